@@ -1,0 +1,46 @@
+"""One life of a worker process: a name, and a lock that tells whether it still runs."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import uuid
+from pathlib import Path
+
+
+class Boot:
+    """This process's life. The kernel drops its lock when the process ends, however it ends.
+
+    Args:
+        directory: shared by the processes of one installation on one machine.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.id = uuid.uuid4().hex[:12]
+        self._directory = directory
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._lock = os.open(self._file(self.id), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+
+    def is_alive(self, boot_id: str) -> bool:
+        """Tell whether the process of that life runs; the file of one that does not is removed."""
+        try:
+            other = os.open(self._file(boot_id), os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(other)
+        self._file(boot_id).unlink(missing_ok=True)
+        return False
+
+    def end(self) -> None:
+        """Let go of the lock."""
+        self._file(self.id).unlink(missing_ok=True)
+        os.close(self._lock)
+
+    def _file(self, boot_id: str) -> Path:
+        return self._directory / f"{Path(boot_id).name}.lock"

@@ -1,0 +1,293 @@
+"""Running Claude for one turn of a job, and passing messages to it meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from temporalio import activity
+
+from activities import prompts
+from activities.heartbeats import heartbeating
+from activities.leases import Lease, LeaseKey, Leases
+from activities.progress import Progress
+from activities.transcript import TranscriptWriter
+from agent.command import Launch
+from agent.environment import Marker, child_environment
+from agent.events import worth_storing
+from agent.executable import find_executable
+from agent.inbox import Inbox, UserMessage
+from agent.output import OutputLine
+from agent.process import ClaudeProcess
+from agent.sessions import holds_message, read_transcript, restore_transcript
+from agent.turn import TurnReport, run_turn
+from domain.errors import JobFailure
+from domain.failures import FailureCode
+from domain.ids import derived_id, new_id
+from domain.jobs import Job, JobType, Phase
+from domain.messages import Message, MessageType
+from domain.repositories import Repository
+from store.protocol import Store
+from workspace.identity import Identity
+from workspace.worktrees import Worktrees
+
+HISTORY_PAGE = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class ClaudeSetup:
+    """How Claude runs on this machine.
+
+    `operator_home` is set when the operator is logged in by subscription only: then Claude uses the
+    operator's own home and configuration instead of a home for each job.
+    """
+
+    claude_bin: str | None
+    search_path: str
+    credentials: Mapping[str, str]
+    sessions_dir: Path
+    operator_home: Path | None
+    data_id: str
+    boot_id: str
+    model: str | None
+    max_turns: int | None
+    mcp_config: Path | None
+    mcp_servers: tuple[str, ...]
+    task_tools: tuple[str, ...]
+    identity: Identity
+
+
+@dataclass(frozen=True, slots=True)
+class TurnInput:
+    """One turn: the first answers the prompt, each later one the messages named.
+
+    `attempt` counts the starts of this turn, from 1; `message_ids` are in the user's order.
+    """
+
+    key: LeaseKey
+    turn: int
+    attempt: int
+    message_ids: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class TurnOutput:
+    """What a turn took up: the ids of the user's messages that Claude has seen and answered."""
+
+    consumed: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A message for the turn that runs under the lease."""
+
+    key: LeaseKey
+    message_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Session:
+    """Where a turn starts from: a transcript to resume, or None for a new session."""
+
+    transcript: bytes | None
+    first: list[UserMessage]
+
+
+class ClaudeActivities:
+    """Claude on this machine."""
+
+    def __init__(
+        self, store: Store, leases: Leases, worktrees: Worktrees, setup: ClaudeSetup
+    ) -> None:
+        self._store = store
+        self._leases = leases
+        self._worktrees = worktrees
+        self._setup = setup
+        self._progress = Progress(store)
+
+    @activity.defn
+    async def run_claude(self, request: TurnInput) -> TurnOutput:
+        """Run one turn to its end. Safe to run again: the session is resumed where it stopped.
+
+        Messages that the session's transcript holds already are not sent again.
+
+        Raises:
+            JobFailure: Claude ended with an error; what it used is recorded all the same.
+            LeaseLost: the lease ended, or the job was stopped; no process is left then.
+        """
+        key = request.key
+        lease = self._leases.require(key)
+        async with heartbeating():
+            report = await lease.run(self._run(lease, request))
+            await self._record(request, report)
+        if report.verdict.failure is not None:
+            raise report.verdict.failure
+        return TurnOutput(report.consumed)
+
+    @activity.defn
+    async def deliver_message(self, delivery: Delivery) -> bool:
+        """Hand a message to the running turn.
+
+        Returns:
+            Whether the running process has it; False means it belongs to the next turn. Offering
+            it twice to one process is one delivery.
+        """
+        lease = self._leases.find(delivery.key)
+        if lease is None or lease.inbox is None:
+            return False
+        messages = await self._store.messages_by_id(delivery.key.job_id, [delivery.message_id])
+        if not messages:
+            return False
+        return await lease.inbox.offer(_as_user_message(messages[0]))
+
+    async def _run(self, lease: Lease, request: TurnInput) -> TurnReport:
+        key = request.key
+        job, repository = await self._job(key)
+        worktree = self._worktrees.path(repository.owner_name, repository.repo_name, job.id)
+        session = await self._session(job, request)
+        executable = find_executable(self._setup.claude_bin, self._setup.search_path)
+        launch = self._launch(job, repository, worktree, resume=session.transcript is not None)
+        async with (
+            TranscriptWriter(self._store, job.id, key.number) as writer,
+            await ClaudeProcess.start(executable, launch, self._environment(job), worktree) as run,
+        ):
+            await self._progress.enter(
+                key, Phase.WORKING, pid=run.pid, session_id=job.id, attempt=request.attempt
+            )
+            lease.inbox = Inbox()
+            try:
+                return await run_turn(
+                    run,
+                    session.first,
+                    keep_open=job.job_type is JobType.TASK,
+                    on_line=lambda line: _write(writer, line),
+                    inbox=lease.inbox,
+                )
+            except ExceptionGroup as group:
+                # What ended the turn is what its first asyncio task ran into.
+                raise group.exceptions[0] from group
+            finally:
+                lease.inbox = None
+
+    async def _record(self, request: TurnInput, report: TurnReport) -> None:
+        """Keep what a turn leaves: its usage, its answer and its session's transcript."""
+        key, verdict = request.key, report.verdict
+        await self._store.add_usage(
+            key.job_id,
+            derived_id(key.job_id, "usage", key.number, request.turn, request.attempt),
+            verdict.usage,
+            report.seconds,
+        )
+        transcript = read_transcript(self._config_dir(key.job_id), key.job_id)
+        if transcript is not None:
+            await self._store.save_session(key.job_id, key.job_id, transcript)
+        await self._progress.update(
+            key,
+            {
+                "pid": None,
+                "exit_code": report.exit_code,
+                "model": verdict.model,
+                "result": verdict.answer,
+            },
+        )
+
+    async def _session(self, job: Job, request: TurnInput) -> _Session:
+        messages = await self._store.messages_by_id(job.id, request.message_ids)
+        users = [_as_user_message(message) for message in messages]
+        opening = UserMessage(derived_id(job.id, "prompt"), prompts.opening(job))
+        transcript = await self._transcript(job)
+        if transcript is None:
+            if request.turn > 1 or request.attempt > 1:
+                opening = await self._retold(job, request)
+            return _Session(None, [opening, *users])
+        unseen = [
+            message for message in [opening, *users] if not holds_message(transcript, message.id)
+        ]
+        # The CLI answers a message whose id it knows with silence, so this one's is always new.
+        return _Session(transcript, unseen or [UserMessage(new_id(), prompts.CONTINUE)])
+
+    async def _transcript(self, job: Job) -> bytes | None:
+        config_dir = self._config_dir(job.id)
+        transcript = read_transcript(config_dir, job.id)
+        if transcript is not None:
+            return transcript
+        saved = await self._store.load_session(job.id)
+        if saved is None:
+            return None
+        restore_transcript(config_dir, job.id, saved[1])
+        return saved[1]
+
+    async def _retold(self, job: Job, request: TurnInput) -> UserMessage:
+        await self._progress.say(
+            job.id,
+            "Claude's session did not survive. It starts again with what is known.",
+            once=("retold", request.key.number),
+            lease=request.key.number,
+        )
+        history = [
+            message
+            for message in await self._history(job.id)
+            if message.id not in request.message_ids
+        ]
+        return UserMessage(derived_id(job.id, "prompt"), prompts.retold(job, history))
+
+    async def _history(self, job_id: str) -> list[Message]:
+        history: list[Message] = []
+        after = 0
+        while page := await self._store.read_messages(job_id, after, HISTORY_PAGE):
+            history += page
+            after = page[-1].seq or 0
+            if len(page) < HISTORY_PAGE:
+                break
+        return history
+
+    async def _job(self, key: LeaseKey) -> tuple[Job, Repository]:
+        details = await self._store.get_job(key.job_id)
+        if details is None or details.repository is None:
+            raise JobFailure(FailureCode.REPOSITORY_NOT_FOUND)
+        return details.job, details.repository
+
+    def _launch(self, job: Job, repository: Repository, worktree: Path, *, resume: bool) -> Launch:
+        setup = self._setup
+        return Launch(
+            job_type=job.job_type,
+            session_id=job.id,
+            resume=resume,
+            model=setup.model,
+            max_turns=setup.max_turns,
+            max_budget_usd=None,
+            system_prompt=prompts.rules(job, repository, worktree),
+            mcp_config=setup.mcp_config,
+            mcp_servers=setup.mcp_servers,
+            task_tools=setup.task_tools,
+        )
+
+    def _config_dir(self, job_id: str) -> Path:
+        if self._setup.operator_home is not None:
+            return self._setup.operator_home / ".claude"
+        return self._setup.sessions_dir / job_id / ".claude"
+
+    def _environment(self, job: Job) -> dict[str, str]:
+        setup = self._setup
+        home = setup.operator_home or setup.sessions_dir / job.id
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return child_environment(
+            setup.credentials,
+            search_path=setup.search_path,
+            home=home,
+            config_dir=None if setup.operator_home else self._config_dir(job.id),
+            marker=Marker(setup.data_id, setup.boot_id, job.id),
+            identity=setup.identity.environment(),
+        )
+
+
+async def _write(writer: TranscriptWriter, line: OutputLine) -> None:
+    if line.stream == "stderr":
+        await writer.add(MessageType.STDERR, line.text)
+    elif worth_storing(line.text):
+        await writer.add(MessageType.STDOUT, line.text)
+
+
+def _as_user_message(message: Message) -> UserMessage:
+    return UserMessage(message.id, message.content)

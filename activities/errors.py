@@ -1,0 +1,121 @@
+"""How errors cross from activities to workflows: the one place that translates them.
+
+An activity raises `JobFailure` and its kin; `ErrorTranslation`, registered on every worker, turns
+them into `ApplicationError` whose `type` is a `FailureCode` value or `LEASE_LOST`. `failure_from`
+reads it back in the workflow.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from temporalio import activity
+from temporalio.exceptions import (
+    ActivityError,
+    ApplicationError,
+    CancelledError,
+    TimeoutError,
+    TimeoutType,
+)
+from temporalio.worker import (
+    ActivityInboundInterceptor,
+    ExecuteActivityInput,
+    Interceptor,
+)
+
+from domain.errors import (
+    DependencyUnavailable,
+    JobEnded,
+    JobFailure,
+    LeaseLost,
+    OrchestratorError,
+)
+from domain.failures import FailureCode
+
+LEASE_LOST = "lease_lost"
+JOB_ENDED = "job_ended"
+MAX_ERROR_CHARACTERS = 2000
+
+log = logging.getLogger(__name__)
+
+
+class ErrorTranslation(Interceptor):
+    """Translates what activities raise."""
+
+    def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:
+        """Wrap the chain."""
+        return _Translating(next)
+
+
+class _Translating(ActivityInboundInterceptor):
+    async def execute_activity(self, input: ExecuteActivityInput) -> Any:
+        try:
+            return await super().execute_activity(input)
+        except OrchestratorError as error:
+            raise application_error(error) from error
+        except OSError as error:
+            log.exception("Activity %s failed", activity.info().activity_type)
+            raise application_error(failure_from_os_error(error)) from error
+
+
+def application_error(error: OrchestratorError) -> ApplicationError:
+    """Return the Temporal form of `error`."""
+    text = error.message[:MAX_ERROR_CHARACTERS]
+    match error:
+        case JobFailure():
+            return ApplicationError(text, type=error.code.value, non_retryable=not error.transient)
+        case JobEnded():
+            return ApplicationError(text, type=JOB_ENDED, non_retryable=True)
+        case LeaseLost():
+            return ApplicationError(text, error.present, type=LEASE_LOST, non_retryable=True)
+        case DependencyUnavailable():
+            return ApplicationError(text, type=FailureCode.INTERNAL.value)
+        case _:
+            return ApplicationError(text, type=FailureCode.INTERNAL.value, non_retryable=True)
+
+
+def failure_from_os_error(error: OSError) -> JobFailure:
+    """Return what an unexpected operating-system error means for the job."""
+    if error.errno in {28, 122}:
+        return JobFailure(FailureCode.DISK_FULL)
+    return JobFailure(FailureCode.INTERNAL, f"{type(error).__name__}: {error}", transient=True)
+
+
+def failure_from(error: BaseException) -> JobFailure | None:
+    """Return the failure a workflow caught; None when the host, lease or job was given up.
+
+    A lost lease, a host that no longer beats or polls its queue, and a cancellation say nothing
+    about the job itself: the workflow goes on elsewhere, or stops because it was told to.
+    """
+    cause = error.__cause__ if isinstance(error, ActivityError) else error
+    match cause:
+        case JobFailure():
+            return cause
+        case ApplicationError(type=kind) if kind in {LEASE_LOST, JOB_ENDED}:
+            return None
+        case ApplicationError():
+            codes = (code for code in FailureCode if code.value == cause.type)
+            return JobFailure(next(codes, FailureCode.INTERNAL), cause.message)
+        case TimeoutError(type=TimeoutType.START_TO_CLOSE):
+            return JobFailure(FailureCode.TIMED_OUT, "A step of the job took longer than allowed.")
+        case TimeoutError() | CancelledError():
+            return None
+        case _:
+            return JobFailure(FailureCode.INTERNAL, f"{type(cause).__name__}: {cause}")
+
+
+def job_ended(error: ActivityError) -> JobEnded | None:
+    """Return that the job has a final status, if that is what the activity reported."""
+    cause = error.cause
+    if isinstance(cause, ApplicationError) and cause.type == JOB_ENDED:
+        return JobEnded(cause.message)
+    return None
+
+
+def present_lease(error: ActivityError) -> int:
+    """Return the number of the lease the job has by now, as the activity reported it, else 0."""
+    cause = error.cause
+    if isinstance(cause, ApplicationError) and cause.type == LEASE_LOST and cause.details:
+        return int(cause.details[0] or 0)
+    return 0

@@ -1,0 +1,103 @@
+"""What a machine reports of itself: its slots, and whether Claude and GitHub work."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+
+from agent.environment import Marker, child_environment
+from agent.executable import ClaudeProbe, find_executable, probe
+from domain.clock import utc_now
+from domain.errors import DependencyUnavailable, JobFailure, OrchestratorError
+from domain.hosts import HOST_REPORT_INTERVAL, Host
+from store.protocol import Store
+
+PROBE_INTERVAL = timedelta(minutes=5)
+"""A probe starts the CLI twice and asks GitHub once: half a second of a processor (measured)."""
+
+NOT_RUNNABLE = ClaudeProbe(version=None, authenticated=False, login_type=None)
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ClaudeProbeSetup:
+    """How to run the CLI for its probe: as a job would."""
+
+    claude_bin: str | None
+    search_path: str
+    credentials: Mapping[str, str]
+    home: Path
+    config_dir: Path | None
+    marker: Marker
+
+
+class HostReports:
+    """Keeps this process's row in the store fresh."""
+
+    def __init__(
+        self,
+        store: Store,
+        host: Host,
+        claude: ClaudeProbeSetup,
+        github_user: Callable[[], Awaitable[str | None]],
+    ) -> None:
+        self._store = store
+        self._host = host
+        self._claude = claude
+        self._github_user = github_user
+
+    async def run_forever(self) -> None:
+        """Report every two seconds, and probe every five minutes, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._report_forever())
+            group.create_task(self._probe_forever())
+
+    async def remove(self) -> None:
+        """Take the row away at the end; an outage leaves it to grow old."""
+        try:
+            await self._store.remove_host(self._host.id, self._host.boot_id)
+        except DependencyUnavailable as error:
+            log.warning("This host's row stays until it is old: %s", error)
+
+    async def _report_forever(self) -> None:
+        while True:
+            try:
+                await self._store.report_host(replace(self._host, last_seen=utc_now()))
+            except OrchestratorError as error:
+                log.warning("This host could not report: %s", error)
+            await asyncio.sleep(HOST_REPORT_INTERVAL.total_seconds())
+
+    async def _probe_forever(self) -> None:
+        while True:
+            claude, user = await asyncio.gather(self._probe_claude(), self._github_user())
+            self._host = replace(
+                self._host,
+                claude_version=claude.version,
+                claude_authenticated=claude.authenticated,
+                claude_login_type=claude.login_type,
+                git_authenticated=user is not None,
+                git_user=user,
+            )
+            await asyncio.sleep(PROBE_INTERVAL.total_seconds())
+
+    async def _probe_claude(self) -> ClaudeProbe:
+        setup = self._claude
+        try:
+            executable = find_executable(setup.claude_bin, setup.search_path)
+        except JobFailure as failure:
+            log.warning("%s", failure.message)
+            return NOT_RUNNABLE
+        environment = child_environment(
+            setup.credentials,
+            search_path=setup.search_path,
+            home=setup.home,
+            config_dir=setup.config_dir,
+            marker=setup.marker,
+            identity={},
+        )
+        return await probe(executable, environment)

@@ -1,0 +1,43 @@
+"""Telling the store, and through it the user, what a job is doing now."""
+
+from __future__ import annotations
+
+from activities.leases import LeaseKey
+from domain.clock import utc_now
+from domain.errors import LeaseLost
+from domain.ids import derived_id
+from domain.jobs import JobStatus, Phase
+from domain.messages import MessageType, NewMessage
+from store.protocol import Guard, JobChanges, Store
+
+
+class Progress:
+    """Phase changes and system messages of jobs that hold a lease."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def enter(self, key: LeaseKey, phase: Phase, **changes: object) -> None:
+        """Record that a job under its lease is in `phase`, with other changes to its row.
+
+        Raises:
+            LeaseLost: the job has ended, or holds another lease by now.
+        """
+        await self.update(key, JobChanges(phase=phase, **changes))  # type: ignore[typeddict-item]
+
+    async def update(self, key: LeaseKey, changes: JobChanges) -> None:
+        """Change the row of a running job under its lease.
+
+        Raises:
+            LeaseLost: the job has ended, or holds another lease by now.
+        """
+        guard = Guard(frozenset({JobStatus.RUNNING}), lease=key.number)
+        if not await self._store.update_job(key.job_id, changes, guard):
+            raise LeaseLost("The job has ended, or goes on under another lease.")
+
+    async def say(self, job_id: str, text: str, *, once: object, lease: int | None = None) -> None:
+        """Add a system message; the same `once` for the same job adds it only the first time."""
+        message = NewMessage(
+            derived_id(job_id, "system", once), MessageType.SYSTEM, text, utc_now()
+        )
+        await self._store.append_messages(job_id, [message], lease)

@@ -1,0 +1,96 @@
+"""What Claude is told: the rules of each job type, and how a conversation is picked up again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from domain.jobs import Job, JobType
+from domain.messages import Message, MessageType
+from domain.repositories import Repository
+
+MAX_GUIDE_BYTES = 100 * 1024
+"""How much of a repository's CLAUDE.md is handed over."""
+
+MAX_HISTORY_CHARACTERS = 200 * 1024
+"""How much of a lost conversation is told again, its end first."""
+
+CONTINUE = (
+    "You were interrupted by a restart of the machine you run on. The state of the files is as you "
+    "left it. Check what is done already, then go on from there and finish. If everything is done, "
+    "say in one paragraph what you did."
+)
+
+_CODE_RULES = """\
+You work on the repository {repository}, in a git worktree made for this job, on the branch \
+{branch}. Nobody watches: do not ask questions, decide yourself and finish.
+Stay in this worktree and on this branch. You may commit; what you leave uncommitted is committed \
+for you. Never push and never open a pull request: both happen after you are done, from what is in \
+the worktree.
+Your last message becomes the description of the pull request: say in it what you changed and why, \
+how you checked it, and what a reviewer should look at."""
+
+_TASK_RULES = """\
+You answer questions about the repository {repository}, of which you see a read-only copy in the \
+current directory. You cannot change files or run commands. Use the tools you have, those of MCP \
+servers included.
+The user reads your messages and can answer them. When you need something from the user, ask, and \
+end your message there."""
+
+
+def rules(job: Job, repository: Repository, worktree: Path) -> str:
+    """Return the text that is added to Claude Code's own system prompt."""
+    template = _CODE_RULES if job.job_type is JobType.CODE else _TASK_RULES
+    text = template.format(repository=repository.full_name, branch=job.branch_name)
+    guide = _read_guide(worktree)
+    if guide:
+        text += f"\n\nThe repository's own CLAUDE.md says:\n\n{guide}"
+    return text
+
+
+def opening(job: Job) -> str:
+    """Return the first user message. Its heading keeps the CLI from reading `/...` as a command."""
+    kind = "Job" if job.job_type is JobType.CODE else "Request"
+    return f"# {job.title or kind}\n\n{job.prompt}"
+
+
+def retold(job: Job, transcript: Iterable[Message]) -> str:
+    """Return a first user message for a conversation whose session is lost.
+
+    It tells what was said so far, from the stored transcript.
+    """
+    told = "\n\n".join(part for message in transcript if (part := _said(message)))
+    return (
+        f"{opening(job)}\n\n"
+        "This is the continuation of an earlier conversation, which you cannot remember. Until now "
+        f"this was said:\n\n{told[-MAX_HISTORY_CHARACTERS:]}"
+    )
+
+
+def _said(message: Message) -> str | None:
+    if message.type is MessageType.USER_INPUT:
+        return f"User: {message.content}"
+    if message.type is MessageType.STDOUT:
+        answer = _answer(message.content)
+        return f"You: {answer}" if answer else None
+    return None
+
+
+def _answer(line: str) -> str | None:
+    if '"type":"result"' not in line.replace(" ", "")[:200]:
+        return None
+    try:
+        answer = json.loads(line).get("result")
+    except ValueError:
+        return None
+    return answer if isinstance(answer, str) else None
+
+
+def _read_guide(worktree: Path) -> str:
+    """Return CLAUDE.md of the worktree; links are not followed, they could lead outside."""
+    path = worktree / "CLAUDE.md"
+    if path.is_symlink() or not path.is_file():
+        return ""
+    with path.open("rb") as file:
+        return file.read(MAX_GUIDE_BYTES).decode("utf-8", "replace").strip()

@@ -1,0 +1,197 @@
+"""Pull requests: opened once, found again when opened before, withdrawn on cancellation."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from temporalio import activity
+
+from activities.github_access import GithubAccess
+from activities.leases import LeaseKey, Leases
+from activities.progress import Progress
+from domain.errors import JobFailure
+from domain.failures import FailureCode
+from domain.ids import derived_id
+from domain.jobs import Job
+from domain.pull_requests import body, job_mark
+from domain.repositories import Repository
+from domain.titles import subject
+from store.protocol import JobChanges, JobDetails, PullRequestRecord, Store
+from workspace.publishing import Publishing
+
+if TYPE_CHECKING:
+    from github import Github
+    from github.PullRequest import PullRequest
+    from github.Repository import Repository as GithubRepository
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenInput:
+    """The lease under which to open, and the commit that was pushed."""
+
+    key: LeaseKey
+    sha: str
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The pull request that exists now."""
+
+    number: int
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class WithdrawInput:
+    """What to take back of a cancelled job; whether it made its branch or continued one."""
+
+    job_id: str
+    created_branch: bool
+
+
+class PullRequestActivities:
+    """Pull requests through PyGithub."""
+
+    def __init__(
+        self,
+        store: Store,
+        leases: Leases,
+        publishing: Publishing,
+        github: GithubAccess,
+        server_url: str,
+    ) -> None:
+        self._store = store
+        self._leases = leases
+        self._publishing = publishing
+        self._github = github
+        self._server_url = server_url
+        self._progress = Progress(store)
+
+    @activity.defn
+    async def open_pull_request(self, request: OpenInput) -> Opened:
+        """Open the job's pull request, or find the open one of its branch; record it. Repeatable.
+
+        Raises:
+            JobFailure: GitHub refused it, or did not answer.
+        """
+        key = request.key
+        self._leases.require(key)
+        details = await self._details(key.job_id)
+        await self._progress.update(key, {})
+        repository = _repository(details)
+        pull = await self._github.call(
+            lambda github: _find_or_create(github, details.job, repository)
+        )
+        await self._record(key, details, repository, pull)
+        return pull
+
+    @activity.defn
+    async def withdraw(self, request: WithdrawInput) -> None:
+        """Close the job's own open pull request and delete the branch it created. Repeatable.
+
+        A branch that existed before the job, or that somebody has pushed to since, stays.
+        """
+        details = await self._details(request.job_id)
+        job, repository = details.job, _repository(details)
+        if job.head_sha is None:
+            return
+        closed = await self._github.call(lambda github: _close_own(github, job, repository))
+        if request.created_branch:
+            await self._delete_branch(job, repository, job.head_sha)
+        if closed or request.created_branch:
+            await self._progress.say(
+                request.job_id,
+                "The job was cancelled while it was published; what it had published was taken "
+                "back.",
+                once="withdrawn",
+            )
+
+    async def _delete_branch(self, job: Job, repository: Repository, sha: str) -> None:
+        try:
+            await self._publishing.delete_remote_branch(
+                repository.owner_name, repository.repo_name, job.branch_name, sha
+            )
+        except JobFailure as failure:
+            if failure.code is not FailureCode.BRANCH_MOVED:
+                raise
+            log.info("Branch %s was pushed to by somebody else; it stays", job.branch_name)
+
+    async def _record(
+        self, key: LeaseKey, details: JobDetails, repository: Repository, pull: Opened
+    ) -> None:
+        job = details.job
+        page = f"{self._server_url}/{repository.full_name}"
+        record = PullRequestRecord(
+            branch_id=derived_id(job.id, "branch"),
+            pull_request_id=derived_id(job.id, "pull request"),
+            repository_id=repository.id,
+            feature_id=job.feature_id,
+            branch_name=job.branch_name,
+            branch_url=f"{page}/tree/{job.branch_name}",
+            number=pull.number,
+            title=subject(job),
+            url=pull.url,
+        )
+        await self._store.record_pull_request(record)
+        changes: JobChanges = {
+            "pr_url": pull.url,
+            "pr_number": pull.number,
+            "code_branch_id": record.branch_id,
+            "code_pull_request_id": record.pull_request_id,
+        }
+        await self._progress.update(key, changes)
+        await self._progress.say(
+            job.id, f"Pull request #{pull.number}: {pull.url}", once=("opened", pull.number)
+        )
+
+    async def _details(self, job_id: str) -> JobDetails:
+        details = await self._store.get_job(job_id)
+        if details is None:
+            raise JobFailure(FailureCode.INTERNAL, "The job's row is gone.")
+        return details
+
+
+def _repository(details: JobDetails) -> Repository:
+    if details.repository is None:
+        raise JobFailure(FailureCode.REPOSITORY_NOT_FOUND)
+    return details.repository
+
+
+def _find_or_create(github: Github, job: Job, repository: Repository) -> Opened:
+    from github import GithubException
+
+    remote = github.get_repo(repository.full_name, lazy=True)
+    found = _open_pull(remote, job, repository)
+    if found is None:
+        try:
+            found = remote.create_pull(
+                base=repository.default_branch,
+                head=job.branch_name,
+                title=subject(job),
+                body=body(job),
+            )
+        except GithubException as error:
+            # 422 also answers a create whose first reply was lost, so look before giving up.
+            found = _open_pull(remote, job, repository) if error.status == 422 else None
+            if found is None:
+                raise
+    return Opened(found.number, found.html_url)
+
+
+def _open_pull(remote: GithubRepository, job: Job, repository: Repository) -> PullRequest | None:
+    head = f"{repository.owner_name}:{job.branch_name}"
+    pulls = remote.get_pulls(state="open", head=head, base=repository.default_branch)
+    return next(iter(pulls), None)
+
+
+def _close_own(github: Github, job: Job, repository: Repository) -> bool:
+    remote = github.get_repo(repository.full_name, lazy=True)
+    pull = _open_pull(remote, job, repository)
+    if pull is None or job_mark(job.id) not in (pull.body or ""):
+        return False
+    pull.edit(state="closed")
+    return True

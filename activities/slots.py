@@ -1,0 +1,159 @@
+"""Claiming a machine: the activity that is a job's slot, and the ones that end it.
+
+`hold_slot` runs on the shared `slots` task queue for as long as the job needs the machine. It tells
+the workflow, by signal, which task queue leads to this process; everything else the job does here
+goes through that queue and shows the lease.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from datetime import timedelta
+
+from temporalio import activity
+from temporalio.client import Client as TemporalClient
+
+from activities.capacity import Capacity
+from activities.heartbeats import heartbeating
+from activities.leases import Lease, LeaseKey, Leases
+from domain.clock import utc_now
+from domain.errors import JobEnded, LeaseLost
+from domain.jobs import LIVE, Job, JobStatus, Phase
+from store.protocol import Guard, JobChanges, Store
+
+SLOTS_TASK_QUEUE = "slots"
+GRANT_SIGNAL = "slot_granted"
+
+TURN_POLL = timedelta(milliseconds=50)
+TURN_PATIENCE = timedelta(seconds=2)
+"""How long a holder waits for an earlier job that does not come: its workflow may not have been
+started yet. A workflow task takes tens of milliseconds (measured), so 2 s is long past that."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A slot: which machine, and the task queue that leads to the process that holds it."""
+
+    lease: int
+    host_id: str
+    task_queue: str
+
+
+class SlotActivities:
+    """Slots of this machine."""
+
+    def __init__(
+        self,
+        store: Store,
+        temporal: TemporalClient,
+        leases: Leases,
+        capacity: Capacity,
+        host_id: str,
+        host_task_queue: str,
+    ) -> None:
+        self._store = store
+        self._temporal = temporal
+        self._leases = leases
+        self._capacity = capacity
+        self._host_id = host_id
+        self._host_task_queue = host_task_queue
+        self._waited_in_vain: set[str] = set()
+
+    @activity.defn
+    async def hold_slot(self, key: LeaseKey) -> None:
+        """Hold one of this machine's slots until `release_slot`.
+
+        Heartbeats every second. Ends with `JobEnded` when the job has a final status, with
+        `LeaseLost` when it holds a later lease. When it is cancelled (by the workflow, a lost
+        heartbeat or the end of the process) everything that runs under the lease is stopped first.
+        """
+        async with heartbeating():
+            await self._await_turn(key.job_id)
+            await self._capacity.take_slot()
+            try:
+                await self._record_grant(key)
+                await self._hold(key)
+            finally:
+                self._capacity.give_slot_back()
+
+    @activity.defn
+    async def release_slot(self, key: LeaseKey) -> None:
+        """End a lease. Repeatable; a lease that is not held is already released."""
+        lease = self._leases.find(key)
+        if lease is not None:
+            await lease.stop()
+            self._leases.drop(lease)
+
+    @activity.defn
+    async def stop_work(self, key: LeaseKey) -> None:
+        """Stop Claude, or whatever else runs under a lease, and wait until it is gone.
+
+        Repeatable. The lease stays held, so that the job can clean up.
+        """
+        lease = self._leases.find(key)
+        if lease is not None:
+            await lease.stop()
+
+    async def _await_turn(self, job_id: str) -> None:
+        if await self._is_next(job_id):
+            return
+        await self._capacity.yield_turn()
+        try:
+            deadline = asyncio.get_running_loop().time() + TURN_PATIENCE.total_seconds()
+            while not await self._is_next(job_id):
+                if asyncio.get_running_loop().time() > deadline:
+                    await self._give_up_on_earlier(job_id)
+                await asyncio.sleep(TURN_POLL.total_seconds())
+        finally:
+            self._capacity.resume_turn()
+
+    async def _is_next(self, job_id: str) -> bool:
+        first = await self._store.first_in_queue(self._waited_in_vain)
+        return first is None or first == job_id
+
+    async def _give_up_on_earlier(self, job_id: str) -> None:
+        first = await self._store.first_in_queue(self._waited_in_vain)
+        if first is not None and first != job_id:
+            self._waited_in_vain.add(first)
+
+    async def _record_grant(self, key: LeaseKey) -> None:
+        job = await self._live_job(key.job_id)
+        changes: JobChanges = {
+            "status": JobStatus.RUNNING,
+            "phase": Phase.PREPARING,
+            "lease": key.number,
+            "host": self._host_id,
+            "started_at": job.started_at or utc_now(),
+        }
+        granted = await self._store.update_job(
+            key.job_id, changes, Guard(LIVE, lease_below=key.number)
+        )
+        if not granted:
+            present = (await self._live_job(key.job_id)).lease
+            raise LeaseLost("The job was granted another slot.", present)
+
+    async def _live_job(self, job_id: str) -> Job:
+        details = await self._store.get_job(job_id)
+        if details is None or not details.job.is_live:
+            raise JobEnded("The job has ended.")
+        return details.job
+
+    async def _hold(self, key: LeaseKey) -> None:
+        lease = self._leases.take(key)
+        try:
+            await self._tell_workflow(key)
+            await lease.ended.wait()
+        finally:
+            await self._end(lease)
+
+    async def _end(self, lease: Lease) -> None:
+        await asyncio.shield(lease.stop())
+        self._leases.drop(lease)
+
+    async def _tell_workflow(self, key: LeaseKey) -> None:
+        info = activity.info()
+        handle = self._temporal.get_workflow_handle(
+            info.workflow_id or "", run_id=info.workflow_run_id
+        )
+        await handle.signal(GRANT_SIGNAL, Grant(key.number, self._host_id, self._host_task_queue))

@@ -1,0 +1,55 @@
+"""Removing what jobs that have ended left on this machine's disk."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+from datetime import timedelta
+from pathlib import Path
+
+from domain.errors import OrchestratorError
+from domain.ids import is_id
+from store.protocol import Store
+from workspace.removal import Removal
+
+INTERVAL = timedelta(minutes=10)
+"""Cleaning up is part of each job; this only catches what a crash or a lost machine left."""
+
+log = logging.getLogger(__name__)
+
+
+class Sweeper:
+    """Sweeps at the start of the worker and then now and again."""
+
+    def __init__(self, store: Store, removal: Removal, sessions_dir: Path) -> None:
+        self._store = store
+        self._removal = removal
+        self._sessions_dir = sessions_dir
+
+    async def run_forever(self) -> None:
+        """Sweep until cancelled; an outage is logged and the sweep tried again later."""
+        while True:
+            try:
+                await self.sweep()
+            except (OrchestratorError, OSError) as error:
+                log.warning("The sweep waits: %s", error)
+            await asyncio.sleep(INTERVAL.total_seconds())
+
+    async def sweep(self) -> None:
+        """Remove worktrees, their work kept first, and session homes of jobs that have ended."""
+        for job_id in await self._removal.sweep(self._is_needed):
+            log.info("Removed the worktree that job %s had left", job_id)
+        for home in await asyncio.to_thread(self._homes):
+            if not await self._is_needed(home.name):
+                await asyncio.to_thread(shutil.rmtree, home, ignore_errors=True)
+
+    def _homes(self) -> list[Path]:
+        if not self._sessions_dir.is_dir():
+            return []
+        return [entry for entry in self._sessions_dir.iterdir() if is_id(entry.name)]
+
+    async def _is_needed(self, job_id: str) -> bool:
+        """Tell whether a job is live, or still being cleaned up by its own workflow."""
+        details = await self._store.get_job(job_id)
+        return details is not None and (details.job.is_live or details.job.phase is not None)

@@ -1,0 +1,225 @@
+"""Worktrees and branches on this machine: prepare, publish, clean up, keep mirrors fresh."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from temporalio import activity
+
+from activities.heartbeats import heartbeating
+from activities.leases import LeaseKey, Leases
+from activities.progress import Progress
+from domain.errors import JobFailure, NotFound
+from domain.failures import FailureCode
+from domain.jobs import Job, JobStatus, JobType, Phase
+from domain.repositories import Repository
+from domain.titles import commit_message
+from store.protocol import Guard, Store
+from workspace.identity import Identity
+from workspace.mirrors import Mirror
+from workspace.publishing import Publishing
+from workspace.removal import Removal
+from workspace.worktree import Worktree
+from workspace.worktrees import Worktrees
+
+_OPENED_BY_A_TOKEN = {FailureCode.GITHUB_AUTHENTICATION, FailureCode.REPOSITORY_NOT_FOUND}
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A worktree that is ready. `base_sha` is the commit that the job's work is compared with."""
+
+    base_sha: str
+    continues_branch: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PublishInput:
+    """What to publish: the worktree of the lease, as it stands."""
+
+    key: LeaseKey
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """`sha` is at the remote branch now; None when there was verifiably nothing to publish."""
+
+    sha: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class MirrorResult:
+    """What became of fetching one repository on this machine."""
+
+    repository: str
+    success: bool
+    path: str | None
+    error: str | None
+
+
+class WorkspaceActivities:
+    """Everything jobs do with git on this machine."""
+
+    def __init__(
+        self,
+        store: Store,
+        leases: Leases,
+        worktrees: Worktrees,
+        publishing: Publishing,
+        removal: Removal,
+        identity: Identity,
+        *,
+        has_token: bool,
+    ) -> None:
+        self._store = store
+        self._leases = leases
+        self._mirrors = worktrees.mirrors
+        self._worktrees = worktrees
+        self._publishing = publishing
+        self._removal = removal
+        self._identity = identity
+        self._has_token = has_token
+        self._progress = Progress(store)
+
+    @activity.defn
+    async def prepare(self, key: LeaseKey) -> Prepared:
+        """Fetch the repository and make the job's worktree, or find it as an earlier lease left it.
+
+        Raises:
+            JobFailure: the repository cannot be fetched, or the branch cannot be used.
+        """
+        lease = self._leases.require(key)
+        job, repository = await self._job(key)
+        async with heartbeating():
+            await self._progress.say(
+                job.id, f"Preparing {repository.full_name}.", once=("prepare", key.number)
+            )
+            worktree = await lease.run(self._make_worktree(job, repository))
+        await self._progress.update(
+            key, {"worktree_path": str(worktree.path), "base_sha": worktree.base_sha}
+        )
+        for notice in worktree.notices:
+            await self._progress.say(job.id, notice, once=("notice", notice))
+        return Prepared(worktree.base_sha, worktree.continued)
+
+    @activity.defn
+    async def publish(self, request: PublishInput) -> Published:
+        """Commit what is left in the worktree and push the job's branch. Repeatable.
+
+        What Claude committed itself is pushed too. The remote is asked for its head afterwards, so
+        success means that the commit is there.
+
+        Raises:
+            JobFailure: the push was refused, or the branch moved meanwhile.
+        """
+        key = request.key
+        self._leases.require(key)
+        job, repository = await self._job(key)
+        await self._progress.enter(key, Phase.PUBLISHING)
+        async with heartbeating():
+            # Once begun, a push is finished even if the job is cancelled meanwhile: only then is
+            # it known what there is to take back.
+            return await asyncio.shield(self._commit_and_push(key, job, repository))
+
+    @activity.defn
+    async def verify_unchanged(self, key: LeaseKey) -> None:
+        """Check that a task job's worktree is as it was made.
+
+        Raises:
+            JobFailure: `task_changed_files`, naming some of them.
+        """
+        _, repository = await self._job(key)
+        worktree = await self._worktrees.find(
+            repository.owner_name, repository.repo_name, key.job_id
+        )
+        changed = [] if worktree is None else await self._worktrees.changed_paths(worktree)
+        if changed:
+            code = FailureCode.TASK_CHANGED_FILES
+            raise JobFailure(code, f"{code.sentence} Changed: {', '.join(changed[:5])}.")
+
+    @activity.defn
+    async def clean_up(self, job_id: str) -> None:
+        """Keep unpublished work under the salvage ref, then remove the worktree. Repeatable.
+
+        Needs no lease: by now the job has a final status.
+        """
+        details = await self._store.get_job(job_id)
+        if details is None or details.repository is None:
+            return
+        repository = details.repository
+        async with heartbeating():
+            await self._removal.remove(repository.owner_name, repository.repo_name, job_id)
+        ended = Guard(frozenset(JobStatus) - {JobStatus.QUEUED, JobStatus.RUNNING})
+        await self._store.update_job(job_id, {"phase": None}, ended)
+
+    @activity.defn
+    async def fetch_mirror(self, repository_id: str) -> MirrorResult:
+        """Clone or fetch one repository on this machine. Repeatable; failures are in the result."""
+        repository = await self._store.get_repository(repository_id)
+        if repository is None:
+            raise NotFound("The repository does not exist.")
+        async with heartbeating():
+            return await self._mirror_result(repository)
+
+    async def _mirror_result(self, repository: Repository) -> MirrorResult:
+        owner, name = repository.owner_name, repository.repo_name
+        try:
+            await self._fetch(repository)
+        except JobFailure as failure:
+            return MirrorResult(repository.full_name, False, None, failure.message)
+        path = str(self._mirrors.path(owner, name))
+        return MirrorResult(repository.full_name, True, path, None)
+
+    async def _job(self, key: LeaseKey) -> tuple[Job, Repository]:
+        details = await self._store.get_job(key.job_id)
+        if details is None or details.repository is None:
+            raise JobFailure(FailureCode.REPOSITORY_NOT_FOUND)
+        return details.job, details.repository
+
+    async def _fetch(self, repository: Repository) -> Mirror:
+        """Fetch the mirror; without a token, what a token would open is reported as its lack."""
+        try:
+            return await self._mirrors.fetch(repository.owner_name, repository.repo_name)
+        except JobFailure as failure:
+            if not self._has_token and failure.code in _OPENED_BY_A_TOKEN:
+                raise JobFailure(FailureCode.GITHUB_TOKEN_MISSING) from failure
+            raise
+
+    async def _make_worktree(self, job: Job, repository: Repository) -> Worktree:
+        owner, name = repository.owner_name, repository.repo_name
+        found = await self._worktrees.find(owner, name, job.id)
+        if found is not None:
+            return found
+        if job.job_type is JobType.CODE and not self._has_token:
+            raise JobFailure(FailureCode.GITHUB_TOKEN_MISSING)
+        mirror = await self._fetch(repository)
+        if job.job_type is JobType.TASK:
+            start = job.base_sha or await self._task_start(job, repository, mirror)
+            return await self._worktrees.create_detached(owner, name, job.id, start)
+        return await self._worktrees.create_for_branch(
+            owner, name, job.id, job.branch_name, repository.default_branch
+        )
+
+    async def _task_start(self, job: Job, repository: Repository, mirror: Mirror) -> str:
+        """Return the branch a task reads: its own where the remote has it, else the default."""
+        branches = await self._mirrors.branches(mirror)
+        return job.branch_name if job.branch_name in branches else repository.default_branch
+
+    async def _commit_and_push(self, key: LeaseKey, job: Job, repository: Repository) -> Published:
+        owner, name = repository.owner_name, repository.repo_name
+        worktree = await self._worktrees.find(owner, name, job.id)
+        if worktree is None:
+            raise JobFailure(FailureCode.GIT_FAILED, "The job's worktree is gone.")
+        await self._publishing.commit_all(worktree, commit_message(job), self._identity)
+        head = await self._publishing.head(worktree)
+        if head.commits_ahead == 0:
+            await self._progress.update(key, {"files_changed": 0})
+            return Published(None)
+        await self._progress.update(
+            key, {"head_sha": head.sha, "files_changed": head.files_changed}
+        )
+        await self._publishing.push(
+            owner, name, head.sha, job.branch_name, worktree.expected_remote
+        )
+        return Published(head.sha)

@@ -1,0 +1,61 @@
+"""What a Claude process has said so far that the verdict on it rests on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from agent.events import (
+    AssistantError,
+    MessageTaken,
+    RateLimit,
+    SessionStarted,
+    SessionState,
+    TurnEnded,
+)
+from agent.output import OutputLine
+
+_STDERR_TAIL_CHARACTERS = 4000
+
+
+@dataclass(slots=True)
+class Evidence:
+    """Filled line by line; `error` is the last turn's, `turn_open` means one without a result."""
+
+    started: SessionStarted | None = None
+    results: list[TurnEnded] = field(default_factory=list)
+    error: AssistantError | None = None
+    rate_limit: RateLimit | None = None
+    stderr_tail: str = ""
+    turn_open: bool = False
+
+    def add(self, line: OutputLine) -> None:
+        """Take in one line."""
+        if line.stream == "stderr":
+            self.stderr_tail = f"{self.stderr_tail}{line.text}\n"[-_STDERR_TAIL_CHARACTERS:]
+            return
+        match line.event:
+            case SessionStarted() as started:
+                self.started, self.error, self.turn_open = started, None, True
+            case MessageTaken(state="started") | SessionState(state="running"):
+                self.turn_open = True
+            case AssistantError() as error:
+                self.error = error
+            case RateLimit() as limit:
+                self.rate_limit = limit
+            case TurnEnded() as result:
+                self.results.append(result)
+                self.turn_open = False
+
+    @property
+    def last(self) -> TurnEnded | None:
+        """The last turn's result, unless a turn after it has none."""
+        return self.results[-1] if self.results and not self.turn_open else None
+
+    @property
+    def limit_resets_at(self) -> datetime | None:
+        """When the usage limit that stopped the turn ends; None when none did or it is unknown."""
+        if self.error is not None and self.error.resets_at is not None:
+            return self.error.resets_at
+        limit = self.rate_limit
+        return limit.resets_at if limit is not None and limit.status == "rejected" else None

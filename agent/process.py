@@ -1,0 +1,159 @@
+"""One running Claude process, from its start until nothing of it is left."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from agent import supervisor
+from agent.child import SupervisedChild
+from agent.command import Launch
+from agent.environment import config_dir_of
+from agent.input import InputPipe, user_line
+from agent.output import Output, OutputLine, StreamReading
+from agent.sessions import read_transcript, usage_so_far
+from domain.jobs import Usage
+
+_BEYOND_GRACE = supervisor.KILLING + 5.0
+"""Seconds beyond the grace after which the supervisor itself is taken to hang."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Session:
+    config_dir: Path
+    session_id: str
+
+    async def transcript(self) -> bytes | None:
+        return await asyncio.to_thread(read_transcript, self.config_dir, self.session_id)
+
+    async def usage(self) -> Usage:
+        return usage_so_far(await self.transcript() or b"")
+
+
+_DRAINING = 2.0
+"""Seconds for the pipes to end after the last process has; needed only where one escaped."""
+
+
+class ClaudeProcess:
+    """A Claude process behind its supervisor; made by `start`.
+
+    Its methods may be called from any asyncio task of the loop that started it; `output` by one at
+    a time. Leaving the `async with` block stops it and lets go of every pipe.
+    """
+
+    def __init__(self, child: SupervisedChild, session: _Session, used_before: Usage) -> None:
+        self._child = child
+        self._session = session
+        self.used_before = used_before
+        self._output = Output()
+        self._input = InputPipe()
+        self._closing = asyncio.create_task(self._close_after_end())
+
+    @classmethod
+    async def start(
+        cls, executable: Path, launch: Launch, environment: Mapping[str, str], cwd: Path
+    ) -> Self:
+        """Start the CLI in `cwd` with exactly this environment.
+
+        An executable that cannot be started ends with exit code 127 and a line on stderr.
+
+        Raises:
+            OSError: `cwd` does not exist, or the machine has no room for another process.
+        """
+        session = _Session(config_dir_of(environment), launch.session_id)
+        used_before = await session.usage() if launch.resume else Usage()
+        child = SupervisedChild.start(executable, launch, environment, cwd)
+        process = cls(child, session, used_before)
+        try:
+            await process._connect()
+        except BaseException:
+            await process.__aexit__(None, None, None)
+            raise
+        return process
+
+    @property
+    def pid(self) -> int:
+        """The supervisor's process id; SIGTERM to it ends the whole run in order."""
+        return self._child.pid
+
+    async def transcript(self) -> bytes | None:
+        """Read the session's transcript as it is on disk now."""
+        return await self._session.transcript()
+
+    async def usage(self) -> Usage:
+        """What the session has used by its transcript, over all its processes."""
+        return await self._session.usage()
+
+    async def send(self, message_id: str, text: str) -> bool:
+        """Write one user message; returns whether the process could still take it.
+
+        Args:
+            message_id: a UUID; the CLI names it in `MessageTaken` and in its transcript.
+            text: reaches the model as it is, save for a heading before what the CLI would take
+                for a command of its own.
+        """
+        return await self._input.write(user_line(message_id, text))
+
+    def close_input(self) -> None:
+        """Tell the CLI that no message follows: it ends after its turn. Repeatable."""
+        self._input.close()
+
+    def output(self) -> AsyncIterator[OutputLine]:
+        """Iterate over the lines of both streams until they end; each line is given once."""
+        return self._output
+
+    async def wait(self) -> int:
+        """Return the exit code once no process of the run is left.
+
+        128 + N when signal N ended the CLI; negative when one ended the supervisor.
+        """
+        return await self._child.ended()
+
+    async def stop(self, grace: float = 5.0) -> None:
+        """End the run: SIGTERM to the CLI, SIGKILL to all that is left after `grace` seconds.
+
+        Returns when no process of the run is left. Repeatable, in any state, while another
+        asyncio task reads the output, and whether or not anybody does. When it is cancelled, the
+        run ends nevertheless.
+        """
+        self._child.ask_to_stop(grace)
+        try:
+            async with asyncio.timeout(grace + _BEYOND_GRACE):
+                await self.wait()
+        except TimeoutError:
+            self._child.kill()
+            await self.wait()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            await self.stop()
+        finally:
+            self._closing.cancel()
+            self._input.abort()
+            self._output.close()
+
+    async def _connect(self) -> None:
+        loop = asyncio.get_running_loop()
+        stdin, stdout, stderr = self._child.pipes
+        await loop.connect_write_pipe(lambda: self._input, stdin)
+        await loop.connect_read_pipe(lambda: StreamReading("stdout", self._output), stdout)
+        await loop.connect_read_pipe(lambda: StreamReading("stderr", self._output), stderr)
+
+    async def _close_after_end(self) -> None:
+        await self._child.ended()
+        self._output.release()
+        await asyncio.sleep(_DRAINING)
+        self._input.abort()
+        self._output.close()

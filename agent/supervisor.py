@@ -1,0 +1,227 @@
+"""A program that stands between the worker and one Claude process, and leaves nothing behind.
+
+Started as `python -I -S supervisor.py CONTROL KEEP -- COMMAND...`, alone in a session. `CONTROL` is
+the number of an inherited socket: end of file there (the worker died or let go), a line with a
+number of seconds, or SIGTERM, SIGINT or SIGHUP to this program mean "stop": SIGTERM to the command
+and, when it has not ended after those seconds (2 without a number), SIGKILL. `KEEP` is the number
+of a descriptor handed on to the command, or -1.
+
+Whatever the command leaves behind is killed too, before this program ends: as a child subreaper
+(prctl(2)) it inherits every orphan below it, in whichever session or process group.
+
+Exit code: the command's own, or 128 + N when signal N ended it. It ends by a signal itself only
+when somebody kills it: the command then gets SIGTERM from the kernel (PR_SET_PDEATHSIG). Without
+Linux there is neither, and only the command's process group is killed.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import sys
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+
+DEFAULT_GRACE = 2.0
+KILLING = 10.0
+"""Seconds for SIGKILL to take effect; a process stuck in the kernel does not obey it earlier."""
+
+CANNOT_START = 127
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+_POLL = 0.01
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_LINUX = sys.platform == "linux"
+
+
+class Supervisor:
+    """One command, its descendants, and the two ways in which news arrive."""
+
+    def __init__(self, control: int, keep: int, command: list[str]) -> None:
+        self.control = control
+        self.keep = keep
+        self.command = command
+        self.child = 0
+        self.status: int | None = None
+        self.deadline: float | None = None
+        self.told = False
+        self.wake, wake_writer = os.pipe()
+        os.set_blocking(wake_writer, False)
+        os.set_blocking(self.wake, False)
+        signal.set_wakeup_fd(wake_writer, warn_on_full_buffer=False)
+        for number in (*_STOP_SIGNALS, signal.SIGCHLD):
+            signal.signal(number, self._noted)
+
+    def run(self) -> int:
+        """Start the command, wait, clean up, and return the exit code."""
+        self.child = self._start()
+        self._release_streams()
+        while self.status is None:
+            self._wait_for_news()
+            self._reap()
+            self._enforce()
+        self._kill_the_rest()
+        code = os.waitstatus_to_exitcode(self.status)
+        return code if code >= 0 else 128 - code
+
+    def _noted(self, number: int, _frame: FrameType | None) -> None:
+        if number in _STOP_SIGNALS:
+            self._ask_to_stop(DEFAULT_GRACE)
+
+    def _ask_to_stop(self, grace: float) -> None:
+        deadline = time.monotonic() + grace
+        self.deadline = deadline if self.deadline is None else min(self.deadline, deadline)
+
+    def _start(self) -> int:
+        parent = os.getpid()
+        child = os.fork()
+        if child:
+            return child
+        try:
+            os.setsid()
+            # Python ignores these two, and a command would inherit that: `yes | head` never ends.
+            for number in (signal.SIGPIPE, signal.SIGXFSZ):
+                signal.signal(number, signal.SIG_DFL)
+            _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+            if os.getppid() != parent:
+                os._exit(CANNOT_START)
+            if self.keep >= 0:
+                os.set_inheritable(self.keep, True)
+            os.execv(self.command[0], self.command)
+        except OSError as error:
+            sys.stderr.write(f"{self.command[0]} cannot be started: {error}.\n")
+            sys.stderr.flush()
+        os._exit(CANNOT_START)
+
+    def _release_streams(self) -> None:
+        """Let go of the command's pipes, so that both ends see when it closes them."""
+        null = os.open(os.devnull, os.O_RDWR)
+        for stream in (0, 1, 2):
+            os.dup2(null, stream)
+        if self.keep >= 0:
+            os.close(self.keep)
+
+    def _wait_for_news(self) -> None:
+        timeout = None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
+        watched = [self.wake] if self.control < 0 else [self.wake, self.control]
+        ready, _, _ = select.select(watched, [], [], timeout)
+        if self.wake in ready:
+            os.read(self.wake, 4096)
+        if self.control in ready:
+            self._read_control()
+
+    def _read_control(self) -> None:
+        try:
+            said = os.read(self.control, 4096)
+        except OSError:
+            said = b""
+        self._ask_to_stop(_seconds(said))
+        if not said:
+            os.close(self.control)
+            self.control = -1
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if pid == self.child:
+                self.status = status
+
+    def _enforce(self) -> None:
+        if self.status is not None or self.deadline is None:
+            return
+        if not self.told:
+            self.told = True
+            _send(self.child, signal.SIGTERM)
+            _send(self.child, signal.SIGCONT)
+        elif time.monotonic() >= self.deadline:
+            _send(self.child, signal.SIGKILL)
+            self.deadline = time.monotonic() + KILLING
+
+    def _kill_the_rest(self) -> None:
+        limit = time.monotonic() + KILLING
+        while time.monotonic() < limit:
+            living = self._living()
+            for pid in living:
+                _send(pid, signal.SIGKILL)
+            self._reap()
+            if not living:
+                return
+            time.sleep(_POLL)
+
+    def _living(self) -> list[int]:
+        if _LINUX:
+            return list(_descendants(os.getpid()))
+        try:
+            os.killpg(self.child, signal.SIGKILL)
+        except OSError:
+            return []
+        return [self.child]
+
+
+def _seconds(said: bytes) -> float:
+    try:
+        return float(said.split()[-1])
+    except (ValueError, IndexError):
+        return DEFAULT_GRACE
+
+
+def _send(pid: int, number: int) -> None:
+    try:
+        os.kill(pid, number)
+    except OSError:
+        pass
+
+
+def _descendants(root: int) -> Iterator[int]:
+    """Yield every living process below `root`, zombies left out."""
+    children: dict[int, list[tuple[int, str]]] = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit() and (found := _parent_and_state(name)):
+            children.setdefault(found[0], []).append((int(name), found[1]))
+    waiting = [root]
+    while waiting:
+        for pid, state in children.get(waiting.pop(), ()):
+            waiting.append(pid)
+            if state not in "ZX":
+                yield pid
+
+
+def _parent_and_state(pid: str) -> tuple[int, str] | None:
+    """Read proc_pid_stat(5); the name in parentheses may hold spaces and parentheses."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+        return int(fields[1]), fields[0].decode()
+    except (OSError, IndexError, ValueError):
+        return None
+
+
+def _prctl(option: int, value: int) -> None:
+    if _LINUX:
+        import ctypes
+
+        ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
+
+
+def main(arguments: list[str]) -> int:
+    """Run with `CONTROL KEEP -- COMMAND...`."""
+    control, keep = int(arguments[0]), int(arguments[1])
+    os.set_inheritable(control, False)
+    if keep >= 0:
+        os.set_inheritable(keep, False)
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    return Supervisor(control, keep, arguments[3:]).run()
+
+
+if __name__ == "__main__":
+    os._exit(main(sys.argv[1:]))

@@ -1,0 +1,163 @@
+"""One turn of a conversation, or the whole of a code job, in one Claude process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+
+from agent.delivery import Delivery
+from agent.evidence import Evidence
+from agent.inbox import Inbox, UserMessage
+from agent.output import OutputLine
+from agent.process import ClaudeProcess
+from agent.sessions import holds_message
+from agent.verdict import Verdict, verdict
+
+HANGING = 10.0
+"""Seconds a CLI may live on after its last result; it takes 0.06 s to exit (measured)."""
+
+
+@dataclass(frozen=True, slots=True)
+class TurnReport:
+    """How the process ended.
+
+    `consumed` are the ids of the messages that the CLI took up, so that they are in the
+    conversation; others must be sent again. `seconds` is the time until the process was gone.
+    """
+
+    verdict: Verdict
+    exit_code: int
+    consumed: list[str]
+    seconds: float
+
+
+async def run_turn(
+    process: ClaudeProcess,
+    first: list[UserMessage],
+    *,
+    keep_open: bool,
+    on_line: Callable[[OutputLine], Awaitable[None]],
+    inbox: Inbox,
+    hanging: float = HANGING,
+) -> TurnReport:
+    """Send messages, hand every line to `on_line`, and wait until the process has ended.
+
+    Args:
+        process: just started; the caller stops it when this raises or is cancelled.
+        first: at least one message.
+        keep_open: whether messages offered to `inbox` meanwhile still reach this process. It ends
+            when a turn has ended and every message it was given is done.
+        on_line: called in order, one line at a time; a slow one holds the process back.
+        inbox: closed by the time this returns, in every case.
+        hanging: seconds the process may live on after its last result before it is stopped.
+    """
+    began = time.monotonic()
+    turn = _Turn(process, inbox, hanging)
+    try:
+        async with asyncio.TaskGroup() as group:
+            feeding = group.create_task(turn.feed(first, keep_open=keep_open))
+            ending = group.create_task(turn.end_when_done())
+            async for line in process.output():
+                turn.note(line)
+                with turn.at_work():
+                    await on_line(line)
+            feeding.cancel()
+            ending.cancel()
+    except BaseExceptionGroup as group_error:
+        # Callers know the errors of their `on_line` by type.
+        first_error = group_error.exceptions[0]
+        raise first_error from first_error.__cause__
+    finally:
+        inbox.close()
+        turn.delivery.fail_rest()
+    exit_code = await process.wait()
+    seconds = time.monotonic() - began
+    used = await process.usage()
+    return TurnReport(
+        verdict=verdict(exit_code, turn.evidence, process.used_before, used),
+        exit_code=exit_code,
+        consumed=await turn.consumed(),
+        seconds=seconds,
+    )
+
+
+class _Turn:
+    """What is known while the process runs."""
+
+    def __init__(self, process: ClaudeProcess, inbox: Inbox, hanging: float) -> None:
+        self.process = process
+        self.inbox = inbox
+        self.hanging = hanging
+        self.evidence = Evidence()
+        self.delivery = Delivery()
+        self._news = asyncio.Event()
+        self._at_work = False
+
+    @contextlib.contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Mark that silence now is the reader's, not the process's."""
+        self._at_work = True
+        try:
+            yield
+        finally:
+            self._at_work = False
+            self._news.set()
+
+    def note(self, line: OutputLine) -> None:
+        """Take in one line; may find that the turn is over."""
+        self.evidence.add(line)
+        if line.event is not None:
+            self.delivery.note(line.event)
+        self._news.set()
+
+    @property
+    def _is_between_turns(self) -> bool:
+        return self.evidence.last is not None
+
+    @property
+    def _is_done(self) -> bool:
+        return self._is_between_turns and self.delivery.is_done and self.inbox.is_empty
+
+    async def consumed(self) -> list[str]:
+        """List what is in the conversation, now that the process has ended."""
+        started = set(self.delivery.started)
+        transcript = await self.process.transcript() if started else None
+        kept = {name for name in started if transcript and holds_message(transcript, name)}
+        taken = kept | set(self.delivery.completed)
+        return [message_id for message_id in self.delivery.sent_ids if message_id in taken]
+
+    async def feed(self, first: list[UserMessage], *, keep_open: bool) -> None:
+        """Write the first messages, then those that are offered."""
+        for message in first:
+            self.delivery.sent(message, None)
+            await self.process.send(message.id, message.text)
+        if not keep_open:
+            self.inbox.close()
+            self.process.close_input()
+            return
+        while (offer := await self.inbox.fetch()) is not None:
+            message, answer = offer
+            self.delivery.sent(message, answer)
+            if not await self.process.send(message.id, message.text):
+                self.delivery.failed(message.id)
+
+    async def end_when_done(self) -> None:
+        """Close the input when nothing is left to do, and stop a process that then hangs."""
+        while True:
+            self._news.clear()
+            if self._is_done:
+                self.inbox.close()
+                self.process.close_input()
+            is_due = self._is_between_turns and not self._at_work
+            patience = self.hanging if is_due else None
+            try:
+                async with asyncio.timeout(patience):
+                    await self._news.wait()
+            except TimeoutError:
+                if self._at_work:
+                    continue
+                await self.process.stop()
+                return

@@ -1,0 +1,105 @@
+"""What a Claude process achieved: its usage and answer, and why it failed when it did."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from agent.diagnosis import diagnose
+from agent.events import TurnEnded
+from agent.evidence import Evidence
+from domain.errors import JobFailure
+from domain.failures import FailureCode
+from domain.jobs import Usage
+
+MAX_ANSWER_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The outcome of one process.
+
+    `answer` is the last turn's text, at most 64 KiB. `failure` is None when the last turn
+    succeeded. `limit_resets_at` is set with USAGE_LIMIT when the API told it.
+    """
+
+    usage: Usage
+    answer: str | None
+    session_id: str | None
+    model: str | None
+    failure: JobFailure | None
+    limit_resets_at: datetime | None = None
+
+
+def verdict(exit_code: int, evidence: Evidence, used_before: Usage, used_after: Usage) -> Verdict:
+    """Judge a process that has ended.
+
+    A successful last result counts whatever the exit code is: a CLI that has to be stopped after
+    it has done its work.
+
+    Args:
+        exit_code: of the process.
+        evidence: what it said.
+        used_before: what the session had used when the process started.
+        used_after: what it has used by the transcript now; a process that was ended by SIGTERM
+            has no result, but writes it there (measured).
+    """
+    last = evidence.last
+    failure = diagnose(exit_code, evidence)
+    is_limit = failure is not None and failure.code is FailureCode.USAGE_LIMIT
+    return Verdict(
+        usage=_usage(evidence.results, used_before, used_after),
+        answer=_cut(last.text) if last and last.text is not None and failure is None else None,
+        session_id=_session_id(evidence),
+        model=_model(evidence),
+        failure=failure,
+        limit_resets_at=evidence.limit_resets_at if is_limit else None,
+    )
+
+
+def _usage(results: list[TurnEnded], before: Usage, after: Usage) -> Usage:
+    """Return what this process used: the CLI counts on from where the session was before."""
+    total = after
+    for result in results:
+        total = _larger(total, result.session_usage)
+    return replace(_difference(total, before), turns=sum(result.turns for result in results))
+
+
+def _larger(one: Usage, other: Usage) -> Usage:
+    costs = [cost for cost in (one.cost_usd, other.cost_usd) if cost is not None]
+    return Usage(
+        cost_usd=max(costs, default=None),
+        input_tokens=max(one.input_tokens, other.input_tokens),
+        output_tokens=max(one.output_tokens, other.output_tokens),
+        cache_read_tokens=max(one.cache_read_tokens, other.cache_read_tokens),
+        cache_creation_tokens=max(one.cache_creation_tokens, other.cache_creation_tokens),
+    )
+
+
+def _difference(total: Usage, before: Usage) -> Usage:
+    cost = total.cost_usd
+    return Usage(
+        cost_usd=None if cost is None else max(0.0, cost - (before.cost_usd or 0.0)),
+        input_tokens=max(0, total.input_tokens - before.input_tokens),
+        output_tokens=max(0, total.output_tokens - before.output_tokens),
+        cache_read_tokens=max(0, total.cache_read_tokens - before.cache_read_tokens),
+        cache_creation_tokens=max(0, total.cache_creation_tokens - before.cache_creation_tokens),
+    )
+
+
+def _cut(text: str) -> str:
+    data = text.encode("utf-8", "replace")
+    return (
+        text if len(data) <= MAX_ANSWER_BYTES else data[:MAX_ANSWER_BYTES].decode(errors="ignore")
+    )
+
+
+def _session_id(evidence: Evidence) -> str | None:
+    last = evidence.results[-1] if evidence.results else None
+    return (last.session_id if last else None) or (
+        evidence.started.session_id if evidence.started else None
+    )
+
+
+def _model(evidence: Evidence) -> str | None:
+    return evidence.started.model if evidence.started else None

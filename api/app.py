@@ -1,0 +1,44 @@
+"""The HTTP application, put together."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+from starlette.middleware import Middleware
+
+from api import (
+    client_routes,
+    conversation_routes,
+    health_routes,
+    job_routes,
+    queue_routes,
+    repository_routes,
+)
+from api.auth import LimitBody, RequireSecret
+from api.dispatch import Dispatch
+from api.errors import handle_errors
+from api.health import HealthChecks
+from api.state import State
+from store.protocol import Store
+
+ROUTERS = (
+    health_routes.router,
+    client_routes.router,
+    job_routes.router,
+    conversation_routes.router,
+    queue_routes.router,
+    repository_routes.router,
+)
+
+
+def create_app(store: Store, dispatch: Dispatch, secret: str, github_server_url: str) -> FastAPI:
+    """Return the application. `store` is open; the caller closes it."""
+    app = FastAPI(
+        title="Claude Code Orchestrator",
+        redoc_url=None,
+        middleware=[Middleware(RequireSecret, secret=secret), Middleware(LimitBody)],
+    )
+    app.state.parts = State(store, dispatch, HealthChecks(store, dispatch), github_server_url)
+    handle_errors(app)
+    for router in ROUTERS:
+        app.include_router(router)
+    return app

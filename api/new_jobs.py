@@ -1,0 +1,108 @@
+"""From the body of POST /jobs to a job: every check before anything is stored."""
+
+from __future__ import annotations
+
+from api.schemas import NewJob
+from domain.branches import retry_branch_name, task_branch_name, validate_branch_name
+from domain.clock import utc_now
+from domain.errors import InvalidRequest
+from domain.ids import new_id
+from domain.jobs import Job, JobType
+from domain.repositories import Repository, validate_owner_name, validate_repository_name
+from store.protocol import Store
+
+
+async def build_job(store: Store, body: NewJob) -> tuple[Job, Repository]:
+    """Return the job that `body` asks for, and its repository. Stores nothing.
+
+    Raises:
+        InvalidRequest: naming what is wrong.
+    """
+    job_type = body.jobType or JobType.CODE
+    branch = _branch(body, job_type)
+    client_id, repository = await _repository(store, body)
+    await _check_references(store, body)
+    now = utc_now()
+    job = Job(
+        id=new_id(),
+        client_id=client_id,
+        repository_id=repository.id,
+        prompt=body.prompt,
+        branch_name=branch,
+        created_at=now,
+        queued_at=now,
+        updated_at=now,
+        job_type=job_type,
+        title=body.title,
+        feature_id=body.featureId,
+        created_by_team_member_id=body.createdByTeamMemberId,
+    )
+    return job, repository
+
+
+def build_retry(original: Job) -> Job:
+    """Return a new job that asks for the same as `original`, on a branch of its own."""
+    now = utc_now()
+    return Job(
+        id=new_id(),
+        client_id=original.client_id,
+        repository_id=original.repository_id,
+        prompt=original.prompt,
+        branch_name=retry_branch_name(original.branch_name),
+        created_at=now,
+        queued_at=now,
+        updated_at=now,
+        job_type=original.job_type,
+        title=original.title,
+        feature_id=original.feature_id,
+        created_by_team_member_id=original.created_by_team_member_id,
+        priority=original.priority,
+        retry_of=original.id,
+    )
+
+
+def _branch(body: NewJob, job_type: JobType) -> str:
+    if body.branchName is not None:
+        return validate_branch_name(body.branchName)
+    if job_type is JobType.CODE:
+        raise InvalidRequest("branchName is required for code jobs.")
+    return task_branch_name()
+
+
+async def _repository(store: Store, body: NewJob) -> tuple[str, Repository]:
+    """Return the client and repository; clientId wins over githubOrg and githubRepo."""
+    if body.clientId is not None:
+        return body.clientId, await _of_client(store, body.clientId, body.repositoryId)
+    if body.githubOrg is None or body.githubRepo is None:
+        raise InvalidRequest("clientId or githubOrg and githubRepo are required.")
+    owner, name = validate_owner_name(body.githubOrg), validate_repository_name(body.githubRepo)
+    repository = await store.find_repository(owner, name)
+    if repository is None or repository.client_id is None:
+        raise InvalidRequest(
+            f"Repository {owner}/{name} not found. Add it with POST /clients/:id/repository first."
+        )
+    return repository.client_id, repository
+
+
+async def _of_client(store: Store, client_id: str, repository_id: str | None) -> Repository:
+    details = await store.get_client(client_id)
+    if details is None:
+        raise InvalidRequest(f"clientId {client_id} names no client.")
+    if not details.repositories:
+        raise InvalidRequest(
+            "The client has no repository. Add one with POST /clients/:id/repository first."
+        )
+    if repository_id is None:
+        return details.repositories[0]
+    chosen = [entry for entry in details.repositories if entry.id == repository_id]
+    if not chosen:
+        raise InvalidRequest(f"repositoryId {repository_id} names no repository of this client.")
+    return chosen[0]
+
+
+async def _check_references(store: Store, body: NewJob) -> None:
+    if body.featureId is not None and not await store.feature_exists(body.featureId):
+        raise InvalidRequest(f"featureId {body.featureId} names no feature.")
+    member = body.createdByTeamMemberId
+    if member is not None and not await store.team_member_exists(member):
+        raise InvalidRequest(f"createdByTeamMemberId {member} names no team member.")

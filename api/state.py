@@ -1,0 +1,31 @@
+"""What the routes need, made once at start-up and handed to them by FastAPI."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from api.dispatch import Dispatch
+from api.health import HealthChecks
+from store.protocol import Store
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """The API's parts."""
+
+    store: Store
+    dispatch: Dispatch
+    health: HealthChecks
+    github_server_url: str
+
+
+def _state(request: Request) -> State:
+    state = request.app.state.parts
+    assert isinstance(state, State)
+    return state
+
+
+Parts = Annotated[State, Depends(_state)]

@@ -1,0 +1,163 @@
+"""The command line: `orchestrator up | api | worker | demo`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+
+import uvicorn
+
+from domain.errors import OrchestratorError
+from settings import Secret, Settings, current_environment
+from store.selection import make_store
+
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code. Mistakes are one sentence on standard error."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except OrchestratorError as error:
+        print(f"orchestrator: {error.message}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("orchestrator", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    up_command = commands.add_parser("up", help="everything on this machine, until Ctrl-C")
+    up_command.set_defaults(run=_up)
+    demo = commands.add_parser("demo", help="one code job and one conversation, without accounts")
+    demo.set_defaults(run=_demo)
+    api = commands.add_parser("api", help="the HTTP API alone, against TEMPORAL_ADDRESS")
+    api.set_defaults(run=_api)
+    worker = commands.add_parser("worker", help="a worker alone, against TEMPORAL_ADDRESS")
+    worker.add_argument("--role", choices=["flow", "host", "all"], default="all")
+    worker.set_defaults(run=_worker)
+    for command in (api, worker):
+        command.add_argument("--embedded", action="store_true", help=argparse.SUPPRESS)
+    return parser
+
+
+def _up(options: argparse.Namespace) -> int:
+    from up import up
+
+    _configure_logging()
+    return up(Settings.from_env(), current_environment(), _say)
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from demo.walkthrough import demonstrate
+
+    _configure_logging(logging.WARNING)
+    return demonstrate(current_environment(), _say)
+
+
+def _api(options: argparse.Namespace) -> int:
+    settings = _settings(options)
+    secret = _secret(settings)
+    _configure_logging(hide=[secret, settings.github_token, settings.supabase_key])
+    asyncio.run(_serve_api(settings, secret))
+    return 0
+
+
+def _worker(options: argparse.Namespace) -> int:
+    settings = _settings(options)
+    _configure_logging(hide=[settings.api_secret, settings.github_token, settings.supabase_key])
+    asyncio.run(_work(settings, options.role))
+    return 0
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    settings = Settings.from_env()
+    if not options.embedded:
+        settings.require_for_production()
+    return settings
+
+
+def _secret(settings: Settings) -> Secret:
+    from up import api_secret
+
+    return api_secret(settings)[0]
+
+
+async def _serve_api(settings: Settings, secret: Secret) -> None:
+    from api.app import create_app
+    from api.dispatch import Dispatch
+    from workflows.connection import connect
+    from workflows.starting import JobLimits
+
+    store = make_store(settings.sqlite_path, uses_supabase=settings.uses_supabase)
+    await store.open()
+    try:
+        temporal = await connect(
+            settings.temporal_address or "", settings.temporal_namespace, lazy=True
+        )
+        limits = JobLimits(settings.job_timeout, settings.task_idle_timeout)
+        app = create_app(
+            store, Dispatch(temporal, limits), secret.reveal(), settings.github_server_url
+        )
+        config = uvicorn.Config(
+            app,
+            host=settings.bind_address,
+            port=settings.port,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=5,
+        )
+        await uvicorn.Server(config).serve()
+    finally:
+        await store.close()
+
+
+async def _work(settings: Settings, role: str) -> None:
+    from worker import Role, run_worker
+    from workflows.connection import connect_patiently
+
+    stop = asyncio.Event()
+    for kind in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(kind, stop.set)
+    store = make_store(settings.sqlite_path, uses_supabase=settings.uses_supabase)
+    await store.open()
+    try:
+        temporal = await connect_patiently(
+            settings.temporal_address or "", settings.temporal_namespace
+        )
+        await run_worker(settings, store, temporal, Role(role), stop)
+    finally:
+        await store.close()
+
+
+class _Hiding(logging.Formatter):
+    """Writes *** for each secret, wherever it comes from: the last line of defence."""
+
+    def __init__(self, secrets: Sequence[str]) -> None:
+        super().__init__(LOG_FORMAT)
+        self._secrets = secrets
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return text
+
+
+def _configure_logging(level: int = logging.INFO, hide: Sequence[Secret | None] = ()) -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Hiding([secret.reveal() for secret in hide if secret is not None]))
+    logging.basicConfig(level=level, handlers=[handler])
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

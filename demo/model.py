@@ -1,0 +1,159 @@
+"""A stand-in for Anthropic's Messages API on 127.0.0.1 that answers from scripts.
+
+The real Claude Code CLI talks to it through ANTHROPIC_BASE_URL, with any API key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+
+import uvicorn
+
+from demo.model_app import UNSCRIPTED, ModelApp, Story
+from demo.model_conversation import Conversation
+from demo.model_replies import AbortableProtocol
+from demo.model_scripts import RecordedRequest, Scripts
+from demo.model_steps import Step, make_script
+from domain.errors import DependencyUnavailable
+
+__all__ = ["UNSCRIPTED", "Conversation", "RecordedRequest", "ScriptedModel", "Step", "Story"]
+
+_STARTING = 10.0
+_STOPPING = 5.0
+
+
+class ScriptedModel:
+    """Scripts and the server that replays them.
+
+    A script is chosen by the base URL (`url_for`: one place in the script for all callers), or,
+    with the plain `base_url`, by `[[script:NAME]]` in the first user message of a conversation:
+    then every session has its own place. Every call that offers tools takes a step, a retry too;
+    calls of a subagent take from the script's `subagent` steps. A call beyond the end of its
+    script gets a 400.
+
+    Args:
+        story: answers conversations that name no script; without it they get a 400.
+    """
+
+    def __init__(self, story: Story | None = None) -> None:
+        self._scripts = Scripts()
+        self._app = ModelApp(self._scripts, story)
+        self._port = 0
+
+    @property
+    def base_url(self) -> str:
+        """The ANTHROPIC_BASE_URL under which conversations choose their script."""
+        return f"http://127.0.0.1:{self._port}"
+
+    def url_for(self, name: str) -> str:
+        """Return the ANTHROPIC_BASE_URL under which every call takes from script `name`."""
+        return f"{self.base_url}/s/{name}"
+
+    def script(
+        self,
+        name: str,
+        steps: Sequence[Step],
+        *,
+        subagent: Sequence[Step] = (),
+        repeat_last: bool = False,
+    ) -> str:
+        """Store a script, with fresh cursors and an empty log, and return its `url_for`.
+
+        Raises:
+            InvalidRequest: the name or a step is malformed.
+        """
+        self._scripts.put(name, make_script(steps, subagent, repeat_last=repeat_last))
+        return self.url_for(name)
+
+    def requests(self, name: str = UNSCRIPTED) -> list[RecordedRequest]:
+        """List the last 500 requests of a script; by default those that chose none."""
+        return self._scripts.requests(name)
+
+    def remaining(self, name: str, session: str = "") -> int:
+        """Count the calls that a script still answers.
+
+        Args:
+            name: the script.
+            session: the session id, for a script that was chosen by the conversation.
+
+        Raises:
+            NotFound: there is no such script.
+        """
+        return self._scripts.remaining(name, session)
+
+    @contextlib.contextmanager
+    def serve(self, port: int = 0) -> Iterator[ScriptedModel]:
+        """Serve in a thread of this process until the block ends; hung answers are cut then.
+
+        Args:
+            port: 0 takes a free one.
+
+        Raises:
+            OSError: the port is in use.
+            DependencyUnavailable: the server did not start within 10 s.
+        """
+        listener = socket.create_server(("127.0.0.1", port))
+        with listener:
+            self._port = listener.getsockname()[1]
+            server = _ModelServer(self._app, listener)
+            server.start()
+            try:
+                yield self
+            finally:
+                server.stop()
+
+
+class _ModelServer(uvicorn.Server):
+    """The server with a thread to run in."""
+
+    def __init__(self, app: ModelApp, listener: socket.socket) -> None:
+        # log_config=None: the process's own logging stays as it is.
+        super().__init__(
+            uvicorn.Config(
+                app.asgi(),
+                http=AbortableProtocol,
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                timeout_graceful_shutdown=1,
+            )
+        )
+        self._listener = listener
+        self._settled = threading.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.Thread(target=self._run, name="scripted-model", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+        self._settled.wait(_STARTING)
+        if not self.started:
+            self.stop()
+            raise DependencyUnavailable(
+                "The scripted model did not start; the log says why. Try again.", "claude"
+            )
+
+    def stop(self) -> None:
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: it has stopped already
+                self._loop.call_soon_threadsafe(self._halt)
+        self._thread.join(_STOPPING)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
+        await super().startup(sockets)
+        self._settled.set()
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self.serve(sockets=[self._listener]))
+        finally:
+            self._settled.set()
+
+    def _halt(self) -> None:
+        self.should_exit = True
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()

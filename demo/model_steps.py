@@ -1,0 +1,128 @@
+"""The script language of the scripted model: what a step may say, and how steps are counted."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypedDict
+
+from domain.errors import InvalidRequest
+
+
+class Step(TypedDict, total=False):
+    """The answer to one model call; every key is optional, and `{}` answers nothing but a stop.
+
+    Keys:
+        text, thinking: content blocks of the reply.
+        tools: `[name, input]` pairs; `$CWD` in a string of an input becomes the working directory
+            that the request names.
+        stop_reason: default `tool_use` with tools, else `end_turn`.
+        in_tokens, out_tokens: reported usage, default 100 and 20.
+        status, error, message: an HTTP error with this status, error type and error message. After
+            a 400 or 422 that it does not know, the CLI asks up to five times more at once, with
+            fewer beta features each time (measured): let such a step repeat.
+        headers: extra response headers, on errors and on replies.
+        times: how many calls this step answers, default 1.
+        drop: `before` closes the connection without a byte, `mid` after the first delta of a
+            stream, `hang` never answers.
+        delay: seconds before the first byte; chunk_delay: seconds before every delta.
+        chunk: characters per delta, default 64.
+        sse_error: type of an `error` event that ends the stream in place of the stop events.
+    """
+
+    text: str
+    thinking: str
+    tools: Sequence[Sequence[Any]]
+    stop_reason: str
+    in_tokens: int
+    out_tokens: int
+    status: int
+    error: str
+    message: str
+    headers: Mapping[str, str]
+    times: int
+    drop: Literal["before", "mid", "hang"]
+    delay: float
+    chunk_delay: float
+    chunk: int
+    sse_error: str
+
+
+_KEYS = frozenset(Step.__annotations__)
+_DROPS = ("before", "mid", "hang")
+
+
+@dataclass(frozen=True)
+class Script:
+    """Steps in the order of the calls that they answer; a value, so one script serves many.
+
+    `subagent_steps` answer calls that carry an agent id, from the start for every agent. With
+    `repeat_last` the last step answers all further calls.
+    """
+
+    steps: tuple[Step, ...]
+    subagent_steps: tuple[Step, ...] = ()
+    repeat_last: bool = False
+
+    def step(self, taken: int, *, subagent: bool = False) -> Step | None:
+        """Return the step for the call after `taken` calls, or None when the script is over."""
+        steps = self.subagent_steps if subagent else self.steps
+        for step in steps:
+            taken -= step.get("times", 1)
+            if taken < 0:
+                return step
+        return steps[-1] if steps and self.repeat_last else None
+
+    def remaining(self, taken: int) -> int:
+        """Count the calls that the steps still answer, repetitions of the last not included."""
+        return max(0, sum(step.get("times", 1) for step in self.steps) - taken)
+
+
+def make_script(
+    steps: Sequence[Step], subagent: Sequence[Step] = (), *, repeat_last: bool = False
+) -> Script:
+    """Check steps and freeze a copy of them.
+
+    Raises:
+        InvalidRequest: a step has an unknown key or an impossible value.
+    """
+    return Script(_checked(steps), _checked(subagent), repeat_last)
+
+
+def parse_script(document: Any) -> Script:
+    """Read a script from JSON: a list of steps, or an object with `steps` and the other fields.
+
+    Raises:
+        InvalidRequest: the document or one of its steps is malformed.
+    """
+    fields = {"steps": document} if isinstance(document, list) else document
+    if not isinstance(fields, dict) or not fields.keys() <= {"steps", "subagent", "repeat_last"}:
+        raise InvalidRequest(
+            "A script is a list of steps, or an object with steps, subagent and repeat_last."
+        )
+    return make_script(
+        fields.get("steps", []),
+        fields.get("subagent", []),
+        repeat_last=bool(fields.get("repeat_last", False)),
+    )
+
+
+def _checked(steps: Sequence[Step]) -> tuple[Step, ...]:
+    for step in steps:
+        _check(step)
+    return tuple(copy.deepcopy(step) for step in steps)
+
+
+def _check(step: Step) -> None:
+    if not isinstance(step, dict):
+        raise InvalidRequest(f"A step is an object, not {step!r}.")
+    if unknown := sorted(step.keys() - _KEYS):
+        raise InvalidRequest(f"A step has no key {unknown[0]!r}; it may have {sorted(_KEYS)}.")
+    if step.get("drop", "mid") not in _DROPS:
+        raise InvalidRequest(f"The drop of a step is one of {_DROPS}, not {step['drop']!r}.")
+    if step.get("times", 1) < 1 or step.get("chunk", 1) < 1:
+        raise InvalidRequest("The times and the chunk of a step are at least 1.")
+    for call in step.get("tools", ()):
+        if len(call) != 2 or not isinstance(call[0], str) or not isinstance(call[1], dict):
+            raise InvalidRequest(f"A tool call is a [name, input] pair, not {call!r}.")

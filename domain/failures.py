@@ -1,0 +1,193 @@
+"""Why a job failed: one closed list, each entry with a sentence that says what to do."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class FailureCode(StrEnum):
+    """The value stored in `agent_jobs.failure_code`.
+
+    `sentence` explains it to the person who posted the job; `retryable` says whether posting the
+    same job again can succeed without anybody changing anything first.
+    """
+
+    sentence: str
+    retryable: bool
+
+    def __new__(cls, value: str, sentence: str, retryable: bool) -> FailureCode:
+        """Attach the explanation to the stored value."""
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.sentence = sentence
+        member.retryable = retryable
+        return member
+
+    REPOSITORY_NOT_FOUND = (
+        "repository_not_found",
+        "The repository does not exist, or the GitHub token may not see it. Check the owner and "
+        "name, and that the token has access to it.",
+        False,
+    )
+    REPOSITORY_EMPTY = (
+        "repository_empty",
+        "The repository has no commit to start from. Push a first commit to its default branch.",
+        False,
+    )
+    BASE_BRANCH_NOT_FOUND = (
+        "base_branch_not_found",
+        "The branch to start from does not exist on the remote. Correct the repository's default "
+        "branch.",
+        False,
+    )
+    GITHUB_TOKEN_MISSING = (
+        "github_token_missing",
+        "No GITHUB_TOKEN is configured, so the repository cannot be fetched or pushed. Set it and "
+        "restart.",
+        False,
+    )
+    GITHUB_AUTHENTICATION = (
+        "github_authentication",
+        "GitHub refused the token. Set a valid GITHUB_TOKEN and restart.",
+        False,
+    )
+    GITHUB_PERMISSION = (
+        "github_permission",
+        "The GitHub token may not do this. It needs contents and pull requests, read and write, "
+        "for this repository.",
+        False,
+    )
+    GITHUB_REFUSED = (
+        "github_refused",
+        "GitHub refused the pull request. The reason it gave is in the error text.",
+        False,
+    )
+    GITHUB_UNAVAILABLE = (
+        "github_unavailable",
+        "GitHub did not answer for longer than the retries last. Retry the job later.",
+        True,
+    )
+    GIT_FAILED = (
+        "git_failed",
+        "A git command failed. What it printed is in the error text.",
+        True,
+    )
+    BRANCH_IN_USE = (
+        "branch_in_use",
+        "The branch is checked out by another job that has not ended. Wait for it, or use another "
+        "branch name.",
+        True,
+    )
+    BRANCH_CONFLICT = (
+        "branch_conflict",
+        "The branch name clashes with an existing branch (a branch `a` forbids `a/b`). Use another "
+        "name.",
+        False,
+    )
+    BRANCH_MOVED = (
+        "branch_moved",
+        "Somebody pushed to the branch while the job worked on it, so nothing was overwritten. "
+        "Retry the job to start from the new state.",
+        True,
+    )
+    PUSH_REJECTED = (
+        "push_rejected",
+        "The remote refused the push, by a branch protection rule or a hook. Its reason is in the "
+        "error text.",
+        False,
+    )
+    GIT_LFS_MISSING = (
+        "git_lfs_missing",
+        "The repository keeps files in Git LFS, and git-lfs is not installed on the worker. "
+        "Install it there.",
+        False,
+    )
+    TASK_CHANGED_FILES = (
+        "task_changed_files",
+        "Files changed in the worktree of a task job, which must only read. Nothing was published.",
+        False,
+    )
+    DISK_FULL = (
+        "disk_full",
+        "The worker has no disk space left. Free some, then retry the job.",
+        False,
+    )
+    CLAUDE_NOT_FOUND = (
+        "claude_not_found",
+        "The Claude Code executable is not on the worker. Install it, or set CLAUDE_BIN.",
+        False,
+    )
+    CLAUDE_AUTHENTICATION = (
+        "claude_authentication",
+        "Claude is not logged in, or its credential was refused. Set ANTHROPIC_API_KEY or "
+        "CLAUDE_CODE_OAUTH_TOKEN and restart.",
+        False,
+    )
+    CLAUDE_BILLING = (
+        "claude_billing",
+        "The Anthropic account has no credit left. Add some, then retry the job.",
+        False,
+    )
+    USAGE_LIMIT = (
+        "usage_limit",
+        "The usage limit of the Claude credential is reached. Retry the job after the reset time "
+        "in the error text.",
+        True,
+    )
+    CLAUDE_OVERLOADED = (
+        "claude_overloaded",
+        "Anthropic's servers were overloaded or unreachable for longer than the retries last. "
+        "Retry the job later.",
+        True,
+    )
+    MODEL_NOT_FOUND = (
+        "model_not_found",
+        "The model does not exist, or the credential may not use it. Correct CLAUDE_MODEL.",
+        False,
+    )
+    PROMPT_TOO_LONG = (
+        "prompt_too_long",
+        "The conversation no longer fits the model's context. Post a shorter prompt.",
+        False,
+    )
+    MAX_TURNS = (
+        "max_turns",
+        "Claude reached the turn limit before it was done. Raise CLAUDE_MAX_TURNS, or ask for "
+        "less.",
+        False,
+    )
+    BUDGET_REACHED = (
+        "budget_reached",
+        "The job reached its budget before it was done. Raise the budget, or ask for less.",
+        False,
+    )
+    CLAUDE_FAILED = (
+        "claude_failed",
+        "Claude Code ended with an error. What it reported is in the error text.",
+        True,
+    )
+    SESSION_LOST = (
+        "session_lost",
+        "The conversation's transcript is gone, so it cannot go on. Post a new job.",
+        False,
+    )
+    TIMED_OUT = (
+        "timed_out",
+        "The job ran into a time limit. Which one is in the error text.",
+        False,
+    )
+    HOST_LOST = (
+        "host_lost",
+        "The machine that ran the job was lost too often. Retry the job.",
+        True,
+    )
+    WORKFLOW_ENDED = (
+        "workflow_ended",
+        "The job's workflow was ended from outside. Retry the job.",
+        True,
+    )
+    INTERNAL = (
+        "internal",
+        "The orchestrator failed in a way it does not know. The worker's log has the details.",
+        True,
+    )

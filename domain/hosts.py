@@ -1,0 +1,30 @@
+"""The machines that run jobs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+HOST_REPORT_INTERVAL = timedelta(seconds=2)
+HOST_LIVE_FOR = timedelta(seconds=10)
+"""A host whose last report is older is gone: five missed reports."""
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What a worker process reports of its machine every `HOST_REPORT_INTERVAL`.
+
+    `boot_id` is new at each process start, so `task_queue` names one life of one process.
+    `claude_login_type` is `api_key`, `oauth_token`, `subscription`, `cloud` or None.
+    """
+
+    id: str
+    boot_id: str
+    task_queue: str
+    slots: int
+    last_seen: datetime
+    claude_version: str | None = None
+    claude_authenticated: bool = False
+    claude_login_type: str | None = None
+    git_authenticated: bool = False
+    git_user: str | None = None

@@ -1,0 +1,140 @@
+"""A job: what was asked, what it is doing now, and how it ended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from domain.failures import FailureCode
+
+MAX_PROMPT_BYTES = 1024 * 1024
+MAX_TITLE_CHARACTERS = 500
+DEFAULT_PRIORITY = 3
+
+
+class JobStatus(StrEnum):
+    """The five statuses of the API. The last three are final and never change again."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+LIVE = frozenset({JobStatus.QUEUED, JobStatus.RUNNING})
+FINAL = frozenset({JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED})
+
+
+class JobType(StrEnum):
+    """`code` ends in a pull request; `task` is a read-only conversation."""
+
+    CODE = "code"
+    TASK = "task"
+
+
+class Phase(StrEnum):
+    """What a live job is doing at this moment; a cancelled job may still be cleaning up."""
+
+    WAITING_FOR_SLOT = "waiting_for_slot"
+    PREPARING = "preparing"
+    WORKING = "working"
+    WAITING_FOR_USER = "waiting_for_user"
+    WAITING_FOR_LIMIT = "waiting_for_limit"
+    PUBLISHING = "publishing"
+    CLEANING_UP = "cleaning_up"
+
+
+HOLDS_SLOT = frozenset({Phase.PREPARING, Phase.WORKING, Phase.PUBLISHING})
+
+
+class Outcome(StrEnum):
+    """How a completed job ended."""
+
+    PULL_REQUEST = "pull_request"
+    NO_CHANGES = "no_changes"
+    ANSWERED = "answered"
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What Claude reported it used, summed over every turn and attempt of a job.
+
+    `cost_usd` is None when no turn reported a cost; it is never 0 for "unknown".
+    """
+
+    turns: int = 0
+    cost_usd: float | None = None
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cache_read_tokens: int = 0
+    cache_creation_tokens: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        """Sum two reports."""
+        known = [cost for cost in (self.cost_usd, other.cost_usd) if cost is not None]
+        return Usage(
+            turns=self.turns + other.turns,
+            cost_usd=sum(known) if known else None,
+            input_tokens=self.input_tokens + other.input_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+            cache_read_tokens=self.cache_read_tokens + other.cache_read_tokens,
+            cache_creation_tokens=self.cache_creation_tokens + other.cache_creation_tokens,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One row of `agent_jobs`. Times are aware and in UTC; ids are lower-case UUID text.
+
+    `queued_at` orders the queue: the creation time, and for a conversation the time its next turn
+    began to wait. `lease` is the number of the last grant of a slot, 0 before the first; a writer
+    that carries an older lease changes nothing. `started_at` is the first grant.
+    `claude_seconds` is the time Claude's processes ran, over all turns and attempts.
+    """
+
+    id: str
+    client_id: str
+    repository_id: str
+    prompt: str
+    branch_name: str
+    created_at: datetime
+    queued_at: datetime
+    updated_at: datetime
+    job_type: JobType = JobType.CODE
+    status: JobStatus = JobStatus.QUEUED
+    phase: Phase | None = Phase.WAITING_FOR_SLOT
+    title: str | None = None
+    feature_id: str | None = None
+    created_by_team_member_id: str | None = None
+    retry_of: str | None = None
+    priority: int = DEFAULT_PRIORITY
+    lease: int = 0
+    attempt: int = 0
+    host: str | None = None
+    worktree_path: str | None = None
+    pid: int | None = None
+    session_id: str | None = None
+    model: str | None = None
+    base_sha: str | None = None
+    head_sha: str | None = None
+    started_at: datetime | None = None
+    completed_at: datetime | None = None
+    exit_code: int | None = None
+    outcome: Outcome | None = None
+    failure_code: FailureCode | None = None
+    error: str | None = None
+    result: str | None = None
+    usage: Usage = field(default_factory=Usage)
+    claude_seconds: float = 0.0
+    pr_url: str | None = None
+    pr_number: int | None = None
+    files_changed: int | None = None
+    code_branch_id: str | None = None
+    code_pull_request_id: str | None = None
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the job can still change."""
+        return self.status in LIVE

@@ -1,0 +1,279 @@
+"""Every setting, read once from the environment: the only place that reads it.
+
+`Settings.from_env` reports all problems in one message. Secrets are `Secret`s: their text shows in
+no representation, log or traceback.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+from agent.environment import CLAUDE_CREDENTIAL_NAMES, PASSED_NAMES
+from domain.errors import OrchestratorError
+
+T = TypeVar("T")
+
+_HOST_ID = re.compile(r"[A-Za-z0-9._-]{1,63}")
+_SEARCH_PATH = "/usr/local/bin:/usr/bin:/bin"
+
+
+class SettingsError(OrchestratorError):
+    """One or more settings are missing or wrong; the message names each with its remedy."""
+
+
+class Secret:
+    """A text that shows itself only through `reveal`."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        """Return the text."""
+        return self._text
+
+    def __repr__(self) -> str:
+        return "Secret(***)"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._text == self._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All settings of a process. Paths are absolute.
+
+    `claude_environment` holds what is handed to Claude and to nothing else: its credentials, proxy
+    and locale variables.
+    """
+
+    port: int
+    bind_address: str
+    api_secret: Secret | None
+    max_concurrent_jobs: int
+    data_dir: Path
+    repos_dir: Path
+    worktrees_dir: Path
+    supabase_url: str | None
+    supabase_key: Secret | None
+    github_token: Secret | None
+    github_api_url: str
+    github_server_url: str
+    temporal_address: str | None
+    temporal_namespace: str
+    temporal_port: int
+    temporal_ui_port: int
+    host_id: str
+    claude_bin: str | None
+    claude_model: str | None
+    claude_max_turns: int | None
+    mcp_config: Path | None
+    task_tools: tuple[str, ...]
+    git_author_name: str
+    git_author_email: str
+    job_timeout: timedelta
+    task_idle_timeout: timedelta
+    drain_timeout: timedelta
+    search_path: str
+    operator_home: Path
+    claude_environment: Mapping[str, str] = field(repr=False)
+
+    @property
+    def uses_supabase(self) -> bool:
+        """Whether rows are kept in Supabase; otherwise in SQLite under `data_dir`."""
+        return self.supabase_url is not None
+
+    @property
+    def sqlite_path(self) -> Path:
+        """The embedded store's file."""
+        return self.data_dir / "orchestrator.db"
+
+    @property
+    def sessions_dir(self) -> Path:
+        """Where each job's Claude has its home directory."""
+        return self.data_dir / "sessions"
+
+    @property
+    def has_claude_credentials(self) -> bool:
+        """Whether Claude's credentials come by environment, not by the operator's own login."""
+        return any(name in CLAUDE_CREDENTIAL_NAMES for name in self.claude_environment)
+
+    @property
+    def data_id(self) -> str:
+        """Tells this installation's processes from those of another on the same machine."""
+        return hashlib.sha256(str(self.data_dir).encode()).hexdigest()[:12]
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> Settings:
+        """Read and check everything.
+
+        Raises:
+            SettingsError: naming every problem at once.
+        """
+        return _Reader(os.environ if environ is None else environ).settings()
+
+    def require_for_production(self) -> None:
+        """Check what the specification requires of `orchestrator api` and `orchestrator worker`.
+
+        Raises:
+            SettingsError: naming everything that is missing.
+        """
+        required = {
+            "AGENT_API_SECRET": self.api_secret,
+            "TEMPORAL_ADDRESS": self.temporal_address,
+            "SUPABASE_URL": self.supabase_url,
+            "SUPABASE_SERVICE_ROLE_KEY": self.supabase_key,
+            "GITHUB_TOKEN": self.github_token,
+        }
+        missing = [name for name, value in required.items() if value is None]
+        if missing:
+            raise SettingsError(
+                "These required variables are not set: " + ", ".join(missing) + ". Set them "
+                "(see .env.example), or use `orchestrator up`, which needs none of them."
+            )
+
+
+class _Reader:
+    """Reads variables one by one and gathers the problems."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+        self._problems: list[str] = []
+
+    def settings(self) -> Settings:
+        home = self._path("HOME", Path("/"))
+        data_dir = self._path("DATA_DIR", home / ".claude-code-orchestrator")
+        supabase_url, supabase_key = self._supabase()
+        settings = Settings(
+            port=self._whole("PORT", 3456, 1, 65535),
+            bind_address=self._text("BIND_ADDRESS") or "127.0.0.1",
+            api_secret=self._secret("AGENT_API_SECRET"),
+            max_concurrent_jobs=self._whole("MAX_CONCURRENT_JOBS", 2, 1, 1000),
+            data_dir=data_dir,
+            repos_dir=self._path("REPOS_DIR", home / "repos"),
+            worktrees_dir=self._path("WORKTREES_DIR", home / "worktrees"),
+            supabase_url=supabase_url,
+            supabase_key=supabase_key,
+            github_token=self._secret("GITHUB_TOKEN"),
+            github_api_url=self._url("GITHUB_API_URL", "https://api.github.com"),
+            github_server_url=self._url("GITHUB_SERVER_URL", "https://github.com"),
+            temporal_address=self._text("TEMPORAL_ADDRESS"),
+            temporal_namespace=self._text("TEMPORAL_NAMESPACE") or "default",
+            temporal_port=self._whole("TEMPORAL_PORT", 7233, 1, 65535),
+            temporal_ui_port=self._whole("TEMPORAL_UI_PORT", 8233, 1, 65535),
+            host_id=self._host_id(),
+            claude_bin=self._text("CLAUDE_BIN"),
+            claude_model=self._text("CLAUDE_MODEL"),
+            claude_max_turns=self._optional_whole("CLAUDE_MAX_TURNS", 1, 100_000),
+            mcp_config=self._file("MCP_CONFIG"),
+            task_tools=self._tools(),
+            git_author_name=self._text("GIT_AUTHOR_NAME") or "Claude Code Orchestrator",
+            git_author_email=self._text("GIT_AUTHOR_EMAIL")
+            or "claude-code-orchestrator@users.noreply.github.com",
+            job_timeout=timedelta(minutes=self._whole("JOB_TIMEOUT_MINUTES", 720, 1, 10_080)),
+            task_idle_timeout=timedelta(
+                minutes=self._whole("TASK_IDLE_TIMEOUT_MINUTES", 10_080, 1, 525_600)
+            ),
+            drain_timeout=timedelta(seconds=self._whole("DRAIN_TIMEOUT_SECONDS", 20, 0, 86_400)),
+            search_path=self._text("PATH") or _SEARCH_PATH,
+            operator_home=home,
+            claude_environment={
+                name: self._environ[name] for name in sorted(PASSED_NAMES) if self._text(name)
+            },
+        )
+        if self._problems:
+            raise SettingsError("The settings are not usable. " + " ".join(self._problems))
+        return settings
+
+    def _text(self, name: str) -> str | None:
+        return self._environ.get(name, "").strip() or None
+
+    def _secret(self, name: str) -> Secret | None:
+        text = self._text(name)
+        if text and not text.isprintable():
+            self._problems.append(f"{name} contains control characters.")
+        return Secret(text) if text else None
+
+    def _path(self, name: str, default: Path) -> Path:
+        return Path(os.path.abspath(Path(self._text(name) or default).expanduser()))
+
+    def _file(self, name: str) -> Path | None:
+        if self._text(name) is None:
+            return None
+        path = self._path(name, Path())
+        if not path.is_file():
+            self._problems.append(f"{name} names {str(path)!r}, which is not a file.")
+        return path
+
+    def _url(self, name: str, default: str) -> str:
+        text = (self._text(name) or default).rstrip("/")
+        parts = urlsplit(text)
+        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username:
+            self._problems.append(f"{name} must be an http(s) address without a user name.")
+        return text
+
+    def _whole(self, name: str, default: int, low: int, high: int) -> int:
+        return self._parse(name, lambda text: _whole_number(text, low, high), default)
+
+    def _optional_whole(self, name: str, low: int, high: int) -> int | None:
+        return self._parse(name, lambda text: _whole_number(text, low, high), None)
+
+    def _parse(self, name: str, parse: Callable[[str], int], default: T) -> int | T:
+        text = self._text(name)
+        if text is None:
+            return default
+        try:
+            return parse(text)
+        except ValueError as error:
+            self._problems.append(f"{name} is {text!r}: {error}.")
+            return default
+
+    def _host_id(self) -> str:
+        text = self._text("HOST_ID") or re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())[:63]
+        if not _HOST_ID.fullmatch(text):
+            self._problems.append(
+                f"HOST_ID is {text!r}: use at most 63 letters, digits, dots, dashes, underscores."
+            )
+        return text
+
+    def _tools(self) -> tuple[str, ...]:
+        allowed = {"WebSearch", "WebFetch"}
+        tools = tuple(part.strip() for part in (self._text("TASK_TOOLS") or "").split(",") if part)
+        unknown = sorted(set(tools) - allowed)
+        if unknown:
+            self._problems.append(
+                f"TASK_TOOLS has {', '.join(unknown)}: only WebSearch and WebFetch can be added."
+            )
+        return tools
+
+    def _supabase(self) -> tuple[str | None, Secret | None]:
+        url = self._url("SUPABASE_URL", "") if self._text("SUPABASE_URL") else None
+        key = self._secret("SUPABASE_SERVICE_ROLE_KEY") or self._secret("SUPABASE_SERVICE_KEY")
+        if (url is None) != (key is None):
+            missing = "SUPABASE_URL" if url is None else "SUPABASE_SERVICE_ROLE_KEY"
+            self._problems.append(
+                f"{missing} is missing: set both to use Supabase, or neither to use SQLite."
+            )
+        return url, key
+
+
+def _whole_number(text: str, low: int, high: int) -> int:
+    if not re.fullmatch(r"\d{1,9}", text) or not low <= int(text) <= high:
+        raise ValueError(f"it must be a whole number from {low} to {high}")
+    return int(text)
+
+
+def current_environment() -> dict[str, str]:
+    """Return the whole environment, for processes of our own that read their settings from it."""
+    return dict(os.environ)

@@ -1,0 +1,31 @@
+"""The branches and pull requests that jobs made."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from domain.clock import utc_now
+from domain.errors import InvalidRequest
+from store.protocol import PullRequestRecord
+from store.row_values import ColumnValue, time_text
+from store.rows import pull_request_to_rows
+from store.sqlite_rows import insert_new
+
+
+def record_pull_request(connection: sqlite3.Connection, record: PullRequestRecord) -> None:
+    """Insert the branch and pull request rows, or leave them as they are.
+
+    Raises:
+        InvalidRequest: there is no such repository or feature.
+    """
+    now = time_text(utc_now())
+    times: dict[str, ColumnValue] = {"created_at": now, "updated_at": now}
+    branch, pull_request = pull_request_to_rows(record)
+    try:
+        insert_new(connection, "code_branches", branch | times)
+        insert_new(connection, "code_pull_requests", pull_request | times)
+    except sqlite3.IntegrityError as error:
+        raise InvalidRequest(
+            f"The repository {record.repository_id} or the feature of pull request "
+            f"{record.number} does not exist."
+        ) from error

@@ -1,0 +1,45 @@
+"""The transcripts from which Claude's CLI resumes a conversation, kept compressed."""
+
+from __future__ import annotations
+
+import sqlite3
+import zlib
+
+from domain.clock import utc_now
+from domain.messages import storable
+from store.row_values import canonical_id, time_text
+from store.sqlite_rows import existing_job
+
+COMPRESSION_LEVEL = 1
+"""A JSON transcript shrinks about as much as at higher levels, in a fraction of their time."""
+
+
+def save_session(
+    connection: sqlite3.Connection, job_id: str, session_id: str, compressed: bytes
+) -> None:
+    """Keep a transcript in place of the one before.
+
+    Raises:
+        NotFound: no such job.
+    """
+    known = existing_job(connection, job_id)
+    connection.execute(
+        "INSERT INTO agent_job_sessions (job_id, session_id, updated_at, transcript) "
+        "VALUES (?, ?, ?, ?) ON CONFLICT (job_id) DO UPDATE SET session_id = excluded.session_id, "
+        "updated_at = excluded.updated_at, transcript = excluded.transcript",
+        (known, storable(session_id), time_text(utc_now()), compressed),
+    )
+
+
+def load_session(connection: sqlite3.Connection, job_id: str) -> tuple[str, bytes] | None:
+    """Return (session id, transcript) as last saved."""
+    found = connection.execute(
+        "SELECT session_id, transcript FROM agent_job_sessions WHERE job_id = ?",
+        (canonical_id(job_id),),
+    ).fetchone()
+    return None if found is None else (found[0], zlib.decompress(found[1]))
+
+
+def compress(transcript: bytes) -> bytes:
+    """Return a transcript as it is stored."""
+    return zlib.compress(transcript, COMPRESSION_LEVEL)

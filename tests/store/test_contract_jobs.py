@@ -1,0 +1,205 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from domain.errors import Conflict, InvalidRequest
+from domain.failures import FailureCode
+from domain.jobs import FINAL, JobStatus, JobType, Outcome, Phase, Usage
+from store.protocol import Guard, JobDetails, PullRequestRecord, Store
+from tests.store.samples import NO_IDS, START, RawTables, World, later, new_id
+
+
+async def test_a_new_job_is_read_as_it_was_written(world: World) -> None:
+    job = await world.add_job()
+    assert await world.details(job) == JobDetails(job, "Acme", world.repository, None)
+    assert await world.store.get_job(job.id.upper()) == await world.store.get_job(job.id)
+
+
+async def test_a_job_with_every_field_set_is_read_as_it_was_written(
+    world: World, tables: RawTables
+) -> None:
+    feature, member = new_id(), new_id()
+    await tables.insert(
+        "features", [{"id": feature, "client_id": world.client.id, "title": "Login"}]
+    )
+    await tables.insert("team_members", [{"id": member, "full_name": "Ada"}])
+    original = await world.add_job()
+    record = a_record(world)
+    await world.store.record_pull_request(record)
+    job = await world.add_job(
+        feature_id=feature,
+        created_by_team_member_id=member,
+        retry_of=original.id,
+        job_type=JobType.TASK,
+        status=JobStatus.COMPLETED,
+        phase=Phase.CLEANING_UP,
+        title="Title",
+        priority=5,
+        lease=3,
+        attempt=2,
+        host="mill-1",
+        worktree_path="/data/worktrees/1",
+        pid=4711,
+        session_id="session-1",
+        model="opus",
+        base_sha="a" * 40,
+        head_sha="b" * 40,
+        queued_at=later(1),
+        updated_at=later(2),
+        started_at=later(3.000001),
+        completed_at=later(4),
+        exit_code=-9,
+        outcome=Outcome.PULL_REQUEST,
+        failure_code=FailureCode.PUSH_REJECTED,
+        error="an error",
+        result="a result",
+        usage=Usage(7, 0.123456789, 2**40, 2, 3, 4),
+        claude_seconds=12.75,
+        pr_url=record.url,
+        pr_number=17,
+        files_changed=0,
+        code_branch_id=record.branch_id,
+        code_pull_request_id=record.pull_request_id,
+    )
+    assert await world.details(job) == JobDetails(job, "Acme", world.repository, "Login")
+
+
+def a_record(world: World) -> PullRequestRecord:
+    return PullRequestRecord(
+        branch_id=new_id(),
+        pull_request_id=new_id(),
+        repository_id=world.repository.id,
+        feature_id=None,
+        branch_name="feat/x",
+        branch_url="https://github.com/acme/shop/tree/feat/x",
+        number=17,
+        title="Title",
+        url="https://github.com/acme/shop/pull/17",
+    )
+
+
+async def test_another_connection_sees_a_job_at_once(
+    world: World, connect: Callable[[], Awaitable[Store]]
+) -> None:
+    elsewhere = await connect()
+    job = await world.add_job()
+    assert await elsewhere.get_job(job.id) == await world.details(job)
+
+
+@pytest.mark.parametrize("no_id", NO_IDS)
+async def test_an_id_that_names_nothing_finds_no_job(world: World, no_id: str) -> None:
+    await world.add_job()
+    assert await world.store.get_job(no_id) is None
+
+
+async def test_creating_a_job_twice_changes_nothing(world: World) -> None:
+    job = await world.add_job()
+    started = {"status": JobStatus.RUNNING, "phase": Phase.WORKING, "lease": 1}
+    assert await world.store.update_job(job.id, started, Guard(frozenset(JobStatus)))  # type: ignore[arg-type]
+    before = await world.read(job)
+    await world.store.create_job(replace(job, prompt="other", branch_name="other"))
+    assert await world.read(job) == before
+
+
+@pytest.mark.parametrize(
+    "reference",
+    ["client_id", "repository_id", "feature_id", "created_by_team_member_id", "retry_of"],
+)
+@pytest.mark.parametrize("no_id", [new_id(), "", "no-such-id", "\x00", "\ud800"])
+async def test_a_reference_to_nothing_is_refused(world: World, reference: str, no_id: str) -> None:
+    job = world.job(**{reference: no_id})
+    with pytest.raises(InvalidRequest, match=reference):
+        await world.store.create_job(job)
+    assert await world.store.get_job(job.id) is None
+
+
+async def test_a_job_of_no_uuid_is_refused(world: World) -> None:
+    with pytest.raises(InvalidRequest, match="id 'job-1'"):
+        await world.add_job(id="job-1")
+
+
+async def test_a_live_code_job_holds_its_branch(world: World) -> None:
+    holder = await world.add_job(branch_name="feat/x")
+    with pytest.raises(Conflict, match=holder.id):
+        await world.add_job(branch_name="feat/x")
+
+
+@pytest.mark.parametrize("status", sorted(FINAL))
+async def test_an_ended_job_holds_no_branch(world: World, status: JobStatus) -> None:
+    await world.add_job(branch_name="feat/x", status=status)
+    await world.add_job(branch_name="feat/x")
+
+
+async def test_tasks_share_a_branch_name(world: World) -> None:
+    for job_type in (JobType.TASK, JobType.CODE, JobType.TASK):
+        await world.add_job(branch_name="feat/x", job_type=job_type)
+
+
+async def test_another_repository_has_its_own_branches(world: World) -> None:
+    other = await world.other()
+    await world.add_job(branch_name="feat/x")
+    await other.add_job(branch_name="feat/x")
+    await world.add_job(branch_name="feat/X")
+
+
+async def test_of_two_that_take_a_branch_at_once_one_conflicts(
+    world: World, connect: Callable[[], Awaitable[Store]]
+) -> None:
+    stores = [world.store, await connect()]
+    jobs = [world.job(branch_name="feat/x") for _ in range(8)]
+    results = await asyncio.gather(
+        *(stores[number % 2].create_job(job) for number, job in enumerate(jobs)),
+        return_exceptions=True,
+    )
+    assert sum(isinstance(result, Conflict) for result in results) == 7
+    assert results.count(None) == 1
+
+
+async def test_a_job_of_the_system_before_is_read(world: World, tables: RawTables) -> None:
+    job_id = new_id()
+    row: dict[str, Any] = {
+        "id": job_id,
+        "client_id": world.client.id,
+        "prompt": "old",
+        "branch_name": "feat/old",
+        "status": "failed",
+        "job_type": "something",
+        "repository_id": None,
+        "created_at": "2025-01-02T03:04:05+00:00",
+        "updated_at": None,
+    }
+    await tables.insert("agent_jobs", [row])
+    found = await world.store.get_job(job_id)
+    assert found is not None
+    assert (found.client_name, found.repository, found.feature_title) == ("Acme", None, None)
+    job = found.job
+    assert job.repository_id == ""
+    assert (job.job_type, job.status, job.phase) == (JobType.CODE, JobStatus.FAILED, None)
+    assert job.created_at == job.queued_at == job.updated_at
+    assert job.created_at == START.replace(2025, 1, 2, 3, 4, 5, microsecond=0)
+    assert (job.priority, job.lease, job.attempt, job.usage) == (3, 0, 0, Usage())
+
+
+async def test_words_of_a_newer_version_are_read(world: World, tables: RawTables) -> None:
+    job_id = new_id()
+    row = {
+        "id": job_id,
+        "client_id": world.client.id,
+        "prompt": "new",
+        "branch_name": "feat/new",
+        "status": "failed",
+        "phase": "dreaming",
+        "outcome": "poem",
+        "failure_code": "lost_interest",
+        "created_at": START.isoformat(),
+    }
+    await tables.insert("agent_jobs", [row])
+    found = await world.store.get_job(job_id)
+    assert found is not None
+    assert (found.job.phase, found.job.outcome) == (None, None)
+    assert found.job.failure_code is FailureCode.INTERNAL

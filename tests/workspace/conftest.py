@@ -1,0 +1,111 @@
+"""A forge with one repository, and the whole room working against it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from demo.forge import Forge, TokenGrant
+from workspace.command import Git
+from workspace.credentials import GitCredentials, write_token_file
+from workspace.identity import Identity
+from workspace.mirrors import Mirrors
+from workspace.publishing import Publishing
+from workspace.removal import Removal
+from workspace.salvage import Salvage
+from workspace.worktree import Worktree
+from workspace.worktrees import Worktrees
+
+TOKEN = "ghp_" + "a1B2c3D4e5F6" * 3
+READ_ONLY = "ghp_" + "r9E8a7D6o5N4" * 3
+OWNER, NAME = "Acme", "Shop"
+CLAUDE = Identity("Claude", "claude@example.invalid")
+FILES = {"README.md": "# Shop\n", "src/app.py": "print('hello')\n", ".gitignore": "*.log\n"}
+
+
+class Room:
+    """Everything of `workspace/`, as a worker has it."""
+
+    def __init__(
+        self,
+        directory: Path,
+        forge: Forge,
+        token: str | None = TOKEN,
+        search_path: str = os.environ["PATH"],
+    ) -> None:
+        directory.mkdir(exist_ok=True)
+        self.directory = directory
+        self.forge = forge
+        self.token_file = write_token_file(directory / "secrets", token) if token else None
+        self.git = Git(search_path)
+        self.credentials = GitCredentials(forge.url, self.token_file)
+        self.mirrors = Mirrors(directory / "mirrors", self.git, self.credentials)
+        self.worktrees = Worktrees(directory / "worktrees", self.mirrors)
+        self.publishing = Publishing(self.mirrors)
+        self.salvage = Salvage(self.mirrors)
+        self.removal = Removal(self.worktrees, self.salvage)
+
+    async def start(
+        self, job_id: str, branch: str | None = None, base: str | None = "main"
+    ) -> Worktree:
+        """Fetch, and make the worktree of a job."""
+        await self.mirrors.fetch(OWNER, NAME)
+        return await self.worktrees.create_for_branch(
+            OWNER, NAME, job_id, branch or f"feature/{job_id}", base
+        )
+
+    async def publish(self, worktree: Worktree, message: str = "Do it") -> str:
+        """Commit and push what is in a worktree."""
+        assert worktree.branch is not None
+        await self.publishing.commit_all(worktree, message, CLAUDE)
+        head = await self.publishing.head(worktree)
+        await self.publishing.push(OWNER, NAME, head.sha, worktree.branch, worktree.expected_remote)
+        return head.sha
+
+    def remote(self) -> dict[str, str]:
+        return self.forge.branches(OWNER, NAME)
+
+    @property
+    def mirror_path(self) -> Path:
+        return self.mirrors.path(OWNER, NAME)
+
+
+@pytest.fixture
+def forge(tmp_path: Path) -> Iterator[Forge]:
+    grants = {TOKEN: TokenGrant("bot"), READ_ONLY: TokenGrant("reader", "read")}
+    served = Forge(tmp_path / "forge", grants)
+    with served.serve():
+        served.create_repository(OWNER, NAME, FILES)
+        yield served
+
+
+@pytest.fixture
+def room(forge: Forge, tmp_path: Path) -> Room:
+    return Room(tmp_path / "data", forge)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for something that must come true within 20 seconds."""
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110 - what is awaited has no event to set
+            await asyncio.sleep(0.01)
+
+
+def as_claude(directory: Path, *arguments: str, variables: Mapping[str, str] | None = None) -> str:
+    """Run git the way Claude does: found by the current directory, obeying every configuration."""
+    environment = {"PATH": os.environ["PATH"], "HOME": str(directory), **CLAUDE.environment()}
+    finished = subprocess.run(
+        ("git", *arguments),
+        cwd=directory,
+        env={**environment, **(variables or {})},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    return finished.stdout.strip()

@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import time
+
+import pytest
+
+from domain.errors import JobFailure
+from tests.workspace.conftest import NAME, OWNER, Room, as_claude
+from workspace.worktree import Worktree
+
+
+def refs(room: Room, prefix: str) -> list[str]:
+    printed = as_claude(room.mirror_path, "for-each-ref", "--format=%(refname)", prefix)
+    return printed.splitlines()
+
+
+def left_of(room: Room, worktree: Worktree) -> list[str]:
+    names = [entry.name for entry in worktree.path.parent.iterdir()]
+    administration = worktree.mirror / "worktrees"
+    if administration.is_dir():
+        names += [f"administration of {entry.name}" for entry in administration.iterdir()]
+    return sorted(names)
+
+
+async def remove(room: Room, job_id: str) -> str | None:
+    return await room.removal.remove(OWNER, NAME, job_id)
+
+
+async def test_removing_leaves_nothing_behind(room: Room) -> None:
+    worktree = await room.start("job")
+    assert await remove(room, "job") is None
+    assert left_of(room, worktree) == []
+    assert refs(room, "refs/heads") == []
+    assert await room.worktrees.find(OWNER, NAME, "job") is None
+    assert not list(room.worktrees.trash.iterdir())
+    as_claude(room.mirror_path, "fsck")
+
+
+async def test_an_untracked_file_survives_as_a_patch(room: Room) -> None:
+    worktree = await room.start("job")
+    (worktree.path / "untracked.txt").write_text("hours of work\n")
+    assert await remove(room, "job") is not None
+    assert not worktree.path.exists()
+    assert "+hours of work" in (await room.salvage.patch(OWNER, NAME, "job") or "")
+
+
+async def test_removing_twice_is_removing_once(room: Room) -> None:
+    worktree = await room.start("job")
+    (worktree.path / "new").write_text("x")
+    kept = await remove(room, "job")
+    assert await remove(room, "job") == kept
+    assert await remove(room, "never-was") is None
+
+
+async def test_a_repository_that_was_never_fetched(room: Room) -> None:
+    assert await room.removal.remove(OWNER, "Other", "job") is None
+
+
+async def test_the_branch_can_be_used_again(room: Room) -> None:
+    await room.start("job1", "feature/x")
+    await remove(room, "job1")
+    worktree = await room.start("job2", "feature/x")
+    assert worktree.base_sha == room.remote()["main"]
+
+
+async def test_a_branch_somebody_checked_out_stays(room: Room) -> None:
+    one = await room.start("one", "feature/x")
+    other = await room.start("other")
+    as_claude(one.path, "checkout", "--detach")
+    as_claude(other.path, "checkout", "-q", "feature/x")
+    await remove(room, "one")
+    assert refs(room, "refs/heads") == ["refs/heads/feature/other", "refs/heads/feature/x"]
+    assert as_claude(other.path, "rev-parse", "HEAD") == one.base_sha
+
+
+async def test_a_reader_is_removed_too(room: Room) -> None:
+    await room.mirrors.fetch(OWNER, NAME)
+    worktree = await room.worktrees.create_detached(OWNER, NAME, "task", None)
+    await remove(room, "task")
+    assert left_of(room, worktree) == []
+
+
+async def test_a_worktree_deleted_by_hand_is_cleared(room: Room) -> None:
+    worktree = await room.start("job", "feature/x")
+    shutil.rmtree(worktree.path)
+    assert await room.worktrees.find(OWNER, NAME, "job") is None
+    await remove(room, "job")
+    assert left_of(room, worktree) == []
+    await room.start("job2", "feature/x")
+
+
+async def test_a_worktree_deleted_by_hand_does_not_hold_its_branch(room: Room) -> None:
+    worktree = await room.start("job", "feature/x")
+    shutil.rmtree(worktree.path)
+    await room.start("job2", "feature/x")
+
+
+async def test_a_missing_dot_git_file_is_no_reason_to_lose_work(room: Room) -> None:
+    worktree = await room.start("job")
+    (worktree.path / "new").write_text("x")
+    (worktree.path / ".git").unlink()
+    await room.start("another")
+    kept = await remove(room, "job")
+    assert kept is not None
+    assert "+x" in (await room.salvage.patch(OWNER, NAME, "job") or "")
+
+
+async def test_files_git_no_longer_knows_are_moved_not_deleted(room: Room) -> None:
+    worktree = await room.start("job")
+    (worktree.path / "new").write_text("x")
+    shutil.rmtree(worktree.git_dir)
+    await remove(room, "job")
+    assert left_of(room, worktree) == []
+    [orphan] = (room.worktrees.root / ".orphaned").glob("job-*/job/new")
+    assert orphan.read_text() == "x"
+
+
+async def test_work_that_cannot_be_kept_stops_the_removal(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worktree = await room.start("job")
+    (worktree.path / "new").write_text("x")
+    objects = worktree.mirror / "objects"
+    aside = objects.rename(objects.with_name("elsewhere"))
+    with pytest.raises(JobFailure):
+        await remove(room, "job")
+    assert (worktree.path / "new").read_text() == "x"
+    aside.rename(objects)
+    assert await remove(room, "job") is not None
+
+
+async def test_sweeping_removes_what_no_live_job_owns(room: Room) -> None:
+    room.forge.create_repository("Other", "Place")
+    await room.mirrors.fetch("Other", "Place")
+    other = await room.worktrees.create_for_branch("Other", "Place", "dead2", "b", "main")
+    live, dead = await room.start("live"), await room.start("dead1")
+    (dead.path / "new").write_text("x")
+    assert await room.removal.sweep({"live"}) == ["dead1", "dead2"]
+    assert live.path.is_dir()
+    assert not dead.path.exists()
+    assert not other.path.exists()
+    assert await room.salvage.kept(OWNER, NAME, "dead1") is not None
+    assert await room.removal.sweep({"live"}) == []
+
+
+async def test_sweeping_clears_what_crashes_leave(room: Room) -> None:
+    await room.start("live")
+    (room.worktrees.trash / "old-1" / "old").mkdir(parents=True)
+    old, young = room.mirrors.scratch / "mirror-old", room.mirrors.scratch / "mirror-young"
+    for directory in (old, young):
+        (directory / "objects").mkdir(parents=True)
+    os.utime(old, (time.time() - 86_400, time.time() - 86_400))
+    await room.removal.sweep({"live"})
+    assert not room.worktrees.trash.exists()
+    assert [entry.name for entry in room.mirrors.scratch.iterdir()] == ["mirror-young"]
+
+
+async def test_one_bad_worktree_does_not_stop_the_sweep(
+    room: Room, caplog: pytest.LogCaptureFixture
+) -> None:
+    bad, good = await room.start("bad"), await room.start("good")
+    (bad.path / "new").write_text("x")
+    (bad.git_dir / "HEAD").write_text("nonsense")
+    (bad.git_dir / "index").write_bytes(b"nonsense")
+    with caplog.at_level(logging.WARNING):
+        assert await room.removal.sweep(set()) == ["good"]
+    assert not good.path.exists()
+    assert (bad.path / "new").exists()
+    assert "job bad was not removed" in caplog.text
+
+
+async def test_an_empty_machine_has_nothing_to_sweep(room: Room) -> None:
+    assert await room.removal.sweep(set()) == []

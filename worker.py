@@ -1,0 +1,311 @@
+"""The worker process: which queues it polls, how many slots it has, and how it ends.
+
+Roles: `flow` decides (workflows) and writes rows, on any machine; `host` runs jobs on this machine;
+`all` does both in one process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from temporalio.client import Client as TemporalClient
+from temporalio.worker import FixedSizeSlotSupplier, Worker, WorkerTuner
+
+from activities.boot import Boot
+from activities.capacity import Capacity
+from activities.claude import ClaudeActivities, ClaudeSetup
+from activities.errors import ErrorTranslation
+from activities.github_access import GithubAccess
+from activities.leases import Leases
+from activities.probes import ClaudeProbeSetup, HostReports
+from activities.pull_requests import PullRequestActivities
+from activities.records import RECORDS_TASK_QUEUE, RecordActivities
+from activities.slots import SLOTS_TASK_QUEUE, SlotActivities
+from activities.sweeping import Sweeper
+from activities.workspaces import WorkspaceActivities
+from agent.environment import Marker
+from agent.sweep import end_orphans
+from domain.clock import utc_now
+from domain.hosts import Host
+from settings import Settings
+from store.protocol import Store
+from workflows.code_job import CodeJobWorkflow
+from workflows.connection import register_search_attributes
+from workflows.job_steps import JOBS_TASK_QUEUE
+from workflows.mirrors import FetchMirrorsWorkflow
+from workflows.reconciling import Reconciler
+from workflows.starting import JobLimits
+from workflows.task_job import TaskJobWorkflow
+from workspace.command import Git
+from workspace.credentials import GitCredentials, write_token_file
+from workspace.identity import Identity
+from workspace.mirrors import Mirrors
+from workspace.publishing import Publishing
+from workspace.removal import Removal
+from workspace.salvage import Salvage
+from workspace.worktrees import Worktrees
+
+HEARTBEAT_THROTTLE = timedelta(seconds=1)
+"""Cancellation reaches an activity with its heartbeats; by default those are held back to 0.8 of
+the heartbeat timeout (measured: 3.4 s at 5 s)."""
+
+STICKY_TIMEOUT = timedelta(seconds=2)
+"""How long a workflow waits for the worker that has it cached; after its death another takes over
+in 7 s with this and in 14 s with the default of 10 s (measured)."""
+
+HOST_ACTIVITIES_AT_ONCE = 200
+"""Far more than a machine's slots; these only wait for processes and the network."""
+
+log = logging.getLogger(__name__)
+
+
+class Role(StrEnum):
+    """What a worker process does."""
+
+    FLOW = "flow"
+    HOST = "host"
+    ALL = "all"
+
+
+def job_limits(settings: Settings) -> JobLimits:
+    """Return the time limits that workflows are started with."""
+    return JobLimits(settings.job_timeout, settings.task_idle_timeout)
+
+
+async def run_worker(
+    settings: Settings, store: Store, temporal: TemporalClient, role: Role, stop: asyncio.Event
+) -> None:
+    """Work until `stop` is set, then drain.
+
+    At the end no new job is taken, and those that run have `drain_timeout` to finish; what is left
+    is stopped and taken up by another worker.
+    """
+    await register_search_attributes(temporal)
+    async with contextlib.AsyncExitStack() as stack:
+        if role in {Role.FLOW, Role.ALL}:
+            await stack.enter_async_context(_flow(settings, store, temporal, stop))
+        if role in {Role.HOST, Role.ALL}:
+            await stack.enter_async_context(_host(settings, store, temporal, stop))
+        log.info("Worker ready: %s", role)
+        await stop.wait()
+        log.info("Worker draining")
+
+
+@asynccontextmanager
+async def _flow(
+    settings: Settings, store: Store, temporal: TemporalClient, stop: asyncio.Event
+) -> AsyncIterator[None]:
+    """Poll for workflows and row writes, and reconcile."""
+    pull_requests = PullRequestActivities(
+        store,
+        Leases(),
+        Publishing(_mirrors(settings)),
+        _github(settings),
+        settings.github_server_url,
+    )
+    records = RecordActivities(store)
+    reconciler = Reconciler(store, temporal, job_limits(settings))
+    deciding = Worker(
+        temporal,
+        task_queue=JOBS_TASK_QUEUE,
+        workflows=[CodeJobWorkflow, TaskJobWorkflow, FetchMirrorsWorkflow],
+        sticky_queue_schedule_to_start_timeout=STICKY_TIMEOUT,
+    )
+    recording = Worker(
+        temporal,
+        task_queue=RECORDS_TASK_QUEUE,
+        activities=[
+            records.enqueue_job,
+            records.wait_for_user,
+            records.finish_job,
+            records.accept_message,
+            records.note_completion,
+            records.host_task_queues,
+            records.forget_workspace,
+            pull_requests.withdraw,
+        ],
+        interceptors=[ErrorTranslation()],
+    )
+    async with recording, deciding, _in_background(reconciler.run_forever(), stop):
+        yield
+
+
+@asynccontextmanager
+async def _host(
+    settings: Settings, store: Store, temporal: TemporalClient, stop: asyncio.Event
+) -> AsyncIterator[None]:
+    """Poll for jobs to run on this machine."""
+    boot = Boot(settings.data_dir / "boots")
+    for pid in end_orphans(settings.data_id, boot.is_alive):
+        log.warning("Ended process %s, which an earlier worker had left", pid)
+    task_queue = f"host-{settings.host_id}-{boot.id}"
+    capacity = Capacity(settings.max_concurrent_jobs)
+    leases = Leases()
+    mirrors = _mirrors(settings)
+    worktrees = Worktrees(settings.worktrees_dir, mirrors)
+    removal = Removal(worktrees, Salvage(mirrors))
+    sweeper = Sweeper(store, removal, settings.sessions_dir)
+    slots = SlotActivities(store, temporal, leases, capacity, settings.host_id, task_queue)
+    granting = Worker(
+        temporal,
+        task_queue=SLOTS_TASK_QUEUE,
+        activities=[slots.hold_slot],
+        tuner=_slots_tuner(capacity),
+        interceptors=[ErrorTranslation()],
+        max_heartbeat_throttle_interval=HEARTBEAT_THROTTLE,
+        graceful_shutdown_timeout=settings.drain_timeout,
+    )
+    working = Worker(
+        temporal,
+        task_queue=task_queue,
+        activities=_host_activities(settings, store, leases, slots, worktrees, removal, boot),
+        max_concurrent_activities=HOST_ACTIVITIES_AT_ONCE,
+        interceptors=[ErrorTranslation()],
+        max_heartbeat_throttle_interval=HEARTBEAT_THROTTLE,
+    )
+    reports = _reports(settings, store, boot, task_queue)
+    # Left in the opposite order: first no new jobs are taken, and those that run finish or are
+    # stopped, which needs the host's own queue to be polled until the last of them has ended.
+    try:
+        async with (
+            _in_background(reports.run_forever(), stop),
+            _in_background(sweeper.run_forever(), stop),
+            working,
+            granting,
+        ):
+            yield
+    finally:
+        await reports.remove()
+        boot.end()
+
+
+def _host_activities(
+    settings: Settings,
+    store: Store,
+    leases: Leases,
+    slots: SlotActivities,
+    worktrees: Worktrees,
+    removal: Removal,
+    boot: Boot,
+) -> list[Callable[..., Any]]:
+    publishing = Publishing(worktrees.mirrors)
+    workspaces = WorkspaceActivities(
+        store,
+        leases,
+        worktrees,
+        publishing,
+        removal,
+        _identity(settings),
+        has_token=settings.github_token is not None,
+    )
+    claude = ClaudeActivities(store, leases, worktrees, _claude_setup(settings, boot))
+    pull_requests = PullRequestActivities(
+        store, leases, publishing, _github(settings), settings.github_server_url
+    )
+    return [
+        slots.release_slot,
+        slots.stop_work,
+        workspaces.prepare,
+        workspaces.publish,
+        workspaces.verify_unchanged,
+        workspaces.clean_up,
+        workspaces.fetch_mirror,
+        claude.run_claude,
+        claude.deliver_message,
+        pull_requests.open_pull_request,
+    ]
+
+
+def _slots_tuner(capacity: Capacity) -> WorkerTuner:
+    unused = FixedSizeSlotSupplier(1)
+    return WorkerTuner.create_composite(
+        workflow_supplier=unused,
+        activity_supplier=capacity,
+        local_activity_supplier=unused,
+        nexus_supplier=unused,
+    )
+
+
+def _mirrors(settings: Settings) -> Mirrors:
+    token_file = None
+    if settings.github_token is not None:
+        token_file = write_token_file(
+            settings.data_dir / "credentials", settings.github_token.reveal()
+        )
+    credentials = GitCredentials(settings.github_server_url, token_file)
+    return Mirrors(settings.repos_dir, Git(settings.search_path), credentials)
+
+
+def _github(settings: Settings) -> GithubAccess:
+    token = settings.github_token
+    return GithubAccess(lambda: token.reveal() if token else None, settings.github_api_url)
+
+
+def _identity(settings: Settings) -> Identity:
+    return Identity(settings.git_author_name, settings.git_author_email)
+
+
+def _claude_setup(settings: Settings, boot: Boot) -> ClaudeSetup:
+    return ClaudeSetup(
+        claude_bin=settings.claude_bin,
+        search_path=settings.search_path,
+        credentials=settings.claude_environment,
+        sessions_dir=settings.sessions_dir,
+        operator_home=None if settings.has_claude_credentials else settings.operator_home,
+        data_id=settings.data_id,
+        boot_id=boot.id,
+        model=settings.claude_model,
+        max_turns=settings.claude_max_turns,
+        mcp_config=settings.mcp_config,
+        mcp_servers=mcp_servers(settings.mcp_config),
+        task_tools=settings.task_tools,
+        identity=_identity(settings),
+    )
+
+
+def _reports(settings: Settings, store: Store, boot: Boot, task_queue: str) -> HostReports:
+    host = Host(settings.host_id, boot.id, task_queue, settings.max_concurrent_jobs, utc_now())
+    home = settings.sessions_dir / "probe"
+    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    own_login = not settings.has_claude_credentials
+    probe = ClaudeProbeSetup(
+        claude_bin=settings.claude_bin,
+        search_path=settings.search_path,
+        credentials=settings.claude_environment,
+        home=settings.operator_home if own_login else home,
+        config_dir=None if own_login else home / ".claude",
+        marker=Marker(settings.data_id, boot.id, "probe"),
+    )
+    return HostReports(store, host, probe, _github(settings).user)
+
+
+def mcp_servers(config: Path | None) -> tuple[str, ...]:
+    """Return the names of the MCP servers in Claude's own mcp.json format."""
+    if config is None:
+        return ()
+    servers = json.loads(config.read_text("utf-8")).get("mcpServers", {})
+    return tuple(servers)
+
+
+@asynccontextmanager
+async def _in_background(
+    work: Coroutine[Any, Any, None], stop: asyncio.Event
+) -> AsyncIterator[None]:
+    """Run `work` beside the body, cancelled at the end; if it fails, so does the worker."""
+    asyncio_task = asyncio.create_task(work)
+    asyncio_task.add_done_callback(lambda done: stop.set())
+    try:
+        yield
+    finally:
+        asyncio_task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio_task

@@ -1,0 +1,1 @@
+"""Decisions: order, waiting, giving up and compensation. Effects are in `activities`."""

@@ -1,0 +1,158 @@
+"""The steps that both kinds of job are made of, each an activity with its policy."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from datetime import timedelta
+
+from temporalio import workflow
+from temporalio.common import SearchAttributeKey
+from temporalio.exceptions import ActivityError
+
+with workflow.unsafe.imports_passed_through():
+    from activities.claude import ClaudeActivities, TurnInput, TurnOutput
+    from activities.errors import failure_from
+    from activities.records import RECORDS_TASK_QUEUE, Ending, RecordActivities
+    from activities.slots import Grant
+    from activities.workspaces import Prepared, WorkspaceActivities
+    from domain.errors import JobEnded, JobFailure
+    from domain.failures import FailureCode
+    from domain.jobs import JobStatus, Outcome
+    from workflows import policies
+    from workflows.perform import perform
+    from workflows.slot import Slot
+
+JOBS_TASK_QUEUE = "jobs"
+JOB_STATUS = SearchAttributeKey.for_keyword("JobStatus")
+JOB_TYPE = SearchAttributeKey.for_keyword("JobType")
+CLIENT_ID = SearchAttributeKey.for_keyword("ClientId")
+REPOSITORY = SearchAttributeKey.for_keyword("Repository")
+
+
+def workflow_id(job_id: str) -> str:
+    """Return the id of a job's workflow."""
+    return f"job-{job_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class JobResult:
+    """What the Web UI shows as the workflow's result."""
+
+    status: JobStatus
+    outcome: Outcome | None = None
+    failure_code: FailureCode | None = None
+    error: str | None = None
+
+
+class JobSteps:
+    """The steps of one job, bound to its slot."""
+
+    def __init__(self, job_id: str, slot: Slot, turn_limit: timedelta) -> None:
+        self._job_id = job_id
+        self._slot = slot
+        self._turn_limit = turn_limit
+
+    async def prepare(self, grant: Grant) -> Prepared:
+        """Make the worktree on the granted machine, or find it there."""
+        show("Preparing the worktree", grant, status=JobStatus.RUNNING)
+        return await perform(
+            WorkspaceActivities.prepare,
+            self._slot.key,
+            grant.task_queue,
+            policies.PREPARE,
+        )
+
+    async def run_claude(
+        self, grant: Grant, turn: int, attempt: int, message_ids: list[str]
+    ) -> TurnOutput:
+        """Run one turn; wait out passing failures of Claude's servers."""
+        for pause in (*policies.TRANSIENT_PAUSES, None):
+            show(f"Claude is working (turn {turn})", grant)
+            request = TurnInput(self._slot.key, turn, attempt, message_ids)
+            try:
+                return await perform(
+                    ClaudeActivities.run_claude,
+                    request,
+                    grant.task_queue,
+                    policies.run_claude(self._turn_limit),
+                    f"turn {turn}",
+                )
+            except ActivityError as error:
+                if pause is None or not _is_transient(error):
+                    raise
+            attempt += 1
+            await asyncio.sleep(pause.total_seconds())
+        raise AssertionError("the last pause is None")
+
+    async def finish(self, ending: Ending) -> JobResult:
+        """Write the final status, clean up on the machine, and give the slot back."""
+        status = await perform(
+            RecordActivities.finish_job,
+            ending,
+            RECORDS_TASK_QUEUE,
+            policies.RECORD,
+        )
+        workflow.upsert_search_attributes([JOB_STATUS.value_set(status.value)])
+        workflow.set_current_details(f"{status.value}: {ending.error or ending.outcome or ''}")
+        if ending.leaves_workspace:
+            await self._clean_up()
+        await self._slot.release()
+        return JobResult(status, ending.outcome, ending.failure_code, ending.error)
+
+    async def _clean_up(self) -> None:
+        """Remove the worktree; the sweep of a lost machine does it when that is back."""
+        grant = self._slot.last_grant
+        if grant is None:
+            return
+        try:
+            await perform(
+                WorkspaceActivities.clean_up,
+                self._job_id,
+                grant.task_queue,
+                policies.CLEAN_UP,
+            )
+        except ActivityError as error:
+            workflow.logger.warning("The worktree is left to the sweep: %s", error.cause)
+            await perform(
+                RecordActivities.forget_workspace,
+                self._job_id,
+                RECORDS_TASK_QUEUE,
+                policies.RECORD,
+            )
+
+
+def completed(job_id: str, outcome: Outcome) -> Ending:
+    """Return the ending of a job that did what it was asked."""
+    return Ending(job_id, JobStatus.COMPLETED, outcome=outcome, leaves_workspace=True)
+
+
+def cancelled(job_id: str, *, started: bool) -> Ending:
+    """Return the ending of a job that was cancelled; `started` tells whether it had a machine."""
+    return Ending(job_id, JobStatus.CANCELLED, leaves_workspace=started)
+
+
+def failed(job_id: str, error: Exception, *, started: bool) -> Ending:
+    """Return the ending of a job that ran into `error`."""
+    if isinstance(error, JobEnded):
+        return cancelled(job_id, started=started)
+    failure = failure_from(error) or JobFailure(FailureCode.HOST_LOST)
+    return Ending(
+        job_id,
+        JobStatus.FAILED,
+        failure_code=failure.code,
+        error=failure.message,
+        leaves_workspace=started,
+    )
+
+
+def show(text: str, grant: Grant, *, status: JobStatus | None = None) -> None:
+    """Show in the Web UI what the job is doing, and on which machine."""
+    workflow.set_current_details(f"{text} on {grant.host_id}, lease {grant.lease}")
+    if status is not None:
+        workflow.upsert_search_attributes([JOB_STATUS.value_set(status.value)])
+
+
+def _is_transient(error: ActivityError) -> bool:
+    failure = failure_from(error)
+    return failure is not None and failure.code is FailureCode.CLAUDE_OVERLOADED

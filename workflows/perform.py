@@ -1,0 +1,52 @@
+"""Calling an activity under its policy."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from temporalio import workflow
+
+with workflow.unsafe.imports_passed_through():
+    from workflows.policies import Policy
+
+Activities = TypeVar("Activities")
+Request = TypeVar("Request")
+Reply = TypeVar("Reply")
+Activity = Callable[[Activities, Request], Awaitable[Reply]]
+
+
+def start(
+    activity: Activity[Activities, Request, Reply],
+    request: Request,
+    task_queue: str,
+    policy: Policy,
+    summary: str | None = None,
+) -> workflow.ActivityHandle[Reply]:
+    """Start an activity and return its handle. `summary` is for the Web UI."""
+    return workflow.start_activity_method(
+        activity,
+        request,
+        task_queue=task_queue,
+        schedule_to_start_timeout=policy.schedule_to_start,
+        start_to_close_timeout=policy.start_to_close,
+        heartbeat_timeout=policy.heartbeat,
+        retry_policy=policy.retry,
+        cancellation_type=policy.cancellation,
+        summary=summary,
+    )
+
+
+async def perform(
+    activity: Activity[Activities, Request, Reply],
+    request: Request,
+    task_queue: str,
+    policy: Policy,
+    summary: str | None = None,
+) -> Reply:
+    """Run an activity and return what it returned.
+
+    Raises:
+        ActivityError: it failed, for the last time its policy allows.
+    """
+    return await start(activity, request, task_queue, policy, summary)

@@ -1,0 +1,157 @@
+"""Every time limit and retry of the workflows, each with the reason for its number.
+
+Temporal's words: schedule-to-start is waiting in the task queue, start-to-close is one attempt,
+schedule-to-close is all attempts together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from temporalio.common import RetryPolicy
+from temporalio.workflow import ActivityCancellationType
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How long an activity may take and how often it is tried; the default is one attempt."""
+
+    start_to_close: timedelta
+    schedule_to_start: timedelta | None = None
+    heartbeat: timedelta | None = None
+    retry: RetryPolicy = field(default_factory=lambda: RetryPolicy(maximum_attempts=1))
+    cancellation: ActivityCancellationType = ActivityCancellationType.TRY_CANCEL
+
+
+HEARTBEAT_TIMEOUT = timedelta(seconds=10)
+"""How long a machine may be silent before it counts as lost. Activities beat every second; a
+restart of Temporal takes 2 s (measured), and recovery has to begin well within 15 s."""
+
+HOST_PICKUP = timedelta(seconds=20)
+"""A live host takes a task from its own queue within a second. One that has not in 20 s is gone;
+its queue is named after its process and nobody else will ever poll it."""
+
+WORKFLOW_TASK_TIMEOUT = timedelta(seconds=10)
+"""Temporal's default. Decisions here take milliseconds."""
+
+MAX_GRANTS_WITHOUT_PROGRESS = 5
+"""A job that loses its machine five times in a row before finishing a step is likely the cause."""
+
+REQUEUE_PAUSE = timedelta(seconds=1)
+"""Between a slot that could not be granted (the store was down) and asking for the next."""
+
+TRANSIENT_PAUSES = (timedelta(seconds=15), timedelta(seconds=60), timedelta(minutes=5))
+"""Waits before running Claude again after a passing failure of its servers. The CLI has tried for
+half a minute itself by then; provider incidents are mostly over in minutes."""
+
+MESSAGES_PER_RUN = 1500
+"""Temporal refuses the 2,000th update of a run (measured); a conversation continues as a new run
+well before, at a moment when it waits for its user."""
+
+# A holder lives as long as the job needs the machine, so only its heartbeat ends it. It is never
+# retried by Temporal: the workflow asks for the next lease itself.
+HOLD_SLOT = Policy(
+    start_to_close=timedelta(days=30),
+    heartbeat=HEARTBEAT_TIMEOUT,
+    cancellation=ActivityCancellationType.TRY_CANCEL,
+)
+
+# A first clone of a large repository takes minutes (422 MB: 30 s on loopback, measured). Passing
+# network faults and a branch that another job is just giving up deserve more than one try.
+PREPARE = Policy(
+    schedule_to_start=HOST_PICKUP,
+    start_to_close=timedelta(hours=1),
+    heartbeat=HEARTBEAT_TIMEOUT,
+    retry=RetryPolicy(
+        initial_interval=timedelta(seconds=1),
+        maximum_interval=timedelta(seconds=15),
+        maximum_attempts=6,
+    ),
+    cancellation=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+)
+
+
+def run_claude(limit: timedelta) -> Policy:
+    """Return the policy of one turn, which may take up to `limit`.
+
+    One attempt: whether and how to go on after a failure is the workflow's decision. At the limit
+    Temporal answers the next heartbeat with a cancellation, by which the worker stops Claude.
+    """
+    return Policy(
+        schedule_to_start=HOST_PICKUP,
+        start_to_close=limit,
+        heartbeat=HEARTBEAT_TIMEOUT,
+        cancellation=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+    )
+
+
+# Delivery is a local write. When the turn is just over, or the process is still starting, the
+# message waits for the next turn instead; so there is no point in trying long.
+DELIVER = Policy(
+    schedule_to_start=timedelta(seconds=5),
+    start_to_close=timedelta(seconds=10),
+)
+
+# Stopping Claude is TERM, then KILL after 5 s; twice that and the fetch of a cancelled git.
+STOP = Policy(
+    schedule_to_start=HOST_PICKUP,
+    start_to_close=timedelta(seconds=30),
+    retry=RetryPolicy(maximum_attempts=2),
+)
+
+# Pushing and opening the pull request are repeated for some eight minutes: GitHub's incidents that
+# pass at all mostly pass in minutes, and the work is done already, so waiting costs nothing.
+PUBLISH = Policy(
+    schedule_to_start=HOST_PICKUP,
+    cancellation=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+    start_to_close=timedelta(minutes=30),
+    heartbeat=HEARTBEAT_TIMEOUT,
+    retry=RetryPolicy(
+        initial_interval=timedelta(seconds=2),
+        maximum_interval=timedelta(seconds=60),
+        maximum_attempts=12,
+    ),
+)
+
+# Taking back what a cancelled job published must happen, however long it takes.
+WITHDRAW = Policy(
+    start_to_close=timedelta(minutes=5),
+    retry=RetryPolicy(initial_interval=timedelta(seconds=2), maximum_interval=timedelta(minutes=5)),
+)
+
+# One request of 15 s each for finding, creating and finding again.
+PULL_REQUEST = Policy(
+    schedule_to_start=HOST_PICKUP,
+    cancellation=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+    start_to_close=timedelta(minutes=2),
+    retry=RetryPolicy(
+        initial_interval=timedelta(seconds=2),
+        maximum_interval=timedelta(seconds=60),
+        maximum_attempts=12,
+    ),
+)
+
+# Removing 200 MB takes up to 5 s (measured). What a lost host leaves is swept when it is back.
+CLEAN_UP = Policy(
+    schedule_to_start=HOST_PICKUP,
+    start_to_close=timedelta(minutes=5),
+    heartbeat=HEARTBEAT_TIMEOUT,
+    retry=RetryPolicy(maximum_attempts=3),
+)
+
+# Rows are written for as long as it takes: what the store does not know, the API cannot tell.
+RECORD = Policy(
+    start_to_close=timedelta(seconds=30),
+    retry=RetryPolicy(
+        initial_interval=timedelta(milliseconds=500), maximum_interval=timedelta(seconds=15)
+    ),
+)
+
+# POST /sync and the clones: the caller waits, so a host that does not answer is reported soon.
+MIRROR = Policy(
+    schedule_to_start=HOST_PICKUP,
+    start_to_close=timedelta(hours=1),
+    heartbeat=HEARTBEAT_TIMEOUT,
+    retry=RetryPolicy(maximum_attempts=2),
+)

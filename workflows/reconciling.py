@@ -1,0 +1,97 @@
+"""Making the store and Temporal agree again after something died between the two.
+
+Every worker runs a `Reconciler`; what it does is repeatable, so several do no harm.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from datetime import timedelta
+
+from temporalio.client import Client as TemporalClient
+from temporalio.client import WorkflowExecutionStatus
+from temporalio.service import RPCError, RPCStatusCode
+
+from domain.clock import utc_now
+from domain.errors import OrchestratorError
+from domain.failures import FailureCode
+from domain.jobs import LIVE, Job, JobStatus
+from store.protocol import Guard, JobChanges, Store
+from workflows.job_steps import workflow_id
+from workflows.starting import JobLimits, start_job
+
+INTERVAL = timedelta(seconds=5)
+SETTLED_AFTER = timedelta(seconds=10)
+"""A row younger than this may be in the hands of a POST that is just starting its workflow."""
+
+PAGE = 100
+
+log = logging.getLogger(__name__)
+
+
+class Reconciler:
+    """Compares rows with their workflows, a page at a time."""
+
+    def __init__(self, store: Store, temporal: TemporalClient, limits: JobLimits) -> None:
+        self._store = store
+        self._temporal = temporal
+        self._limits = limits
+        self._after = ""
+
+    async def run_forever(self) -> None:
+        """Reconcile every few seconds until cancelled; an outage is logged and tried again."""
+        while True:
+            try:
+                await self.reconcile_page()
+            except (OrchestratorError, RPCError) as error:
+                log.warning("Reconciling waits: %s", error)
+            await asyncio.sleep(INTERVAL.total_seconds())
+
+    async def reconcile_page(self) -> None:
+        """Look at the next page of rows; after the last page the first comes again."""
+        settled = utc_now() - SETTLED_AFTER
+        page = await self._store.jobs_to_reconcile(settled, self._after, PAGE)
+        for job in page:
+            await self._reconcile(job)
+        self._after = page[-1].id if len(page) == PAGE else ""
+
+    async def _reconcile(self, job: Job) -> None:
+        status = await self._workflow_status(job.id)
+        if status is WorkflowExecutionStatus.RUNNING:
+            if not job.is_live:
+                await self._temporal.get_workflow_handle(workflow_id(job.id)).cancel()
+        elif not job.is_live:
+            await self._store.update_job(job.id, {"phase": None}, Guard(frozenset({job.status})))
+        elif status is None:
+            log.info("Starting the workflow of job %s, which had none", job.id)
+            await self._start(job)
+        else:
+            await self._end(job, status)
+
+    async def _workflow_status(self, job_id: str) -> WorkflowExecutionStatus | None:
+        handle = self._temporal.get_workflow_handle(workflow_id(job_id))
+        try:
+            return (await handle.describe()).status
+        except RPCError as error:
+            if error.status is RPCStatusCode.NOT_FOUND:
+                return None
+            raise
+
+    async def _start(self, job: Job) -> None:
+        details = await self._store.get_job(job.id)
+        if details is not None and details.job.is_live:
+            name = details.repository.full_name if details.repository else ""
+            await start_job(self._temporal, details.job, name, self._limits)
+
+    async def _end(self, job: Job, status: WorkflowExecutionStatus) -> None:
+        """Close a row whose workflow was ended from outside."""
+        log.warning("The workflow of job %s has ended (%s); closing its row", job.id, status.name)
+        changes: JobChanges = {"phase": None, "completed_at": utc_now()}
+        if status is WorkflowExecutionStatus.CANCELED:
+            changes["status"] = JobStatus.CANCELLED
+        else:
+            changes["status"] = JobStatus.FAILED
+            changes["failure_code"] = FailureCode.WORKFLOW_ENDED
+            changes["error"] = FailureCode.WORKFLOW_ENDED.sentence
+        await self._store.update_job(job.id, changes, Guard(LIVE))

@@ -1,0 +1,177 @@
+"""A job's hold on a machine, as its workflow sees it.
+
+The slot is an activity that lives as long as the job needs the machine (Temporal's session
+pattern). When the machine is lost the activity fails by its missing heartbeats, and the work is
+taken up again under the next lease, on whichever machine grants it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from temporalio import workflow
+from temporalio.exceptions import ActivityError, is_cancelled_exception
+
+with workflow.unsafe.imports_passed_through():
+    from activities.errors import failure_from, job_ended, present_lease
+    from activities.leases import LeaseKey
+    from activities.slots import SLOTS_TASK_QUEUE, Grant, SlotActivities
+    from domain.errors import JobFailure
+    from domain.failures import FailureCode
+    from workflows import policies
+    from workflows.perform import perform, start
+
+T = TypeVar("T")
+Work = Callable[[Grant], Awaitable[T]]
+
+
+class Slot:
+    """Takes leases one after the other for one job."""
+
+    def __init__(self, job_id: str, lease: int = 0, last_grant: Grant | None = None) -> None:
+        self._job_id = job_id
+        self._lease = lease
+        self._grant: Grant | None = None
+        self._last_grant = last_grant
+        self._holder: workflow.ActivityHandle[None] | None = None
+        self._stopping = False
+
+    @property
+    def lease(self) -> int:
+        """The number of the newest lease."""
+        return self._lease
+
+    @property
+    def key(self) -> LeaseKey:
+        """The newest lease."""
+        return LeaseKey(self._job_id, self._lease)
+
+    @property
+    def grant(self) -> Grant | None:
+        """The machine held now."""
+        return self._grant
+
+    @property
+    def last_grant(self) -> Grant | None:
+        """The machine held last, where the worktree is."""
+        return self._last_grant
+
+    def go_on(self) -> None:
+        """Return if the job may take its next step.
+
+        Raises:
+            asyncio.CancelledError: the job is being cancelled; a step that had to be finished has
+                just been.
+        """
+        if self._stopping:
+            raise asyncio.CancelledError
+
+    def granted(self, grant: Grant) -> None:
+        """Take note of a grant; one for an older lease is too late and ignored."""
+        if grant.lease == self._lease:
+            self._grant = self._last_grant = grant
+
+    async def work(self, work: Work[T]) -> T:
+        """Do `work` on a machine; when the machine is lost, do it again on the next.
+
+        `work` is called anew for each lease and must go on from what it finds. However this ends,
+        the slot is **still held** then, so that the caller can clean up on the machine before
+        `release`.
+
+        Raises:
+            JobFailure: `host_lost` after too many leases in a row.
+            Exception: whatever else `work` raised.
+            JobEnded: the store has a final status for the job.
+            asyncio.CancelledError: the workflow was cancelled; what ran on the machine is stopped.
+        """
+        for _ in range(policies.MAX_GRANTS_WITHOUT_PROGRESS):
+            grant = await self._acquire()
+            running = asyncio.ensure_future(work(grant))
+            try:
+                return await self._race(running)
+            except asyncio.CancelledError:
+                self._stopping = True
+                await self.stop()
+                running.cancel()
+                await asyncio.gather(running, return_exceptions=True)
+                raise
+            except ActivityError as error:
+                if failure_from(error) is not None:
+                    raise
+                await self._abandon()
+        raise JobFailure(FailureCode.HOST_LOST)
+
+    async def stop(self) -> None:
+        """Stop what runs on the machine and wait until it is gone. The slot stays held."""
+        if self._grant is not None:
+            await self._on_host(SlotActivities.stop_work)
+
+    async def release(self) -> None:
+        """Give the slot back; nothing happens when none is held."""
+        if self._grant is not None:
+            await self._on_host(SlotActivities.release_slot)
+        await self._abandon()
+
+    async def _acquire(self) -> Grant:
+        while True:
+            self._lease += 1
+            self._grant = None
+            holder = self._holder = start(
+                SlotActivities.hold_slot,
+                self.key,
+                SLOTS_TASK_QUEUE,
+                policies.HOLD_SLOT,
+                f"lease {self._lease}",
+            )
+            grant = await self._await_grant(holder)
+            if grant is not None:
+                return grant
+            await self._after_refusal(holder)
+
+    async def _await_grant(self, holder: workflow.ActivityHandle[None]) -> Grant | None:
+        try:
+            await workflow.wait_condition(lambda: self._grant is not None or holder.done())
+        except asyncio.CancelledError:
+            await self._abandon()
+            raise
+        return self._grant
+
+    async def _after_refusal(self, holder: workflow.ActivityHandle[None]) -> None:
+        """Learn from a holder that ended without a grant, then let another try."""
+        try:
+            await holder
+        except ActivityError as error:
+            if (ended := job_ended(error)) is not None:
+                raise ended from error
+            self._lease = max(self._lease, present_lease(error))
+        await asyncio.sleep(policies.REQUEUE_PAUSE.total_seconds())
+
+    async def _race(self, running: asyncio.Future[T]) -> T:
+        """Return the work's result, or raise as soon as the holder has ended before it."""
+        holder = self._holder
+        assert holder is not None
+        await workflow.wait_condition(lambda: running.done() or holder.done())
+        if running.done():
+            return running.result()
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await holder
+        raise JobFailure(FailureCode.HOST_LOST, "The machine gave the slot back too early.")
+
+    async def _on_host(self, method: Callable[[SlotActivities, LeaseKey], Awaitable[None]]) -> None:
+        assert self._grant is not None
+        try:
+            await perform(method, self.key, self._grant.task_queue, policies.STOP)
+        except ActivityError as error:
+            if is_cancelled_exception(error):
+                raise
+            workflow.logger.warning("The machine did not answer: %s", error.cause)
+
+    async def _abandon(self) -> None:
+        """Let the holder go, whatever its state; a lost one has failed already."""
+        holder, self._holder, self._grant = self._holder, None, None
+        if holder is not None:
+            holder.cancel()
+            await asyncio.gather(holder, return_exceptions=True)

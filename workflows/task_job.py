@@ -1,0 +1,227 @@
+"""A task job: a conversation, one run of Claude a turn, with no machine held in between."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+
+from temporalio import workflow
+from temporalio.exceptions import ActivityError, ApplicationError
+
+with workflow.unsafe.imports_passed_through():
+    from activities.claude import ClaudeActivities, Delivery
+    from activities.records import (
+        RECORDS_TASK_QUEUE,
+        InboxMessage,
+        QueueEntry,
+        RecordActivities,
+    )
+    from activities.slots import GRANT_SIGNAL, Grant
+    from activities.workspaces import WorkspaceActivities
+    from domain.errors import JobFailure
+    from domain.failures import FailureCode
+    from domain.jobs import Outcome
+    from workflows import policies
+    from workflows.job_steps import JobResult, JobSteps, cancelled, completed, failed
+    from workflows.perform import perform
+    from workflows.slot import Slot
+
+NOT_ACCEPTING = "NotAccepting"
+
+TASK_JOB = "TaskJob"
+
+
+@dataclass(frozen=True, slots=True)
+class TaskJobState:
+    """What a conversation carries into its next run (Temporal's continue-as-new)."""
+
+    turn: int = 0
+    lease: int = 0
+    grant: Grant | None = None
+    pending: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskJobInput:
+    """`turn_limit_seconds` bounds a turn of Claude, `idle_limit_seconds` the wait for the user."""
+
+    job_id: str
+    turn_limit_seconds: float
+    idle_limit_seconds: float
+    state: TaskJobState = field(default_factory=TaskJobState)
+
+
+@workflow.defn(name=TASK_JOB)
+class TaskJobWorkflow:
+    """Runs one conversation until it is completed, cancelled or fails."""
+
+    @workflow.init
+    def __init__(self, job: TaskJobInput) -> None:
+        self._job = job
+        self._slot = Slot(job.job_id, job.state.lease, job.state.grant)
+        self._steps = JobSteps(job.job_id, self._slot, timedelta(seconds=job.turn_limit_seconds))
+        self._turn = job.state.turn
+        self._attempt = 0
+        self._pending = list(job.state.pending)
+        self._known = set(self._pending)
+        self._accepted = 0
+        self._completing = False
+        self._ended = False
+        self._in_order = asyncio.Lock()
+
+    @workflow.signal(name=GRANT_SIGNAL)
+    def slot_granted(self, grant: Grant) -> None:
+        """Learn which machine holds the slot."""
+        self._slot.granted(grant)
+
+    @workflow.update
+    async def send_message(self, message_id: str) -> None:
+        """Accept a message that lies in the inbox; it reaches Claude once, now or next turn."""
+        async with self._in_order:
+            if message_id in self._known:
+                return
+            await perform(
+                RecordActivities.accept_message,
+                InboxMessage(self._job.job_id, message_id),
+                RECORDS_TASK_QUEUE,
+                policies.RECORD,
+            )
+            self._known.add(message_id)
+            self._pending.append(message_id)
+            self._accepted += 1
+            await self._deliver(message_id)
+
+    @send_message.validator
+    def validate_message(self, message_id: str) -> None:
+        """Refuse messages to a conversation that has ended or is ending."""
+        if self._ended or self._completing:
+            raise ApplicationError(
+                "Job is not accepting messages: the conversation was completed.",
+                type=NOT_ACCEPTING,
+            )
+
+    @workflow.update
+    async def complete(self) -> None:
+        """End the conversation: at once when it waits for the user, else after the turn."""
+        async with self._in_order:
+            self._completing = True
+        await perform(
+            RecordActivities.note_completion,
+            self._job.job_id,
+            RECORDS_TASK_QUEUE,
+            policies.RECORD,
+        )
+
+    @complete.validator
+    def validate_complete(self) -> None:
+        """Refuse when the conversation has ended."""
+        if self._ended:
+            raise ApplicationError(
+                "Job is not interactive or already finished.", type=NOT_ACCEPTING
+            )
+
+    @workflow.run
+    async def run(self, job: TaskJobInput) -> JobResult:
+        """Return how the job ended."""
+        try:
+            await self._converse()
+            ending = completed(job.job_id, Outcome.ANSWERED)
+        except asyncio.CancelledError:
+            ending = cancelled(job.job_id, started=self._slot.last_grant is not None)
+        except Exception as error:  # noqa: BLE001  a job always ends with a status and a reason
+            ending = failed(job.job_id, error, started=self._slot.last_grant is not None)
+        self._ended = True
+        result = await self._steps.finish(ending)
+        await workflow.wait_condition(workflow.all_handlers_finished)
+        return result
+
+    async def _converse(self) -> None:
+        while True:
+            if self._turn == 0 or self._pending:
+                await self._take_turn()
+            elif self._completing:
+                if await self._is_over():
+                    return
+            else:
+                await self._wait_for_user()
+
+    async def _is_over(self) -> bool:
+        """Close the conversation, unless a message was accepted before it was completed."""
+        async with self._in_order:
+            self._ended = not self._pending
+            return self._ended
+
+    async def _take_turn(self) -> None:
+        if self._turn > 0:
+            await perform(
+                RecordActivities.enqueue_job,
+                QueueEntry(self._job.job_id, self._turn + 1),
+                RECORDS_TASK_QUEUE,
+                policies.RECORD,
+            )
+        self._turn += 1
+        self._attempt = 0
+        consumed = await self._slot.work(self._run_turn)
+        self._pending = [message for message in self._pending if message not in consumed]
+        await self._slot.release()
+
+    async def _run_turn(self, grant: Grant) -> list[str]:
+        await self._steps.prepare(grant)
+        self._attempt += 1
+        given = list(self._pending)
+        output = await self._steps.run_claude(grant, self._turn, self._attempt, given)
+        await perform(
+            WorkspaceActivities.verify_unchanged,
+            self._slot.key,
+            grant.task_queue,
+            policies.STOP,
+        )
+        return [*given, *output.consumed]
+
+    async def _deliver(self, message_id: str) -> None:
+        """Hand the message to the running turn, if there is one; else it waits for the next."""
+        grant = self._slot.grant
+        if grant is None:
+            return
+        try:
+            await perform(
+                ClaudeActivities.deliver_message,
+                Delivery(self._slot.key, message_id),
+                grant.task_queue,
+                policies.DELIVER,
+            )
+        except ActivityError as error:
+            workflow.logger.info("The message waits for the next turn: %s", error.cause)
+
+    async def _wait_for_user(self) -> None:
+        await perform(
+            RecordActivities.wait_for_user,
+            self._job.job_id,
+            RECORDS_TASK_QUEUE,
+            policies.RECORD,
+        )
+        workflow.set_current_details(f"Waiting for the user after turn {self._turn}")
+        try:
+            await workflow.wait_condition(
+                lambda: bool(self._pending) or self._completing or self._is_long(),
+                timeout=timedelta(seconds=self._job.idle_limit_seconds),
+                timeout_summary="idle limit",
+            )
+        except TimeoutError:
+            raise JobFailure(
+                FailureCode.TIMED_OUT,
+                "No message came within the idle limit, so the conversation was ended.",
+            ) from None
+        if self._is_long() and not self._completing:
+            await self._continue_as_new()
+
+    def _is_long(self) -> bool:
+        return self._accepted >= policies.MESSAGES_PER_RUN
+
+    async def _continue_as_new(self) -> None:
+        await workflow.wait_condition(workflow.all_handlers_finished)
+        state = TaskJobState(
+            self._turn, self._slot.lease, self._slot.last_grant, list(self._pending)
+        )
+        workflow.continue_as_new(replace(self._job, state=state))

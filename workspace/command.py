@@ -1,0 +1,198 @@
+"""The git command: one explicit environment, and settings that no repository can override."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from domain.errors import DependencyUnavailable
+from workspace import subprocesses
+from workspace.locks import held_descriptors
+from workspace.subprocesses import Ended
+
+LOCAL_SECONDS = 120.0
+"""For commands that touch refs, objects and configuration only."""
+TREE_SECONDS = 1800.0
+"""For commands that read or write all files of a worktree."""
+NETWORK_SECONDS = 3600.0
+"""For commands that talk to the remote; a stalled connection ends them much earlier."""
+MAX_OUTPUT = 64 * 1024 * 1024
+
+Setting = tuple[str, str]
+
+# Settings from the environment win over those in any file (git-config(1), GIT_CONFIG_COUNT).
+_SETTINGS: tuple[Setting, ...] = (
+    ("safe.directory", "*"),
+    ("core.hooksPath", "/dev/null"),
+    ("core.fsmonitor", "false"),
+    ("core.attributesFile", "/dev/null"),
+    ("core.excludesFile", "/dev/null"),
+    ("commit.gpgSign", "false"),
+    ("gc.auto", "0"),
+    ("maintenance.auto", "false"),
+    ("protocol.version", "2"),
+)
+_VARIABLES: Mapping[str, str] = {
+    "LANG": "C",
+    "LC_ALL": "C",
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_ASKPASS": "",
+    "GIT_EDITOR": ":",
+    "GIT_PAGER": "cat",
+    "GIT_SSH_COMMAND": "ssh -oBatchMode=yes",
+    "GIT_CONFIG_GLOBAL": "/dev/null",
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_NO_REPLACE_OBJECTS": "1",
+    "GIT_GRAFT_FILE": "/dev/null",
+    "GIT_LFS_SKIP_SMUDGE": "1",
+}
+
+
+class GitError(Exception):
+    """A git command failed.
+
+    Args:
+        arguments: the command and its arguments.
+        exit_code: negative when a signal ended it; None when it ran into its time limit.
+        stderr: the end of what it printed on standard error, at most 4 KB.
+    """
+
+    def __init__(self, arguments: Sequence[str], exit_code: int | None, stderr: str) -> None:
+        ending = "ran into its time limit" if exit_code is None else f"ended with {exit_code}"
+        super().__init__(f"git {' '.join(arguments[:1])} {ending}: {stderr.strip()}")
+        self.arguments = tuple(arguments)
+        self.exit_code = exit_code
+        self.stderr = stderr
+
+
+@dataclass(frozen=True)
+class Place:
+    """The repository a command works on. It is always named, never discovered.
+
+    Args:
+        git_dir: the bare repository, or the administrative directory of a worktree.
+        common_dir: the bare repository that a worktree belongs to.
+        work_tree: the files of a worktree.
+        objects: an object store other than the repository's own.
+        index: an index other than the worktree's own.
+    """
+
+    git_dir: Path
+    common_dir: Path | None = None
+    work_tree: Path | None = None
+    objects: Path | None = None
+    index: Path | None = None
+
+    def variables(self) -> dict[str, str]:
+        """Return the environment variables that name these places (git(1))."""
+        places = {
+            "GIT_DIR": self.git_dir,
+            "GIT_COMMON_DIR": self.common_dir,
+            "GIT_WORK_TREE": self.work_tree,
+            "GIT_OBJECT_DIRECTORY": self.objects,
+            "GIT_INDEX_FILE": self.index,
+        }
+        return {name: str(path) for name, path in places.items() if path is not None}
+
+
+class Git:
+    """Runs git with nothing from the surrounding process's environment.
+
+    Args:
+        search_path: the PATH on which `git`, `sh` and `git-lfs` are found.
+        variables: more variables for every command, for example proxies and CA files.
+
+    Raises:
+        DependencyUnavailable: git is not installed.
+    """
+
+    def __init__(self, search_path: str, variables: Mapping[str, str] | None = None) -> None:
+        program = shutil.which("git", path=search_path)
+        if program is None:
+            raise DependencyUnavailable("git is not on PATH. Install git 2.36 or newer.", "git")
+        self._program = program
+        self.search_path = search_path
+        self._variables = {**(variables or {}), **_VARIABLES, "PATH": search_path}
+
+    async def run(
+        self,
+        *arguments: str,
+        at: Place,
+        settings: Sequence[Setting] = (),
+        variables: Mapping[str, str] | None = None,
+        stdin: bytes | None = None,
+        timeout: float = LOCAL_SECONDS,
+        max_output: int = MAX_OUTPUT,
+        accept: Collection[int] = (0,),
+    ) -> str:
+        """Run `git <arguments>` and return what it printed.
+
+        Bytes that are not UTF-8 come back as surrogates (`surrogateescape`).
+
+        Args:
+            arguments: the command and its arguments.
+            at: the repository; the command runs in its worktree, if it has one.
+            settings: configuration on top of the fixed one.
+            variables: environment variables on top of the fixed ones.
+            stdin: what the command reads.
+            timeout: the limit in seconds.
+            max_output: the limit of the output in bytes.
+            accept: exit codes that are no error.
+
+        Raises:
+            GitError: any other exit code, too much output, or the time limit.
+        """
+        ended = await self._execute(
+            arguments, at, settings, variables or {}, stdin, timeout, max_output
+        )
+        if ended.exit_code not in accept:
+            raise GitError(arguments, ended.exit_code, ended.stderr)
+        return ended.stdout.decode("utf-8", "surrogateescape")
+
+    async def says(self, *arguments: str, at: Place, timeout: float = LOCAL_SECONDS) -> bool:
+        """Run a command that answers a question: exit code 0 is yes, 1 is no.
+
+        Raises:
+            GitError: any other exit code, or the time limit.
+        """
+        ended = await self._execute(arguments, at, (), {}, None, timeout, MAX_OUTPUT)
+        if ended.exit_code not in (0, 1):
+            raise GitError(arguments, ended.exit_code, ended.stderr)
+        return ended.exit_code == 0
+
+    async def _execute(
+        self,
+        arguments: Sequence[str],
+        at: Place,
+        settings: Sequence[Setting],
+        variables: Mapping[str, str],
+        stdin: bytes | None,
+        timeout: float,
+        max_output: int,
+    ) -> Ended:
+        try:
+            ended = await subprocesses.run(
+                (self._program, *arguments),
+                environment={**self._environment(at, settings), **variables},
+                directory=at.work_tree or at.git_dir,
+                stdin=stdin,
+                timeout=timeout,
+                max_output=max_output,
+                inherited=held_descriptors(),
+            )
+        except TimeoutError as error:
+            raise GitError(arguments, None, f"timed out after {timeout:.0f} s") from error
+        if ended.over_limit:
+            raise GitError(arguments, ended.exit_code, f"printed over {max_output} bytes")
+        return ended
+
+    def _environment(self, at: Place, settings: Sequence[Setting]) -> dict[str, str]:
+        everything = (*_SETTINGS, *settings)
+        environment = {**self._variables, **at.variables()}
+        environment["GIT_CONFIG_COUNT"] = str(len(everything))
+        for number, (key, value) in enumerate(everything):
+            environment[f"GIT_CONFIG_KEY_{number}"] = key
+            environment[f"GIT_CONFIG_VALUE_{number}"] = value
+        return environment

@@ -1,0 +1,253 @@
+"""One bare mirror of every repository, shared by all of its worktrees."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from domain.errors import InvalidRequest, JobFailure
+from domain.failures import FailureCode
+from workspace import known_content
+from workspace.command import TREE_SECONDS, Git, GitError, Place
+from workspace.credentials import GitCredentials
+from workspace.locks import Locks
+from workspace.network import TRACKING, Network, refs
+from workspace.refusals import explained, is_damage
+
+_log = logging.getLogger(__name__)
+
+ORIGIN_HEAD = f"{TRACKING}HEAD"
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """The mirror of one repository.
+
+    Args:
+        owner: as the caller wrote it.
+        name: as the caller wrote it.
+        path: the bare repository.
+        url: the remote.
+    """
+
+    owner: str
+    name: str
+    path: Path
+    url: str
+
+    @property
+    def full_name(self) -> str:
+        """`owner/name`."""
+        return f"{self.owner}/{self.name}"
+
+    @property
+    def place(self) -> Place:
+        """Where git works on the mirror."""
+        return Place(self.path)
+
+    @property
+    def objects(self) -> Path:
+        """The object store."""
+        return self.path / "objects"
+
+    @property
+    def lock_file(self) -> Path:
+        """The file that names the mirror's lock."""
+        return self.path.with_suffix(".lock")
+
+
+class Mirrors:
+    """All mirrors of this machine, below one directory.
+
+    Args:
+        root: the directory.
+        git: runs the commands.
+        credentials: the server and its token.
+        url_of: makes the remote's URL from owner and name; by default the server's.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        git: Git,
+        credentials: GitCredentials,
+        url_of: Callable[[str, str], str] | None = None,
+    ) -> None:
+        self.root = root
+        self.git = git
+        self.credentials = credentials
+        self.locks = Locks()
+        self.scratch = root / ".scratch"
+        self.network = Network(git, credentials, self.scratch)
+        self.has_lfs = shutil.which("git-lfs", path=git.search_path) is not None
+        self._url_of = url_of or self._server_url
+        self._host = urlsplit(credentials.server_url).netloc.replace(":", "_") or "local"
+
+    def path(self, owner: str, name: str) -> Path:
+        """Return where the mirror is; names that differ in case only are the same to GitHub."""
+        for part in (owner, name):
+            if part in {"", ".", ".."} or "/" in part or "\0" in part:
+                raise InvalidRequest(f"{part[:100]!r} cannot be part of a repository's name.")
+        return self.root / self._host / owner.lower() / f"{name.lower()}.git"
+
+    def mirror(self, owner: str, name: str) -> Mirror:
+        """Return the mirror of a repository, whether or not it has been fetched."""
+        return Mirror(owner, name, self.path(owner, name), self._url_of(owner, name))
+
+    def lock(self, mirror: Mirror) -> AbstractAsyncContextManager[None]:
+        """Hold the mirror for changing its refs or its worktrees."""
+        return self.locks.hold(mirror.lock_file)
+
+    def restore(self, mirror: Mirror) -> None:
+        """Put back the files that git obeys and that any job may have changed."""
+        known_content.restore(mirror.path, mirror.url, lfs=self.has_lfs)
+
+    async def fetch(self, owner: str, name: str) -> Mirror:
+        """Bring the mirror up to date with the remote, and make it first if need be.
+
+        A damaged mirror is moved aside and made again, unless a worktree depends on it.
+
+        Raises:
+            JobFailure: the remote or the disk refused, or the repository is empty.
+        """
+        mirror = self.mirror(owner, name)
+        with explained(self.credentials, f"Fetching {mirror.full_name}"):
+            async with self.lock(mirror):
+                if mirror.path.is_dir():
+                    await self._refresh_or_rebuild(mirror)
+                else:
+                    await self._create(mirror)
+        return mirror
+
+    async def default_branch(self, mirror: Mirror) -> str:
+        """Return the remote's default branch: as it is now or, if it does not answer, as it was.
+
+        Raises:
+            JobFailure: the remote's HEAD names no branch that exists.
+        """
+        try:
+            branch = await self.network.default_branch(mirror.url)
+        except GitError:
+            branch = (await self._known_head(mirror)).removeprefix(TRACKING)
+        if not branch:
+            raise JobFailure(
+                FailureCode.BASE_BRANCH_NOT_FOUND,
+                f"{mirror.full_name} has no default branch on the remote. Set one there.",
+            )
+        return branch
+
+    async def branches(self, mirror: Mirror) -> dict[str, str]:
+        """Return the sha of every branch of the remote at the latest fetch, by branch name."""
+        found = await refs(self.git, mirror.place, TRACKING)
+        return {name.removeprefix(TRACKING): sha for name, sha in found.items()}
+
+    async def _create(self, mirror: Mirror) -> None:
+        """Make the mirror elsewhere and move it into place, so that a half-made one is not seen."""
+        temporary = Path(tempfile.mkdtemp(dir=_made(self.scratch), prefix="mirror-"))
+        draft = Mirror(mirror.owner, mirror.name, temporary, mirror.url)
+        try:
+            await self.git.run("init", "--quiet", "--bare", "--template=", at=draft.place)
+            await self._refresh(draft)
+            if mirror.path.is_dir():
+                await self._move_aside(mirror, draft)
+            _move(temporary, mirror.path)
+        finally:
+            await asyncio.to_thread(shutil.rmtree, temporary, True)
+
+    async def _refresh_or_rebuild(self, mirror: Mirror) -> None:
+        try:
+            await self._refresh(mirror)
+        except GitError as error:
+            if not is_damage(error):
+                raise
+            if has_worktrees(mirror.path):
+                raise JobFailure(
+                    FailureCode.GIT_FAILED,
+                    f"The mirror of {mirror.full_name} is damaged and jobs still use it. It is "
+                    "made again once they have ended.",
+                    transient=True,
+                ) from error
+            _log.warning("The mirror %s is damaged and made again: %s", mirror.path, error)
+            await self._create(mirror)
+
+    async def _move_aside(self, damaged: Mirror, draft: Mirror) -> None:
+        """Keep a damaged mirror, and carry kept work over as far as its objects are there."""
+        self.restore(damaged)
+        source, kept = damaged.path.absolute().as_uri(), "refs/orchestrator/*"
+        options = ("--quiet", "--no-tags", "--no-write-fetch-head", "--", source)
+        try:
+            await self.git.run(
+                "fetch", *options, f"+{kept}:{kept}", at=draft.place, timeout=TREE_SECONDS
+            )
+        except GitError as error:
+            _log.warning("Kept work stays in the damaged copy of %s: %s", damaged.path, error)
+        aside = Path(tempfile.mkdtemp(dir=_made(self.root / ".damaged"), prefix="mirror-"))
+        damaged.path.rename(aside / damaged.path.name)
+
+    async def _refresh(self, mirror: Mirror) -> None:
+        self.restore(mirror)
+        known_content.remove_stale_locks(mirror.path)
+        known = await refs(self.git, mirror.place, TRACKING)
+        latest = await self.network.fetch(mirror.url, mirror.objects, known)
+        if not latest:
+            raise JobFailure(FailureCode.REPOSITORY_EMPTY)
+        await self._update_refs(mirror, known, latest)
+        await self._follow_head(mirror, latest)
+
+    async def _update_refs(
+        self, mirror: Mirror, known: Mapping[str, str], latest: Mapping[str, str]
+    ) -> None:
+        gone = [f"delete {name}\n" for name in known if name not in latest]
+        moved = [f"update {name} {sha}\n" for name, sha in latest.items() if known.get(name) != sha]
+        # Deletions first: a branch `a` that became `a/b` cannot change in one transaction.
+        for lines in filter(None, (gone, moved)):
+            data = "".join(lines).encode("utf-8", "surrogateescape")
+            await self.git.run("update-ref", "--no-deref", "--stdin", at=mirror.place, stdin=data)
+
+    async def _follow_head(self, mirror: Mirror, latest: Mapping[str, str]) -> None:
+        """Point `origin/HEAD` at the default branch, asking for it only if it is not known."""
+        head = await self._known_head(mirror)
+        if head in latest:
+            return
+        branch = await self.network.default_branch(mirror.url)
+        if branch is not None and TRACKING + branch in latest:
+            await self.git.run("symbolic-ref", ORIGIN_HEAD, TRACKING + branch, at=mirror.place)
+        elif head:
+            await self.git.run("symbolic-ref", "--delete", ORIGIN_HEAD, at=mirror.place)
+
+    async def _known_head(self, mirror: Mirror) -> str:
+        arguments = ("symbolic-ref", "--quiet", ORIGIN_HEAD)
+        return (await self.git.run(*arguments, at=mirror.place, accept=(0, 1))).strip()
+
+    def _server_url(self, owner: str, name: str) -> str:
+        return f"{self.credentials.server_url.rstrip('/')}/{owner}/{name}.git"
+
+
+def has_worktrees(mirror: Path) -> bool:
+    """Tell whether any worktree of the mirror is on disk."""
+    for pointer in mirror.glob("worktrees/*/gitdir"):
+        if worktree_of(pointer).is_dir():
+            return True
+    return False
+
+
+def worktree_of(pointer: Path) -> Path:
+    """Return the worktree that an administrative `gitdir` file points to."""
+    return Path(pointer.read_text("utf-8", "surrogateescape").strip()).parent
+
+
+def _move(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    source.rename(target)
+
+
+def _made(directory: Path) -> Path:
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return directory

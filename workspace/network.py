@@ -1,0 +1,151 @@
+"""The conversations with the remote: the only git commands that may use the token."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+
+from workspace.command import NETWORK_SECONDS, Git, GitError, Place, Setting
+from workspace.credentials import GitCredentials
+from workspace.private_repository import private_repository
+
+TRACKING = "refs/remotes/origin/"
+_ASK_SECONDS = 120.0
+_HEADS = "refs/heads/"
+# Servers send a sign of life every 5 s (uploadpack.keepAlive), so silence this long is a fault.
+_STALL: tuple[Setting, ...] = (("http.lowSpeedLimit", "1"), ("http.lowSpeedTime", "120"))
+
+
+class Network:
+    """Fetches, pushes and questions, each from a private repository.
+
+    Args:
+        git: runs the commands.
+        credentials: the token and the server it is for.
+        scratch: a directory for the private repositories.
+    """
+
+    def __init__(self, git: Git, credentials: GitCredentials, scratch: Path) -> None:
+        self._git = git
+        self._credentials = credentials
+        self._scratch = scratch
+
+    def settings(self) -> list[Setting]:
+        """Return the settings of a command that may use the token."""
+        return [*self._credentials.settings(), *_STALL]
+
+    async def fetch(self, url: str, objects: Path, known: Mapping[str, str]) -> dict[str, str]:
+        """Bring the commits of all branches into `objects`.
+
+        Args:
+            url: the repository.
+            objects: the object store to fill.
+            known: what was fetched last time, as returned then.
+
+        Returns:
+            The sha of every branch, by `refs/remotes/origin/<branch>`.
+        """
+        async with self._private(objects, known) as place:
+            await self._talk(place, "fetch", *_fetch_options(), url, f"+{_HEADS}*:{TRACKING}*")
+            return await refs(self._git, place, TRACKING)
+
+    async def fetch_commit(self, url: str, objects: Path, sha: str) -> None:
+        """Bring one commit into `objects`, which no branch may contain any more."""
+        async with self._private(objects) as place:
+            await self._talk(place, "fetch", *_fetch_options(), url, sha)
+
+    async def branch_head(self, url: str, branch: str) -> str | None:
+        """Return the sha of a branch of the remote; None when there is no such branch."""
+        wanted = _HEADS + branch
+        async with self._private(self._scratch) as place:
+            listing = await self._ask(place, "ls-remote", "--quiet", "--heads", "--", url, wanted)
+        found = (line.split("\t", 1) for line in listing.splitlines())
+        return next((sha for sha, name in found if name == wanted), None)
+
+    async def default_branch(self, url: str) -> str | None:
+        """Return the branch the remote's HEAD names; None when it names none that exists."""
+        async with self._private(self._scratch) as place:
+            listing = await self._ask(place, "ls-remote", "--quiet", "--symref", "--", url, "HEAD")
+        for line in listing.splitlines():
+            target, _, name = line.partition("\t")
+            if name == "HEAD" and target.startswith(f"ref: {_HEADS}"):
+                return target.removeprefix(f"ref: {_HEADS}")
+        return None
+
+    async def push(
+        self, url: str, objects: Path, sha: str | None, branch: str, expected: str | None
+    ) -> None:
+        """Set a branch of the remote to `sha`, if it still is at `expected`.
+
+        Git allows what is no fast-forward here; the caller has to rule it out.
+
+        Args:
+            url: the repository.
+            objects: the object store that has the commit.
+            sha: the commit; None deletes the branch.
+            branch: the name of the branch.
+            expected: where the branch is now; None for a branch that does not exist yet.
+        """
+        ref = _HEADS + branch
+        lease = f"--force-with-lease={ref}:{expected or ''}"
+        options = ("--quiet", "--no-verify", "--no-signed", "--recurse-submodules=no")
+        async with self._private(objects) as place:
+            await self._talk(place, "push", *options, lease, "--", url, f"{sha or ''}:{ref}")
+
+    async def push_lfs_files(
+        self, url: str, mirror: Path, sha: str, known: Mapping[str, str]
+    ) -> None:
+        """Upload the LFS files of a commit.
+
+        Args:
+            url: the repository.
+            mirror: the bare repository that has the commit and, in `lfs/`, the files.
+            sha: the commit, whose `.lfsconfig` counts.
+            known: what the remote has, by `refs/remotes/origin/<branch>`.
+        """
+        async with self._private(mirror / "objects", known) as place:
+            (place.git_dir / "HEAD").write_text(f"{sha}\n")
+            settings = (("remote.origin.url", url), ("lfs.storage", str(mirror / "lfs")))
+            await self._talk(place, "lfs", "push", "origin", "HEAD", more=settings)
+
+    async def is_ancestor(self, objects: Path, ancestor: str, sha: str) -> bool:
+        """Tell whether `sha` contains `ancestor`; no when `objects` lacks one of them.
+
+        It is asked in a private repository, where no planted replacement or graft counts.
+        """
+        async with self._private(objects) as place:
+            with contextlib.suppress(GitError):
+                return await self._git.says("merge-base", "--is-ancestor", ancestor, sha, at=place)
+        return False
+
+    def _private(
+        self, objects: Path, known: Mapping[str, str] | None = None
+    ) -> AbstractAsyncContextManager[Place]:
+        return private_repository(self._scratch, objects, known or {})
+
+    async def _talk(self, place: Place, *arguments: str, more: Sequence[Setting] = ()) -> None:
+        settings = [*self.settings(), *more]
+        await self._git.run(*arguments, at=place, settings=settings, timeout=NETWORK_SECONDS)
+
+    async def _ask(self, place: Place, *arguments: str) -> str:
+        return await self._git.run(
+            *arguments, at=place, settings=self.settings(), timeout=_ASK_SECONDS
+        )
+
+
+async def refs(git: Git, place: Place, prefix: str) -> dict[str, str]:
+    """Return the sha of every ref below `prefix` that is not symbolic, by full name."""
+    listing = await git.run(
+        "for-each-ref", "--format=%(objectname) %(refname) %(symref)", prefix, at=place
+    )
+    rows = (line.split(" ") for line in listing.splitlines())
+    return {name: sha for sha, name, symbolic in rows if not symbolic}
+
+
+def _fetch_options() -> tuple[str, ...]:
+    return (
+        "--quiet", "--prune", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance",
+        "--recurse-submodules=no", "--",
+    )  # fmt: skip

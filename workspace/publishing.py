@@ -1,0 +1,188 @@
+"""From files in a worktree to a branch on the remote; every step can be repeated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from domain.errors import JobFailure
+from domain.failures import FailureCode
+from workspace import contents
+from workspace.command import TREE_SECONDS, GitError
+from workspace.identity import Identity
+from workspace.mirrors import Mirror, Mirrors
+from workspace.network import TRACKING, refs
+from workspace.refusals import explained
+from workspace.staging import stage_everything
+from workspace.unfinished import refuse_unfinished, remove_worktree_locks
+from workspace.work_tip import tip
+from workspace.worktree import Worktree
+
+
+@dataclass(frozen=True)
+class Head:
+    """What a worktree has to publish.
+
+    Args:
+        sha: the commit to push.
+        commits_ahead: how many commits it has that the base has not; 0 means nothing to publish.
+        files_changed: how many files differ from the base.
+    """
+
+    sha: str
+    commits_ahead: int
+    files_changed: int
+
+
+class Publishing:
+    """Commits, pushes, and asks the remote what it has.
+
+    Args:
+        mirrors: the repositories.
+    """
+
+    def __init__(self, mirrors: Mirrors) -> None:
+        self._mirrors = mirrors
+        self._git = mirrors.git
+
+    async def commit_all(self, worktree: Worktree, message: str, identity: Identity) -> None:
+        """Commit everything that is not ignored; do nothing when nothing differs.
+
+        Claude must have ended. No hook runs and nothing is signed.
+
+        Raises:
+            JobFailure: git or the disk refused, or a merge or rebase was left unfinished.
+        """
+        if not worktree.exists:
+            raise JobFailure(
+                FailureCode.GIT_FAILED,
+                "The job's worktree is gone from this machine. Retry the job.",
+            )
+        mirror = self._mirrors.mirror(worktree.owner, worktree.name)
+        with explained(self._mirrors.credentials, "Committing the work"):
+            async with self._mirrors.locks.hold(worktree.lock_file):
+                self._mirrors.restore(mirror)
+                remove_worktree_locks(worktree)
+                await refuse_unfinished(self._git, worktree)
+                await stage_everything(self._git, worktree.place)
+                if await self._is_worth_a_commit(worktree):
+                    await self._commit(worktree, message, identity)
+
+    async def head(self, worktree: Worktree) -> Head:
+        """Return what there is to publish, the commits that Claude made itself included.
+
+        It is what is checked out, unless the job's branch has that and more.
+        """
+        with explained(self._mirrors.credentials, "Reading the work"):
+            sha = await tip(self._git, worktree)
+            span = f"{worktree.base_sha}..{sha}"
+            ahead = await self._git.run("rev-list", "--count", span, "--", at=worktree.history)
+            changed = await self._git.run(
+                "diff", "--name-only", "-z", "--no-ext-diff", worktree.base_sha, sha, "--",
+                at=worktree.history, timeout=TREE_SECONDS,
+            )  # fmt: skip
+        return Head(sha, int(ahead), changed.count("\0"))
+
+    async def push(
+        self, owner: str, name: str, sha: str, branch: str, expected_remote: str | None
+    ) -> None:
+        """Set the remote's branch to `sha`, a commit of the mirror.
+
+        Nothing is overwritten: the branch must be where it was, and `sha` must contain that. A
+        branch that already is at `sha` counts as pushed.
+
+        Args:
+            owner: of the repository.
+            name: of the repository.
+            sha: the commit.
+            branch: the branch.
+            expected_remote: where the branch was when the work began; None for nowhere.
+
+        Raises:
+            JobFailure: BRANCH_MOVED when that is not so; else why the remote refused.
+        """
+        mirror = self._mirrors.mirror(owner, name)
+        with explained(self._mirrors.credentials, f"Pushing {mirror.full_name}"):
+            await self._require_fast_forward(mirror, sha, branch, expected_remote)
+            await self._push_lfs_files(mirror, sha)
+            try:
+                await self._mirrors.network.push(
+                    mirror.url, mirror.objects, sha, branch, expected_remote
+                )
+            except GitError as error:
+                await self._unless_remote_is(mirror, branch, sha, error)
+            await self._remember(mirror, branch, sha)
+
+    async def remote_head(self, owner: str, name: str, branch: str) -> str | None:
+        """Return where the remote's branch is now; None when it does not exist."""
+        mirror = self._mirrors.mirror(owner, name)
+        with explained(self._mirrors.credentials, f"Asking about {mirror.full_name}"):
+            return await self._mirrors.network.branch_head(mirror.url, branch)
+
+    async def delete_remote_branch(
+        self, owner: str, name: str, branch: str, expected_sha: str
+    ) -> None:
+        """Delete the remote's branch if it still is at `expected_sha`; gone already is fine.
+
+        Raises:
+            JobFailure: BRANCH_MOVED when it is elsewhere; else why the remote refused.
+        """
+        mirror = self._mirrors.mirror(owner, name)
+        with explained(self._mirrors.credentials, f"Deleting a branch of {mirror.full_name}"):
+            objects = self._mirrors.scratch if not mirror.path.is_dir() else mirror.objects
+            try:
+                await self._mirrors.network.push(mirror.url, objects, None, branch, expected_sha)
+            except GitError as error:
+                await self._unless_remote_is(mirror, branch, None, error)
+
+    async def _is_worth_a_commit(self, worktree: Worktree) -> bool:
+        # A resolved merge may leave the tree as it was, and still has to be recorded.
+        if (worktree.git_dir / "MERGE_HEAD").is_file():
+            return True
+        return not await self._git.says(
+            "diff-index", "--cached", "--quiet", "HEAD", "--", at=worktree.place
+        )
+
+    async def _commit(self, worktree: Worktree, message: str, identity: Identity) -> None:
+        text = message.replace("\0", "").strip() or f"Work of job {worktree.job_id}"
+        await self._git.run(
+            "commit", "--quiet", "--no-verify", "--no-gpg-sign", "--no-status",
+            "--cleanup=whitespace", "--file=-",
+            at=worktree.place, variables=identity.environment(), timeout=TREE_SECONDS,
+            stdin=text.encode("utf-8", "replace"),
+        )  # fmt: skip
+
+    async def _require_fast_forward(
+        self, mirror: Mirror, sha: str, branch: str, expected: str | None
+    ) -> None:
+        if expected is None or expected == sha:
+            return
+        if not await self._mirrors.network.is_ancestor(mirror.objects, expected, sha):
+            raise JobFailure(
+                FailureCode.BRANCH_MOVED,
+                f"The work on {branch} no longer contains {expected[:12]}, where the remote's "
+                "branch was when the job began: its history was rewritten. Nothing was "
+                "overwritten. Retry the job.",
+            )
+
+    async def _push_lfs_files(self, mirror: Mirror, sha: str) -> None:
+        """Upload what git-lfs's own pre-push hook would, were hooks allowed to run."""
+        if await contents.require_lfs(self._mirrors, mirror.place, sha):
+            known = await refs(self._git, mirror.place, TRACKING)
+            await self._mirrors.network.push_lfs_files(mirror.url, mirror.path, sha, known)
+
+    async def _unless_remote_is(
+        self, mirror: Mirror, branch: str, sha: str | None, error: GitError
+    ) -> None:
+        """Pass when the remote has what was wanted: the connection may have died after that."""
+        try:
+            actual = await self._mirrors.network.branch_head(mirror.url, branch)
+        except GitError:
+            raise error from None
+        if actual != sha:
+            raise error
+
+    async def _remember(self, mirror: Mirror, branch: str, sha: str) -> None:
+        """Record in the mirror where the branch is now, as a fetch would."""
+        async with self._mirrors.lock(mirror):
+            name = TRACKING + branch
+            await self._git.run("update-ref", "--no-deref", name, sha, at=mirror.place)

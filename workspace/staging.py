@@ -1,0 +1,82 @@
+"""Everything a job left in its worktree, put into an index."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from workspace.command import TREE_SECONDS, Git, Place
+
+
+async def stage_everything(git: Git, place: Place, *, lenient: bool = False) -> None:
+    """Bring the index in line with the files: new, changed and deleted ones, not ignored ones.
+
+    A repository that was made inside the worktree (`git init` of a new component) would stop `git
+    add`, or be added as a link that leads nowhere: its files are added as plain files. One that was
+    cloned from elsewhere has a remote, is no work of the job, and is left out.
+
+    Args:
+        git: runs the commands.
+        place: the worktree and the index.
+        lenient: whether to go on without the files that cannot be read.
+    """
+    nested = await _nested_repositories(git, place)
+    await git.run(
+        "add", "--all", *(["--ignore-errors"] if lenient else []),
+        "--pathspec-from-file=-", "--pathspec-file-nul",
+        at=place, stdin=_everything_but(nested), timeout=TREE_SECONDS,
+        accept=(0, 1) if lenient else (0,),
+    )  # fmt: skip
+    for directory in nested:
+        if place.work_tree is not None and not _is_clone(place.work_tree / directory):
+            await _add_plain_files(git, place, place.work_tree / directory)
+
+
+async def _nested_repositories(git: Git, place: Place) -> list[str]:
+    listing = await git.run(
+        "ls-files", "-z", "--others", "--exclude-standard", at=place, timeout=TREE_SECONDS
+    )
+    # git lists files, except that it does not look into a repository and lists its directory.
+    return [name.rstrip("/") for name in listing.split("\0") if name.endswith("/")]
+
+
+def _everything_but(directories: Iterable[str]) -> bytes:
+    patterns = [":/", *(f":(top,exclude,literal){name}" for name in directories)]
+    return _nul_terminated(patterns)
+
+
+def _is_clone(repository: Path) -> bool:
+    try:
+        configuration = (repository / ".git" / "config").read_text("utf-8", "replace")
+    except OSError:
+        return False
+    return '[remote "' in configuration
+
+
+async def _add_plain_files(git: Git, place: Place, directory: Path) -> None:
+    if place.work_tree is None:
+        return
+    found = await asyncio.to_thread(lambda: list(_files_below(directory)))
+    names = [str(file.relative_to(place.work_tree)) for file in found]
+    ignored = await git.run(
+        "check-ignore", "-z", "--stdin", "--no-index",
+        at=place, stdin=_nul_terminated(names), accept=(0, 1), timeout=TREE_SECONDS,
+    )  # fmt: skip
+    wanted = sorted(set(names) - set(ignored.split("\0")))
+    await git.run(
+        "update-index", "--add", "-z", "--stdin",
+        at=place, stdin=_nul_terminated(wanted), timeout=TREE_SECONDS,
+    )  # fmt: skip
+
+
+def _files_below(directory: Path) -> Iterable[Path]:
+    for parent, directories, names in os.walk(directory):
+        links = [name for name in directories if Path(parent, name).is_symlink()]
+        directories[:] = [name for name in directories if name != ".git"]
+        yield from (Path(parent, name) for name in (*names, *links) if name != ".git")
+
+
+def _nul_terminated(names: Iterable[str]) -> bytes:
+    return b"".join(os.fsencode(name) + b"\0" for name in names)

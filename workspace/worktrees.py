@@ -1,0 +1,241 @@
+"""One worktree for every job: made once, found again after a crash, with the edits in it."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import tempfile
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
+from pathlib import Path
+
+from domain.errors import JobFailure
+from domain.failures import FailureCode
+from workspace import contents, start_points
+from workspace.command import TREE_SECONDS
+from workspace.mirrors import Mirror, Mirrors, worktree_of
+from workspace.refusals import explained
+from workspace.start_points import StartPoint
+from workspace.worktree import (
+    Worktree,
+    checked_job_id,
+    delete_record,
+    read_record,
+    write_record,
+)
+
+
+class Worktrees:
+    """All worktrees of this machine, below one directory.
+
+    Args:
+        root: the directory.
+        mirrors: the repositories they belong to.
+    """
+
+    def __init__(self, root: Path, mirrors: Mirrors) -> None:
+        self.root = root
+        self.mirrors = mirrors
+        self.trash = root / ".trash"
+
+    def path(self, owner: str, name: str, job_id: str) -> Path:
+        """Return where a job's worktree is, whether or not it exists."""
+        return self.root / owner.lower() / name.lower() / checked_job_id(job_id)
+
+    def lock(self, owner: str, name: str, job_id: str) -> AbstractAsyncContextManager[None]:
+        """Hold a worktree. Whoever also needs its mirror takes that lock second."""
+        return self.mirrors.locks.hold(self.at(owner, name, job_id).lock_file)
+
+    def at(self, owner: str, name: str, job_id: str) -> Worktree:
+        """Return a description of a job's worktree that nothing is known of but its place."""
+        path = self.path(owner, name, job_id)
+        return Worktree(owner, name, job_id, path, self.mirrors.path(owner, name), None, "")
+
+    def recorded(self, owner: str, name: str, job_id: str) -> Worktree | None:
+        """Return a job's worktree as its record has it, whatever became of its files."""
+        blank = self.at(owner, name, job_id)
+        record = read_record(blank.path)
+        if record is None:
+            return None
+        return replace(
+            blank,
+            branch=record["branch"],
+            base_sha=record["base_sha"],
+            continued=record["continued"],
+            notices=tuple(record["notices"]),
+        )
+
+    async def find(self, owner: str, name: str, job_id: str) -> Worktree | None:
+        """Return a job's worktree if it is complete, else None."""
+        worktree = self.recorded(owner, name, job_id)
+        return worktree if worktree is not None and worktree.exists else None
+
+    async def create_for_branch(
+        self, owner: str, name: str, job_id: str, branch: str, base_branch: str | None
+    ) -> Worktree:
+        """Make a worktree on a branch of its own, or return the job's complete one as it is.
+
+        A branch that the remote has is continued; any other starts at `base_branch`, or at the
+        remote's default branch when that is None. The mirror must have been fetched.
+
+        Raises:
+            JobFailure: the branch cannot be had, or git or the disk refused.
+        """
+
+        async def choose(mirror: Mirror) -> StartPoint:
+            return await start_points.for_branch(self.mirrors, mirror, branch, base_branch)
+
+        return await self._create(self.at(owner, name, job_id), branch, choose)
+
+    async def create_detached(
+        self, owner: str, name: str, job_id: str, revision: str | None
+    ) -> Worktree:
+        """Make a worktree for reading only, or return the job's complete one as it is.
+
+        Args:
+            owner: of the repository, whose mirror must have been fetched.
+            name: of the repository.
+            job_id: the job it is for.
+            revision: a branch of the remote, a full sha to come back to, or None for the remote's
+                default branch.
+
+        Raises:
+            JobFailure: there is no such revision, or git or the disk refused.
+        """
+
+        async def choose(mirror: Mirror) -> StartPoint:
+            return await start_points.for_reading(self.mirrors, mirror, revision)
+
+        return await self._create(self.at(owner, name, job_id), None, choose)
+
+    async def changed_paths(self, worktree: Worktree) -> list[str]:
+        """Return the files that differ from the worktree's base commit, new ones included.
+
+        Ignored files do not count. Names that are not UTF-8 have replacement characters.
+        """
+        git, place = self.mirrors.git, worktree.place
+        self.mirrors.restore(self.mirrors.mirror(worktree.owner, worktree.name))
+        with explained(self.mirrors.credentials, "Comparing the worktree"):
+            changed = await git.run(
+                "diff", "--name-only", "-z", "--no-renames", "--no-ext-diff",
+                "--ignore-submodules=none", worktree.base_sha, "--",
+                at=place, timeout=TREE_SECONDS,
+            )  # fmt: skip
+            new = await git.run(
+                "ls-files", "-z", "--others", "--exclude-standard", at=place, timeout=TREE_SECONDS
+            )
+        names = {name for name in (changed + new).split("\0") if name}
+        return sorted(
+            name.encode("utf-8", "surrogateescape").decode("utf-8", "replace") for name in names
+        )
+
+    async def is_clean(self, worktree: Worktree) -> bool:
+        """Tell whether the worktree still holds exactly its base commit, ignored files aside."""
+        return not await self.changed_paths(worktree)
+
+    async def discard(self, worktree: Worktree) -> None:
+        """Take a worktree off the disk without keeping anything, while holding its lock.
+
+        It is moved aside first, so that a half-deleted one is never taken for a worktree.
+        """
+        mirror = self.mirrors.mirror(worktree.owner, worktree.name)
+        async with self.mirrors.lock(mirror):
+            leftover = _move_aside(worktree.path, self.trash)
+            # `git worktree remove` refuses one with submodules, and one that was being made.
+            await asyncio.to_thread(shutil.rmtree, worktree.git_dir, True)
+            delete_record(worktree.path)
+            if worktree.branch is not None and mirror.path.is_dir():
+                await self._delete_local_branch(mirror, worktree.branch)
+        if leftover is not None:
+            await asyncio.to_thread(shutil.rmtree, leftover, True)
+
+    async def _create(
+        self,
+        blank: Worktree,
+        branch: str | None,
+        choose: Callable[[Mirror], Awaitable[StartPoint]],
+    ) -> Worktree:
+        found = await self.find(blank.owner, blank.name, blank.job_id)
+        if found is not None:
+            return found
+        mirror = self.mirrors.mirror(blank.owner, blank.name)
+        doing = f"Making the worktree of {mirror.full_name}"
+        async with self.mirrors.locks.hold(blank.lock_file):
+            found = await self.find(blank.owner, blank.name, blank.job_id)
+            if found is not None:
+                return found
+            with explained(self.mirrors.credentials, doing):
+                _require_mirror(mirror)
+                await self.discard(blank)
+                start = await choose(mirror)
+                worktree = replace(
+                    blank, branch=branch, base_sha=start.sha, continued=start.continued
+                )
+                return await self._complete(mirror, worktree)
+
+    async def _complete(self, mirror: Mirror, worktree: Worktree) -> Worktree:
+        lfs = await contents.require_lfs(self.mirrors, mirror.place, worktree.base_sha)
+        async with self.mirrors.lock(mirror):
+            await self._add(mirror, worktree)
+        git = self.mirrors.git
+        await git.run(
+            "reset", "--quiet", "--hard", "--no-recurse-submodules", worktree.base_sha,
+            at=worktree.place, timeout=TREE_SECONDS,
+        )  # fmt: skip
+        if lfs:
+            await contents.fetch_lfs_files(self.mirrors, worktree)
+        notices = await contents.fetch_submodules(self.mirrors, worktree)
+        worktree = replace(worktree, notices=notices)
+        write_record(worktree)
+        return worktree
+
+    async def _add(self, mirror: Mirror, worktree: Worktree) -> None:
+        """Register the worktree, without its files: those take long and need no lock."""
+        git = self.mirrors.git
+        self.mirrors.restore(mirror)
+        await asyncio.to_thread(_forget_lost_worktrees, mirror)
+        if worktree.branch is None:
+            kind = ["--detach"]
+        else:
+            await start_points.make_room(git, mirror, worktree.branch, worktree.job_id)
+            kind = ["--no-track", "-B", worktree.branch]
+        target = (str(worktree.path), worktree.base_sha)
+        await git.run(
+            "worktree", "add", "--quiet", "--no-checkout", *kind, "--", *target, at=mirror.place
+        )
+
+    async def _delete_local_branch(self, mirror: Mirror, branch: str) -> None:
+        used = await start_points.checked_out(self.mirrors.git, mirror)
+        if branch not in used:
+            name = f"refs/heads/{branch}"
+            await self.mirrors.git.run("update-ref", "--no-deref", "-d", name, at=mirror.place)
+
+
+def _require_mirror(mirror: Mirror) -> None:
+    if not mirror.path.is_dir():
+        raise JobFailure(
+            FailureCode.GIT_FAILED,
+            f"{mirror.full_name} has not been fetched on this machine. Fetch it first.",
+            transient=True,
+        )
+
+
+def _move_aside(path: Path, trash: Path) -> Path | None:
+    """Rename a directory away and return where it is now; None when there is none."""
+    if not path.is_dir():
+        return None
+    trash.mkdir(mode=0o700, parents=True, exist_ok=True)
+    leftover = Path(tempfile.mkdtemp(dir=trash, prefix=f"{path.name}-"))
+    path.rename(leftover / path.name)
+    return leftover
+
+
+def _forget_lost_worktrees(mirror: Mirror) -> None:
+    """Do what `git worktree prune` does, for directories that are gone.
+
+    The command also takes a worktree for lost when only the `.git` file in it is missing.
+    """
+    for pointer in mirror.path.glob("worktrees/*/gitdir"):
+        if not worktree_of(pointer).is_dir():
+            shutil.rmtree(pointer.parent, ignore_errors=True)
