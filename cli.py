@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import logging
 import signal
+import socket
 import sys
 from collections.abc import Sequence
 
@@ -39,6 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     api.set_defaults(run=_api)
     worker = commands.add_parser("worker", help="a worker alone, against TEMPORAL_ADDRESS")
     worker.add_argument("--role", choices=["flow", "host", "all"], default="all")
+    worker.add_argument("--check", action="store_true", help="is one polling on this machine?")
     worker.set_defaults(run=_worker)
     for command in (api, worker):
         command.add_argument("--embedded", action="store_true", help=argparse.SUPPRESS)
@@ -69,6 +71,8 @@ def _api(options: argparse.Namespace) -> int:
 
 def _worker(options: argparse.Namespace) -> int:
     settings = _settings(options)
+    if options.check:
+        return 0 if asyncio.run(_is_working(settings)) else 1
     _configure_logging(hide=[settings.api_secret, settings.github_token, settings.supabase_key])
     asyncio.run(_work(settings, options.role))
     return 0
@@ -133,6 +137,17 @@ async def _work(settings: Settings, role: str) -> None:
         await run_worker(settings, store, temporal, Role(role), stop)
     finally:
         await store.close()
+
+
+async def _is_working(settings: Settings) -> bool:
+    from activities.records import RECORDS_TASK_QUEUE
+    from activities.slots import SLOTS_TASK_QUEUE
+    from workflows.connection import connect, is_polling
+
+    temporal = await connect(settings.temporal_address or "", settings.temporal_namespace)
+    machine = socket.gethostname()
+    queues = (SLOTS_TASK_QUEUE, RECORDS_TASK_QUEUE)
+    return any([await is_polling(temporal, queue, machine) for queue in queues])
 
 
 class _Hiding(logging.Formatter):

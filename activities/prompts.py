@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 
+from agent.events import TurnEnded, read_event
 from domain.jobs import Job, JobType
 from domain.messages import Message, MessageType
 from domain.repositories import Repository
@@ -78,13 +78,8 @@ def _said(message: Message) -> str | None:
 
 
 def _answer(line: str) -> str | None:
-    if '"type":"result"' not in line.replace(" ", "")[:200]:
-        return None
-    try:
-        answer = json.loads(line).get("result")
-    except ValueError:
-        return None
-    return answer if isinstance(answer, str) else None
+    event = read_event(line)
+    return event.text if isinstance(event, TurnEnded) else None
 
 
 def _read_guide(worktree: Path) -> str:

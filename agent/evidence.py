@@ -28,6 +28,7 @@ class Evidence:
     rate_limit: RateLimit | None = None
     stderr_tail: str = ""
     turn_open: bool = False
+    idle: bool = False
 
     def add(self, line: OutputLine) -> None:
         """Take in one line."""
@@ -39,6 +40,8 @@ class Evidence:
                 self.started, self.error, self.turn_open = started, None, True
             case MessageTaken(state="started") | SessionState(state="running"):
                 self.turn_open = True
+            case SessionState(state="idle"):
+                self.idle, self.turn_open = True, False
             case AssistantError() as error:
                 self.error = error
             case RateLimit() as limit:
@@ -46,6 +49,15 @@ class Evidence:
             case TurnEnded() as result:
                 self.results.append(result)
                 self.turn_open = False
+
+    @property
+    def is_between_turns(self) -> bool:
+        """Whether the CLI has nothing to do.
+
+        It may be idle without any result: it passes over a message whose id its transcript has
+        (measured).
+        """
+        return not self.turn_open and (bool(self.results) or self.idle)
 
     @property
     def last(self) -> TurnEnded | None:

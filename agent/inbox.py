@@ -23,6 +23,7 @@ class Inbox:
 
     def __init__(self) -> None:
         self._offers: deque[Offer] = deque()
+        self._answers: dict[str, asyncio.Future[bool]] = {}
         self._news = asyncio.Event()
         self._closed = False
 
@@ -31,15 +32,19 @@ class Inbox:
 
         The future is True once the process has acknowledged it: the turn does not end before it
         was taken up, unless the process dies, which the report's `consumed` shows. It is False when
-        the message came too late and belongs to the next turn.
+        the message came too late and belongs to the next turn. Offering a message again is no
+        second delivery, and gives the first one's answer.
         """
-        answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        if self._closed:
-            answer.set_result(False)
-        else:
-            self._offers.append((message, answer))
-            self._news.set()
-        return answer
+        if message.id not in self._answers:
+            answer = asyncio.get_running_loop().create_future()
+            self._answers[message.id] = answer
+            if self._closed:
+                answer.set_result(False)
+            else:
+                self._offers.append((message, answer))
+                self._news.set()
+        # A caller that gives up must not take the answer from the others.
+        return asyncio.shield(self._answers[message.id])
 
     def close(self) -> None:
         """Refuse what was not fetched yet and all that follows. Repeatable."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from agent.delivery import Delivery
 from agent.evidence import Evidence
-from agent.inbox import Inbox, UserMessage
+from agent.inbox import Inbox, UserMessage, settle
 from agent.output import OutputLine
 from agent.process import ClaudeProcess
 from agent.sessions import holds_message
@@ -114,12 +114,8 @@ class _Turn:
         self._news.set()
 
     @property
-    def _is_between_turns(self) -> bool:
-        return self.evidence.last is not None
-
-    @property
     def _is_done(self) -> bool:
-        return self._is_between_turns and self.delivery.is_done and self.inbox.is_empty
+        return self.evidence.is_between_turns and self.delivery.is_done and self.inbox.is_empty
 
     async def consumed(self) -> list[str]:
         """List what is in the conversation, now that the process has ended."""
@@ -140,6 +136,9 @@ class _Turn:
             return
         while (offer := await self.inbox.fetch()) is not None:
             message, answer = offer
+            if message.id in self.delivery.sent_ids:
+                settle(answer, accepted=True)
+                continue
             self.delivery.sent(message, answer)
             if not await self.process.send(message.id, message.text):
                 self.delivery.failed(message.id)
@@ -151,7 +150,7 @@ class _Turn:
             if self._is_done:
                 self.inbox.close()
                 self.process.close_input()
-            is_due = self._is_between_turns and not self._at_work
+            is_due = self.evidence.is_between_turns and not self._at_work
             patience = self.hanging if is_due else None
             try:
                 async with asyncio.timeout(patience):

@@ -34,7 +34,7 @@ def serving(app: ASGIApp, port: int) -> Iterator[str]:
     Yields:
         The URL, without a slash at the end.
     """
-    with _listener(port) as listener:
+    with listener_on(port) as listener:
         server = _Server(app)
         thread = threading.Thread(target=server.run, args=([listener],), name="forge", daemon=True)
         thread.start()
@@ -113,7 +113,8 @@ class _Server(uvicorn.Server):
                 connection.transport.close()
 
 
-def _listener(port: int) -> socket.socket:
+def listener_on(port: int) -> socket.socket:
+    """Return a socket that listens on 127.0.0.1; port 0 takes a free one."""
     # asyncio turns Nagle's algorithm off only for sockets that name TCP as their protocol; with it
     # every reply on a kept-alive connection takes 40 ms longer (measured).
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 
 import uvicorn
 
+from demo.forge_server import listener_on
 from demo.model_app import UNSCRIPTED, ModelApp, Story
 from demo.model_conversation import Conversation
 from demo.model_replies import AbortableProtocol
@@ -96,7 +97,7 @@ class ScriptedModel:
             OSError: the port is in use.
             DependencyUnavailable: the server did not start within 10 s.
         """
-        listener = socket.create_server(("127.0.0.1", port))
+        listener = listener_on(port)
         with listener:
             self._port = listener.getsockname()[1]
             server = _ModelServer(self._app, listener)

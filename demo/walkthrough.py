@@ -47,7 +47,9 @@ def demonstrate(environment: Mapping[str, str], say: Say) -> int:
         with forge.serve() as forge_url, ScriptedModel(story=tell).serve() as model:
             ours = _environment(environment, root, forge_url, model.base_url)
             settings = Settings.from_env(ours)
-            return up(settings, ours, say, lambda secret: _Tour(settings, secret, say).take())
+            return up(
+                settings, ours, say, lambda secret: _Tour(settings, forge, secret, say).take()
+            )
 
 
 def _environment(
@@ -79,7 +81,8 @@ def _free_ports(count: int) -> list[int]:
 class _Tour:
     """The two walkthroughs, through the HTTP API."""
 
-    def __init__(self, settings: Settings, secret: str, say: Say) -> None:
+    def __init__(self, settings: Settings, forge: Forge, secret: str, say: Say) -> None:
+        self._forge = forge
         self._http = httpx.Client(
             base_url=f"http://127.0.0.1:{settings.port}",
             headers={"Authorization": f"Bearer {secret}"},
@@ -111,8 +114,10 @@ class _Tour:
         job = self._await(job_id, lambda job: job["status"] == "completed")
         self._show_transcript(job_id)
         self._title("Its pull request")
-        self._say(job["pr_url"])
-        self._say(httpx.get(job["pr_url"] + ".diff", trust_env=False).text)
+        [pull] = self._forge.pull_requests(OWNER, NAME)
+        self._say(f"{job['pr_url']}\n{pull.title}\n\n{pull.body}")
+        self._title("Its diff")
+        self._say(self._forge.repository(OWNER, NAME).bare.diff(pull.base_sha, pull.head_sha))
 
     def _conversation(self, client_id: str) -> None:
         self._title("A conversation")

@@ -13,7 +13,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
@@ -107,12 +107,15 @@ class SqliteConnections:
 
     def _prepare(self) -> None:
         with translated(self._path):
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            _create(self._path)
             self._file = _identity(self._path)
             self._write_connection = self._connect()
             upgrade(self._write_connection, self._path)
             _use_write_ahead_log(self._write_connection, self._path)
+            for _ in range(READERS):
+                reader = self._connect()
+                reader.execute("PRAGMA query_only = ON")
+                self._idle.put(reader)
 
     def _write(
         self,
@@ -142,11 +145,7 @@ class SqliteConnections:
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
-        try:
-            connection = self._idle.get_nowait()
-        except queue.Empty:
-            connection = self._connect()
-            connection.execute("PRAGMA query_only = ON")
+        connection = self._idle.get()
         try:
             yield connection
         finally:
@@ -160,7 +159,9 @@ class SqliteConnections:
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
-            self._path,
+            # Never creates the file: it was opened once, and stays that one.
+            f"{self._path.absolute().as_uri()}?mode=rw",
+            uri=True,
             timeout=self._busy_seconds,
             isolation_level=None,
             # Closed by another thread than the one that used it; never used by two at once.
@@ -202,6 +203,14 @@ def transaction(connection: sqlite3.Connection, kind: str) -> Iterator[None]:
         # Still open when something failed, the commit included.
         if connection.in_transaction:
             connection.execute("ROLLBACK")
+
+
+def _create(path: Path) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # Only a file that is new may be opened here: closing one drops every lock that this process
+    # holds on it (https://www.sqlite.org/howtocorrupt.html, section 2.2).
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
 
 
 def _identity(path: Path) -> tuple[int, int]:

@@ -135,7 +135,9 @@ class Stack:
                     found.append(int(entry.name))
         return found
 
-    def call(self, method: str, path: str, body: Any = None, status: int | None = None) -> Json:
+    def call(
+        self, method: str, path: str, body: Any = None, status: int | tuple[int, ...] | None = None
+    ) -> Json:
         response = self.http.request(method, path, json=body)
         expected = status if status is not None else (200, 201)
         allowed = expected if isinstance(expected, tuple) else (expected,)

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from datetime import timedelta
+from datetime import UTC, timedelta
 
-from temporalio.api.enums.v1 import IndexedValueType
+from temporalio.api.enums.v1 import IndexedValueType, TaskQueueType
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest
+from temporalio.api.taskqueue.v1 import TaskQueue
+from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.client import Client as TemporalClient
 from temporalio.envconfig import ClientConfig
 from temporalio.service import RPCError, RPCStatusCode
 
+from domain.clock import utc_now
 from workflows.job_steps import CLIENT_ID, JOB_STATUS, JOB_TYPE, REPOSITORY
 
 CONNECT_PAUSE = timedelta(seconds=1)
+POLLED_WITHIN = timedelta(minutes=3)
 SEARCH_ATTRIBUTES = (JOB_STATUS, JOB_TYPE, CLIENT_ID, REPOSITORY)
 
 log = logging.getLogger(__name__)
@@ -40,6 +44,23 @@ async def connect_patiently(address: str, namespace: str) -> TemporalClient:
         except RuntimeError as error:
             log.warning("Temporal at %s does not answer yet: %s", address, error)
             await asyncio.sleep(CONNECT_PAUSE.total_seconds())
+
+
+async def is_polling(temporal: TemporalClient, task_queue: str, machine: str) -> bool:
+    """Tell whether a worker on `machine` (a host name) has lately polled a task queue.
+
+    Workers name themselves `<pid>@<host name>`; a poll is seen up to a minute after it began.
+    """
+    request = DescribeTaskQueueRequest(
+        namespace=temporal.namespace, task_queue=TaskQueue(name=task_queue)
+    )
+    request.task_queue_type = TaskQueueType.TASK_QUEUE_TYPE_ACTIVITY
+    described = await temporal.workflow_service.describe_task_queue(request)
+    oldest = utc_now() - POLLED_WITHIN
+    return any(
+        poller.identity.endswith(f"@{machine}") and poller.last_access_time.ToDatetime(UTC) > oldest
+        for poller in described.pollers
+    )
 
 
 async def register_search_attributes(temporal: TemporalClient) -> None:

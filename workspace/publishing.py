@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 from domain.errors import JobFailure
@@ -16,6 +17,8 @@ from workspace.staging import stage_everything
 from workspace.unfinished import refuse_unfinished, remove_worktree_locks
 from workspace.work_tip import tip
 from workspace.worktree import Worktree
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -182,7 +185,10 @@ class Publishing:
             raise error
 
     async def _remember(self, mirror: Mirror, branch: str, sha: str) -> None:
-        """Record in the mirror where the branch is now, as a fetch would."""
+        """Record in the mirror where the branch is now; if that fails, the next fetch does it."""
+        name = TRACKING + branch
         async with self._mirrors.lock(mirror):
-            name = TRACKING + branch
-            await self._git.run("update-ref", "--no-deref", name, sha, at=mirror.place)
+            try:
+                await self._git.run("update-ref", "--no-deref", name, sha, at=mirror.place)
+            except GitError as error:
+                _log.info("%s is not recorded in %s: %s", name, mirror.path, error)

@@ -14,7 +14,10 @@ from workspace.credentials import GitCredentials
 
 _MAX_QUOTE = 700
 _NETWORK_COMMANDS = frozenset({"fetch", "push", "ls-remote", "submodule", "lfs"})
-_NOISE = re.compile(r"hint:|To |Total |remote: *$|error: failed to push some refs|Everything up")
+_NOISE = re.compile(
+    r"hint:|To |Total |remote: *$|error: failed to push some refs|Everything up|Another git process"
+    r"|an editor opened by|are terminated then|may have crashed|remove the file manually"
+)
 
 # The first that matches decides.
 _Rule = tuple[FailureCode, bool, re.Pattern[str]]

@@ -99,6 +99,8 @@ async def make_room(git: Git, mirror: Mirror, branch: str, job_id: str) -> None:
         if other in used:
             raise _clash_failure(branch, other)
         await _displace(git, mirror, other, names.pop(other), job_id)
+    # Nobody has the branch and the mirror is locked, so this is what a killed command left.
+    (mirror.path / f"{_HEADS}{branch}.lock").unlink(missing_ok=True)
     if branch in names:
         await _displace(git, mirror, branch, names[branch], job_id)
 

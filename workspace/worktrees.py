@@ -12,7 +12,7 @@ from pathlib import Path
 
 from domain.errors import JobFailure
 from domain.failures import FailureCode
-from workspace import contents, start_points
+from workspace import contents, known_content, start_points
 from workspace.command import TREE_SECONDS
 from workspace.mirrors import Mirror, Mirrors, worktree_of
 from workspace.refusals import explained
@@ -194,6 +194,7 @@ class Worktrees:
         """Register the worktree, without its files: those take long and need no lock."""
         git = self.mirrors.git
         self.mirrors.restore(mirror)
+        known_content.remove_stale_locks(mirror.path)
         await asyncio.to_thread(_forget_lost_worktrees, mirror)
         if worktree.branch is None:
             kind = ["--detach"]

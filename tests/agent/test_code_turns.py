@@ -60,15 +60,6 @@ async def test_no_secret_of_the_orchestrator_reaches_a_command(room: Room) -> No
         assert name not in lines.text
 
 
-async def test_pipes_break_in_commands_as_they_do_in_a_shell(room: Room) -> None:
-    room.script({"tools": [["Bash", {"command": "yes | head -n 1"}]]}, {"text": "Done."})
-
-    async with asyncio.timeout(20):
-        report = await room.turn("Go.")
-
-    assert report.verdict.answer == "Done."
-
-
 async def test_text_is_neither_a_command_nor_an_attachment(room: Room) -> None:
     room.script({"text": "Done."})
     outside = room.base / "outside.txt"

@@ -69,11 +69,15 @@ for number in range(10_000):
 """
 
 
-def run_stubborn_command(room: Room) -> Path:
-    """Script a command whose child ignores signals in a session of its own; its pid goes there."""
+def run_stubborn_command(room: Room, prefix: str = "env -i") -> Path:
+    """Script a command whose orphan ignores signals in a session of its own, without a marker.
+
+    Its process id will be in the file that is returned.
+    """
     script, pid = room.base / "stubborn.py", room.base / "pid"
     script.write_text(STUBBORN)
-    room.script({"tools": [["Bash", {"command": f"python3 {script} {pid}"}]]}, {"text": "Done."})
+    command = f"{prefix} {sys.executable} {script} {pid}"
+    room.script({"tools": [["Bash", {"command": command}]]}, {"text": "Done."})
     return pid
 
 
@@ -112,7 +116,7 @@ async def test_the_death_of_the_worker_ends_the_run(room: Room) -> None:
         sys.executable, "-c", WORKER, *arguments, cwd=PROJECT
     )
     await until(pid_file.exists)
-    assert len(processes_of(room.marker)) >= 4
+    assert len(processes_of(room.marker)) >= 3
     worker.kill()
     await worker.wait()
 
@@ -135,10 +139,11 @@ async def test_the_death_of_claude_ends_its_commands(room: Room) -> None:
     assert report.exit_code == 128 + signal.SIGKILL
     assert report.consumed == [first.id]
     assert processes_of(room.marker) == []
+    assert not is_running(int(pid_file.read_text()))
 
 
 async def test_the_death_of_the_supervisor_ends_the_run(room: Room) -> None:
-    pid_file = run_stubborn_command(room)
+    pid_file = run_stubborn_command(room, prefix="")
     async with room.process() as process, reading(process):
         await process.send("6f9619ff-8b86-4011-b42d-00c04fc964ff", "Go.")
         await until(pid_file.exists)
@@ -147,6 +152,28 @@ async def test_the_death_of_the_supervisor_ends_the_run(room: Room) -> None:
             assert await process.wait() == -signal.SIGKILL
 
     assert processes_of(room.marker) == []
+    assert not is_running(int(pid_file.read_text()))
+
+
+async def test_what_outlives_the_supervisor_is_found_by_its_marker(
+    fake_room: Callable[[str], Room],
+) -> None:
+    room = fake_room(HANGING)
+    async with room.process() as process:
+        await until((room.cwd / "ready").exists)
+        os.kill(process.pid, signal.SIGKILL)
+        await process.wait()
+
+        assert processes_of(room.marker) == []
+
+
+async def test_no_signal_is_ignored_from_the_start(fake_room: Callable[[str], Room]) -> None:
+    room = fake_room("")
+    room.executable.write_text("#!/bin/sh\nexec grep -E 'SigIgn|SigBlk' /proc/self/status\n")
+    async with room.process() as process:
+        lines = [line.text.split() async for line in process.output()]
+
+    assert sorted(lines) == [["SigBlk:", "0" * 16], ["SigIgn:", "0" * 16]]
 
 
 async def test_sigterm_to_the_supervisor_ends_the_run_in_order(room: Room) -> None:
@@ -159,6 +186,7 @@ async def test_sigterm_to_the_supervisor_ends_the_run_in_order(room: Room) -> No
             assert await process.wait() == 128 + signal.SIGTERM
 
     assert processes_of(room.marker) == []
+    assert not is_running(int(pid_file.read_text()))
 
 
 async def test_a_command_left_in_the_background_ends_with_the_turn(room: Room) -> None:

@@ -140,6 +140,39 @@ async def test_a_message_during_a_turn_is_answered_by_the_same_process(room: Roo
     assert "Second question." in json.dumps(room.requests[-1]["body"]["messages"])
 
 
+async def test_a_message_offered_again_is_delivered_once(room: Room) -> None:
+    room.script({"text": "Thinking...", "chunk": 1, "chunk_delay": 0.05}, {"text": "Both."})
+    first, second = user_message("First question."), user_message("Second question.")
+    inbox = Inbox()
+    async with room.process(task(room)) as process:
+        running = asyncio.create_task(
+            run_turn(process, [first], keep_open=True, on_line=Lines(), inbox=inbox)
+        )
+        await until(lambda: bool(room.requests))
+        impatient = inbox.offer(second)
+        impatient.cancel()
+        answers = await asyncio.gather(*map(inbox.offer, (second, first, second)))
+        report = await running
+
+    assert answers == [True, True, True]
+    assert report.consumed == [first.id, second.id]
+    assert len(room.requests) == 2
+    assert await inbox.offer(second) is True
+
+
+async def test_a_message_that_the_session_has_already_does_not_hang(room: Room) -> None:
+    room.script({"text": "Hello."}, {"text": "Not asked for."})
+    first = user_message("Hello.")
+    async with room.process(task(room)) as process:
+        await run_turn(process, [first], keep_open=True, on_line=Lines(), inbox=Inbox())
+    async with room.process(task(room, resume=True)) as process:
+        report = await run_turn(process, [first], keep_open=True, on_line=Lines(), inbox=Inbox())
+
+    assert report.consumed == [first.id]
+    assert report.verdict.failure is not None
+    assert len(room.requests) == 1
+
+
 async def test_several_messages_at_once_are_all_taken_up(room: Room) -> None:
     room.script(
         {"text": "Reading.", "tools": [["Glob", {"pattern": "*"}]], "delay": 0.5},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import socket
 import threading
 import time
@@ -33,11 +34,17 @@ def url(forge: Forge) -> Iterator[str]:
         yield url
 
 
+def running_git() -> list[psutil.Process]:
+    found = []
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found += [child] if "git" in child.name() else []
+    return found
+
+
 def wait_until_no_git_runs() -> None:
     deadline = time.monotonic() + 10
-    while running := [
-        child for child in psutil.Process().children(recursive=True) if "git" in child.name()
-    ]:
+    while running := running_git():
         assert time.monotonic() < deadline, running
         time.sleep(0.01)
 
@@ -53,7 +60,7 @@ def unfinished_push(url: str) -> socket.socket:
         b"authorization: Basic %b\r\ncontent-length: 1000000\r\n\r\n0" % credentials.encode()
     )
     deadline = time.monotonic() + 10
-    while not psutil.Process().children():
+    while not running_git():
         assert time.monotonic() < deadline, "git did not start"
         time.sleep(0.01)
     return connection

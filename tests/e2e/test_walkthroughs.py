@@ -20,7 +20,7 @@ def test_a_code_job_ends_in_a_pull_request(stack: Stack):
     assert job["pr_number"] == pull.number
     assert job["pr_url"].endswith(f"/{OWNER}/{name}/pull/{pull.number}")
     assert pull.title == "Logout button"
-    assert job_id in pull.body
+    assert job_id in (pull.body or "")
     assert stack.forge.branches(OWNER, name)["feature/logout-button"] == job["head_sha"]
     assert job["files_changed"] == 1
     assert job["exit_code"] == 0

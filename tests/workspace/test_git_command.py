@@ -39,8 +39,7 @@ def is_running(process_id: int) -> bool:
 
 
 async def ended(file: Path) -> None:
-    process_id = int(file.read_text())
-    await until(lambda: not is_running(process_id))
+    await until(lambda: not is_running(int(file.read_text())))
 
 
 async def test_the_environment_is_what_was_given(

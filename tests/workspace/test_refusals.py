@@ -101,13 +101,15 @@ def cases(table: dict[FailureCode, list[str]]) -> list[tuple[FailureCode, str]]:
 
 @pytest.mark.parametrize(("code", "text"), cases(FINAL))
 def test_what_no_repetition_can_change(code: FailureCode, text: str) -> None:
-    found = failure(*text.split(": ", 1))
+    command, _, stderr = text.partition(": ")
+    found = failure(command, stderr)
     assert (found.code, found.transient) == (code, False)
 
 
 @pytest.mark.parametrize(("code", "text"), cases(PASSING))
 def test_what_may_pass(code: FailureCode, text: str) -> None:
-    found = failure(*text.split(": ", 1))
+    command, _, stderr = text.partition(": ")
+    found = failure(command, stderr)
     assert (found.code, found.transient) == (code, True)
 
 

@@ -1,0 +1,24 @@
+"""`make bench`: prints the project's figures; nothing is asserted.
+
+Times are medians. What depends on the machine is given as a ratio, or a difference, against the
+same work done by hand in the same run.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from tests.bench import overhead, reading
+from tests.stack import running_stack
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory(prefix="bench-") as name:
+        with running_stack(Path(name) / "stack") as stack:
+            reading.report_memory(stack)
+            overhead.report(stack)
+            reading.report_latency(stack)
+
+
+main()

@@ -1,0 +1,45 @@
+"""The processes of this machine, as /proc shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Process(NamedTuple):
+    """A living process; `command` and `environment` as raw bytes, zero-separated."""
+
+    pid: int
+    parent: int
+    command: bytes
+    environment: bytes
+
+
+def processes() -> Iterator[Process]:
+    """Yield every living process that may be looked into; zombies have an empty environment."""
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            fields = (entry / "stat").read_bytes().rpartition(b")")[2].split()
+            command = (entry / "cmdline").read_bytes()
+            environment = (entry / "environ").read_bytes()
+        except OSError:
+            continue
+        if fields[0] not in (b"Z", b"X"):
+            yield Process(int(entry.name), int(fields[1]), command, environment)
+
+
+def processes_of(job_id: str) -> list[Process]:
+    """List what runs for a job: it carries the job's id in its environment."""
+    return [process for process in processes() if job_id.encode() in process.environment]
+
+
+def claude_processes_of(job_id: str) -> list[Process]:
+    """List the Claude CLIs of a job, without their supervisors and commands."""
+    return [
+        process
+        for process in processes_of(job_id)
+        if b"--output-format" in process.command and b"supervisor.py" not in process.command
+    ]

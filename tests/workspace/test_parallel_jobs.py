@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import asyncio
+
+from domain.errors import JobFailure
+from tests.workspace.conftest import NAME, OWNER, Room, as_claude
+
+JOBS = 8
+
+
+async def whole_job(room: Room, job_id: str) -> str:
+    """Do everything a job does, and return what it pushed."""
+    worktree = await room.start(job_id)
+    (worktree.path / f"{job_id}.txt").write_text(job_id)
+    sha = await room.publish(worktree)
+    assert await room.removal.remove(OWNER, NAME, job_id) is None
+    return sha
+
+
+async def keep_moving(room: Room) -> None:
+    """Let other people commit to main all the time."""
+    for number in range(1_000):
+        files = {"main.txt": str(number)}
+        await asyncio.to_thread(room.forge.commit, OWNER, NAME, "main", files, f"Main {number}")
+
+
+async def test_eight_jobs_on_one_repository_while_main_moves(room: Room) -> None:
+    # A second process: it shares nothing but the directories.
+    other = Room(room.directory, room.forge)
+    moving = asyncio.create_task(keep_moving(room))
+    jobs = {f"job{number}": (room, other)[number % 2] for number in range(JOBS)}
+    shas = await asyncio.gather(*(whole_job(who, job_id) for job_id, who in jobs.items()))
+    moving.cancel()
+    await asyncio.wait([moving])
+    remote = room.remote()
+    for job_id, sha in zip(jobs, shas, strict=True):
+        assert remote[f"feature/{job_id}"] == sha
+        assert room.forge.read_file(OWNER, NAME, sha, f"{job_id}.txt") == job_id
+        assert room.forge.repository(OWNER, NAME).bare.ahead("main", sha) == 1
+    assert "broken" not in as_claude(room.mirror_path, "fsck", "--full", "--strict")
+    assert not list(room.mirror_path.glob("worktrees/*"))
+    assert not list(room.mirrors.scratch.iterdir())
+
+
+async def test_two_jobs_for_one_branch_never_share_it(room: Room) -> None:
+    other = Room(room.directory, room.forge)
+    results = await asyncio.gather(
+        room.start("job1", "same"), other.start("job2", "same"), return_exceptions=True
+    )
+    assert sorted(isinstance(result, JobFailure) for result in results) == [False, True]
+
+
+async def test_one_job_asked_for_twice_at_once_is_made_once(room: Room) -> None:
+    other = Room(room.directory, room.forge)
+    await room.mirrors.fetch(OWNER, NAME)
+    one, two = await asyncio.gather(room.start("job"), other.start("job"))
+    assert one == two
+    assert len(list((one.mirror / "worktrees").iterdir())) == 1
+
+
+async def test_removing_and_making_at_once_ends_in_one_of_the_two(room: Room) -> None:
+    await room.start("job")
+    other = Room(room.directory, room.forge)
+    _, made = await asyncio.gather(other.removal.remove(OWNER, NAME, "job"), room.start("job"))
+    found = await room.worktrees.find(OWNER, NAME, "job")
+    assert found in (None, made)
+    assert made.path.is_dir() == (found is not None)
