@@ -7,6 +7,7 @@ no representation, log or traceback.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import socket
@@ -79,6 +80,7 @@ class Settings:
     claude_model: str | None
     claude_max_turns: int | None
     mcp_config: Path | None
+    mcp_servers: tuple[str, ...]
     task_tools: tuple[str, ...]
     git_author_name: str
     git_author_email: str
@@ -155,6 +157,7 @@ class _Reader:
         home = self._path("HOME", Path("/"))
         data_dir = self._path("DATA_DIR", home / ".claude-code-orchestrator")
         supabase_url, supabase_key = self._supabase()
+        mcp_config = self._file("MCP_CONFIG")
         settings = Settings(
             port=self._whole("PORT", 3456, 1, 65535),
             bind_address=self._text("BIND_ADDRESS") or "127.0.0.1",
@@ -176,7 +179,8 @@ class _Reader:
             claude_bin=self._text("CLAUDE_BIN"),
             claude_model=self._text("CLAUDE_MODEL"),
             claude_max_turns=self._optional_whole("CLAUDE_MAX_TURNS", 1, 100_000),
-            mcp_config=self._file("MCP_CONFIG"),
+            mcp_config=mcp_config,
+            mcp_servers=self._mcp_servers(mcp_config),
             task_tools=self._tools(),
             git_author_name=self._text("GIT_AUTHOR_NAME") or "Claude Code Orchestrator",
             git_author_email=self._text("GIT_AUTHOR_EMAIL")
@@ -215,6 +219,20 @@ class _Reader:
         if not path.is_file():
             self._problems.append(f"{name} names {str(path)!r}, which is not a file.")
         return path
+
+    def _mcp_servers(self, config: Path | None) -> tuple[str, ...]:
+        """Return the names of the servers, as Claude spells them in the names of their tools."""
+        if config is None or not config.is_file():
+            return ()
+        try:
+            servers = json.loads(config.read_text("utf-8"))["mcpServers"]
+            return tuple(re.sub(r"[^A-Za-z0-9_-]", "_", name) for name in dict(servers))
+        except (OSError, ValueError, KeyError, TypeError):
+            self._problems.append(
+                f'MCP_CONFIG names {str(config)!r}, which is not of the form {{"mcpServers": '
+                "{NAME: {...}}}."
+            )
+            return ()
 
     def _url(self, name: str, default: str) -> str:
         text = (self._text(name) or default).rstrip("/")

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from agent.environment import CLAUDE_CREDENTIAL_NAMES
 from settings import Secret, Settings, SettingsError
 
 RESTART_PAUSE_SECONDS = 2.0
@@ -126,11 +127,14 @@ def api_secret(settings: Settings) -> tuple[Secret, bool]:
 def _children(settings: Settings, environment: Mapping[str, str]) -> list[_Child]:
     orchestrator = [sys.executable, str(Path(__file__).with_name("cli.py"))]
     ours = {**environment, "TEMPORAL_ADDRESS": f"127.0.0.1:{settings.temporal_port}"}
+    # The API calls neither Claude nor GitHub, so it has no use for what opens them.
+    private = CLAUDE_CREDENTIAL_NAMES | {"GITHUB_TOKEN"}
+    public = {name: value for name, value in ours.items() if name not in private}
     drain = settings.drain_timeout.total_seconds() + 20
     return [
         _temporal(settings),
         _Child("worker", [*orchestrator, "worker", "--embedded"], ours, None, drain),
-        _Child("api", [*orchestrator, "api", "--embedded"], ours, settings.port, 10),
+        _Child("api", [*orchestrator, "api", "--embedded"], public, settings.port, 10),
     ]
 
 

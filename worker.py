@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from enum import StrEnum
-from pathlib import Path
 from typing import Any
 
 from temporalio.client import Client as TemporalClient
@@ -24,7 +22,9 @@ from activities.boot import Boot
 from activities.capacity import Capacity
 from activities.claude import ClaudeActivities, ClaudeSetup
 from activities.errors import ErrorTranslation
+from activities.fencing import Fence
 from activities.github_access import GithubAccess
+from activities.heartbeats import Heartbeats
 from activities.leases import Leases
 from activities.probes import ClaudeProbeSetup, HostReports
 from activities.pull_requests import PullRequestActivities
@@ -37,6 +37,7 @@ from agent.sweep import end_orphans
 from domain.clock import utc_now
 from domain.hosts import Host
 from settings import Settings
+from store.patience import patient
 from store.protocol import Store
 from workflows.code_job import CodeJobWorkflow
 from workflows.connection import register_search_attributes
@@ -109,7 +110,7 @@ async def _flow(
         store,
         Leases(),
         Publishing(_mirrors(settings)),
-        _github(settings),
+        github_access(settings),
         settings.github_server_url,
     )
     records = RecordActivities(store)
@@ -133,7 +134,7 @@ async def _flow(
             records.forget_workspace,
             pull_requests.withdraw,
         ],
-        interceptors=[ErrorTranslation()],
+        interceptors=[ErrorTranslation(), Heartbeats()],
     )
     async with recording, deciding, _in_background(reconciler.run_forever(), stop):
         yield
@@ -160,16 +161,18 @@ async def _host(
         task_queue=SLOTS_TASK_QUEUE,
         activities=[slots.hold_slot],
         tuner=_slots_tuner(capacity),
-        interceptors=[ErrorTranslation()],
+        interceptors=[ErrorTranslation(), Heartbeats()],
         max_heartbeat_throttle_interval=HEARTBEAT_THROTTLE,
         graceful_shutdown_timeout=settings.drain_timeout,
     )
     working = Worker(
         temporal,
         task_queue=task_queue,
-        activities=_host_activities(settings, store, leases, slots, worktrees, removal, boot),
+        activities=_host_activities(
+            settings, patient(store), leases, slots, worktrees, removal, boot
+        ),
         max_concurrent_activities=HOST_ACTIVITIES_AT_ONCE,
-        interceptors=[ErrorTranslation()],
+        interceptors=[ErrorTranslation(), Heartbeats()],
         max_heartbeat_throttle_interval=HEARTBEAT_THROTTLE,
     )
     reports = _reports(settings, store, boot, task_queue)
@@ -179,6 +182,7 @@ async def _host(
         async with (
             _in_background(reports.run_forever(), stop),
             _in_background(sweeper.run_forever(), stop),
+            _in_background(Fence(temporal, leases).run_forever(), stop),
             working,
             granting,
         ):
@@ -209,7 +213,7 @@ def _host_activities(
     )
     claude = ClaudeActivities(store, leases, worktrees, _claude_setup(settings, boot))
     pull_requests = PullRequestActivities(
-        store, leases, publishing, _github(settings), settings.github_server_url
+        store, leases, publishing, github_access(settings), settings.github_server_url
     )
     return [
         slots.release_slot,
@@ -245,7 +249,8 @@ def _mirrors(settings: Settings) -> Mirrors:
     return Mirrors(settings.repos_dir, Git(settings.search_path), credentials)
 
 
-def _github(settings: Settings) -> GithubAccess:
+def github_access(settings: Settings) -> GithubAccess:
+    """Return the GitHub API with the configured token."""
     token = settings.github_token
     return GithubAccess(lambda: token.reveal() if token else None, settings.github_api_url)
 
@@ -266,7 +271,7 @@ def _claude_setup(settings: Settings, boot: Boot) -> ClaudeSetup:
         model=settings.claude_model,
         max_turns=settings.claude_max_turns,
         mcp_config=settings.mcp_config,
-        mcp_servers=mcp_servers(settings.mcp_config),
+        mcp_servers=settings.mcp_servers,
         task_tools=settings.task_tools,
         identity=_identity(settings),
     )
@@ -274,26 +279,23 @@ def _claude_setup(settings: Settings, boot: Boot) -> ClaudeSetup:
 
 def _reports(settings: Settings, store: Store, boot: Boot, task_queue: str) -> HostReports:
     host = Host(settings.host_id, boot.id, task_queue, settings.max_concurrent_jobs, utc_now())
-    home = settings.sessions_dir / "probe"
-    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return HostReports(
+        store, host, claude_probe_setup(settings, boot.id), github_access(settings).user
+    )
+
+
+def claude_probe_setup(settings: Settings, boot_id: str) -> ClaudeProbeSetup:
+    """Return how to ask the CLI for its version and login, as a job of this worker would run it."""
     own_login = not settings.has_claude_credentials
-    probe = ClaudeProbeSetup(
+    home = settings.operator_home if own_login else settings.sessions_dir / "probe"
+    return ClaudeProbeSetup(
         claude_bin=settings.claude_bin,
         search_path=settings.search_path,
         credentials=settings.claude_environment,
-        home=settings.operator_home if own_login else home,
+        home=home,
         config_dir=None if own_login else home / ".claude",
-        marker=Marker(settings.data_id, boot.id, "probe"),
+        marker=Marker(settings.data_id, boot_id, "probe"),
     )
-    return HostReports(store, host, probe, _github(settings).user)
-
-
-def mcp_servers(config: Path | None) -> tuple[str, ...]:
-    """Return the names of the MCP servers in Claude's own mcp.json format."""
-    if config is None:
-        return ()
-    servers = json.loads(config.read_text("utf-8")).get("mcpServers", {})
-    return tuple(servers)
 
 
 @asynccontextmanager

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import uuid
 from pathlib import Path
+
+_ID = re.compile(r"[0-9a-f]{12}")
 
 
 class Boot:
@@ -24,6 +27,8 @@ class Boot:
 
     def is_alive(self, boot_id: str) -> bool:
         """Tell whether the process of that life runs; the file of one that does not is removed."""
+        if not _ID.fullmatch(boot_id):
+            return False
         try:
             other = os.open(self._file(boot_id), os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -43,4 +48,4 @@ class Boot:
         os.close(self._lock)
 
     def _file(self, boot_id: str) -> Path:
-        return self._directory / f"{Path(boot_id).name}.lock"
+        return self._directory / f"{boot_id}.lock"

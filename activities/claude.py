@@ -9,7 +9,6 @@ from pathlib import Path
 from temporalio import activity
 
 from activities import prompts
-from activities.heartbeats import heartbeating
 from activities.leases import Lease, LeaseKey, Leases
 from activities.progress import Progress
 from activities.transcript import TranscriptWriter
@@ -118,9 +117,8 @@ class ClaudeActivities:
         """
         key = request.key
         lease = self._leases.require(key)
-        async with heartbeating():
-            report = await lease.run(self._run(lease, request))
-            await self._record(request, report)
+        report = await lease.run(self._run(lease, request))
+        await lease.run(self._record(request, report))
         if report.verdict.failure is not None:
             raise report.verdict.failure
         return TurnOutput(report.consumed)
@@ -134,14 +132,22 @@ class ClaudeActivities:
             it twice to one process is one delivery.
         """
         lease = self._leases.find(delivery.key)
-        if lease is None or lease.inbox is None:
-            return False
+        inbox = lease.inbox if lease is not None else None
         messages = await self._store.messages_by_id(delivery.key.job_id, [delivery.message_id])
-        if not messages:
+        if inbox is None or not messages:
             return False
-        return await lease.inbox.offer(_as_user_message(messages[0]))
+        return await inbox.offer(_as_user_message(messages[0]))
 
     async def _run(self, lease: Lease, request: TurnInput) -> TurnReport:
+        # Open from the beginning, so that what the user says while the CLI starts still reaches it.
+        inbox = lease.inbox = Inbox()
+        try:
+            return await self._run_turn(request, inbox)
+        finally:
+            lease.inbox = None
+            inbox.close()
+
+    async def _run_turn(self, request: TurnInput, inbox: Inbox) -> TurnReport:
         key = request.key
         job, repository = await self._job(key)
         worktree = self._worktrees.path(repository.owner_name, repository.repo_name, job.id)
@@ -155,20 +161,13 @@ class ClaudeActivities:
             await self._progress.enter(
                 key, Phase.WORKING, pid=run.pid, session_id=job.id, attempt=request.attempt
             )
-            lease.inbox = Inbox()
-            try:
-                return await run_turn(
-                    run,
-                    session.first,
-                    keep_open=job.job_type is JobType.TASK,
-                    on_line=lambda line: _write(writer, line),
-                    inbox=lease.inbox,
-                )
-            except ExceptionGroup as group:
-                # What ended the turn is what its first asyncio task ran into.
-                raise group.exceptions[0] from group
-            finally:
-                lease.inbox = None
+            return await run_turn(
+                run,
+                session.first,
+                keep_open=job.job_type is JobType.TASK,
+                on_line=lambda line: _write(writer, line),
+                inbox=inbox,
+            )
 
     async def _record(self, request: TurnInput, report: TurnReport) -> None:
         """Keep what a turn leaves: its usage, its answer and its session's transcript."""
@@ -279,6 +278,7 @@ class ClaudeActivities:
             config_dir=None if setup.operator_home else self._config_dir(job.id),
             marker=Marker(setup.data_id, setup.boot_id, job.id),
             identity=setup.identity.environment(),
+            temporary=setup.sessions_dir / job.id / "tmp",
         )
 
 

@@ -1,8 +1,8 @@
 """How errors cross from activities to workflows: the one place that translates them.
 
 An activity raises `JobFailure` and its kin; `ErrorTranslation`, registered on every worker, turns
-them into `ApplicationError` whose `type` is a `FailureCode` value or `LEASE_LOST`. `failure_from`
-reads it back in the workflow.
+them into `ApplicationError` whose `type` is a `FailureCode` value, or one of those below for what
+is not the job's fault. `failure_from` reads it back in the workflow.
 """
 
 from __future__ import annotations
@@ -35,7 +35,13 @@ from domain.failures import FailureCode
 
 LEASE_LOST = "lease_lost"
 JOB_ENDED = "job_ended"
+UNAVAILABLE = "unavailable"
+WORKER_SHUTDOWN = "WorkerShutdown"
+"""Temporal's own name for an activity that was running when its worker stopped (measured)."""
+
 MAX_ERROR_CHARACTERS = 2000
+
+_NOT_THE_JOBS_FAULT = {LEASE_LOST, JOB_ENDED, UNAVAILABLE, WORKER_SHUTDOWN}
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +75,8 @@ def application_error(error: OrchestratorError) -> ApplicationError:
             return ApplicationError(text, type=JOB_ENDED, non_retryable=True)
         case LeaseLost():
             return ApplicationError(text, error.present, type=LEASE_LOST, non_retryable=True)
+        case DependencyUnavailable(system="store" | "temporal"):
+            return ApplicationError(text, type=UNAVAILABLE)
         case DependencyUnavailable():
             return ApplicationError(text, type=FailureCode.INTERNAL.value)
         case _:
@@ -85,24 +93,32 @@ def failure_from_os_error(error: OSError) -> JobFailure:
 def failure_from(error: BaseException) -> JobFailure | None:
     """Return the failure a workflow caught; None when the host, lease or job was given up.
 
-    A lost lease, a host that no longer beats or polls its queue, and a cancellation say nothing
-    about the job itself: the workflow goes on elsewhere, or stops because it was told to.
+    A lost lease, a host that stops, no longer beats or no longer polls its queue, an outage of the
+    store or of Temporal, and a cancellation say nothing about the job itself: the workflow goes on
+    under another lease, or stops because it was told to.
     """
     cause = error.__cause__ if isinstance(error, ActivityError) else error
     match cause:
         case JobFailure():
             return cause
-        case ApplicationError(type=kind) if kind in {LEASE_LOST, JOB_ENDED}:
+        case ApplicationError(type=kind) if kind in _NOT_THE_JOBS_FAULT:
             return None
         case ApplicationError():
             codes = (code for code in FailureCode if code.value == cause.type)
             return JobFailure(next(codes, FailureCode.INTERNAL), cause.message)
         case TimeoutError(type=TimeoutType.START_TO_CLOSE):
-            return JobFailure(FailureCode.TIMED_OUT, "A step of the job took longer than allowed.")
+            return JobFailure(FailureCode.TIMED_OUT, _which_limit(error))
         case TimeoutError() | CancelledError():
             return None
         case _:
             return JobFailure(FailureCode.INTERNAL, f"{type(cause).__name__}: {cause}")
+
+
+def _which_limit(error: BaseException) -> str:
+    step = error.activity_type if isinstance(error, ActivityError) else "step"
+    if step == "run_claude":
+        return "Claude ran longer than JOB_TIMEOUT_MINUTES allows. Raise it, or ask for less."
+    return f"The step {step} took longer than it may, and was given up."
 
 
 def job_ended(error: ActivityError) -> JobEnded | None:

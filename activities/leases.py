@@ -32,6 +32,7 @@ class Lease:
         self.key = key
         self.inbox: Inbox | None = None
         self.ended = asyncio.Event()
+        self.was_released = False
         self._stopped = False
         self._running: set[asyncio.Task[Any]] = set()
 
@@ -89,9 +90,19 @@ class Leases:
             del self._held[lease.key.job_id]
         lease.ended.set()
 
+    async def end_all(self) -> None:
+        """Stop everything and give every lease up, for another machine to take over."""
+        for lease in list(self._held.values()):
+            await lease.stop()
+            self.drop(lease)
+
+    def of(self, job_id: str) -> Lease | None:
+        """Return the lease that this process holds for the job, whatever its number."""
+        return self._held.get(job_id)
+
     def find(self, key: LeaseKey) -> Lease | None:
         """Return the lease if this process holds it."""
-        lease = self._held.get(key.job_id)
+        lease = self.of(key.job_id)
         return lease if lease is not None and lease.key == key else None
 
     def require(self, key: LeaseKey) -> Lease:

@@ -74,7 +74,7 @@ class HostReports:
 
     async def _probe_forever(self) -> None:
         while True:
-            claude, user = await asyncio.gather(self._probe_claude(), self._github_user())
+            claude, user = await asyncio.gather(probe_claude(self._claude), self._github_user())
             self._host = replace(
                 self._host,
                 claude_version=claude.version,
@@ -85,19 +85,21 @@ class HostReports:
             )
             await asyncio.sleep(PROBE_INTERVAL.total_seconds())
 
-    async def _probe_claude(self) -> ClaudeProbe:
-        setup = self._claude
-        try:
-            executable = find_executable(setup.claude_bin, setup.search_path)
-        except JobFailure as failure:
-            log.warning("%s", failure.message)
-            return NOT_RUNNABLE
-        environment = child_environment(
-            setup.credentials,
-            search_path=setup.search_path,
-            home=setup.home,
-            config_dir=setup.config_dir,
-            marker=setup.marker,
-            identity={},
-        )
-        return await probe(executable, environment)
+
+async def probe_claude(setup: ClaudeProbeSetup) -> ClaudeProbe:
+    """Return what the CLI says of itself, run as a job would run it."""
+    try:
+        executable = find_executable(setup.claude_bin, setup.search_path)
+    except JobFailure as failure:
+        log.warning("%s", failure.message)
+        return NOT_RUNNABLE
+    setup.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    environment = child_environment(
+        setup.credentials,
+        search_path=setup.search_path,
+        home=setup.home,
+        config_dir=setup.config_dir,
+        marker=setup.marker,
+        identity={},
+    )
+    return await probe(executable, environment)

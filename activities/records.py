@@ -72,11 +72,14 @@ class RecordActivities:
             "failure_code": ending.failure_code,
             "error": ending.error,
         }
+        status = ending.status
         if not await self._store.update_job(ending.job_id, changes, Guard(LIVE)):
             details = await self._store.get_job(ending.job_id)
-            return details.job.status if details else ending.status
-        await self._progress.say(ending.job_id, _closing_words(ending), once="end")
-        return ending.status
+            if details is None:
+                return status
+            status = details.job.status
+        await self._progress.say(ending.job_id, _closing_words(status, ending), once="end")
+        return status
 
     @activity.defn
     async def wait_for_user(self, job_id: str) -> None:
@@ -110,13 +113,11 @@ class RecordActivities:
         await self._store.update_job(job_id, {"phase": None}, Guard(ended))
 
 
-def _closing_words(ending: Ending) -> str:
-    match ending.status:
+def _closing_words(status: JobStatus, ending: Ending) -> str:
+    match status:
         case JobStatus.COMPLETED if ending.outcome is Outcome.NO_CHANGES:
             return "Job completed: Claude made no changes, so there is no pull request."
-        case JobStatus.COMPLETED:
-            return "Job completed."
-        case JobStatus.CANCELLED:
-            return "Job cancelled."
-        case _:
+        case JobStatus.FAILED if ending.error is not None:
             return f"Job failed: {ending.error}"
+        case _:
+            return f"Job {status.value}."

@@ -13,12 +13,12 @@ from datetime import timedelta
 
 from temporalio import activity
 from temporalio.client import Client as TemporalClient
+from temporalio.service import RPCError
 
 from activities.capacity import Capacity
-from activities.heartbeats import heartbeating
 from activities.leases import Lease, LeaseKey, Leases
 from domain.clock import utc_now
-from domain.errors import JobEnded, LeaseLost
+from domain.errors import DependencyUnavailable, JobEnded, LeaseLost
 from domain.jobs import LIVE, Job, JobStatus, Phase
 from store.protocol import Guard, JobChanges, Store
 
@@ -64,24 +64,24 @@ class SlotActivities:
     async def hold_slot(self, key: LeaseKey) -> None:
         """Hold one of this machine's slots until `release_slot`.
 
-        Heartbeats every second. Ends with `JobEnded` when the job has a final status, with
+        Ends with `JobEnded` when the job has a final status, with
         `LeaseLost` when it holds a later lease. When it is cancelled (by the workflow, a lost
         heartbeat or the end of the process) everything that runs under the lease is stopped first.
         """
-        async with heartbeating():
-            await self._await_turn(key.job_id)
-            await self._capacity.take_slot()
-            try:
-                await self._record_grant(key)
-                await self._hold(key)
-            finally:
-                self._capacity.give_slot_back()
+        await self._await_turn(key.job_id)
+        await self._capacity.take_slot()
+        try:
+            await self._record_grant(key)
+            await self._hold(key)
+        finally:
+            self._capacity.give_slot_back()
 
     @activity.defn
     async def release_slot(self, key: LeaseKey) -> None:
         """End a lease. Repeatable; a lease that is not held is already released."""
         lease = self._leases.find(key)
         if lease is not None:
+            lease.was_released = True
             await lease.stop()
             self._leases.drop(lease)
 
@@ -96,7 +96,9 @@ class SlotActivities:
             await lease.stop()
 
     async def _await_turn(self, job_id: str) -> None:
-        if await self._is_next(job_id):
+        self._waited_in_vain.discard(job_id)
+        # A job that lost its machine has had its turn already and is in no queue.
+        if await self._store.queue_position(job_id) == 0 or await self._is_next(job_id):
             return
         await self._capacity.yield_turn()
         try:
@@ -140,12 +142,18 @@ class SlotActivities:
         return details.job
 
     async def _hold(self, key: LeaseKey) -> None:
+        earlier = self._leases.of(key.job_id)
+        if earlier is not None:
+            # That it is over may not be known here yet; two must not work in one worktree.
+            await self._end(earlier)
         lease = self._leases.take(key)
         try:
             await self._tell_workflow(key)
             await lease.ended.wait()
         finally:
             await self._end(lease)
+        if not lease.was_released:
+            raise LeaseLost("This machine was cut off, and gave the job up.")
 
     async def _end(self, lease: Lease) -> None:
         await asyncio.shield(lease.stop())
@@ -156,4 +164,10 @@ class SlotActivities:
         handle = self._temporal.get_workflow_handle(
             info.workflow_id or "", run_id=info.workflow_run_id
         )
-        await handle.signal(GRANT_SIGNAL, Grant(key.number, self._host_id, self._host_task_queue))
+        grant = Grant(key.number, self._host_id, self._host_task_queue)
+        try:
+            await handle.signal(GRANT_SIGNAL, grant)
+        except RPCError as error:
+            raise DependencyUnavailable(
+                "Temporal did not take the grant of a slot. Another is asked for.", "temporal"
+            ) from error

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from temporalio import activity
 
-from activities.heartbeats import heartbeating
 from activities.leases import LeaseKey, Leases
 from activities.progress import Progress
 from domain.errors import JobFailure, NotFound
@@ -22,6 +23,8 @@ from workspace.publishing import Publishing
 from workspace.removal import Removal
 from workspace.worktree import Worktree
 from workspace.worktrees import Worktrees
+
+T = TypeVar("T")
 
 _OPENED_BY_A_TOKEN = {FailureCode.GITHUB_AUTHENTICATION, FailureCode.REPOSITORY_NOT_FOUND}
 
@@ -91,11 +94,10 @@ class WorkspaceActivities:
         """
         lease = self._leases.require(key)
         job, repository = await self._job(key)
-        async with heartbeating():
-            await self._progress.say(
-                job.id, f"Preparing {repository.full_name}.", once=("prepare", key.number)
-            )
-            worktree = await lease.run(self._make_worktree(job, repository))
+        await self._progress.say(
+            job.id, f"Preparing {repository.full_name}.", once=("prepare", key.number)
+        )
+        worktree = await lease.run(self._make_worktree(job, repository))
         await self._progress.update(
             key, {"worktree_path": str(worktree.path), "base_sha": worktree.base_sha}
         )
@@ -117,10 +119,9 @@ class WorkspaceActivities:
         self._leases.require(key)
         job, repository = await self._job(key)
         await self._progress.enter(key, Phase.PUBLISHING)
-        async with heartbeating():
-            # Once begun, a push is finished even if the job is cancelled meanwhile: only then is
-            # it known what there is to take back.
-            return await asyncio.shield(self._commit_and_push(key, job, repository))
+        # Once begun, a push is finished even if the job is cancelled meanwhile: only then is it
+        # known what there is to take back.
+        return await _to_its_end(self._commit_and_push(key, job, repository))
 
     @activity.defn
     async def verify_unchanged(self, key: LeaseKey) -> None:
@@ -148,8 +149,7 @@ class WorkspaceActivities:
         if details is None or details.repository is None:
             return
         repository = details.repository
-        async with heartbeating():
-            await self._removal.remove(repository.owner_name, repository.repo_name, job_id)
+        await self._removal.remove(repository.owner_name, repository.repo_name, job_id)
         ended = Guard(frozenset(JobStatus) - {JobStatus.QUEUED, JobStatus.RUNNING})
         await self._store.update_job(job_id, {"phase": None}, ended)
 
@@ -159,8 +159,7 @@ class WorkspaceActivities:
         repository = await self._store.get_repository(repository_id)
         if repository is None:
             raise NotFound("The repository does not exist.")
-        async with heartbeating():
-            return await self._mirror_result(repository)
+        return await self._mirror_result(repository)
 
     async def _mirror_result(self, repository: Repository) -> MirrorResult:
         owner, name = repository.owner_name, repository.repo_name
@@ -223,3 +222,13 @@ class WorkspaceActivities:
             owner, name, head.sha, job.branch_name, worktree.expected_remote
         )
         return Published(head.sha)
+
+
+async def _to_its_end(work: Coroutine[Any, Any, T]) -> T:
+    """Return what `work` returns; a cancellation takes effect when it has ended."""
+    asyncio_task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(asyncio_task)
+    except asyncio.CancelledError:
+        await asyncio.wait({asyncio_task})
+        raise

@@ -8,9 +8,9 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Self
 
 from agent import supervisor
 from agent.command import Launch, command_line
@@ -117,7 +117,7 @@ class SupervisedChild:
 
 
 @contextlib.contextmanager
-def _system_prompt_file(text: str) -> Any:
+def _system_prompt_file(text: str) -> Iterator[IO[bytes] | None]:
     """A file without a name, so that nothing has to be removed, whoever dies."""
     if not text:
         yield None

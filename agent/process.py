@@ -22,8 +22,14 @@ _BEYOND_GRACE = supervisor.KILLING + 5.0
 """Seconds beyond the grace after which the supervisor itself is taken to hang."""
 
 
+_DRAINING = 2.0
+"""Seconds for the pipes to end after the last process has; needed only where one escaped."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Session:
+    """Where the CLI keeps this conversation."""
+
     config_dir: Path
     session_id: str
 
@@ -32,10 +38,6 @@ class _Session:
 
     async def usage(self) -> Usage:
         return usage_so_far(await self.transcript() or b"")
-
-
-_DRAINING = 2.0
-"""Seconds for the pipes to end after the last process has; needed only where one escaped."""
 
 
 class ClaudeProcess:

@@ -36,6 +36,9 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _POLL = 0.01
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_CHANGED_SIGNALS = (*_STOP_SIGNALS, signal.SIGPIPE, signal.SIGXFSZ)
+"""Handled here, or ignored by every Python; the command must start without either."""
+
 _LINUX = sys.platform == "linux"
 
 
@@ -84,8 +87,7 @@ class Supervisor:
             return child
         try:
             os.setsid()
-            # Python ignores these two, and a command would inherit that: `yes | head` never ends.
-            for number in (signal.SIGPIPE, signal.SIGXFSZ):
+            for number in _CHANGED_SIGNALS:
                 signal.signal(number, signal.SIG_DFL)
             _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
             if os.getppid() != parent:
@@ -107,9 +109,15 @@ class Supervisor:
             os.close(self.keep)
 
     def _wait_for_news(self) -> None:
-        timeout = None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
-        watched = [self.wake] if self.control < 0 else [self.wake, self.control]
-        ready, _, _ = select.select(watched, [], [], timeout)
+        timeout = None
+        if self.deadline is not None:
+            timeout = max(0.0, self.deadline - time.monotonic()) * 1000
+        # Not select(2): the worker may have more than 1024 files open, and numbers are inherited.
+        watched = select.poll()
+        for number in (self.wake, self.control):
+            if number >= 0:
+                watched.register(number, select.POLLIN)
+        ready = [number for number, _ in watched.poll(timeout)]
         if self.wake in ready:
             os.read(self.wake, 4096)
         if self.control in ready:

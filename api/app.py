@@ -17,6 +17,7 @@ from api.auth import LimitBody, RequireSecret
 from api.dispatch import Dispatch
 from api.errors import handle_errors
 from api.health import HealthChecks
+from api.schemas import Error
 from api.state import State
 from store.protocol import Store
 
@@ -35,6 +36,8 @@ def create_app(store: Store, dispatch: Dispatch, secret: str, github_server_url:
     app = FastAPI(
         title="Claude Code Orchestrator",
         redoc_url=None,
+        redirect_slashes=False,
+        responses={"4XX": {"model": Error}, "5XX": {"model": Error}},
         middleware=[Middleware(RequireSecret, secret=secret), Middleware(LimitBody)],
     )
     app.state.parts = State(store, dispatch, HealthChecks(store, dispatch), github_server_url)

@@ -48,7 +48,7 @@ class RequireSecret:
         headers: list[tuple[bytes, bytes]] = scope["headers"]
         values = [value for name, value in headers if name == b"authorization"]
         given = _secret_in(values[0]) if len(values) == 1 else b""
-        return hmac.compare_digest(given, self._secret)
+        return bool(given) and hmac.compare_digest(given, self._secret)
 
 
 def _secret_in(header: bytes) -> bytes:

@@ -9,11 +9,12 @@ from typing import NoReturn
 
 from temporalio.client import Client as TemporalClient
 from temporalio.client import (
+    WorkflowFailureError,
     WorkflowUpdateFailedError,
     WorkflowUpdateRPCTimeoutOrCancelledError,
 )
 from temporalio.common import WorkflowIDConflictPolicy
-from temporalio.exceptions import ApplicationError
+from temporalio.exceptions import ApplicationError, TemporalError
 from temporalio.service import RPCError, RPCStatusCode
 
 from activities.workspaces import MirrorResult
@@ -24,6 +25,10 @@ from workflows.job_steps import JOBS_TASK_QUEUE, workflow_id
 from workflows.mirrors import FetchMirrorsWorkflow, MirrorsInput, fetch_timeout
 from workflows.starting import JobLimits, start_job
 from workflows.task_job import NOT_ACCEPTING, TaskJobWorkflow
+
+REACHABLE_WITHIN = timedelta(seconds=1)
+"""Spans the connecting too, which has no limit of its own: a server that is stopped takes the
+connection and never answers."""
 
 RPC_TIMEOUT = timedelta(seconds=5)
 UPDATE_TIMEOUT = timedelta(seconds=20)
@@ -47,8 +52,9 @@ class Dispatch:
     async def is_reachable(self) -> bool:
         """Tell whether Temporal answers within a second."""
         try:
-            return await self._temporal.service_client.check_health(timeout=timedelta(seconds=1))
-        except (RPCError, RuntimeError):
+            async with asyncio.timeout(REACHABLE_WITHIN.total_seconds()):
+                return await self._temporal.service_client.check_health()
+        except (RPCError, RuntimeError, TimeoutError):
             return False
 
     async def start(self, job: Job, repository: Repository) -> None:
@@ -57,8 +63,9 @@ class Dispatch:
         The row is the acceptance, so an outage of Temporal is no error here.
         """
         try:
+            await self._reach()
             await start_job(self._temporal, job, repository.full_name, self._limits)
-        except (RPCError, RuntimeError) as error:
+        except (DependencyUnavailable, RPCError) as error:
             log.warning("Job %s is stored; its workflow starts later: %s", job.id, error)
 
     async def cancel(self, job_id: str) -> None:
@@ -68,11 +75,14 @@ class Dispatch:
         """
         handle = self._temporal.get_workflow_handle(workflow_id(job_id))
         try:
+            await self._reach()
             await handle.cancel(rpc_timeout=RPC_TIMEOUT)
             await asyncio.wait_for(handle.result(follow_runs=False), CANCEL_WAIT.total_seconds())
         except TimeoutError:
             log.warning("Job %s is cancelled, its workflow has not ended yet", job_id)
-        except (RPCError, RuntimeError) as error:
+        except WorkflowFailureError as error:
+            log.warning("Job %s is cancelled; its workflow ended by itself: %s", job_id, error.cause)
+        except (DependencyUnavailable, TemporalError) as error:
             log.warning("Job %s is cancelled; its workflow is told later: %s", job_id, error)
 
     async def send_message(self, job_id: str, message_id: str) -> None:
@@ -80,8 +90,10 @@ class Dispatch:
 
         Raises:
             InvalidRequest: the conversation takes no more messages.
+            DependencyUnavailable: Temporal does not answer; the message was not handed over.
             DependencyFailed: it is not known whether the message was accepted.
         """
+        await self._reach()
         handle = self._temporal.get_workflow_handle_for(TaskJobWorkflow.run, workflow_id(job_id))
         try:
             await handle.execute_update(
@@ -91,20 +103,30 @@ class Dispatch:
                 rpc_timeout=UPDATE_TIMEOUT,
             )
         except Exception as error:  # noqa: BLE001  every failure is sorted in one place
-            _raise_refusal(error, "The message could not be delivered.")
+            _raise_refusal(
+                error,
+                "The message could not be delivered.",
+                "Job is not accepting messages (not interactive or already finished).",
+            )
 
     async def complete(self, job_id: str) -> None:
         """End a conversation.
 
         Raises:
             InvalidRequest: it has ended already.
+            DependencyUnavailable: Temporal does not answer; the conversation was not told.
             DependencyFailed: it is not known whether it was told.
         """
+        await self._reach()
         handle = self._temporal.get_workflow_handle_for(TaskJobWorkflow.run, workflow_id(job_id))
         try:
             await handle.execute_update(TaskJobWorkflow.complete, rpc_timeout=UPDATE_TIMEOUT)
         except Exception as error:  # noqa: BLE001  every failure is sorted in one place
-            _raise_refusal(error, "The conversation could not be ended.")
+            _raise_refusal(
+                error,
+                "The conversation could not be ended.",
+                "Job is not interactive or already finished.",
+            )
 
     async def fetch_mirrors(self, name: str, repositories: list[Repository]) -> list[MirrorResult]:
         """Fetch repositories on every machine and wait for it.
@@ -113,7 +135,9 @@ class Dispatch:
 
         Raises:
             DependencyUnavailable: Temporal does not answer.
+            DependencyFailed: the run was ended from outside.
         """
+        await self._reach()
         request = MirrorsInput([(entry.id, entry.full_name) for entry in repositories])
         try:
             handle = await self._temporal.start_workflow(
@@ -127,33 +151,43 @@ class Dispatch:
                 rpc_timeout=RPC_TIMEOUT,
             )
             return await handle.result()
-        except (RPCError, RuntimeError) as error:
-            raise _unreachable() from error
+        except WorkflowFailureError as error:
+            raise DependencyFailed(
+                "The fetching was ended before it was done. Try again.", "temporal"
+            ) from error
+        except RPCError as error:
+            raise DependencyUnavailable(
+                "Temporal stopped answering before everything was fetched. Try again when /health "
+                "is ok.",
+                "temporal",
+            ) from error
+
+    async def _reach(self) -> None:
+        """Return if Temporal answers: what fails after this may have happened all the same.
+
+        Raises:
+            DependencyUnavailable: it does not, so nothing was asked of it.
+        """
+        if not await self.is_reachable():
+            raise DependencyUnavailable(
+                "Temporal does not answer. Nothing was changed; try again when /health is ok.",
+                "temporal",
+            )
 
 
-def _raise_refusal(error: Exception, what: str) -> NoReturn:
+def _raise_refusal(error: Exception, what: str, gone: str) -> NoReturn:
     match error:
         case WorkflowUpdateFailedError(cause=ApplicationError(type=kind) as cause):
             if kind == NOT_ACCEPTING:
                 raise InvalidRequest(cause.message) from error
             raise DependencyFailed(f"{what} Send it again.", "temporal") from error
-        case WorkflowUpdateRPCTimeoutOrCancelledError():
+        case RPCError(status=RPCStatusCode.NOT_FOUND):
+            raise InvalidRequest(gone) from error
+        case WorkflowUpdateRPCTimeoutOrCancelledError() | RPCError():
             raise DependencyFailed(
                 f"{what} It was handed to the workflow, which did not answer in time; no worker "
                 "may be running. Look at the job's messages before sending it again.",
                 "temporal",
             ) from error
-        case RPCError(status=RPCStatusCode.NOT_FOUND):
-            raise InvalidRequest(
-                "Job is not accepting messages (not interactive or already finished)."
-            ) from error
-        case RPCError() | RuntimeError():
-            raise _unreachable() from error
         case _:
             raise error
-
-
-def _unreachable() -> DependencyUnavailable:
-    return DependencyUnavailable(
-        "Temporal does not answer. Nothing was changed; try again when /health is ok.", "temporal"
-    )

@@ -79,11 +79,10 @@ async def get_messages(
     """Get the lines of a transcript that come after line `after`, to read on as it grows."""
     details = await existing_job(parts.store, job_id)
     messages = await parts.store.read_messages(details.job.id, after, limit)
-    full = len(messages) == limit
     return JSONResponse(
         {
             "messages": [message_view(message) for message in messages],
-            "next_after": messages[-1].seq if full else None,
+            "next_after": _next_after(messages, limit),
         }
     )
 
@@ -161,12 +160,20 @@ async def _accept(parts: State, job: Job, repository: Repository) -> int:
 
 async def _all_messages(store: Store, job_id: str) -> list[Message]:
     messages: list[Message] = []
-    while True:
-        after = (messages[-1].seq or 0) if messages else 0
+    after: int | None = 0
+    while after is not None:
         page = await store.read_messages(job_id, after, MESSAGE_PAGE)
         messages += page
-        if len(page) < MESSAGE_PAGE:
-            return messages
+        after = _next_after(page, MESSAGE_PAGE)
+    return messages
+
+
+def _next_after(page: list[Message], limit: int) -> int | None:
+    """Return where to read on; None at the end.
+
+    The first page has all unnumbered lines of an older system besides its `limit` numbered ones.
+    """
+    return page[-1].seq if len(page) >= limit else None
 
 
 def _statuses(text: str | None) -> frozenset[JobStatus] | None:

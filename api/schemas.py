@@ -15,7 +15,7 @@ from pydantic import (
 
 from domain.ids import is_id
 from domain.jobs import MAX_PROMPT_BYTES, MAX_TITLE_CHARACTERS, JobType
-from domain.messages import MAX_USER_MESSAGE_BYTES
+from domain.messages import MAX_USER_MESSAGE_BYTES, storable
 
 
 def _uuid(text: str) -> str:
@@ -28,17 +28,17 @@ def _text_up_to(limit: int) -> AfterValidator:
     def check(text: str) -> str:
         if not text.strip():
             raise ValueError("must not be empty")
-        if "\x00" in text:
-            raise ValueError("must not contain NUL characters")
-        if len(text.encode()) > limit:
+        if len(text.encode(errors="surrogatepass")) > limit:
             raise ValueError(f"must be at most {limit} bytes in UTF-8")
+        if storable(text) != text:
+            raise ValueError("must not contain NUL characters or lone surrogates")
         return text
 
     return AfterValidator(check)
 
 
 def _one_of(text: object) -> object:
-    if text not in set(JobType):
+    if text not in list(JobType):
         raise ValueError('must be "code" or "task"')
     return text
 

@@ -173,8 +173,7 @@ class SqliteStore(Store):
     async def append_messages(
         self, job_id: str, messages: Sequence[NewMessage], lease: int | None = None
     ) -> None:
-        lines = sqlite_messages.prepare_lines(messages)
-        await self._file.write(sqlite_messages.append_lines, job_id, lines, lease)
+        await self._file.write(sqlite_messages.append_messages, job_id, messages, lease)
 
     @override
     async def read_messages(self, job_id: str, after: int, limit: int) -> list[Message]:

@@ -19,8 +19,6 @@ StoredLine = tuple[str, str, str, str]
 def prepare_lines(messages: Sequence[NewMessage]) -> dict[str, StoredLine]:
     """Return id to (id, type, content, created_at), each id once.
 
-    Apart from storing, so that the write lock is not held for it.
-
     Raises:
         InvalidRequest: an id is no UUID.
     """
@@ -35,6 +33,19 @@ def prepare_lines(messages: Sequence[NewMessage]) -> dict[str, StoredLine]:
         )
         lines.setdefault(line_id, line)
     return lines
+
+
+def append_messages(
+    connection: sqlite3.Connection, job_id: str, messages: Sequence[NewMessage], lease: int | None
+) -> None:
+    """Store lines at the end of a job's transcript.
+
+    Raises:
+        InvalidRequest: a line's id is no UUID.
+        LeaseLost: the job has another lease by now.
+        NotFound: no such job.
+    """
+    append_lines(connection, job_id, prepare_lines(messages), lease)
 
 
 def append_lines(

@@ -7,16 +7,17 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from temporalio import workflow
+from temporalio.exceptions import ActivityError
 
 with workflow.unsafe.imports_passed_through():
     from activities.pull_requests import OpenInput, PullRequestActivities, WithdrawInput
-    from activities.records import RECORDS_TASK_QUEUE
+    from activities.records import RECORDS_TASK_QUEUE, Ending
     from activities.slots import GRANT_SIGNAL, Grant
     from activities.workspaces import Published, PublishInput, WorkspaceActivities
-    from domain.jobs import Outcome
+    from domain.jobs import JobStatus, Outcome
     from workflows import policies
-    from workflows.job_steps import JobResult, JobSteps, cancelled, completed, failed, show
-    from workflows.perform import perform
+    from workflows.job_steps import JobResult, JobSteps, completed, ended_early, show
+    from workflows.perform import perform, uninterrupted
     from workflows.slot import Slot
 
 CODE_JOB = "CodeJob"
@@ -54,12 +55,18 @@ class CodeJobWorkflow:
         """Return how the job ended."""
         try:
             ending = completed(job.job_id, await self._slot.work(self._deliver))
-        except asyncio.CancelledError:
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001
+            # A job always ends with a status and a reason.
+            started = self._slot.last_grant is not None
+            ending = ended_early(job.job_id, error, started=started)
+        return await uninterrupted(self._end(ending))
+
+    async def _end(self, ending: Ending) -> JobResult:
+        result = await self._steps.finish(ending)
+        # The store decides: a job can be cancelled when it is already done here.
+        if result.status is JobStatus.CANCELLED:
             await self._withdraw()
-            ending = cancelled(job.job_id, started=self._slot.last_grant is not None)
-        except Exception as error:  # noqa: BLE001  a job always ends with a status and a reason
-            ending = failed(job.job_id, error, started=self._slot.last_grant is not None)
-        return await self._steps.finish(ending)
+        return result
 
     async def _deliver(self, grant: Grant) -> Outcome:
         """Go on from what earlier leases reached, to the pull request."""
@@ -79,7 +86,8 @@ class CodeJobWorkflow:
 
     async def _work_and_publish(self, grant: Grant) -> Published:
         prepared = await self._steps.prepare(grant)
-        self._created_branch = not prepared.continues_branch
+        # A branch that this job has pushed before its machine was lost looks like an older one.
+        self._created_branch |= not prepared.continues_branch
         if self._worked_on != grant.host_id:
             self._attempt += 1
             await self._steps.run_claude(grant, 1, self._attempt, [])
@@ -97,9 +105,12 @@ class CodeJobWorkflow:
         """Take back what a cancelled job had published, or may have."""
         if self._worked_on is None:
             return
-        await perform(
-            PullRequestActivities.withdraw,
-            WithdrawInput(self._job_id, self._created_branch),
-            RECORDS_TASK_QUEUE,
-            policies.WITHDRAW,
-        )
+        try:
+            await perform(
+                PullRequestActivities.withdraw,
+                WithdrawInput(self._job_id, self._created_branch),
+                RECORDS_TASK_QUEUE,
+                policies.WITHDRAW,
+            )
+        except ActivityError as error:
+            workflow.logger.warning("What the job published is still there: %s", error.cause)

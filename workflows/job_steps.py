@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from temporalio import workflow
 from temporalio.common import SearchAttributeKey
-from temporalio.exceptions import ActivityError
+from temporalio.exceptions import ActivityError, is_cancelled_exception
 
 with workflow.unsafe.imports_passed_through():
     from activities.claude import ClaudeActivities, TurnInput, TurnOutput
@@ -96,6 +96,8 @@ class JobSteps:
         workflow.upsert_search_attributes([JOB_STATUS.value_set(status.value)])
         workflow.set_current_details(f"{status.value}: {ending.error or ending.outcome or ''}")
         if ending.leaves_workspace:
+            # Claude may still run when it was the job's time that was up.
+            await self._slot.stop()
             await self._clean_up()
         await self._slot.release()
         return JobResult(status, ending.outcome, ending.failure_code, ending.error)
@@ -127,15 +129,14 @@ def completed(job_id: str, outcome: Outcome) -> Ending:
     return Ending(job_id, JobStatus.COMPLETED, outcome=outcome, leaves_workspace=True)
 
 
-def cancelled(job_id: str, *, started: bool) -> Ending:
-    """Return the ending of a job that was cancelled; `started` tells whether it had a machine."""
-    return Ending(job_id, JobStatus.CANCELLED, leaves_workspace=started)
+def ended_early(job_id: str, error: BaseException, *, started: bool) -> Ending:
+    """Return the ending of a job that `error` kept from completing.
 
-
-def failed(job_id: str, error: Exception, *, started: bool) -> Ending:
-    """Return the ending of a job that ran into `error`."""
-    if isinstance(error, JobEnded):
-        return cancelled(job_id, started=started)
+    A cancellation comes as `asyncio.CancelledError`, or as the failure of the activity that it
+    interrupted. `started` tells whether the job had a machine.
+    """
+    if isinstance(error, JobEnded) or is_cancelled_exception(error):
+        return Ending(job_id, JobStatus.CANCELLED, leaves_workspace=started)
     failure = failure_from(error) or JobFailure(FailureCode.HOST_LOST)
     return Ending(
         job_id,

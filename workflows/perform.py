@@ -1,9 +1,11 @@
-"""Calling an activity under its policy."""
+"""Calling an activity under its policy, and finishing what a cancellation must not stop."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
 
 from temporalio import workflow
 
@@ -50,3 +52,12 @@ async def perform(
         ActivityError: it failed, for the last time its policy allows.
     """
     return await start(activity, request, task_queue, policy, summary)
+
+
+async def uninterrupted(work: Coroutine[Any, Any, Reply]) -> Reply:
+    """Return what `work` returns; a cancellation of the workflow does not reach it."""
+    running = asyncio.ensure_future(work)
+    while not running.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.shield(running)
+    return running.result()

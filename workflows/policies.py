@@ -6,6 +6,7 @@ schedule-to-close is all attempts together.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -39,7 +40,10 @@ MAX_GRANTS_WITHOUT_PROGRESS = 5
 """A job that loses its machine five times in a row before finishing a step is likely the cause."""
 
 REQUEUE_PAUSE = timedelta(seconds=1)
-"""Between a slot that could not be granted (the store was down) and asking for the next."""
+MAX_REQUEUE_PAUSE = timedelta(minutes=1)
+"""Between a slot that could not be granted (the store was down) and asking for the next. Each try
+adds some ten events to the history, and Temporal ends a workflow that has 51,200; at one a minute
+that is three days."""
 
 TRANSIENT_PAUSES = (timedelta(seconds=15), timedelta(seconds=60), timedelta(minutes=5))
 """Waits before running Claude again after a passing failure of its servers. The CLI has tried for
@@ -47,7 +51,7 @@ half a minute itself by then; provider incidents are mostly over in minutes."""
 
 MESSAGES_PER_RUN = 1500
 """Temporal refuses the 2,000th update of a run (measured); a conversation continues as a new run
-well before, at a moment when it waits for its user."""
+well before, between two turns. It does so earlier when Temporal finds the history long."""
 
 # A holder lives as long as the job needs the machine, so only its heartbeat ends it. It is never
 # retried by Temporal: the workflow asks for the next lease itself.
@@ -70,6 +74,14 @@ PREPARE = Policy(
     ),
     cancellation=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
 )
+
+
+def requeue_pauses() -> Iterator[timedelta]:
+    """Yield, without end, the waits between slots that could not be granted."""
+    pause = REQUEUE_PAUSE
+    while True:
+        yield pause
+        pause = min(2 * pause, MAX_REQUEUE_PAUSE)
 
 
 def run_claude(limit: timedelta) -> Policy:

@@ -115,7 +115,7 @@ class Slot:
         await self._abandon()
 
     async def _acquire(self) -> Grant:
-        while True:
+        for pause in policies.requeue_pauses():
             self._lease += 1
             self._grant = None
             holder = self._holder = start(
@@ -128,7 +128,9 @@ class Slot:
             grant = await self._await_grant(holder)
             if grant is not None:
                 return grant
-            await self._after_refusal(holder)
+            await self._learn_from_refusal(holder)
+            await asyncio.sleep(pause.total_seconds())
+        raise AssertionError("the pauses do not end")
 
     async def _await_grant(self, holder: workflow.ActivityHandle[None]) -> Grant | None:
         try:
@@ -138,15 +140,16 @@ class Slot:
             raise
         return self._grant
 
-    async def _after_refusal(self, holder: workflow.ActivityHandle[None]) -> None:
-        """Learn from a holder that ended without a grant, then let another try."""
+    async def _learn_from_refusal(self, holder: workflow.ActivityHandle[None]) -> None:
+        """Return if another holder may be granted what this one was not."""
         try:
             await holder
         except ActivityError as error:
             if (ended := job_ended(error)) is not None:
                 raise ended from error
+            if failure_from(error) is not None:
+                raise
             self._lease = max(self._lease, present_lease(error))
-        await asyncio.sleep(policies.REQUEUE_PAUSE.total_seconds())
 
     async def _race(self, running: asyncio.Future[T]) -> T:
         """Return the work's result, or raise as soon as the holder has ended before it."""

@@ -13,6 +13,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.claude import ClaudeActivities, Delivery
     from activities.records import (
         RECORDS_TASK_QUEUE,
+        Ending,
         InboxMessage,
         QueueEntry,
         RecordActivities,
@@ -23,8 +24,8 @@ with workflow.unsafe.imports_passed_through():
     from domain.failures import FailureCode
     from domain.jobs import Outcome
     from workflows import policies
-    from workflows.job_steps import JobResult, JobSteps, cancelled, completed, failed
-    from workflows.perform import perform
+    from workflows.job_steps import JobResult, JobSteps, completed, ended_early
+    from workflows.perform import perform, uninterrupted
     from workflows.slot import Slot
 
 NOT_ACCEPTING = "NotAccepting"
@@ -65,6 +66,7 @@ class TaskJobWorkflow:
         self._attempt = 0
         self._pending = list(job.state.pending)
         self._known = set(self._pending)
+        self._given: set[str] = set()
         self._accepted = 0
         self._completing = False
         self._ended = False
@@ -90,7 +92,7 @@ class TaskJobWorkflow:
             self._known.add(message_id)
             self._pending.append(message_id)
             self._accepted += 1
-            await self._deliver(message_id)
+            await self._deliver()
 
     @send_message.validator
     def validate_message(self, message_id: str) -> None:
@@ -127,18 +129,23 @@ class TaskJobWorkflow:
         try:
             await self._converse()
             ending = completed(job.job_id, Outcome.ANSWERED)
-        except asyncio.CancelledError:
-            ending = cancelled(job.job_id, started=self._slot.last_grant is not None)
-        except Exception as error:  # noqa: BLE001  a job always ends with a status and a reason
-            ending = failed(job.job_id, error, started=self._slot.last_grant is not None)
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001
+            # A job always ends with a status and a reason.
+            started = self._slot.last_grant is not None
+            ending = ended_early(job.job_id, error, started=started)
         self._ended = True
+        return await uninterrupted(self._end(ending))
+
+    async def _end(self, ending: Ending) -> JobResult:
         result = await self._steps.finish(ending)
         await workflow.wait_condition(workflow.all_handlers_finished)
         return result
 
     async def _converse(self) -> None:
         while True:
-            if self._turn == 0 or self._pending:
+            if self._is_long() and not self._completing:
+                await self._continue_as_new()
+            elif self._turn == 0 or self._pending:
                 await self._take_turn()
             elif self._completing:
                 if await self._is_over():
@@ -170,6 +177,7 @@ class TaskJobWorkflow:
         await self._steps.prepare(grant)
         self._attempt += 1
         given = list(self._pending)
+        self._given = set(given)
         output = await self._steps.run_claude(grant, self._turn, self._attempt, given)
         await perform(
             WorkspaceActivities.verify_unchanged,
@@ -179,13 +187,17 @@ class TaskJobWorkflow:
         )
         return [*given, *output.consumed]
 
-    async def _deliver(self, message_id: str) -> None:
-        """Hand the message to the running turn, if there is one; else it waits for the next."""
-        grant = self._slot.grant
-        if grant is None:
-            return
+    async def _deliver(self) -> None:
+        """Hand the running turn what it does not have, in order; the rest waits for the next."""
+        for message_id in [each for each in self._pending if each not in self._given]:
+            grant = self._slot.grant
+            if grant is None or not await self._hand_over(grant, message_id):
+                return
+            self._given.add(message_id)
+
+    async def _hand_over(self, grant: Grant, message_id: str) -> bool:
         try:
-            await perform(
+            return await perform(
                 ClaudeActivities.deliver_message,
                 Delivery(self._slot.key, message_id),
                 grant.task_queue,
@@ -193,6 +205,7 @@ class TaskJobWorkflow:
             )
         except ActivityError as error:
             workflow.logger.info("The message waits for the next turn: %s", error.cause)
+            return False
 
     async def _wait_for_user(self) -> None:
         await perform(
@@ -213,14 +226,16 @@ class TaskJobWorkflow:
                 FailureCode.TIMED_OUT,
                 "No message came within the idle limit, so the conversation was ended.",
             ) from None
-        if self._is_long() and not self._completing:
-            await self._continue_as_new()
 
     def _is_long(self) -> bool:
-        return self._accepted >= policies.MESSAGES_PER_RUN
+        is_full = workflow.info().is_continue_as_new_suggested()
+        return is_full or self._accepted >= policies.MESSAGES_PER_RUN
 
     async def _continue_as_new(self) -> None:
+        """Go on as a new run, unless the conversation is completed meanwhile."""
         await workflow.wait_condition(workflow.all_handlers_finished)
+        if self._completing:
+            return
         state = TaskJobState(
             self._turn, self._slot.lease, self._slot.last_grant, list(self._pending)
         )

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +60,7 @@ class Mirror:
     @property
     def lock_file(self) -> Path:
         """The file that names the mirror's lock."""
-        return self.path.with_suffix(".lock")
+        return lock_file_of(self.path)
 
 
 class Mirrors:
@@ -70,16 +70,9 @@ class Mirrors:
         root: the directory.
         git: runs the commands.
         credentials: the server and its token.
-        url_of: makes the remote's URL from owner and name; by default the server's.
     """
 
-    def __init__(
-        self,
-        root: Path,
-        git: Git,
-        credentials: GitCredentials,
-        url_of: Callable[[str, str], str] | None = None,
-    ) -> None:
+    def __init__(self, root: Path, git: Git, credentials: GitCredentials) -> None:
         self.root = root
         self.git = git
         self.credentials = credentials
@@ -87,7 +80,6 @@ class Mirrors:
         self.scratch = root / ".scratch"
         self.network = Network(git, credentials, self.scratch)
         self.has_lfs = shutil.which("git-lfs", path=git.search_path) is not None
-        self._url_of = url_of or self._server_url
         self._host = urlsplit(credentials.server_url).netloc.replace(":", "_") or "local"
 
     def path(self, owner: str, name: str) -> Path:
@@ -99,7 +91,7 @@ class Mirrors:
 
     def mirror(self, owner: str, name: str) -> Mirror:
         """Return the mirror of a repository, whether or not it has been fetched."""
-        return Mirror(owner, name, self.path(owner, name), self._url_of(owner, name))
+        return Mirror(owner, name, self.path(owner, name), self._server_url(owner, name))
 
     def lock(self, mirror: Mirror) -> AbstractAsyncContextManager[None]:
         """Hold the mirror for changing its refs or its worktrees."""
@@ -147,6 +139,15 @@ class Mirrors:
         """Return the sha of every branch of the remote at the latest fetch, by branch name."""
         found = await refs(self.git, mirror.place, TRACKING)
         return {name.removeprefix(TRACKING): sha for name, sha in found.items()}
+
+    async def has_commit(self, mirror: Mirror, sha: str) -> bool:
+        """Tell whether the mirror has a commit."""
+        if not mirror.path.is_dir():
+            return False
+        try:
+            return await self.git.says("cat-file", "-e", f"{sha}^{{commit}}", at=mirror.place)
+        except GitError:
+            return False
 
     async def _create(self, mirror: Mirror) -> None:
         """Make the mirror elsewhere and move it into place, so that a half-made one is not seen."""
@@ -228,6 +229,11 @@ class Mirrors:
 
     def _server_url(self, owner: str, name: str) -> str:
         return f"{self.credentials.server_url.rstrip('/')}/{owner}/{name}.git"
+
+
+def lock_file_of(mirror: Path) -> Path:
+    """Return the file that names the lock of the bare repository at `mirror`."""
+    return mirror.with_suffix(".lock")
 
 
 def has_worktrees(mirror: Path) -> bool:

@@ -157,6 +157,12 @@ class Publishing:
     async def _require_fast_forward(
         self, mirror: Mirror, sha: str, branch: str, expected: str | None
     ) -> None:
+        if not await self._mirrors.has_commit(mirror, sha):
+            raise JobFailure(
+                FailureCode.GIT_FAILED,
+                f"The commit {sha[:12]} is not on this machine, so it cannot be pushed. Retry the "
+                "job.",
+            )
         if expected is None or expected == sha:
             return
         if not await self._mirrors.network.is_ancestor(mirror.objects, expected, sha):

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-import shutil
-import tempfile
 import time
-from collections.abc import Collection, Iterator
-from pathlib import Path
+from collections.abc import Awaitable, Callable, Iterator
 
 from domain.errors import JobFailure
 from workspace.command import NETWORK_SECONDS
 from workspace.refusals import explained
 from workspace.salvage import Salvage
-from workspace.worktree import RECORD_SUFFIX, Worktree
+from workspace.trees import delete_tree
+from workspace.worktree import RECORD_SUFFIX
 from workspace.worktrees import Worktrees
 
 _log = logging.getLogger(__name__)
@@ -50,24 +49,28 @@ class Removal:
         async with self._mirrors.locks.hold(blank.lock_file):
             # Without a record it was never complete, so nobody has worked in it.
             worktree = self._worktrees.recorded(owner, name, job_id)
-            if worktree is not None:
-                await self._keep(worktree)
+            if worktree is not None and (worktree.git_dir / "HEAD").is_file():
+                await self._salvage.keep_held(worktree)
             with explained(self._mirrors.credentials, "Removing the worktree"):
                 await self._worktrees.discard(worktree or blank)
             self._mirrors.locks.forget(blank.lock_file)
         return await self._salvage.kept(owner, name, job_id)
 
-    async def sweep(self, live_job_ids: Collection[str]) -> list[str]:
-        """Remove every worktree that belongs to no live job, and all leftovers.
+    async def sweep(self, is_needed: Callable[[str], Awaitable[bool]]) -> list[str]:
+        """Remove every worktree whose job does not need it any more, and all leftovers.
 
-        Run it when the machine starts. A worktree whose work cannot be kept stays, with a warning.
+        A worktree whose work cannot be kept stays, with a warning.
+
+        Args:
+            is_needed: tells, by job id, whether a job is live or still being cleaned up. It is
+                asked just before the removal, so jobs that begin meanwhile are safe.
 
         Returns:
             The ids of the jobs whose worktrees were removed.
         """
         removed = []
         for owner, name, job_id in await asyncio.to_thread(lambda: list(self._on_disk())):
-            if job_id in live_job_ids:
+            if await is_needed(job_id):
                 continue
             try:
                 await self.remove(owner, name, job_id)
@@ -78,20 +81,6 @@ class Removal:
         await asyncio.to_thread(self._delete_leftovers)
         return removed
 
-    async def _keep(self, worktree: Worktree) -> None:
-        if (worktree.git_dir / "HEAD").is_file():
-            await self._salvage.keep_held(worktree)
-        elif worktree.path.is_dir():
-            orphaned = self._worktrees.root / ".orphaned"
-            orphaned.mkdir(mode=0o700, parents=True, exist_ok=True)
-            target = Path(tempfile.mkdtemp(dir=orphaned, prefix=f"{worktree.job_id}-"))
-            worktree.path.rename(target / worktree.job_id)
-            _log.warning(
-                "Git no longer knows the worktree of job %s; its files are kept in %s",
-                worktree.job_id,
-                target,
-            )
-
     def _on_disk(self) -> Iterator[tuple[str, str, str]]:
         found = set()
         for entry in self._worktrees.root.glob("[!.]*/*/*"):
@@ -101,8 +90,10 @@ class Removal:
         yield from sorted(found)
 
     def _delete_leftovers(self) -> None:
-        shutil.rmtree(self._worktrees.trash, ignore_errors=True)
+        for entry in self._worktrees.trash.glob("*"):
+            delete_tree(entry)
         limit = time.time() - _STALE_SECONDS
         for entry in self._mirrors.scratch.glob("*"):
-            if entry.stat().st_mtime < limit:
-                shutil.rmtree(entry, ignore_errors=True)
+            with contextlib.suppress(FileNotFoundError):
+                if entry.stat().st_mtime < limit:
+                    delete_tree(entry)

@@ -70,7 +70,7 @@ async def for_reading(mirrors: Mirrors, mirror: Mirror, revision: str | None) ->
     if revision is None or not _SHA.fullmatch(revision):
         branches = await mirrors.branches(mirror)
         return StartPoint(await _head_of(mirrors, mirror, branches, revision))
-    if not await _has_commit(mirrors.git, mirror, revision):
+    if not await mirrors.has_commit(mirror, revision):
         await _fetch_commit(mirrors, mirror, revision)
     return StartPoint(revision)
 
@@ -140,13 +140,6 @@ async def _suggestion(mirrors: Mirrors, mirror: Mirror, wanted: str) -> str:
     if default == wanted:
         return "Correct the repository's default branch."
     return f"Its default branch is {default}: set that as the repository's default branch."
-
-
-async def _has_commit(git: Git, mirror: Mirror, sha: str) -> bool:
-    try:
-        return await git.says("cat-file", "-e", f"{sha}^{{commit}}", at=mirror.place)
-    except GitError:
-        return False
 
 
 async def _displace(git: Git, mirror: Mirror, branch: str, sha: str, job_id: str) -> None:

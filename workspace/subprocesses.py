@@ -52,8 +52,8 @@ async def run(
         environment: the whole environment.
         directory: where it runs.
         stdin: what it reads; None for nothing.
-        timeout: the limit in seconds.
-        max_output: the limit of its standard output in bytes; it is stopped there.
+        timeout: in seconds.
+        max_output: of its standard output, in bytes; it is stopped there.
         inherited: file descriptors that stay open in it.
 
     Raises:

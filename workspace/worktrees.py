@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
-import tempfile
+import logging
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from workspace.command import TREE_SECONDS
 from workspace.mirrors import Mirror, Mirrors, worktree_of
 from workspace.refusals import explained
 from workspace.start_points import StartPoint
+from workspace.trees import delete_tree, move_aside
 from workspace.worktree import (
     Worktree,
     checked_job_id,
@@ -24,6 +23,8 @@ from workspace.worktree import (
     read_record,
     write_record,
 )
+
+_log = logging.getLogger(__name__)
 
 
 class Worktrees:
@@ -42,10 +43,6 @@ class Worktrees:
     def path(self, owner: str, name: str, job_id: str) -> Path:
         """Return where a job's worktree is, whether or not it exists."""
         return self.root / owner.lower() / name.lower() / checked_job_id(job_id)
-
-    def lock(self, owner: str, name: str, job_id: str) -> AbstractAsyncContextManager[None]:
-        """Hold a worktree. Whoever also needs its mirror takes that lock second."""
-        return self.mirrors.locks.hold(self.at(owner, name, job_id).lock_file)
 
     def at(self, owner: str, name: str, job_id: str) -> Worktree:
         """Return a description of a job's worktree that nothing is known of but its place."""
@@ -135,20 +132,31 @@ class Worktrees:
         return not await self.changed_paths(worktree)
 
     async def discard(self, worktree: Worktree) -> None:
-        """Take a worktree off the disk without keeping anything, while holding its lock.
+        """Take a worktree off the disk without keeping its work, while holding its lock.
 
-        It is moved aside first, so that a half-deleted one is never taken for a worktree.
+        It is moved aside first, so that a half-deleted one is never taken for a worktree. Files in
+        which somebody has worked, but which git no longer knows, are not deleted.
         """
+        self._spare_orphan(worktree)
         mirror = self.mirrors.mirror(worktree.owner, worktree.name)
         async with self.mirrors.lock(mirror):
-            leftover = _move_aside(worktree.path, self.trash)
             # `git worktree remove` refuses one with submodules, and one that was being made.
-            await asyncio.to_thread(shutil.rmtree, worktree.git_dir, True)
+            leftovers = (
+                move_aside(worktree.path, self.trash),
+                move_aside(worktree.git_dir, self.mirrors.scratch),
+            )
             delete_record(worktree.path)
             if worktree.branch is not None and mirror.path.is_dir():
                 await self._delete_local_branch(mirror, worktree.branch)
-        if leftover is not None:
-            await asyncio.to_thread(shutil.rmtree, leftover, True)
+        for leftover in filter(None, leftovers):
+            await asyncio.to_thread(delete_tree, leftover)
+
+    def _spare_orphan(self, worktree: Worktree) -> None:
+        if read_record(worktree.path) is None or (worktree.git_dir / "HEAD").is_file():
+            return
+        spared = move_aside(worktree.path, self.root / ".orphaned")
+        if spared is not None:
+            _log.warning("Git no longer knows the files that are now in %s", spared)
 
     async def _create(
         self,
@@ -195,7 +203,7 @@ class Worktrees:
         git = self.mirrors.git
         self.mirrors.restore(mirror)
         known_content.remove_stale_locks(mirror.path)
-        await asyncio.to_thread(_forget_lost_worktrees, mirror)
+        self._forget_lost_worktrees(mirror)
         if worktree.branch is None:
             kind = ["--detach"]
         else:
@@ -205,6 +213,15 @@ class Worktrees:
         await git.run(
             "worktree", "add", "--quiet", "--no-checkout", *kind, "--", *target, at=mirror.place
         )
+
+    def _forget_lost_worktrees(self, mirror: Mirror) -> None:
+        """Do what `git worktree prune` does, for directories that are gone.
+
+        The command also takes a worktree for lost when only the `.git` file in it is missing.
+        """
+        for pointer in mirror.path.glob("worktrees/*/gitdir"):
+            if not worktree_of(pointer).is_dir():
+                move_aside(pointer.parent, self.mirrors.scratch)
 
     async def _delete_local_branch(self, mirror: Mirror, branch: str) -> None:
         used = await start_points.checked_out(self.mirrors.git, mirror)
@@ -220,23 +237,3 @@ def _require_mirror(mirror: Mirror) -> None:
             f"{mirror.full_name} has not been fetched on this machine. Fetch it first.",
             transient=True,
         )
-
-
-def _move_aside(path: Path, trash: Path) -> Path | None:
-    """Rename a directory away and return where it is now; None when there is none."""
-    if not path.is_dir():
-        return None
-    trash.mkdir(mode=0o700, parents=True, exist_ok=True)
-    leftover = Path(tempfile.mkdtemp(dir=trash, prefix=f"{path.name}-"))
-    path.rename(leftover / path.name)
-    return leftover
-
-
-def _forget_lost_worktrees(mirror: Mirror) -> None:
-    """Do what `git worktree prune` does, for directories that are gone.
-
-    The command also takes a worktree for lost when only the `.git` file in it is missing.
-    """
-    for pointer in mirror.path.glob("worktrees/*/gitdir"):
-        if not worktree_of(pointer).is_dir():
-            shutil.rmtree(pointer.parent, ignore_errors=True)

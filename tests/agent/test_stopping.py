@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import resource
 import signal
 import sys
 import time
@@ -255,6 +256,23 @@ async def test_stopping_a_stopped_process_ends_it(fake_room: Callable[[str], Roo
         await process.stop(1)
 
     assert await process.wait() == 128 + signal.SIGTERM
+
+
+async def test_a_worker_may_have_thousands_of_files_open(
+    fake_room: Callable[[str], Room],
+) -> None:
+    room = fake_room("print(1)\n")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
+    open_files = [os.dup(2) for _ in range(1100)]
+    try:
+        async with room.process() as process:
+            assert [line.text async for line in process.output()] == ["1"]
+            assert await process.wait() == 0
+    finally:
+        for number in open_files:
+            os.close(number)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 async def test_an_executable_that_cannot_start_says_so(fake_room: Callable[[str], Room]) -> None:

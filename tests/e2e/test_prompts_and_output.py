@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +13,13 @@ from tests.e2e.steps import COMMIT_ALL, bash, say, write
 from tests.stack import OWNER, Stack
 
 Json = dict[str, Any]
+PRIVATE = "what stands in a file outside the worktree"
+
+
+def private_file(directory: Path) -> Path:
+    path = directory / "private.txt"
+    path.write_text(PRIVATE)
+    return path
 
 
 def said_to_the_model(stack: Stack, prompt: str) -> str:
@@ -69,9 +76,12 @@ def test_unicode_survives_everywhere(stack: Stack):
 
 
 @pytest.mark.parametrize("job_type", ["code", "task"])
-@pytest.mark.parametrize("start", ["/clear", "/cost", "-p --version", "--help", "@/etc/hostname"])
-def test_a_prompt_is_never_taken_for_a_command(stack: Stack, start: str, job_type: str):
+@pytest.mark.parametrize("start", ["/clear", "/cost", "-p --version", "--help", "@{file}"])
+def test_a_prompt_is_never_taken_for_a_command(
+    stack: Stack, start: str, job_type: str, tmp_path: Path
+):
     client, _ = stack.new_repository()
+    start = start.format(file=private_file(tmp_path))
     prompt = f"{start} {stack.script([say('I read that.')])}"
     job_id = stack.post_job(client, prompt, jobType=job_type)
     job = stack.wait_for(job_id, lambda job: job["result"] is not None)
@@ -79,22 +89,23 @@ def test_a_prompt_is_never_taken_for_a_command(stack: Stack, start: str, job_typ
     assert job["result"] == "I read that."
     said = said_to_the_model(stack, prompt)
     assert as_json_text(prompt) in said
-    assert socket.gethostname() not in said
+    assert PRIVATE not in said
 
 
-def test_a_message_is_never_taken_for_a_command(stack: Stack):
+def test_a_message_is_never_taken_for_a_command(stack: Stack, tmp_path: Path):
     client, _ = stack.new_repository()
     prompt = stack.script([say("Ask."), say("One."), say("Two.")])
     job_id = stack.post_job(client, prompt, jobType="task")
-    for text, answer in (("/clear", "One."), ("@/etc/hostname", "Two.")):
+    mention = f"@{private_file(tmp_path)}"
+    for text, answer in (("/clear", "One."), (mention, "Two.")):
         stack.wait_for(job_id, "waiting_for_user")
         stack.call("POST", f"/jobs/{job_id}/message", {"message": text})
         stack.wait_for(job_id, lambda job, answer=answer: job["result"] == answer)
     name = prompt[9:-2]
     last = json.dumps(stack.model.requests(name)[-1]["body"]["messages"])
     assert "/clear" in last
-    assert "@/etc/hostname" in last
-    assert socket.gethostname() not in last
+    assert mention in last
+    assert PRIVATE not in last
 
 
 def test_a_long_prompt_reaches_the_model_whole(stack: Stack):

@@ -16,10 +16,11 @@ from store.protocol import JobDetails, Store
 
 START = datetime(2026, 3, 1, 12, 30, 15, 123456, tzinfo=UTC)
 
+UNKNOWN_ID = "9b2f7a0c-5a07-4f5e-9d0e-3f6f5a0b1c2d"
 NO_IDS = (
     "",
     "no-such-id",
-    "9b2f7a0c-5a07-4f5e-9d0e-3f6f5a0b1c2d",
+    UNKNOWN_ID,
     "9b2f7a0c5a074f5e9d0e3f6f5a0b1c2d",
     "{9b2f7a0c-5a07-4f5e-9d0e-3f6f5a0b1c2d}",
     "9b2f7a0c-5a07-4f5e-9d0e-3f6f5a0b1c2d\n",

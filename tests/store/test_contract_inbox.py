@@ -10,7 +10,7 @@ from domain.errors import NotFound
 from domain.jobs import JobType
 from domain.messages import MessageType, NewMessage
 from store.protocol import Store
-from tests.store.samples import NO_IDS, World, a_line, later, lines, new_id
+from tests.store.samples import NO_IDS, RawTables, World, a_line, later, lines, new_id
 
 
 def a_message(content: str = "go on") -> NewMessage:
@@ -38,13 +38,14 @@ async def test_messages_enter_in_the_order_of_taking(world: World) -> None:
     assert [line.content for line in await world.transcript(job)] == ["2", "1", "0"]
 
 
-async def test_putting_and_taking_twice_is_once(world: World) -> None:
+async def test_putting_and_taking_twice_is_once(world: World, tables: RawTables) -> None:
     job, message = await world.add_job(), a_message()
     for _ in range(2):
         await world.store.put_in_inbox(job.id, message)
     for _ in range(2):
         assert await world.store.take_from_inbox(job.id.upper(), message.id.upper())
     await world.store.put_in_inbox(job.id, replace(message, content="again"))
+    assert await tables.select("agent_job_inbox") == []
     assert await world.store.take_from_inbox(job.id, message.id)
     assert [line.content for line in await world.transcript(job)] == ["go on"]
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
@@ -55,9 +55,18 @@ async def test_jobs_of_one_moment_are_listed_by_id(world: World) -> None:
 
 
 async def test_a_microsecond_orders(world: World) -> None:
-    moments = (later(0), later(0.000001), later(0.1), later(1).replace(microsecond=0))
+    moments = (later(0), later(0.000001), later(0.1), later(1).replace(microsecond=0), later(1))
     jobs = [await world.add_job(created_at=moment) for moment in moments]
-    assert await page_of(world, EVERYTHING, 50, 0) == (jobs[::-1], 4)
+    assert await page_of(world, EVERYTHING, 50, 0) == (jobs[::-1], 5)
+
+
+async def test_times_of_other_zones_are_in_order(world: World) -> None:
+    zones = [timezone(timedelta(hours=hours)) for hours in (9, -7, 0, 2, -3)]
+    jobs = [
+        await world.add_job(created_at=later(number).astimezone(zone))
+        for number, zone in enumerate(zones)
+    ]
+    assert await page_of(world, EVERYTHING, 50, 0) == (jobs[::-1], 5)
 
 
 async def test_pages_meet_without_gap_or_overlap(world: World) -> None:

@@ -9,9 +9,9 @@ import pytest
 
 from domain.errors import Conflict, InvalidRequest
 from domain.failures import FailureCode
-from domain.jobs import FINAL, JobStatus, JobType, Outcome, Phase, Usage
+from domain.jobs import FINAL, LIVE, JobStatus, JobType, Outcome, Phase, Usage
 from store.protocol import Guard, JobDetails, PullRequestRecord, Store
-from tests.store.samples import NO_IDS, START, RawTables, World, later, new_id
+from tests.store.samples import NO_IDS, START, UNKNOWN_ID, RawTables, World, later, new_id
 
 
 async def test_a_new_job_is_read_as_it_was_written(world: World) -> None:
@@ -110,7 +110,7 @@ async def test_creating_a_job_twice_changes_nothing(world: World) -> None:
     "reference",
     ["client_id", "repository_id", "feature_id", "created_by_team_member_id", "retry_of"],
 )
-@pytest.mark.parametrize("no_id", [new_id(), "", "no-such-id", "\x00", "\ud800"])
+@pytest.mark.parametrize("no_id", [UNKNOWN_ID, "", "no-such-id", "\x00", "\ud800"])
 async def test_a_reference_to_nothing_is_refused(world: World, reference: str, no_id: str) -> None:
     job = world.job(**{reference: no_id})
     with pytest.raises(InvalidRequest, match=reference):
@@ -123,8 +123,12 @@ async def test_a_job_of_no_uuid_is_refused(world: World) -> None:
         await world.add_job(id="job-1")
 
 
-async def test_a_live_code_job_holds_its_branch(world: World) -> None:
-    holder = await world.add_job(branch_name="feat/x")
+@pytest.mark.parametrize("status", sorted(LIVE))
+@pytest.mark.parametrize("phase", [None, *Phase])
+async def test_a_live_code_job_holds_its_branch(
+    world: World, status: JobStatus, phase: Phase | None
+) -> None:
+    holder = await world.add_job(branch_name="feat/x", status=status, phase=phase)
     with pytest.raises(Conflict, match=holder.id):
         await world.add_job(branch_name="feat/x")
 

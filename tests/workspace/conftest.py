@@ -62,13 +62,20 @@ class Room:
     async def publish(self, worktree: Worktree, message: str = "Do it") -> str:
         """Commit and push what is in a worktree."""
         assert worktree.branch is not None
+        sha = await self.commit(worktree, message)
+        await self.publishing.push(OWNER, NAME, sha, worktree.branch, worktree.expected_remote)
+        return sha
+
+    async def commit(self, worktree: Worktree, message: str = "Do it") -> str:
+        """Commit what is in a worktree."""
         await self.publishing.commit_all(worktree, message, CLAUDE)
-        head = await self.publishing.head(worktree)
-        await self.publishing.push(OWNER, NAME, head.sha, worktree.branch, worktree.expected_remote)
-        return head.sha
+        return (await self.publishing.head(worktree)).sha
 
     def remote(self) -> dict[str, str]:
         return self.forge.branches(OWNER, NAME)
+
+    def remote_log(self, branch: str) -> list[str]:
+        return [entry.subject for entry in self.forge.log(OWNER, NAME, branch)]
 
     @property
     def mirror_path(self) -> Path:

@@ -85,6 +85,21 @@ async def test_without_a_token_git_is_told_nothing(tmp_path: Path) -> None:
     assert await ask(GitCredentials("https://git.example"), tmp_path, "https://git.example/o") == ""
 
 
+@pytest.mark.parametrize("key", ["credential.helper", "credential.https://git.example.helper"])
+@pytest.mark.parametrize("protected", [False, True])
+async def test_a_helper_in_a_repository_is_not_handed_the_token(
+    tmp_path: Path, key: str, protected: bool
+) -> None:
+    git, planted = Git(os.environ["PATH"]), tmp_path / "planted"
+    await git.run("init", "--quiet", "--bare", at=Place(tmp_path))
+    await git.run("config", key, f"!touch {planted}; :", at=Place(tmp_path))
+    credentials = GitCredentials("https://git.example", write_token_file(tmp_path / "s", TOKEN))
+    settings = credentials.settings() if protected else []
+    login = f"url=https://git.example\nusername=x\npassword={TOKEN}\n\n".encode()
+    await git.run("credential", "approve", at=Place(tmp_path), settings=settings, stdin=login)
+    assert ("planted" in os.listdir(tmp_path)) is not protected
+
+
 def test_settings_never_have_the_token_in_them(tmp_path: Path) -> None:
     settings = GitCredentials("https://git.example", write_token_file(tmp_path, TOKEN)).settings()
     assert settings[0] == ("credential.helper", "")

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.workspace.conftest import until
+from workspace import locks as locks_module
 from workspace.command import Git, Place
 from workspace.locks import Locks, held_descriptors
 
@@ -17,6 +18,7 @@ HOLDER = """
 import asyncio, sys
 from pathlib import Path
 from workspace.command import Git, Place
+from workspace import locks as locks_module
 from workspace.locks import Locks
 
 async def main(file, place, command):
@@ -158,6 +160,24 @@ async def test_a_forgotten_lock_still_excludes_those_who_wait(file: Path) -> Non
     await asyncio.gather(*waiting)
     assert sorted(order) == ["a", "b", "first"]
     assert order[0] == "first"
+
+
+async def test_a_lock_forgotten_between_opening_and_locking_does_not_count(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really_locks = locks_module._locks
+    forgotten: list[Path] = []
+
+    def locks_after_somebody_forgot(descriptor: int) -> bool:
+        if not forgotten:
+            file.unlink()
+            forgotten.append(file)
+        return really_locks(descriptor)
+
+    monkeypatch.setattr(locks_module, "_locks", locks_after_somebody_forgot)
+    async with Locks().hold(file):
+        assert forgotten
+        assert not await free(Locks(), file, 0.2)
 
 
 async def test_git_runs_under_the_lock(file: Path, tmp_path: Path) -> None:

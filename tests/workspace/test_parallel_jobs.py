@@ -1,9 +1,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
+from typing import Any
+
+import pytest
 
 from domain.errors import JobFailure
 from tests.workspace.conftest import NAME, OWNER, Room, as_claude
+from workspace.command import Place
+from workspace.locks import held_descriptors
 
 JOBS = 8
 
@@ -40,6 +46,27 @@ async def test_eight_jobs_on_one_repository_while_main_moves(room: Room) -> None
     assert "broken" not in as_claude(room.mirror_path, "fsck", "--full", "--strict")
     assert not list(room.mirror_path.glob("worktrees/*"))
     assert not list(room.mirrors.scratch.iterdir())
+
+
+async def test_a_mirror_changes_only_under_its_lock(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really_run = room.git.run
+    seen: dict[str, bool] = {}
+
+    async def run(*arguments: str, at: Place, **options: Any) -> str:
+        if at.git_dir == room.mirror_path and arguments[0] in ("worktree", "update-ref"):
+            held = [os.readlink(f"/proc/self/fd/{number}") for number in held_descriptors()]
+            lock = str(room.mirror_path.with_suffix(".lock"))
+            command = " ".join(arguments[:2])
+            seen[command] = seen.get(command, True) and lock in held
+        return await really_run(*arguments, at=at, **options)
+
+    monkeypatch.setattr(room.git, "run", run)
+    await room.mirrors.fetch(OWNER, NAME)
+    room.forge.commit(OWNER, NAME, "main", {"more": "x"}, "More")
+    await whole_job(room, "job")
+    assert seen == dict.fromkeys(("update-ref --no-deref", "worktree list", "worktree add"), True)
 
 
 async def test_two_jobs_for_one_branch_never_share_it(room: Room) -> None:

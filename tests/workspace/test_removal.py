@@ -4,6 +4,7 @@ import logging
 import os
 import shutil
 import time
+from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -23,6 +24,14 @@ def left_of(room: Room, worktree: Worktree) -> list[str]:
     if administration.is_dir():
         names += [f"administration of {entry.name}" for entry in administration.iterdir()]
     return sorted(names)
+
+
+async def is_live(job_id: str) -> bool:
+    return job_id == "live"
+
+
+async def nothing_is(job_id: str) -> bool:
+    return False
 
 
 async def remove(room: Room, job_id: str) -> str | None:
@@ -108,13 +117,24 @@ async def test_a_missing_dot_git_file_is_no_reason_to_lose_work(room: Room) -> N
     assert "+x" in (await room.salvage.patch(OWNER, NAME, "job") or "")
 
 
-async def test_files_git_no_longer_knows_are_moved_not_deleted(room: Room) -> None:
+async def removed(room: Room) -> None:
+    await remove(room, "job")
+
+
+async def made_again(room: Room) -> None:
+    await room.start("job")
+
+
+@pytest.mark.parametrize("take_away", [removed, made_again])
+async def test_files_git_no_longer_knows_are_moved_not_deleted(
+    room: Room, take_away: Callable[[Room], Awaitable[None]]
+) -> None:
     worktree = await room.start("job")
     (worktree.path / "new").write_text("x")
     shutil.rmtree(worktree.git_dir)
-    await remove(room, "job")
-    assert left_of(room, worktree) == []
-    [orphan] = (room.worktrees.root / ".orphaned").glob("job-*/job/new")
+    await take_away(room)
+    assert not list(worktree.path.parent.glob("job/new"))
+    [orphan] = (room.worktrees.root / ".orphaned").glob("job-*/new")
     assert orphan.read_text() == "x"
 
 
@@ -138,12 +158,12 @@ async def test_sweeping_removes_what_no_live_job_owns(room: Room) -> None:
     other = await room.worktrees.create_for_branch("Other", "Place", "dead2", "b", "main")
     live, dead = await room.start("live"), await room.start("dead1")
     (dead.path / "new").write_text("x")
-    assert await room.removal.sweep({"live"}) == ["dead1", "dead2"]
+    assert await room.removal.sweep(is_live) == ["dead1", "dead2"]
     assert live.path.is_dir()
     assert not dead.path.exists()
     assert not other.path.exists()
     assert await room.salvage.kept(OWNER, NAME, "dead1") is not None
-    assert await room.removal.sweep({"live"}) == []
+    assert await room.removal.sweep(is_live) == []
 
 
 async def test_sweeping_clears_what_crashes_leave(room: Room) -> None:
@@ -153,8 +173,8 @@ async def test_sweeping_clears_what_crashes_leave(room: Room) -> None:
     for directory in (old, young):
         (directory / "objects").mkdir(parents=True)
     os.utime(old, (time.time() - 86_400, time.time() - 86_400))
-    await room.removal.sweep({"live"})
-    assert not room.worktrees.trash.exists()
+    await room.removal.sweep(is_live)
+    assert not list(room.worktrees.trash.iterdir())
     assert [entry.name for entry in room.mirrors.scratch.iterdir()] == ["mirror-young"]
 
 
@@ -166,11 +186,11 @@ async def test_one_bad_worktree_does_not_stop_the_sweep(
     (bad.git_dir / "HEAD").write_text("nonsense")
     (bad.git_dir / "index").write_bytes(b"nonsense")
     with caplog.at_level(logging.WARNING):
-        assert await room.removal.sweep(set()) == ["good"]
+        assert await room.removal.sweep(nothing_is) == ["good"]
     assert not good.path.exists()
     assert (bad.path / "new").exists()
     assert "job bad was not removed" in caplog.text
 
 
 async def test_an_empty_machine_has_nothing_to_sweep(room: Room) -> None:
-    assert await room.removal.sweep(set()) == []
+    assert await room.removal.sweep(nothing_is) == []

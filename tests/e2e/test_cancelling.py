@@ -1,0 +1,213 @@
+"""Cancelling in each phase: final at once, nothing runs on, and nothing stays published."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.processes import processes_of
+from tests.e2e.steps import python, say, wait_for_file, write
+from tests.stack import OWNER, Json, Stack, eventually
+
+BRANCH = "feature/x"
+DELAY = 2.5
+
+
+@pytest.fixture(autouse=True)
+def _no_faults_left(stack: Stack) -> Iterator[None]:
+    yield
+    stack.forge.clear_faults()
+
+
+def cancel(stack: Stack, job_id: str) -> Json:
+    answer = stack.call("POST", f"/jobs/{job_id}/cancel")
+    assert answer["status"] == "cancelled"
+    eventually(lambda: processes_of(job_id) == [], 10, f"no process of {job_id} is left")
+    return answer
+
+
+def assert_withdrawn(stack: Stack, name: str, answered_at: float) -> None:
+    """Nothing is on the forge, now and when the delayed request has been answered."""
+    while time.monotonic() < answered_at + 1:
+        time.sleep(0.1)
+    eventually(lambda: list(stack.forge.branches(OWNER, name)) == ["main"], 30, "branch is gone")
+    assert "open" not in [pull.state for pull in stack.forge.pull_requests(OWNER, name)]
+
+
+def assert_at_rest(stack: Stack, job_id: str) -> None:
+    """The job has stayed cancelled, its worktree is gone and its slot free."""
+    job = stack.wait_for(job_id, lambda job: job["phase"] is None, 60)
+    assert (job["status"], job["outcome"], job["error"]) == ("cancelled", None, None)
+    assert job["completed_at"]
+    assert not Path(job["worktree_path"] or "/nowhere").exists()
+    assert job_id not in str(stack.call("GET", "/queue"))
+    stack.call("POST", f"/jobs/{job_id}/cancel", status=400)
+    eventually(lambda: "Job cancelled." in [m["content"] for m in stack.messages(job_id)], 30)
+
+
+def assert_retry_works(stack: Stack, job_id: str, name: str) -> None:
+    retried = stack.call("POST", f"/jobs/{job_id}/retry")
+    job = stack.wait_for(retried["id"], "completed")
+    assert job["retry_of"] == job_id
+    assert retried["branchName"] in stack.forge.branches(OWNER, name)
+
+
+def test_while_queued(stack: Stack, tmp_path: Path):
+    client, name = stack.new_repository()
+    gate = tmp_path / "go"
+    busy = [
+        stack.post_job(client, stack.script([wait_for_file(gate), say("Done.")])) for _ in range(2)
+    ]
+    job_id = stack.post_job(client, stack.script([write("a.txt", "a"), say("Done.")]))
+    for other in busy:
+        stack.wait_for(other, "working")
+    assert stack.job(job_id)["phase"] == "waiting_for_slot"
+    assert cancel(stack, job_id)["wasRunning"] is False
+    assert_at_rest(stack, job_id)
+    gate.touch()
+    for other in busy:
+        stack.wait_for(other, "completed")
+    assert stack.job(job_id)["started_at"] is None
+    assert_retry_works(stack, job_id, name)
+
+
+def test_while_preparing(stack: Stack):
+    client, name = stack.new_repository()
+    stack.forge.delay_next(f"/{OWNER}/{name}.git/info/refs", 30)
+    job_id = stack.post_job(client, stack.script([write("a.txt", "a"), say("Done.")]))
+    stack.wait_for(job_id, "preparing")
+    eventually(lambda: stack.pids(f"{name}.git"), 30, "git fetches")
+    assert cancel(stack, job_id)["wasRunning"] is True
+    assert_at_rest(stack, job_id)
+    assert stack.pids(f"{name}.git") == []
+    assert_retry_works(stack, job_id, name)
+
+
+def test_while_claude_works_on_something_that_resists(stack: Stack, tmp_path: Path):
+    client, name = stack.new_repository()
+    gate, started = tmp_path / "go", tmp_path / "started"
+    stubborn = python(
+        "import pathlib, signal, time\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        f"pathlib.Path({str(started)!r}).touch()\n"
+        f"while not pathlib.Path({str(gate)!r}).exists(): time.sleep(0.05)\n"
+    )
+    job_id = stack.post_job(
+        client, stack.script([write("a.txt", "a"), stubborn, say("Done.")]), branchName=BRANCH
+    )
+    eventually(started.exists, 60, "the command runs")
+    assert len(processes_of(job_id)) >= 3
+    assert cancel(stack, job_id)["wasRunning"] is True
+    assert processes_of(job_id) == []
+    assert_at_rest(stack, job_id)
+    gate.touch()
+    assert_retry_works(stack, job_id, name)
+
+
+def test_while_it_waits_for_the_user(stack: Stack):
+    client, _ = stack.new_repository()
+    job_id = stack.post_job(client, stack.script([say("What now?")]), jobType="task")
+    stack.wait_for(job_id, "waiting_for_user")
+    assert cancel(stack, job_id)["wasRunning"] is True
+    assert_at_rest(stack, job_id)
+    stack.call("POST", f"/jobs/{job_id}/message", {"message": "late"}, status=400)
+    retried = stack.call("POST", f"/jobs/{job_id}/retry")["id"]
+    stack.wait_for(retried, "waiting_for_user")
+    cancel(stack, retried)
+
+
+def delay_before_push(stack: Stack) -> None:
+    stack.forge.delay_next("git-receive-pack:refs", DELAY)
+
+
+def delay_in_push(stack: Stack) -> None:
+    stack.forge.delay_next("git-receive-pack", DELAY)
+
+
+def delay_after_push(stack: Stack) -> None:
+    stack.forge.fail_next("git-receive-pack", None, after=True, delay=DELAY)
+
+
+def delay_before_finding(stack: Stack) -> None:
+    stack.forge.delay_next("pulls/list", DELAY)
+
+
+def delay_before_creating(stack: Stack) -> None:
+    stack.forge.delay_next("pulls/create", DELAY)
+
+
+def delay_after_creating(stack: Stack) -> None:
+    stack.forge.fail_next("pulls/create", 502, after=True, delay=DELAY)
+
+
+@pytest.mark.parametrize(
+    "delay",
+    [
+        delay_before_push,
+        delay_in_push,
+        delay_after_push,
+        delay_before_finding,
+        delay_before_creating,
+        delay_after_creating,
+    ],
+)
+def test_while_publishing(stack: Stack, delay: Callable[[Stack], None]):
+    client, name = stack.new_repository()
+    delay(stack)
+    job_id = stack.post_job(
+        client, stack.script([write("a.txt", "a"), say("Done.")]), branchName=BRANCH
+    )
+    stack.wait_for(job_id, "publishing")
+    eventually(lambda: stack.forge.pending_faults == [], 60, "the delayed request has come")
+    answered_at = time.monotonic() + DELAY
+    assert cancel(stack, job_id)["wasRunning"] is True
+    assert_withdrawn(stack, name, answered_at)
+    assert_at_rest(stack, job_id)
+
+
+def test_while_publishing_to_a_branch_that_was_there_before(stack: Stack):
+    client, name = stack.new_repository()
+    stack.forge.commit(OWNER, name, BRANCH, {"theirs.txt": "1\n"}, "Begin")
+    stack.forge.delay_next("pulls/create", DELAY)
+    job_id = stack.post_job(
+        client, stack.script([write("a.txt", "a"), say("Done.")]), branchName=BRANCH
+    )
+    stack.wait_for(job_id, "publishing")
+    eventually(lambda: stack.forge.pending_faults == [], 60, "the delayed request has come")
+    cancel(stack, job_id)
+    assert_at_rest(stack, job_id)
+    pulls = stack.forge.pull_requests
+    eventually(lambda: [pull.state for pull in pulls(OWNER, name)] == ["closed"], 30, "closed")
+    assert stack.forge.branches(OWNER, name)[BRANCH] == stack.job(job_id)["head_sha"]
+    assert_retry_works(stack, job_id, name)
+
+
+def test_after_the_end(stack: Stack):
+    client, name = stack.new_repository()
+    prompt = stack.script([write("a.txt", "a"), say("Done.")])
+    job_id = stack.post_job(client, prompt, branchName=BRANCH)
+    stack.wait_for(job_id, "completed")
+    refused = stack.call("POST", f"/jobs/{job_id}/cancel", status=400)
+    assert refused == {"error": "Job already finished"}
+    job = stack.wait_for(job_id, lambda job: job["phase"] is None)
+    assert job["status"] == "completed"
+    [pull] = stack.forge.pull_requests(OWNER, name)
+    assert pull.state == "open"
+
+
+def test_every_slot_is_free_again(stack: Stack, tmp_path: Path):
+    """Runs last: two jobs at once, after everything that was cancelled above."""
+    client, _ = stack.new_repository()
+    gate = tmp_path / "go"
+    jobs = [
+        stack.post_job(client, stack.script([wait_for_file(gate), say("Done.")])) for _ in range(2)
+    ]
+    for job_id in jobs:
+        stack.wait_for(job_id, "working")
+    gate.touch()
+    for job_id in jobs:
+        stack.wait_for(job_id, "completed")

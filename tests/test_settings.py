@@ -1,0 +1,136 @@
+"""Settings: defaults, every problem at once, and secrets that do not show."""
+
+from __future__ import annotations
+
+import json
+import traceback
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from settings import Secret, Settings, SettingsError
+
+HOME = {"HOME": "/home/somebody"}
+
+
+def read(**variables: str) -> Settings:
+    return Settings.from_env({**HOME, **variables})
+
+
+def problems(**variables: str) -> str:
+    with pytest.raises(SettingsError) as caught:
+        read(**variables)
+    return caught.value.message
+
+
+def test_the_defaults_are_those_of_the_specification():
+    settings = read()
+    assert settings.port == 3456
+    assert settings.max_concurrent_jobs == 2
+    assert settings.repos_dir == Path("/home/somebody/repos")
+    assert settings.worktrees_dir == Path("/home/somebody/worktrees")
+    assert settings.bind_address == "127.0.0.1"
+    assert not settings.uses_supabase
+    assert settings.github_token is None
+    assert settings.job_timeout == timedelta(hours=12)
+
+
+def test_paths_are_absolute_and_expanded(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", "/home/somebody")
+    settings = read(REPOS_DIR="~/elsewhere", DATA_DIR="relative")
+    assert settings.repos_dir == Path("/home/somebody/elsewhere")
+    assert settings.data_dir == Path.cwd() / "relative"
+
+
+def test_all_problems_are_named_at_once():
+    text = problems(
+        PORT="http",
+        MAX_CONCURRENT_JOBS="0",
+        GITHUB_API_URL="ftp://example.org",
+        HOST_ID="two words",
+        TASK_TOOLS="Bash,WebFetch",
+        MCP_CONFIG="/nowhere.json",
+        SUPABASE_URL="https://project.supabase.co",
+    )
+    for name in (
+        "PORT", "MAX_CONCURRENT_JOBS", "GITHUB_API_URL", "HOST_ID", "TASK_TOOLS", "MCP_CONFIG",
+        "SUPABASE_SERVICE_ROLE_KEY",
+    ):  # fmt: skip
+        assert name in text
+
+
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [
+        ({"SUPABASE_URL": "https://x.supabase.co"}, "SUPABASE_SERVICE_ROLE_KEY is missing"),
+        ({"SUPABASE_SERVICE_ROLE_KEY": "sb_secret_x"}, "SUPABASE_URL is missing"),
+        ({"SUPABASE_SERVICE_KEY": "sb_secret_x"}, "SUPABASE_URL is missing"),
+    ],
+)
+def test_half_of_supabase_is_refused(given: dict[str, str], missing: str):
+    assert missing in problems(**given)
+
+
+def test_the_older_name_of_the_key_is_accepted():
+    settings = read(SUPABASE_URL="https://x.supabase.co", SUPABASE_SERVICE_KEY="sb_secret_x")
+    assert settings.uses_supabase
+    assert settings.supabase_key == Secret("sb_secret_x")
+
+
+@pytest.mark.parametrize("text", ["-1", "1.5", "０", "99999999999", "1e3", " "])
+def test_numbers_are_plain_whole_numbers(text: str):
+    if text.strip():
+        assert "PORT" in problems(PORT=text)
+    else:
+        assert read(PORT=text).port == 3456
+
+
+def test_secrets_show_nowhere():
+    settings = read(
+        AGENT_API_SECRET="hush-secret",
+        GITHUB_TOKEN="hush-token",
+        ANTHROPIC_API_KEY="hush-claude",
+        SUPABASE_URL="https://x.supabase.co",
+        SUPABASE_SERVICE_ROLE_KEY="hush-key",
+    )
+    assert "hush" not in repr(settings) + str(settings)
+    try:
+        raise ValueError(settings.github_token)
+    except ValueError:
+        assert "hush" not in traceback.format_exc()
+
+
+def test_claude_gets_its_own_variables_and_no_others():
+    settings = read(
+        ANTHROPIC_API_KEY="k", GITHUB_TOKEN="t", AGENT_API_SECRET="s", HTTPS_PROXY="http://p"
+    )
+    assert settings.has_claude_credentials
+    assert dict(settings.claude_environment) == {
+        "ANTHROPIC_API_KEY": "k",
+        "HTTPS_PROXY": "http://p",
+    }
+    assert not read(HTTPS_PROXY="http://p").has_claude_credentials
+
+
+def test_production_names_everything_that_is_missing():
+    with pytest.raises(SettingsError) as caught:
+        read().require_for_production()
+    for name in (
+        "AGENT_API_SECRET", "TEMPORAL_ADDRESS", "SUPABASE_URL", "SUPABASE_SERVICE_ROLE_KEY",
+        "GITHUB_TOKEN",
+    ):  # fmt: skip
+        assert name in caught.value.message
+
+
+def test_mcp_servers_are_named_as_claude_names_their_tools(tmp_path: Path):
+    config = tmp_path / "mcp.json"
+    config.write_text(json.dumps({"mcpServers": {"issues": {}, "odd name.x": {}}}))
+    assert read(MCP_CONFIG=str(config)).mcp_servers == ("issues", "odd_name_x")
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"mcpServers": 3}', "\xff"])
+def test_an_mcp_config_that_is_none_is_refused(tmp_path: Path, content: str):
+    config = tmp_path / "mcp.json"
+    config.write_bytes(content.encode("latin-1"))
+    assert "MCP_CONFIG" in problems(MCP_CONFIG=str(config))

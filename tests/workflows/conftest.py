@@ -1,0 +1,29 @@
+"""One Temporal server, one set of workers for all of a process's workflow tests."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+from temporalio.client import Client as TemporalClient
+
+from tests.workflows.lab import Lab, running_lab
+from tests.workflows.server import dev_server
+
+
+@pytest.fixture(scope="session")
+async def temporal() -> AsyncIterator[TemporalClient]:
+    async with dev_server() as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+async def workers(temporal: TemporalClient) -> AsyncIterator[Lab]:
+    async with running_lab(temporal) as lab:
+        yield lab
+
+
+@pytest.fixture
+async def lab(workers: Lab) -> AsyncIterator[Lab]:
+    yield workers
+    await workers.end_all()

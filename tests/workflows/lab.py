@@ -1,0 +1,148 @@
+"""The real workflows with scripted machines."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from temporalio.client import Client as TemporalClient
+from temporalio.client import WorkflowHandle
+from temporalio.service import RPCError
+from temporalio.worker import Worker
+
+from domain.jobs import FINAL, Job, JobStatus, JobType
+from tests.workflows.machines import Scripts, running_machines
+from tests.workflows.scripts import Script
+from tests.workflows.server import eventually
+from workflows import policies
+from workflows.code_job import CodeJobWorkflow
+from workflows.job_steps import JOBS_TASK_QUEUE, JobResult, workflow_id
+from workflows.mirrors import FetchMirrorsWorkflow
+from workflows.policies import Policy
+from workflows.starting import JobLimits, start_job
+from workflows.task_job import TaskJobWorkflow
+
+NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+DEAD_QUEUE_SECONDS = 1.5
+"""Instead of 20 s: how long a task may lie in a queue that nobody polls."""
+
+
+class StartedJob:
+    """A job whose workflow was started."""
+
+    def __init__(self, job: Job, script: Script, handle: WorkflowHandle[Any, JobResult]) -> None:
+        self.id = job.id
+        self.script = script
+        self.handle = handle
+
+    async def result(self) -> JobResult:
+        return await asyncio.wait_for(self.handle.result(), 30)
+
+    async def cancel(self) -> None:
+        """Cancel as the API does: the row first, if it is not final yet, then the workflow."""
+        if self.script.row not in FINAL:
+            self.script.row = JobStatus.CANCELLED
+        await self.handle.cancel()
+
+    async def send(self, message_id: str | None = None, **options: Any) -> str:
+        """Send a message as the API does; its id is the id of the update."""
+        message = message_id or str(uuid.uuid4())
+        options.setdefault("id", message)
+        await self.handle.execute_update(TaskJobWorkflow.send_message, message, **options)
+        return message
+
+    async def complete(self) -> None:
+        await self.handle.execute_update(TaskJobWorkflow.complete)
+
+    async def called(self, activity: str, times: int = 1) -> None:
+        """Wait until an activity was called so many times."""
+        await eventually(
+            lambda: self.script.count(activity) >= times, what=f"{activity}: {self.script.calls}"
+        )
+
+
+class Lab:
+    """Starts workflows with scripts."""
+
+    def __init__(self, temporal: TemporalClient) -> None:
+        self.temporal = temporal
+        self.scripts: Scripts = {}
+
+    async def code_job(self, script: Script | None = None) -> StartedJob:
+        return await self._start(JobType.CODE, script or Script(), timedelta(minutes=1))
+
+    async def task_job(
+        self, script: Script | None = None, idle: timedelta = timedelta(minutes=1)
+    ) -> StartedJob:
+        return await self._start(JobType.TASK, script or Script(), idle)
+
+    async def _start(self, job_type: JobType, script: Script, idle: timedelta) -> StartedJob:
+        job = a_job(job_type)
+        self.scripts[workflow_id(job.id)] = script
+        await start_job(self.temporal, job, "acme/shop", JobLimits(timedelta(minutes=1), idle))
+        handle = self.temporal.get_workflow_handle(workflow_id(job.id), result_type=JobResult)
+        return StartedJob(job, script, handle)
+
+    async def end_all(self) -> None:
+        """Terminate what a test has left running, so that nothing of it reaches the next."""
+        scripts, started = self.scripts.copy(), list(self.scripts)
+        self.scripts.clear()
+        for name in started:
+            with contextlib.suppress(RPCError):
+                await self.temporal.get_workflow_handle(name).terminate("the test is over")
+        for script in scripts.values():
+            script.lost.set()
+
+
+def a_job(job_type: JobType = JobType.CODE) -> Job:
+    return Job(
+        id=str(uuid.uuid4()),
+        client_id=str(uuid.uuid4()),
+        repository_id=str(uuid.uuid4()),
+        prompt="Add a login page",
+        branch_name="feature/login",
+        created_at=NOW,
+        queued_at=NOW,
+        updated_at=NOW,
+        job_type=job_type,
+    )
+
+
+@contextlib.asynccontextmanager
+async def running_lab(temporal: TemporalClient) -> AsyncIterator[Lab]:
+    """Poll for workflows and activities; policies are as they are, only faster."""
+    lab = Lab(temporal)
+    deciding = Worker(
+        temporal,
+        task_queue=JOBS_TASK_QUEUE,
+        workflows=[CodeJobWorkflow, TaskJobWorkflow, FetchMirrorsWorkflow],
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        make_fast(patch)
+        async with running_machines(temporal, lab.scripts), deciding:
+            yield lab
+            await lab.end_all()
+
+
+def make_fast(patch: pytest.MonkeyPatch) -> None:
+    """Keep how often things are tried, and shorten the waits between."""
+    moment = timedelta(milliseconds=20)
+    for name, policy in vars(policies).copy().items():
+        if isinstance(policy, Policy):
+            patch.setattr(policies, name, _faster(policy, moment))
+    slow_turn = policies.run_claude
+    patch.setattr(policies, "run_claude", lambda limit: _faster(slow_turn(limit), moment))
+    patch.setattr(policies, "REQUEUE_PAUSE", moment)
+    patch.setattr(policies, "TRANSIENT_PAUSES", (moment,) * len(policies.TRANSIENT_PAUSES))
+
+
+def _faster(policy: Policy, moment: timedelta) -> Policy:
+    retry = replace(policy.retry, initial_interval=moment, maximum_interval=moment)
+    pickup = policy.schedule_to_start and timedelta(seconds=DEAD_QUEUE_SECONDS)
+    return replace(policy, retry=retry, schedule_to_start=pickup)

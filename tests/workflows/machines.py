@@ -1,0 +1,305 @@
+"""Workers whose activities follow scripts, registered under the names of the real ones.
+
+They keep the promises of the real ones that the workflows build on: a lease is needed, stopping
+ends what runs under it, errors cross as the real ones do, a final status never changes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import timedelta
+from typing import Any
+
+from temporalio import activity
+from temporalio.client import Client as TemporalClient
+from temporalio.worker import Worker
+
+from activities.claude import Delivery, TurnInput, TurnOutput
+from activities.errors import ErrorTranslation
+from activities.leases import LeaseKey, Leases
+from activities.pull_requests import Opened, OpenInput, WithdrawInput
+from activities.records import RECORDS_TASK_QUEUE, Ending, InboxMessage, QueueEntry
+from activities.slots import GRANT_SIGNAL, SLOTS_TASK_QUEUE, Grant
+from activities.workspaces import MirrorResult, Prepared, Published, PublishInput
+from domain.errors import JobEnded
+from domain.jobs import FINAL, JobStatus
+from tests.workflows.scripts import Script, give
+
+BEAT_SECONDS = 0.05
+SHA = "5" * 40
+Scripts = dict[str, Script]
+Activities = list[Callable[..., Awaitable[Any]]]
+
+
+def task_queue(machine: str) -> str:
+    return f"host-{machine}"
+
+
+class _Scripted:
+    def __init__(self, scripts: Scripts) -> None:
+        self._scripts = scripts
+
+    async def script(self) -> Script:
+        """The script of the calling workflow; one that belongs to no test here gets no answer."""
+        found = self._scripts.get(activity.info().workflow_id or "")
+        if found is None:
+            await asyncio.Event().wait()
+            raise AssertionError
+        return found
+
+
+class Machine(_Scripted):
+    """The activities that touch one machine."""
+
+    def __init__(self, name: str, scripts: Scripts) -> None:
+        super().__init__(scripts)
+        self.name = name
+        self.leases = Leases()
+
+    @property
+    def activities(self) -> Activities:
+        return [
+            self.release_slot,
+            self.stop_work,
+            self.prepare,
+            self.run_claude,
+            self.deliver_message,
+            self.publish,
+            self.open_pull_request,
+            self.verify_unchanged,
+            self.clean_up,
+            self.fetch_mirror,
+        ]
+
+    @activity.defn
+    async def release_slot(self, key: LeaseKey) -> None:
+        await (await self.script()).play("release_slot", key, give())
+        if (lease := self.leases.find(key)) is not None:
+            await lease.stop()
+            self.leases.drop(lease)
+
+    @activity.defn
+    async def stop_work(self, key: LeaseKey) -> None:
+        await (await self.script()).play("stop_work", key, give())
+        if (lease := self.leases.find(key)) is not None:
+            await lease.stop()
+
+    @activity.defn
+    async def prepare(self, key: LeaseKey) -> Prepared:
+        script = await self.script()
+        async with _beating():
+            usual = give(Prepared("b" * 40, continues_branch=False))
+            found: Prepared = await self.leases.require(key).run(script.play("prepare", key, usual))
+            return found
+
+    @activity.defn
+    async def run_claude(self, request: TurnInput) -> TurnOutput:
+        script = await self.script()
+        lease = self.leases.require(request.key)
+        async with _beating():
+            return await lease.run(self._turn(script, request))
+
+    async def _turn(self, script: Script, request: TurnInput) -> TurnOutput:
+        script.inbox = inbox = []
+        try:
+            given = await script.play("run_claude", request, give())
+            return given or TurnOutput([*request.message_ids, *inbox])
+        finally:
+            script.inbox = None
+
+    @activity.defn
+    async def deliver_message(self, delivery: Delivery) -> bool:
+        script = await self.script()
+
+        async def usual(request: Delivery) -> bool:
+            if script.inbox is None:
+                return False
+            script.inbox.append(request.message_id)
+            return True
+
+        return bool(await script.play("deliver_message", delivery, usual))
+
+    @activity.defn
+    async def publish(self, request: PublishInput) -> Published:
+        script = await self.script()
+        self.leases.require(request.key)
+        async with _beating():
+            published: Published = await _finished(
+                script.play("publish", request, give(Published(SHA)))
+            )
+            return published
+
+    @activity.defn
+    async def open_pull_request(self, request: OpenInput) -> Opened:
+        script = await self.script()
+        self.leases.require(request.key)
+        usual = give(Opened(1, "https://forge.example/acme/shop/pull/1"))
+        opened: Opened = await script.play("open_pull_request", request, usual)
+        return opened
+
+    @activity.defn
+    async def verify_unchanged(self, key: LeaseKey) -> None:
+        await (await self.script()).play("verify_unchanged", key, give())
+
+    @activity.defn
+    async def clean_up(self, job_id: str) -> None:
+        script = await self.script()
+        async with _beating():
+            await script.play("clean_up", job_id, give())
+
+    @activity.defn
+    async def fetch_mirror(self, repository_id: str) -> MirrorResult:
+        usual = give(MirrorResult(repository_id, True, f"/{self.name}/{repository_id}", None))
+        script = await self.script()
+        result: MirrorResult = await script.play(f"fetch_mirror on {self.name}", repository_id, usual)
+        return result
+
+
+class Slots(_Scripted):
+    """The slots of all machines; a machine that is not among them does not answer later."""
+
+    def __init__(self, temporal: TemporalClient, scripts: Scripts, *machines: Machine) -> None:
+        super().__init__(scripts)
+        self._temporal = temporal
+        self._machines = {machine.name: machine for machine in machines}
+
+    @activity.defn
+    async def hold_slot(self, key: LeaseKey) -> None:
+        """Grant and hold until released; `script.lost` ends it as a machine that stops does."""
+        script = await self.script()
+
+        async def usual(request: LeaseKey) -> None:
+            if script.row in FINAL:
+                raise JobEnded("The job has ended.")
+            script.row = JobStatus.RUNNING
+            await self._hold(script, request)
+
+        async with _beating():
+            await script.play("hold_slot", key, usual)
+
+    async def _hold(self, script: Script, key: LeaseKey) -> None:
+        name = script.next_machine()
+        leases = self._machines[name].leases if name in self._machines else Leases()
+        lease = leases.take(key)
+        await self._tell(key, name)
+        lost = asyncio.ensure_future(script.lost.wait())
+        ended = asyncio.ensure_future(lease.ended.wait())
+        try:
+            await asyncio.wait({lost, ended}, return_when=asyncio.FIRST_COMPLETED)
+            if script.lost.is_set():
+                script.lost.clear()
+                raise RuntimeError("The worker stops.")
+        finally:
+            lost.cancel()
+            ended.cancel()
+            await asyncio.shield(lease.stop())
+            leases.drop(lease)
+
+    async def _tell(self, key: LeaseKey, machine: str) -> None:
+        handle = self._temporal.get_workflow_handle(activity.info().workflow_id or "")
+        await handle.signal(GRANT_SIGNAL, Grant(key.number, machine, task_queue(machine)))
+
+
+class Records(_Scripted):
+    """The activities of any machine."""
+
+    @property
+    def activities(self) -> Activities:
+        return [
+            self.enqueue_job,
+            self.finish_job,
+            self.wait_for_user,
+            self.accept_message,
+            self.note_completion,
+            self.host_task_queues,
+            self.forget_workspace,
+            self.withdraw,
+        ]
+
+    @activity.defn
+    async def enqueue_job(self, entry: QueueEntry) -> None:
+        await (await self.script()).play("enqueue_job", entry, give())
+
+    @activity.defn
+    async def finish_job(self, ending: Ending) -> JobStatus:
+        script = await self.script()
+        script.endings.append(ending)
+        await script.play("finish_job", ending, give())
+        if script.row not in FINAL:
+            script.row = ending.status
+        return script.row
+
+    @activity.defn
+    async def wait_for_user(self, job_id: str) -> None:
+        await (await self.script()).play("wait_for_user", job_id, give())
+
+    @activity.defn
+    async def accept_message(self, message: InboxMessage) -> bool:
+        return bool(await (await self.script()).play("accept_message", message, give(True)))
+
+    @activity.defn
+    async def note_completion(self, job_id: str) -> None:
+        await (await self.script()).play("note_completion", job_id, give())
+
+    @activity.defn
+    async def host_task_queues(self, seen_within_seconds: float) -> list[str]:
+        script = await self.script()
+        queues = [task_queue(machine) for machine in script.machines if machine]
+        found: list[str] = await script.play("host_task_queues", seen_within_seconds, give(queues))
+        return found
+
+    @activity.defn
+    async def forget_workspace(self, job_id: str) -> None:
+        await (await self.script()).play("forget_workspace", job_id, give())
+
+    @activity.defn
+    async def withdraw(self, request: WithdrawInput) -> None:
+        await (await self.script()).play("withdraw", request, give())
+
+
+@contextlib.asynccontextmanager
+async def running_machines(temporal: TemporalClient, scripts: Scripts) -> AsyncIterator[None]:
+    """Poll for everything but workflows; two machines are there, `a` and `b`."""
+    machines = [Machine("a", scripts), Machine("b", scripts)]
+    slots = Slots(temporal, scripts, *machines)
+    queues: dict[str, Activities] = {
+        RECORDS_TASK_QUEUE: Records(scripts).activities,
+        SLOTS_TASK_QUEUE: [slots.hold_slot],
+        **{task_queue(machine.name): machine.activities for machine in machines},
+    }
+    async with contextlib.AsyncExitStack() as stack:
+        for name, activities in queues.items():
+            worker = Worker(
+                temporal,
+                task_queue=name,
+                activities=activities,
+                interceptors=[ErrorTranslation()],
+                max_heartbeat_throttle_interval=timedelta(seconds=BEAT_SECONDS),
+            )
+            await stack.enter_async_context(worker)
+        yield
+
+
+@contextlib.asynccontextmanager
+async def _beating() -> AsyncIterator[None]:
+    async def beat() -> None:
+        while True:
+            activity.heartbeat()
+            await asyncio.sleep(BEAT_SECONDS)
+
+    beating = asyncio.create_task(beat())
+    try:
+        yield
+    finally:
+        beating.cancel()
+
+
+async def _finished(work: Awaitable[Any]) -> Any:
+    """What `work` returns, even if the activity is cancelled meanwhile."""
+    running = asyncio.ensure_future(work)
+    while not running.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.shield(running)
+    return running.result()

@@ -1,0 +1,91 @@
+"""What a test wants to happen in a job's activities, and what did."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from domain.jobs import JobStatus
+
+Step = Callable[[Any], Awaitable[Any]]
+
+
+class Script:
+    """The activities of one workflow.
+
+    Args:
+        machines: the names of the machines that grant its leases; the last one grants the rest.
+    """
+
+    def __init__(self, *machines: str) -> None:
+        self.machines = deque(machines or ("a",))
+        self.calls: list[str] = []
+        self.requests: dict[str, list[Any]] = {}
+        self.row = JobStatus.QUEUED
+        self.endings: list[Any] = []
+        self.inbox: list[str] | None = None
+        self.lost = asyncio.Event()
+        self._planned: dict[str, deque[Step]] = {}
+
+    def plan(self, activity: str, *steps: Step) -> None:
+        """Let the next calls of an activity do this; those after them succeed as usual."""
+        self._planned.setdefault(activity, deque()).extend(steps)
+
+    async def play(self, activity: str, request: Any, usual: Step) -> Any:
+        self.calls.append(activity)
+        self.requests.setdefault(activity, []).append(request)
+        planned = self._planned.get(activity)
+        return await (planned.popleft() if planned else usual)(request)
+
+    def next_machine(self) -> str:
+        return self.machines.popleft() if len(self.machines) > 1 else self.machines[0]
+
+    def count(self, activity: str) -> int:
+        return Counter(self.calls)[activity]
+
+    @property
+    def work(self) -> list[str]:
+        """The calls that do something for the job, without taking and giving back its slots."""
+        about_slots = {"hold_slot", "release_slot", "stop_work"}
+        return [call for call in self.calls if call not in about_slots]
+
+
+def give(value: Any = None) -> Step:
+    """A step that returns a value."""
+
+    async def given(request: Any) -> Any:
+        return value
+
+    return given
+
+
+def fail(error: Exception) -> Step:
+    """A step that raises an error."""
+
+    async def failing(request: Any) -> Any:
+        raise error
+
+    return failing
+
+
+class Gate:
+    """A step that, once begun, does not end before the test opens it."""
+
+    def __init__(self, then: Step | None = None) -> None:
+        self._then = then or give()
+        self._begun = asyncio.Event()
+        self._open = asyncio.Event()
+
+    async def __call__(self, request: Any) -> Any:
+        self._begun.set()
+        await self._open.wait()
+        return await self._then(request)
+
+    async def begun(self) -> None:
+        """Wait until the step has begun."""
+        await asyncio.wait_for(self._begun.wait(), 20)
+
+    def open(self) -> None:
+        self._open.set()

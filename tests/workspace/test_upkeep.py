@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.workspace.conftest import NAME, OWNER, Room, as_claude
+from workspace import upkeep
+from workspace.upkeep import Upkeep
+
+READ_ONLY = """
+import os, tempfile
+from pathlib import Path
+from workspace.trees import delete_tree
+
+top = Path(tempfile.mkdtemp())
+deep = top / "a" / "b"
+deep.mkdir(parents=True)
+(deep / "file").touch()
+deep.chmod(0o500)
+deep.parent.chmod(0o000)
+delete_tree(top)
+assert not top.exists()
+"""
+
+
+def as_ordinary_user(*command: str) -> tuple[str, ...]:
+    """Return a command whose user is bound by permissions, which root is not."""
+    if os.geteuid() != 0:
+        return command
+    return ("setpriv", "--bounding-set=-dac_override,-dac_read_search", *command)
+
+
+def loose_objects(room: Room) -> int:
+    return int(as_claude(room.mirror_path, "count-objects").split()[0])
+
+
+@pytest.fixture
+def low_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upkeep, "_MAX_LOOSE", 2)
+
+
+async def test_an_idle_mirror_that_needs_it_is_packed(room: Room, low_limit: None) -> None:
+    worktree = await room.start("job")
+    (worktree.path / "new").write_text("x")
+    kept = await room.removal.remove(OWNER, NAME, "job")
+    assert loose_objects(room) > 2
+    assert await Upkeep(room.mirrors).pack_idle() == [room.mirror_path]
+    assert loose_objects(room) == 0
+    assert await room.salvage.kept(OWNER, NAME, "job") == kept
+    assert "+x" in (await room.salvage.patch(OWNER, NAME, "job") or "")
+    await room.start("job2")
+
+
+async def test_a_mirror_in_use_is_left_alone(room: Room, low_limit: None) -> None:
+    worktree = await room.start("job")
+    (worktree.path / "new").write_text("x")
+    await room.salvage.keep(worktree)
+    assert await Upkeep(room.mirrors).pack_idle() == []
+
+
+async def test_a_mirror_that_does_not_need_it_is_left_alone(room: Room) -> None:
+    await room.mirrors.fetch(OWNER, NAME)
+    assert await Upkeep(room.mirrors).pack_idle() == []
+
+
+async def test_one_damaged_mirror_does_not_stop_the_others(room: Room, low_limit: None) -> None:
+    room.forge.create_repository(OWNER, "Aaa")
+    broken = await room.mirrors.fetch(OWNER, "Aaa")
+    (broken.path / "HEAD").unlink()
+    await room.mirrors.fetch(OWNER, NAME)
+    assert await Upkeep(room.mirrors).pack_idle() == [room.mirror_path]
+
+
+def test_read_only_directories_are_deleted_too() -> None:
+    subprocess.run(
+        as_ordinary_user(sys.executable, "-c", READ_ONLY), cwd=Path(__file__).parents[2], check=True
+    )

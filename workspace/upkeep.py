@@ -1,0 +1,58 @@
+"""Packing of mirrors, which git's own automatic upkeep must not do while jobs use them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+from workspace.command import TREE_SECONDS, GitError, Place
+from workspace.mirrors import Mirrors, has_worktrees, lock_file_of
+
+_log = logging.getLogger(__name__)
+# git's own limits for `gc --auto` (git-config(1), gc.auto and gc.autoPackLimit).
+_MAX_LOOSE = 6700
+_MAX_PACKS = 50
+
+
+class Upkeep:
+    """Keeps mirrors fast and small.
+
+    Args:
+        mirrors: the mirrors.
+    """
+
+    def __init__(self, mirrors: Mirrors) -> None:
+        self._mirrors = mirrors
+        self._git = mirrors.git
+
+    async def pack_idle(self) -> list[Path]:
+        """Run `git gc` on every mirror that needs it and that no worktree uses.
+
+        What nothing leads to is deleted when it is two weeks old. Jobs of that repository wait
+        meanwhile. A failure is logged: it does no harm.
+
+        Returns:
+            The mirrors that were packed.
+        """
+        packed = []
+        for mirror in list(self._on_disk()):
+            try:
+                async with self._mirrors.locks.hold(lock_file_of(mirror)):
+                    if await self._needs_it(mirror):
+                        at = Place(mirror)
+                        await self._git.run("gc", "--quiet", at=at, timeout=TREE_SECONDS)
+                        packed.append(mirror)
+            except GitError as error:
+                _log.warning("The mirror %s was not packed: %s", mirror, error)
+        return packed
+
+    async def _needs_it(self, mirror: Path) -> bool:
+        if has_worktrees(mirror):
+            return False
+        counted = await self._git.run("count-objects", "-v", at=Place(mirror))
+        rows = dict(line.split(": ", 1) for line in counted.splitlines())
+        return int(rows["count"]) > _MAX_LOOSE or int(rows["packs"]) > _MAX_PACKS
+
+    def _on_disk(self) -> Iterator[Path]:
+        yield from sorted(self._mirrors.root.glob("[!.]*/*/*.git"))
