@@ -53,6 +53,7 @@ from workspace.mirrors import Mirrors
 from workspace.publishing import Publishing
 from workspace.removal import Removal
 from workspace.salvage import Salvage
+from workspace.upkeep import Upkeep
 from workspace.worktrees import Worktrees
 
 HEARTBEAT_THROTTLE = timedelta(seconds=1)
@@ -154,7 +155,7 @@ async def _host(
     mirrors = _mirrors(settings)
     worktrees = Worktrees(settings.worktrees_dir, mirrors)
     removal = Removal(worktrees, Salvage(mirrors))
-    sweeper = Sweeper(store, removal, settings.sessions_dir)
+    sweeper = Sweeper(store, removal, Upkeep(mirrors), settings.sessions_dir)
     slots = SlotActivities(store, temporal, leases, capacity, settings.host_id, task_queue)
     granting = Worker(
         temporal,

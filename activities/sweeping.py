@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import shutil
 from datetime import timedelta
@@ -12,9 +13,12 @@ from domain.errors import OrchestratorError
 from domain.ids import is_id
 from store.protocol import Store
 from workspace.removal import Removal
+from workspace.upkeep import Upkeep
 
 INTERVAL = timedelta(minutes=10)
 """Cleaning up is part of each job; this only catches what a crash or a lost machine left."""
+
+SWEEPS_A_DAY = timedelta(days=1) // INTERVAL
 
 log = logging.getLogger(__name__)
 
@@ -22,16 +26,19 @@ log = logging.getLogger(__name__)
 class Sweeper:
     """Sweeps at the start of the worker and then now and again."""
 
-    def __init__(self, store: Store, removal: Removal, sessions_dir: Path) -> None:
+    def __init__(self, store: Store, removal: Removal, upkeep: Upkeep, sessions_dir: Path) -> None:
         self._store = store
         self._removal = removal
+        self._upkeep = upkeep
         self._sessions_dir = sessions_dir
 
     async def run_forever(self) -> None:
         """Sweep until cancelled; an outage is logged and the sweep tried again later."""
-        while True:
+        for sweeps in itertools.count(1):
             try:
                 await self.sweep()
+                if sweeps % SWEEPS_A_DAY == 0:
+                    await self._upkeep.pack_idle()
             except (OrchestratorError, OSError) as error:
                 log.warning("The sweep waits: %s", error)
             await asyncio.sleep(INTERVAL.total_seconds())

@@ -169,7 +169,8 @@ class SqliteConnections:
         )
         for pragma in (
             "foreign_keys = ON",
-            "synchronous = NORMAL",
+            # Every commit is on the disk before it is answered, so that a power cut takes none.
+            "synchronous = FULL",
             f"cache_size = -{CACHE_KIBIBYTES}",
             f"journal_size_limit = {WAL_LIMIT_BYTES}",
             "temp_store = MEMORY",

@@ -27,7 +27,7 @@ MISSING_REFERENCE = "23503"
 _PASSING = re.compile(r"(08|40|53|55|57|58)...|PGRST00[0-3]")
 """Lost connections, deadlocks, no resources, locks, interventions, disks; PostgREST's pool."""
 
-_REFUSED_KEY = frozenset({"", "401", "403", "42501", "PGRST301", "PGRST302", "PGRST303"})
+_REFUSED_KEY = frozenset({"401", "403", "42501", "PGRST301", "PGRST302", "PGRST303"})
 _NO_SUCH_THING = re.compile(r"42P01|42703|42883|PGRST20[0-5]")
 _REFERENCE = re.compile(r"Key \((\w+)\)=")
 
@@ -57,27 +57,42 @@ class NoAnswer(Exception):
 
 
 class Refusal(Exception):
-    """Postgres's or PostgREST's answer, less what may quote rows (`details` and `hint`)."""
+    """An answer that another try would not change, less what may quote rows (PostgREST's details).
 
-    def __init__(self, error: APIError) -> None:
-        super().__init__(f"{error.code}: {error.message}")
-        self.code = error.code or ""
-        self.column = _column(error)
+    Args:
+        code: PostgREST's or Postgres's code, else the HTTP status.
+        message: its sentence.
+        column: the column whose reference leads nowhere, empty when the answer does not tell.
+    """
+
+    def __init__(self, code: str, message: str, column: str = "") -> None:
+        super().__init__(f"{code}: {message}")
+        self.code = code
+        self.column = column
 
 
-def _column(error: APIError) -> str:
-    """Return the column whose reference leads nowhere, empty when the answer does not tell."""
-    found = _REFERENCE.match(str(error.details))
-    return found[1] if found else ""
+def refusal(error: APIError) -> Refusal:
+    """Return what may be kept of an error; `details` has the row that was refused (measured)."""
+    column = _REFERENCE.match(str(error.details))
+    return Refusal(error.code or "", error.message or "", column[1] if column else "")
 
 
-async def raise_no_answer(response: httpx.Response) -> None:
-    """Raise `NoAnswer` for what another try may change; a response hook of httpx."""
-    if response.status_code >= 500 or response.status_code in {408, 429}:
-        await response.aread()
-        code = _code(response)
-        if not code or _PASSING.fullmatch(code):
-            raise NoAnswer(response.status_code, code)
+async def raise_failures(response: httpx.Response) -> None:
+    """Raise what the client would lose the status of; a response hook of httpx.
+
+    Raises:
+        NoAnswer: another try may have another answer.
+        Refusal: a gateway before PostgREST refused the key.
+    """
+    status = response.status_code
+    if status < 400:
+        return
+    await response.aread()
+    code = _code(response)
+    if status in {401, 403} and not code:
+        raise Refusal(str(status), "The gateway refused the key.")
+    if (status >= 500 or status in {408, 429}) and (not code or _PASSING.fullmatch(code)):
+        raise NoAnswer(status, code)
 
 
 def _code(response: httpx.Response) -> str:
@@ -88,9 +103,9 @@ def _code(response: httpx.Response) -> str:
     return str(body.get("code") or "") if isinstance(body, dict) else ""
 
 
-def translated(refusal: Refusal) -> OrchestratorError:
+def translated(refused: Refusal) -> OrchestratorError:
     """Return the error that callers are shown."""
-    code = refusal.code
+    code = refused.code
     if code == DUPLICATE:
         return Conflict("A record with the same key exists. Read it instead of adding it again.")
     if code == MISSING_REFERENCE:
@@ -104,7 +119,9 @@ def translated(refusal: Refusal) -> OrchestratorError:
     if code == "25006":
         return DependencyUnavailable(_READ_ONLY, "store")
     return DependencyFailed(
-        f"Supabase could not do what was asked ({code[:8]}). The log has its own words.", "store"
+        f"Supabase could not do what was asked (code {code[:8] or 'missing'}). Check that "
+        "SUPABASE_URL is the project's address; the log has Supabase's own words.",
+        "store",
     )
 
 
