@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install install-dev up demo test check format bench lock clean
+.PHONY: install install-dev up doctor demo test check format bench lock clean
 
 install: $(VENV)/installed
 install-dev: $(VENV)/installed-dev
@@ -20,6 +20,9 @@ $(VENV)/installed-dev: $(VENV)/installed requirements-dev.lock
 
 up: install
 	@exec $(BIN)/orchestrator up
+
+doctor: install
+	@exec $(BIN)/orchestrator doctor
 
 demo: install
 	@exec $(BIN)/orchestrator demo

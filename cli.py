@@ -1,4 +1,4 @@
-"""The command line: `orchestrator up | api | worker | demo`."""
+"""The command line: `orchestrator up | demo | doctor | api | worker`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import uvicorn
 
 from domain.errors import OrchestratorError
 from settings import Secret, Settings, current_environment
+from store.protocol import Store
 from store.selection import make_store
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -36,6 +37,8 @@ def _parser() -> argparse.ArgumentParser:
     up_command.set_defaults(run=_up)
     demo = commands.add_parser("demo", help="one code job and one conversation, without accounts")
     demo.set_defaults(run=_demo)
+    doctor = commands.add_parser("doctor", help="what would keep a job from running here")
+    doctor.set_defaults(run=_doctor)
     api = commands.add_parser("api", help="the HTTP API alone, against TEMPORAL_ADDRESS")
     api.set_defaults(run=_api)
     worker = commands.add_parser("worker", help="a worker alone, against TEMPORAL_ADDRESS")
@@ -59,6 +62,14 @@ def _demo(options: argparse.Namespace) -> int:
 
     _configure_logging(logging.WARNING)
     return demonstrate(current_environment(), _say)
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from doctor import examine
+
+    _configure_logging(logging.ERROR)
+    settings = Settings.from_env()
+    return asyncio.run(examine(settings, _store(settings), _say))
 
 
 def _api(options: argparse.Namespace) -> int:
@@ -85,6 +96,10 @@ def _settings(options: argparse.Namespace) -> Settings:
     return settings
 
 
+def _store(settings: Settings) -> Store:
+    return make_store(settings.sqlite_path, uses_supabase=settings.uses_supabase)
+
+
 def _secret(settings: Settings) -> Secret:
     from up import api_secret
 
@@ -97,7 +112,7 @@ async def _serve_api(settings: Settings, secret: Secret) -> None:
     from workflows.connection import connect
     from workflows.starting import JobLimits
 
-    store = make_store(settings.sqlite_path, uses_supabase=settings.uses_supabase)
+    store = _store(settings)
     await store.open()
     try:
         temporal = await connect(
@@ -128,7 +143,7 @@ async def _work(settings: Settings, role: str) -> None:
     stop = asyncio.Event()
     for kind in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(kind, stop.set)
-    store = make_store(settings.sqlite_path, uses_supabase=settings.uses_supabase)
+    store = _store(settings)
     await store.open()
     try:
         temporal = await connect_patiently(

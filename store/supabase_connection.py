@@ -15,7 +15,12 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import httpx
-from postgrest import APIError, AsyncRequestBuilder, AsyncSelectRequestBuilder
+from postgrest import (
+    APIError,
+    AsyncRequestBuilder,
+    AsyncRPCFilterRequestBuilder,
+    AsyncSelectRequestBuilder,
+)
 from supabase import AsyncClient, AsyncClientOptions, acreate_client
 
 from domain.errors import DependencyFailed, DependencyUnavailable
@@ -31,6 +36,8 @@ from store.supabase_errors import (
 
 PAGE = 1000
 """Rows in a request: Supabase's own limit (`max_rows`), above which it silently leaves rows out."""
+
+_NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 MAX_INTEGER = 2**31 - 1
 """Largest limit and offset sent; more rows than that are not kept."""
@@ -133,6 +140,10 @@ class SupabaseConnection:
         """
         return self._opened().table(name)
 
+    def function(self, name: str, arguments: dict[str, Any]) -> AsyncRPCFilterRequestBuilder:
+        """Begin a call of a function of the database; raises as `table`."""
+        return self._opened().rpc(name, arguments)
+
     async def rows(self, query: Query) -> list[Row]:
         """Return the rows that a request gives.
 
@@ -145,10 +156,10 @@ class SupabaseConnection:
         except Refusal as refused:
             raise translated(refused) from refused
 
-    async def call(self, function: str, arguments: dict[str, Any]) -> Any:
+    async def call(self, name: str, arguments: dict[str, Any]) -> Any:
         """Return what a function of the database gives; raises as `rows`."""
         try:
-            return (await self.attempt(self._opened().rpc(function, arguments))).data
+            return (await self.attempt(self.function(name, arguments))).data
         except Refusal as refused:
             raise translated(refused) from refused
 
@@ -193,7 +204,7 @@ class SupabaseConnection:
             except APIError as error:
                 raise refusal(error) from None
             except (httpx.RequestError, NoAnswer) as error:
-                repeated = repeated or not isinstance(error, httpx.ConnectError)
+                repeated = repeated or not isinstance(error, _NEVER_SENT)
                 last: Exception = error
         raise unavailable(last) from last
 

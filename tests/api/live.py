@@ -12,6 +12,7 @@ from typing import Any
 
 from temporalio import activity
 from temporalio.client import Client as TemporalClient
+from temporalio.client import WorkflowExecutionStatus
 from temporalio.worker import Worker
 
 from activities.capacity import Capacity
@@ -97,9 +98,10 @@ class Live:
 
     task_queue = "host-played"
 
-    def __init__(self, api: Api, machine: PlayedMachine) -> None:
+    def __init__(self, api: Api, machine: PlayedMachine, temporal: TemporalClient) -> None:
         self.api = api
         self._machine = machine
+        self._temporal = temporal
 
     def let_go(self, job_id: str) -> None:
         """Let the turn that is held end."""
@@ -108,6 +110,10 @@ class Live:
     def turns(self, job_id: str) -> list[list[str]]:
         """The ids of the messages each turn was given."""
         return self._machine.turns[job_id]
+
+    async def status(self, job_id: str) -> WorkflowExecutionStatus | None:
+        """The state of the job's workflow."""
+        return (await self._temporal.get_workflow_handle(f"job-{job_id}").describe()).status
 
     async def wait_for(self, job_id: str, reached: str) -> Json:
         """The job once it has the status or is in the phase."""
@@ -162,7 +168,7 @@ async def running_live(api: Api, temporal: TemporalClient) -> AsyncIterator[Live
                 **options,
             )
             await stack.enter_async_context(worker)
-        yield Live(api, machine)
+        yield Live(api, machine, temporal)
 
 
 def _activities(owner: object) -> list[Callable[..., Any]]:

@@ -1,0 +1,48 @@
+"""The branches and pull requests that jobs made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from postgrest import ReturnMethod
+
+from domain.clock import utc_now
+from domain.errors import InvalidRequest
+from store.protocol import PullRequestRecord
+from store.row_values import ColumnValue, time_text
+from store.rows import pull_request_to_rows
+from store.supabase_connection import SupabaseConnection
+from store.supabase_errors import MISSING_REFERENCE, Refusal, translated
+
+
+async def record_pull_request(connection: SupabaseConnection, record: PullRequestRecord) -> None:
+    """Insert the branch and pull request rows, or leave them as they are.
+
+    In two steps: the branch has the same references, so it is refused first, and a repeat does
+    what an interruption left undone.
+
+    Raises:
+        InvalidRequest: there is no such repository or feature.
+    """
+    now = time_text(utc_now())
+    times: dict[str, ColumnValue] = {"created_at": now, "updated_at": now}
+    branch, pull_request = pull_request_to_rows(record)
+    try:
+        await _insert_new(connection, "code_branches", branch | times)
+        await _insert_new(connection, "code_pull_requests", pull_request | times)
+    except Refusal as refused:
+        if refused.code == MISSING_REFERENCE:
+            raise InvalidRequest(
+                f"The repository {record.repository_id} or the feature of pull request "
+                f"{record.number} does not exist."
+            ) from refused
+        raise translated(refused) from refused
+
+
+async def _insert_new(
+    connection: SupabaseConnection, table: str, row: Mapping[str, ColumnValue]
+) -> None:
+    query = connection.table(table).upsert(
+        row, on_conflict="id", ignore_duplicates=True, returning=ReturnMethod.minimal
+    )
+    await connection.attempt(query)

@@ -1,0 +1,237 @@
+"""GET /jobs/:id and GET /jobs/:id/messages."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from domain.failures import FailureCode
+from domain.ids import new_id
+from domain.jobs import JobStatus, JobType, Outcome, Phase, Usage
+from domain.messages import MessageType, NewMessage
+from tests.api.calls import START, Api, later
+from tests.api.test_job_lists import EMBEDDED, ROW_KEYS
+
+MESSAGE_KEYS = {"id", "job_id", "seq", "type", "content", "created_at"}
+
+
+async def seed(api: Api, **values: Any) -> str:
+    return (await api.seed_job(await api.add_owner(), **values)).id
+
+
+class TestGettingAJob:
+    """GET /jobs/:id."""
+
+    async def test_it_needs_the_secret(self, api: Api) -> None:
+        await api.needs_secret("GET", f"/jobs/{new_id()}")
+
+    async def test_a_new_job(self, api: Api) -> None:
+        job = await api.get(f"/jobs/{await seed(api)}")
+        assert set(job) == ROW_KEYS | EMBEDDED | {"messages"}
+        assert (job["status"], job["job_type"], job["messages"]) == ("queued", "code", None)
+        assert (job["feature"], job["total_cost_usd"], job["num_turns"]) == (None, None, 0)
+
+    async def test_a_job_that_has_ended(self, api: Api) -> None:
+        job_id = await seed(
+            api,
+            status=JobStatus.FAILED,
+            phase=None,
+            failure_code=FailureCode.CLAUDE_FAILED,
+            error="It broke.",
+            result="Half of it.",
+            host="mill",
+            lease=2,
+            exit_code=1,
+            started_at=later(1),
+            completed_at=START + timedelta(days=1),
+            usage=Usage(3, 0.25, 10, 20, 30, 40),
+            claude_seconds=12.5,
+            files_changed=4,
+        )
+        job = await api.get(f"/jobs/{job_id}")
+        shown = {
+            "status": "failed",
+            "phase": None,
+            "failure_code": "claude_failed",
+            "error": "It broke.",
+            "result": "Half of it.",
+            "host": "mill",
+            "lease": 2,
+            "exit_code": 1,
+            "started_at": "2026-03-01T12:30:16.123Z",
+            "completed_at": "2026-03-02T12:30:15.123Z",
+            "num_turns": 3,
+            "total_cost_usd": 0.25,
+            "cache_creation_tokens": 40,
+            "claude_seconds": 12.5,
+            "files_changed": 4,
+        }
+        assert {key: job[key] for key in shown} == shown
+
+    @pytest.mark.parametrize("value", ["true", "1", "TRUE", "yes"])
+    async def test_with_messages(self, api: Api, value: str) -> None:
+        job_id = await seed(api)
+        await api.add_lines(job_id, 2)
+        messages = (await api.get(f"/jobs/{job_id}", includeMessages=value))["messages"]
+        assert [message["content"] for message in messages] == ["line 1", "line 2"]
+        assert set(messages[0]) == MESSAGE_KEYS
+
+    @pytest.mark.parametrize("value", ["false", "0", "no"])
+    async def test_without_messages(self, api: Api, value: str) -> None:
+        job_id = await seed(api)
+        await api.add_lines(job_id, 2)
+        assert (await api.get(f"/jobs/{job_id}", includeMessages=value))["messages"] is None
+
+    @pytest.mark.parametrize("value", ["banana", "", "2", "null"])
+    async def test_neither_with_nor_without(self, api: Api, value: str) -> None:
+        reason = await api.refusal(400, "GET", f"/jobs/{await seed(api)}?includeMessages={value}")
+        assert reason.startswith("includeMessages: Input should be a valid boolean")
+
+    async def test_a_transcript_of_no_lines(self, api: Api) -> None:
+        assert (await api.get(f"/jobs/{await seed(api)}?includeMessages=true"))["messages"] == []
+
+    @pytest.mark.parametrize("count", [999, 1000, 1001, 2500])
+    async def test_a_transcript_is_whole(self, api: Api, count: int) -> None:
+        job_id = await seed(api)
+        await api.add_lines(job_id, count)
+        messages = (await api.get(f"/jobs/{job_id}?includeMessages=true"))["messages"]
+        assert [message["seq"] for message in messages] == list(range(1, count + 1))
+        assert messages[-1]["content"] == f"line {count}"
+
+    async def test_an_id_in_capitals(self, api: Api) -> None:
+        job_id = await seed(api)
+        assert (await api.get(f"/jobs/{job_id.upper()}"))["id"] == job_id
+
+
+class TestReadingATranscript:
+    """GET /jobs/:id/messages."""
+
+    async def test_it_needs_the_secret(self, api: Api) -> None:
+        await api.needs_secret("GET", f"/jobs/{new_id()}/messages")
+
+    async def test_lines_of_every_type(self, api: Api) -> None:
+        job_id = await seed(api)
+        lines = [NewMessage(new_id(), kind, f"{kind} 🚀", START) for kind in MessageType]
+        await api.store.append_messages(job_id, lines)
+        assert await api.get(f"/jobs/{job_id}/messages") == {
+            "messages": [
+                {
+                    "id": line.id,
+                    "job_id": job_id,
+                    "seq": number,
+                    "type": line.type,
+                    "content": line.content,
+                    "created_at": "2026-03-01T12:30:15.123Z",
+                }
+                for number, line in enumerate(lines, 1)
+            ],
+            "next_after": None,
+        }
+
+    async def test_reading_on_to_the_end(self, api: Api) -> None:
+        job_id = await seed(api)
+        await api.add_lines(job_id, 25)
+        seen: list[int] = []
+        after: int | None = 0
+        pages = 0
+        while after is not None:
+            page = await api.get(f"/jobs/{job_id}/messages", after=after, limit=10)
+            seen += [message["seq"] for message in page["messages"]]
+            after, pages = page["next_after"], pages + 1
+        assert (seen, pages) == (list(range(1, 26)), 3)
+
+    async def test_the_end_is_told_once_a_page_is_not_full(self, api: Api) -> None:
+        job_id = await seed(api)
+        await api.add_lines(job_id, 10)
+        full = await api.get(f"/jobs/{job_id}/messages", limit=10)
+        assert (len(full["messages"]), full["next_after"]) == (10, 10)
+        assert await api.get(f"/jobs/{job_id}/messages", after=10, limit=10) == {
+            "messages": [],
+            "next_after": None,
+        }
+
+    async def test_a_page_is_a_thousand_lines(self, api: Api) -> None:
+        job_id = await seed(api)
+        await api.add_lines(job_id, 1001)
+        page = await api.get(f"/jobs/{job_id}/messages")
+        assert (len(page["messages"]), page["next_after"]) == (1000, 1000)
+
+    async def test_new_lines_are_found_after_the_last(self, api: Api) -> None:
+        job_id = await seed(api, job_type=JobType.TASK, phase=Phase.WAITING_FOR_USER)
+        await api.add_lines(job_id, 3)
+        await api.add_lines(job_id, 2, "new")
+        page = await api.get(f"/jobs/{job_id}/messages", after=3)
+        assert [message["content"] for message in page["messages"]] == ["new 1", "new 2"]
+
+    @pytest.mark.parametrize(
+        ("query", "reason"),
+        [
+            ("after=-1", "after: Input should be greater than or equal to 0."),
+            ("after=x", "after: Input should be a valid integer"),
+            ("after=9007199254740993", "after: Input should be less than or equal to"),
+            ("limit=0", "limit: Input should be greater than or equal to 1."),
+            ("limit=1001", "limit: Input should be less than or equal to 1000."),
+        ],
+    )
+    async def test_a_wrong_page(self, api: Api, query: str, reason: str) -> None:
+        path = f"/jobs/{await seed(api)}/messages?{query}"
+        assert (await api.refusal(400, "GET", path)).startswith(reason)
+
+
+class TestLinesOfAnOlderSystem:
+    """Rows without a number, which come first, all at once."""
+
+    def insert(self, api: Api, job_id: str, count: int) -> None:
+        rows = [
+            {
+                "id": new_id(),
+                "job_id": job_id,
+                "type": "stdout",
+                "content": f"old {number}",
+                "created_at": f"2026-01-01T00:00:00.{number:06}+00:00",
+            }
+            for number in range(count)
+        ]
+        api.insert("agent_job_messages", *rows)
+
+    @pytest.mark.parametrize(("old", "new"), [(3, 0), (1000, 0), (1500, 0), (3, 1000), (1200, 5)])
+    async def test_the_whole_transcript(self, api: Api, old: int, new: int) -> None:
+        job_id = await seed(api, status=JobStatus.COMPLETED, outcome=Outcome.ANSWERED)
+        self.insert(api, job_id, old)
+        await api.add_lines(job_id, new)
+        messages = (await api.get(f"/jobs/{job_id}?includeMessages=true"))["messages"]
+        assert [message["seq"] for message in messages] == [None] * old + list(range(1, new + 1))
+
+    @pytest.mark.parametrize(("old", "new"), [(5, 0), (10, 0), (25, 0), (3, 7), (3, 25), (25, 25)])
+    async def test_page_by_page(self, api: Api, old: int, new: int) -> None:
+        job_id = await seed(api)
+        self.insert(api, job_id, old)
+        await api.add_lines(job_id, new)
+        seen: list[int | None] = []
+        after: int | None = 0
+        while after is not None:
+            page = await api.get(f"/jobs/{job_id}/messages", after=after, limit=10)
+            seen += [message["seq"] for message in page["messages"]]
+            assert page["next_after"] is None or page["next_after"] > after
+            after = page["next_after"]
+        assert seen == [None] * old + list(range(1, new + 1))
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/jobs/{}"),
+        ("GET", "/jobs/{}?includeMessages=true"),
+        ("GET", "/jobs/{}/messages"),
+        ("POST", "/jobs/{}/cancel"),
+        ("POST", "/jobs/{}/retry"),
+        ("POST", "/jobs/{}/complete"),
+    ],
+)
+async def test_a_job_that_is_not_there(api: Api, method: str, path: str) -> None:
+    assert await api.refusal(404, method, path.format(new_id())) == "Job not found"
+    for wrong in ("x", "1", new_id().replace("-", ""), "' OR 1=1", "x" * 100):
+        reason = await api.refusal(400, method, path.format(wrong))
+        assert reason == f"The job id {wrong[:80]!r} is not a UUID."
