@@ -15,7 +15,7 @@ import uvicorn
 from domain.errors import OrchestratorError
 from settings import Secret, Settings, current_environment
 from store.protocol import Store
-from store.selection import make_store
+from store.selection import SupabaseProject, make_store
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
@@ -97,7 +97,10 @@ def _settings(options: argparse.Namespace) -> Settings:
 
 
 def _store(settings: Settings) -> Store:
-    return make_store(settings.sqlite_path, uses_supabase=settings.uses_supabase)
+    project = None
+    if settings.supabase_url is not None and settings.supabase_key is not None:
+        project = SupabaseProject(settings.supabase_url, settings.supabase_key.reveal())
+    return make_store(settings.sqlite_path, project)
 
 
 def _secret(settings: Settings) -> Secret:

@@ -127,6 +127,7 @@ async def _flow(
         task_queue=RECORDS_TASK_QUEUE,
         activities=[
             records.enqueue_job,
+            records.requeue_job,
             records.wait_for_user,
             records.finish_job,
             records.accept_message,

@@ -1,14 +1,15 @@
-"""How many jobs this machine takes at once, and in which order it grants its slots.
+"""How many jobs this machine takes at once.
 
-Temporal hands out `hold_slot` activities nearly in the order of the queue: jobs posted within a few
-milliseconds of each other can change places. The store's order is the one the API shows, so a
-holder waits until it is its job's turn there. While it waits it does not count against the
-machine's slots, so that the job it waits for can still arrive.
+Polling for jobs is what takes them, so it is done with permits: one a slot. A job that came before
+its turn, or when no slot is free any more, does not count while it waits, so that the job it waits
+for can still arrive.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from temporalio.worker import (
     CustomSlotSupplier,
@@ -18,29 +19,30 @@ from temporalio.worker import (
     SlotReserveContext,
 )
 
-MAX_YIELDING = 50
-"""Most holders that may wait for an earlier job at once; bounds what a race can pull in."""
+MAX_WAITING = 50
+"""Most waiting jobs that are not counted; bounds what a race can pull in."""
 
 
 class Capacity(CustomSlotSupplier):
-    """Gives out polling permits: one a slot, and one more for each holder that yields its turn.
+    """Gives out polling permits and counts the slots that are taken; for use from one event loop.
 
-    Used from one event loop; `close` ends waiting reservations at shutdown.
+    The worker cancels reservations that still wait when it shuts down.
     """
 
     def __init__(self, slots: int) -> None:
         self.slots = slots
         self._permits = 0
-        self._yielding = 0
-        self._free = asyncio.Condition()
-        self._granted = asyncio.Semaphore(slots)
+        self._waiting = 0
+        self._taken = 0
+        self._news = asyncio.Event()
         self._loop = asyncio.get_running_loop()
 
     async def reserve_slot(self, ctx: SlotReserveContext) -> SlotPermit:
         """Wait for a permit to poll."""
-        async with self._free:
-            await self._free.wait_for(self._has_permit)
-            self._permits += 1
+        while self._permits >= self.slots + min(self._waiting, MAX_WAITING):
+            self._news.clear()
+            await self._news.wait()
+        self._permits += 1
         return SlotPermit()
 
     def try_reserve_slot(self, ctx: SlotReserveContext) -> SlotPermit | None:
@@ -51,33 +53,32 @@ class Capacity(CustomSlotSupplier):
         """Nothing to do: a permit counts from its reservation."""
 
     def release_slot(self, ctx: SlotReleaseContext) -> None:
-        """Take a permit back."""
-        self._loop.call_soon_threadsafe(self._give_back)
+        """Take a permit back; called from any thread."""
+        self._loop.call_soon_threadsafe(self._take_back)
 
-    async def yield_turn(self) -> None:
-        """Stop counting the calling holder, so that another can arrive."""
-        self._yielding += 1
-        await self._wake()
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Do not count a job that is here, but has no slot yet."""
+        self._waiting += 1
+        self._news.set()
+        try:
+            yield
+        finally:
+            self._waiting -= 1
 
-    def resume_turn(self) -> None:
-        """Count the calling holder again."""
-        self._yielding -= 1
+    @property
+    def is_full(self) -> bool:
+        """Whether as many jobs as there are slots hold one."""
+        return self._taken >= self.slots
 
-    async def take_slot(self) -> None:
-        """Wait until fewer than `slots` jobs hold one, and take it."""
-        await self._granted.acquire()
+    def take_slot(self) -> None:
+        """Let a job hold one of the slots; not when it `is_full`."""
+        self._taken += 1
 
     def give_slot_back(self) -> None:
-        """Let the next holder have it."""
-        self._granted.release()
+        """Let another job have it."""
+        self._taken -= 1
 
-    def _has_permit(self) -> bool:
-        return self._permits < self.slots + min(self._yielding, MAX_YIELDING)
-
-    def _give_back(self) -> None:
+    def _take_back(self) -> None:
         self._permits -= 1
-        self._waking = self._loop.create_task(self._wake())
-
-    async def _wake(self) -> None:
-        async with self._free:
-            self._free.notify_all()
+        self._news.set()

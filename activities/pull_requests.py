@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from temporalio import activity
 
+from activities.finishing import to_its_end
 from activities.github_access import GithubAccess
 from activities.leases import LeaseKey, Leases
 from activities.progress import Progress
@@ -83,8 +84,9 @@ class PullRequestActivities:
         details = await self._details(key.job_id)
         await self._progress.update(key, {})
         repository = _repository(details)
-        pull = await self._github.call(
-            lambda github: _find_or_create(github, details.job, repository)
+        # A request that is under way cannot be called back, so its effect is awaited.
+        pull = await to_its_end(
+            self._github.call(lambda github: _find_or_create(github, details.job, repository))
         )
         await self._record(key, details, repository, pull)
         return pull

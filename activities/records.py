@@ -7,6 +7,7 @@ from datetime import timedelta
 
 from temporalio import activity
 
+from activities.leases import LeaseKey
 from activities.progress import Progress
 from domain.clock import utc_now
 from domain.failures import FailureCode
@@ -80,6 +81,15 @@ class RecordActivities:
             status = details.job.status
         await self._progress.say(ending.job_id, _closing_words(status, ending), once="end")
         return status
+
+    @activity.defn
+    async def requeue_job(self, key: LeaseKey) -> None:
+        """Record that a job has lost its machine, and waits for a slot at its old place."""
+        guard = Guard(frozenset({JobStatus.RUNNING}), lease=key.number)
+        changes: JobChanges = {"phase": Phase.WAITING_FOR_SLOT, "pid": None}
+        if await self._store.update_job(key.job_id, changes, guard):
+            text = "The machine that ran the job was lost. The job goes on as soon as it can."
+            await self._progress.say(key.job_id, text, once=("lost", key.number))
 
     @activity.defn
     async def wait_for_user(self, job_id: str) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from datetime import timedelta
 
 from temporalio import activity
 from temporalio.client import Client as TemporalClient
@@ -17,6 +16,7 @@ from temporalio.service import RPCError
 
 from activities.capacity import Capacity
 from activities.leases import Lease, LeaseKey, Leases
+from activities.turns import Turns
 from domain.clock import utc_now
 from domain.errors import DependencyUnavailable, JobEnded, LeaseLost
 from domain.jobs import LIVE, Job, JobStatus, Phase
@@ -24,11 +24,6 @@ from store.protocol import Guard, JobChanges, Store
 
 SLOTS_TASK_QUEUE = "slots"
 GRANT_SIGNAL = "slot_granted"
-
-TURN_POLL = timedelta(milliseconds=50)
-TURN_PATIENCE = timedelta(seconds=2)
-"""How long a holder waits for an earlier job that does not come: its workflow may not have been
-started yet. A workflow task takes tens of milliseconds (measured), so 2 s is long past that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +53,7 @@ class SlotActivities:
         self._capacity = capacity
         self._host_id = host_id
         self._host_task_queue = host_task_queue
-        self._waited_in_vain: set[str] = set()
+        self._turns = Turns(store, capacity)
 
     @activity.defn
     async def hold_slot(self, key: LeaseKey) -> None:
@@ -68,8 +63,7 @@ class SlotActivities:
         `LeaseLost` when it holds a later lease. When it is cancelled (by the workflow, a lost
         heartbeat or the end of the process) everything that runs under the lease is stopped first.
         """
-        await self._await_turn(key.job_id)
-        await self._capacity.take_slot()
+        await self._turns.take_slot(key.job_id)
         try:
             await self._record_grant(key)
             await self._hold(key)
@@ -94,30 +88,6 @@ class SlotActivities:
         lease = self._leases.find(key)
         if lease is not None:
             await lease.stop()
-
-    async def _await_turn(self, job_id: str) -> None:
-        self._waited_in_vain.discard(job_id)
-        # A job that lost its machine has had its turn already and is in no queue.
-        if await self._store.queue_position(job_id) == 0 or await self._is_next(job_id):
-            return
-        await self._capacity.yield_turn()
-        try:
-            deadline = asyncio.get_running_loop().time() + TURN_PATIENCE.total_seconds()
-            while not await self._is_next(job_id):
-                if asyncio.get_running_loop().time() > deadline:
-                    await self._give_up_on_earlier(job_id)
-                await asyncio.sleep(TURN_POLL.total_seconds())
-        finally:
-            self._capacity.resume_turn()
-
-    async def _is_next(self, job_id: str) -> bool:
-        first = await self._store.first_in_queue(self._waited_in_vain)
-        return first is None or first == job_id
-
-    async def _give_up_on_earlier(self, job_id: str) -> None:
-        first = await self._store.first_in_queue(self._waited_in_vain)
-        if first is not None and first != job_id:
-            self._waited_in_vain.add(first)
 
     async def _record_grant(self, key: LeaseKey) -> None:
         job = await self._live_job(key.job_id)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import Any, TypeVar
 
 from temporalio import activity
 
+from activities.finishing import to_its_end
 from activities.leases import LeaseKey, Leases
 from activities.progress import Progress
 from domain.errors import JobFailure, NotFound
@@ -23,8 +21,6 @@ from workspace.publishing import Publishing
 from workspace.removal import Removal
 from workspace.worktree import Worktree
 from workspace.worktrees import Worktrees
-
-T = TypeVar("T")
 
 _OPENED_BY_A_TOKEN = {FailureCode.GITHUB_AUTHENTICATION, FailureCode.REPOSITORY_NOT_FOUND}
 
@@ -121,7 +117,7 @@ class WorkspaceActivities:
         await self._progress.enter(key, Phase.PUBLISHING)
         # Once begun, a push is finished even if the job is cancelled meanwhile: only then is it
         # known what there is to take back.
-        return await _to_its_end(self._commit_and_push(key, job, repository))
+        return await to_its_end(self._commit_and_push(key, job, repository))
 
     @activity.defn
     async def verify_unchanged(self, key: LeaseKey) -> None:
@@ -222,13 +218,3 @@ class WorkspaceActivities:
             owner, name, head.sha, job.branch_name, worktree.expected_remote
         )
         return Published(head.sha)
-
-
-async def _to_its_end(work: Coroutine[Any, Any, T]) -> T:
-    """Return what `work` returns; a cancellation takes effect when it has ended."""
-    asyncio_task = asyncio.ensure_future(work)
-    try:
-        return await asyncio.shield(asyncio_task)
-    except asyncio.CancelledError:
-        await asyncio.wait({asyncio_task})
-        raise

@@ -81,7 +81,9 @@ class Dispatch:
         except TimeoutError:
             log.warning("Job %s is cancelled, its workflow has not ended yet", job_id)
         except WorkflowFailureError as error:
-            log.warning("Job %s is cancelled; its workflow ended by itself: %s", job_id, error.cause)
+            log.warning(
+                "Job %s is cancelled; its workflow ended by itself: %s", job_id, error.cause
+            )
         except (DependencyUnavailable, TemporalError) as error:
             log.warning("Job %s is cancelled; its workflow is told later: %s", job_id, error)
 

@@ -11,15 +11,17 @@ MAX_BRANCH_BYTES = 244
 """A ref is a file name component on the remote; 255 bytes less `refs/heads/`."""
 
 _FORBIDDEN_CHARACTERS = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]")
+_COMMIT_ID = re.compile(r"[0-9A-Fa-f]{40}")
 _RETRY_SUFFIX = re.compile(r"-retry-\d+$")
 
 
 def validate_branch_name(name: str, field: str = "branchName") -> str:
     """Return `name` if it may be a branch, else say why not.
 
-    The rules of `git check-ref-format --branch` (git-check-ref-format(1)), and three refusals of
-    our own: `@`, names that start with `refs/`, and `HEAD` as any component. `field` is the name
-    under which the caller sent it.
+    The rules of `git check-ref-format --branch` (git-check-ref-format(1)), and four refusals of
+    our own: `@`, names that start with `refs/`, `HEAD` as any component, and 40 hexadecimal digits,
+    which GitHub does not let in (its error GH002). `field` is the name under which the caller sent
+    it.
 
     Raises:
         InvalidRequest: with the rule that is broken.
@@ -46,6 +48,7 @@ def _why_refused(name: str) -> str | None:
         (any(part.startswith(".") for part in components), "a part of it starts with a dot"),
         (any(part.endswith(".lock") for part in components), "a part of it ends with .lock"),
         ("HEAD" in components, "HEAD is reserved"),
+        (bool(_COMMIT_ID.fullmatch(name)), "it looks like a commit id"),
     )
     return next((reason for broken, reason in rules if broken), None)
 

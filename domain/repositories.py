@@ -8,7 +8,7 @@ from datetime import datetime
 
 from domain.errors import InvalidRequest
 
-_OWNER = re.compile(r"(?!-)(?!.*--)[A-Za-z0-9-]{1,39}(?<!-)(_[A-Za-z0-9]+)?")
+_OWNER = re.compile(r"(?=.{1,39}\Z)(?!-)(?!.*--)[A-Za-z0-9-]+(?<!-)(_[A-Za-z0-9]+)?")
 _REPOSITORY = re.compile(r"[A-Za-z0-9._-]{1,100}")
 
 

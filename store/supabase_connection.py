@@ -21,11 +21,11 @@ from postgrest import (
     AsyncRPCFilterRequestBuilder,
     AsyncSelectRequestBuilder,
 )
-from supabase import AsyncClient, AsyncClientOptions, acreate_client
 
 from domain.errors import DependencyFailed, DependencyUnavailable
 from store.rows import Row
 from store.supabase_errors import (
+    OLD_SCHEMA,
     NoAnswer,
     Refusal,
     raise_failures,
@@ -33,6 +33,7 @@ from store.supabase_errors import (
     translated,
     unavailable,
 )
+from supabase import AsyncClient, AsyncClientOptions, acreate_client
 
 PAGE = 1000
 """Rows in a request: Supabase's own limit (`max_rows`), above which it silently leaves rows out."""
@@ -43,7 +44,7 @@ MAX_INTEGER = 2**31 - 1
 """Largest limit and offset sent; more rows than that are not kept."""
 
 SCHEMA_VERSION = 1
-"""What `orchestrator_schema()` answers, at least, when the migrations of this version are applied."""
+"""What `orchestrator_schema()` answers at least, once this version's migrations are applied."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,15 +121,11 @@ class SupabaseConnection:
         """
         rows = await self.call("orchestrator_schema", {})
         if not isinstance(rows, list) or not rows or rows[0] < SCHEMA_VERSION:
-            raise DependencyFailed(
-                "The Supabase project has an older version's tables. Apply supabase/migrations with "
-                "`supabase db push`.",
-                "store",
-            )
+            raise DependencyFailed(OLD_SCHEMA, "store")
         if len(rows) < PAGE:
             raise DependencyFailed(
-                f"The Supabase project gives out at most {len(rows)} rows at a time. Set `max_rows` "
-                f"in its API settings to {PAGE} or more.",
+                f"The Supabase project gives out at most {len(rows)} rows at a time. Set the "
+                f"maximum in its API settings to {PAGE} or more.",
                 "store",
             )
 
@@ -210,7 +207,7 @@ class SupabaseConnection:
 
     def _pause(self, number: int) -> float:
         """Return seconds that grow with each try, and differ between those that failed at once."""
-        return self._patience.first_pause * 3 ** (number - 1) * random.uniform(0.5, 1.5)
+        return self._patience.first_pause * 3.0 ** (number - 1) * random.uniform(0.5, 1.5)
 
     def _opened(self) -> AsyncClient:
         if self._client is None:

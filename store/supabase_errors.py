@@ -1,9 +1,9 @@
 """What Supabase answers and fails to answer, as the errors of `domain`.
 
 Codes: https://docs.postgrest.org/en/stable/references/errors.html and
-https://www.postgresql.org/docs/17/errcodes-appendix.html. A `PGRST...` code is PostgREST's own, five
-characters are Postgres's SQLSTATE, three digits an HTTP status whose body was no PostgREST error;
-a gateway that refuses the key sends none at all (measured).
+https://www.postgresql.org/docs/17/errcodes-appendix.html. A `PGRST...` code is PostgREST's own,
+five characters are Postgres's SQLSTATE, three digits an HTTP status whose body was no PostgREST
+error; a gateway that refuses the key sends none at all (measured).
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ _NO_SUCH_THING = re.compile(r"42P01|42703|42883|PGRST20[0-5]")
 _REFERENCE = re.compile(r"Key \((\w+)\)=")
 
 _REFUSED = (
-    "Supabase refused the key. Set SUPABASE_SERVICE_ROLE_KEY to the secret (service role) key of the "
-    "project at SUPABASE_URL."
+    "Supabase refused the key. Set SUPABASE_SERVICE_ROLE_KEY to the secret (service role) key of "
+    "the project at SUPABASE_URL."
 )
-_OLD_SCHEMA = (
+OLD_SCHEMA = (
     "The Supabase project does not have this version's tables and functions. Apply "
     "supabase/migrations with `supabase db push`."
 )
@@ -115,7 +115,7 @@ def translated(refused: Refusal) -> OrchestratorError:
     if code in _REFUSED_KEY:
         return DependencyFailed(_REFUSED, "store")
     if _NO_SUCH_THING.fullmatch(code):
-        return DependencyFailed(_OLD_SCHEMA, "store")
+        return DependencyFailed(OLD_SCHEMA, "store")
     if code == "25006":
         return DependencyUnavailable(_READ_ONLY, "store")
     return DependencyFailed(

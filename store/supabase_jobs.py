@@ -35,7 +35,7 @@ DETAILS_COLUMNS = (
     "feature:features!feature_id(title)",
 )
 _COLUMNS_LESS_PROMPT = tuple(name for name in JOB_COLUMNS if name != "prompt")
-_TO_RECONCILE = f"status.in.({','.join(sorted(LIVE))}),phase.not.is.null"
+_IS_LIVE = f"status.in.({','.join(sorted(LIVE))})"
 
 
 async def create_job(connection: SupabaseConnection, job: Job) -> None:
@@ -153,11 +153,13 @@ async def jobs_to_reconcile(
     connection: SupabaseConnection, older_than: datetime, after_id: str, limit: int
 ) -> list[Job]:
     """Return live jobs, and final ones that still have a phase, not updated since then, by id."""
+    stale = f"or(updated_at.is.null,updated_at.lt.{time_text(older_than)})"
+    # One condition: a second `or` would take the place of the first where parameters are a mapping.
+    stuck = f"and({_IS_LIVE},{stale}),and(phase.not.is.null,{stale})"
 
     def page(read: list[Row], size: int) -> AsyncSelectRequestBuilder:
         after = read[-1]["id"] if read else canonical_id(after_id)
-        query = connection.table(TABLE).select(*_COLUMNS_LESS_PROMPT).or_(_TO_RECONCILE)
-        query = query.or_(f"updated_at.is.null,updated_at.lt.{time_text(older_than)}")
+        query = connection.table(TABLE).select(*_COLUMNS_LESS_PROMPT).or_(stuck)
         return (query.gt("id", after) if after else query).order("id")
 
     rows = await connection.pages(page, limit)
@@ -192,8 +194,8 @@ async def _branch_is_held(
     )
     holder = f"Job {holders[0]['id']}" if holders else "Another job"
     return Conflict(
-        f"{holder} already works on the branch {row['branch_name']} of this repository. Wait for it "
-        "to end, or use another branchName."
+        f"{holder} already works on the branch {row['branch_name']} of this repository. Wait for "
+        "it to end, or use another branchName."
     )
 
 

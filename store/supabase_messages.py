@@ -19,7 +19,8 @@ _TABLE = "agent_job_messages"
 IDS_IN_ADDRESS = 100
 """Ids in one request's address: 4 KB, half of what common gateways take."""
 
-LARGEST_SEQ = 2**63 - 1
+LARGEST_SEQ = 2**53 - 1
+"""The largest number that JSON keeps exactly everywhere."""
 
 
 async def append_messages(
@@ -32,16 +33,17 @@ async def append_messages(
         LeaseLost: the job has another lease by now.
         NotFound: no such job.
     """
-    lines = {required_id(message.id, "message id"): message for message in reversed(messages)}
-    ordered = list(reversed(lines.items()))
+    lines: dict[str, NewMessage] = {}
+    for message in messages:
+        lines.setdefault(required_id(message.id, "message id"), message)
     known = existing_id(job_id)
     batch = {
         "job": known,
         "held_lease": lease,
-        "ids": [line_id for line_id, _ in ordered],
-        "types": [line.type.value for _, line in ordered],
-        "contents": [storable(line.content) for _, line in ordered],
-        "times": [time_text(line.created_at) for _, line in ordered],
+        "ids": list(lines),
+        "types": [line.type.value for line in lines.values()],
+        "contents": [storable(line.content) for line in lines.values()],
+        "times": [time_text(line.created_at) for line in lines.values()],
     }
     present: int | None = await connection.call("orchestrator_append_lines", batch)
     if present is None:

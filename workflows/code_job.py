@@ -15,9 +15,9 @@ with workflow.unsafe.imports_passed_through():
     from activities.slots import GRANT_SIGNAL, Grant
     from activities.workspaces import Published, PublishInput, WorkspaceActivities
     from domain.jobs import JobStatus, Outcome
-    from workflows import policies
     from workflows.job_steps import JobResult, JobSteps, completed, ended_early, show
     from workflows.perform import perform, uninterrupted
+    from workflows.policies import PUBLISH, PULL_REQUEST, WITHDRAW
     from workflows.slot import Slot
 
 CODE_JOB = "CodeJob"
@@ -80,7 +80,7 @@ class CodeJobWorkflow:
             PullRequestActivities.open_pull_request,
             OpenInput(self._slot.key, self._published.sha),
             grant.task_queue,
-            policies.PULL_REQUEST,
+            PULL_REQUEST,
         )
         return Outcome.PULL_REQUEST
 
@@ -98,7 +98,7 @@ class CodeJobWorkflow:
             WorkspaceActivities.publish,
             PublishInput(self._slot.key),
             grant.task_queue,
-            policies.PUBLISH,
+            PUBLISH,
         )
 
     async def _withdraw(self) -> None:
@@ -110,7 +110,7 @@ class CodeJobWorkflow:
                 PullRequestActivities.withdraw,
                 WithdrawInput(self._job_id, self._created_branch),
                 RECORDS_TASK_QUEUE,
-                policies.WITHDRAW,
+                WITHDRAW,
             )
         except ActivityError as error:
             workflow.logger.warning("What the job published is still there: %s", error.cause)

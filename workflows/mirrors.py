@@ -14,8 +14,8 @@ with workflow.unsafe.imports_passed_through():
     from activities.records import RECORDS_TASK_QUEUE, RecordActivities
     from activities.workspaces import MirrorResult, WorkspaceActivities
     from domain.hosts import HOST_LIVE_FOR
-    from workflows import policies
     from workflows.perform import perform
+    from workflows.policies import MIRROR, RECORD
 
 AT_ONCE = 4
 """Repositories fetched at the same time on one machine; git and its disk are busy with four."""
@@ -42,7 +42,7 @@ class FetchMirrorsWorkflow:
             RecordActivities.host_task_queues,
             HOST_LIVE_FOR.total_seconds(),
             RECORDS_TASK_QUEUE,
-            policies.RECORD,
+            RECORD,
         )
         if not queues:
             return [
@@ -70,7 +70,7 @@ class FetchMirrorsWorkflow:
                 WorkspaceActivities.fetch_mirror,
                 repository_id,
                 task_queue,
-                policies.MIRROR,
+                MIRROR,
             )
         except ActivityError as error:
             failure = failure_from(error)

@@ -109,6 +109,7 @@ DELIVER = Policy(
 STOP = Policy(
     schedule_to_start=HOST_PICKUP,
     start_to_close=timedelta(seconds=30),
+    heartbeat=HEARTBEAT_TIMEOUT,
     retry=RetryPolicy(maximum_attempts=2),
 )
 
@@ -129,6 +130,7 @@ PUBLISH = Policy(
 # Taking back what a cancelled job published must happen, however long it takes.
 WITHDRAW = Policy(
     start_to_close=timedelta(minutes=5),
+    heartbeat=HEARTBEAT_TIMEOUT,
     retry=RetryPolicy(initial_interval=timedelta(seconds=2), maximum_interval=timedelta(minutes=5)),
 )
 
@@ -137,6 +139,7 @@ PULL_REQUEST = Policy(
     schedule_to_start=HOST_PICKUP,
     cancellation=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
     start_to_close=timedelta(minutes=2),
+    heartbeat=HEARTBEAT_TIMEOUT,
     retry=RetryPolicy(
         initial_interval=timedelta(seconds=2),
         maximum_interval=timedelta(seconds=60),
@@ -155,6 +158,7 @@ CLEAN_UP = Policy(
 # Rows are written for as long as it takes: what the store does not know, the API cannot tell.
 RECORD = Policy(
     start_to_close=timedelta(seconds=30),
+    heartbeat=HEARTBEAT_TIMEOUT,
     retry=RetryPolicy(
         initial_interval=timedelta(milliseconds=500), maximum_interval=timedelta(seconds=15)
     ),

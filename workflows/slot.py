@@ -17,6 +17,7 @@ from temporalio.exceptions import ActivityError, is_cancelled_exception
 with workflow.unsafe.imports_passed_through():
     from activities.errors import failure_from, job_ended, present_lease
     from activities.leases import LeaseKey
+    from activities.records import RECORDS_TASK_QUEUE, RecordActivities
     from activities.slots import SLOTS_TASK_QUEUE, Grant, SlotActivities
     from domain.errors import JobFailure
     from domain.failures import FailureCode
@@ -101,6 +102,7 @@ class Slot:
                 if failure_from(error) is not None:
                     raise
                 await self._abandon()
+                await self._tell_of_loss()
         raise JobFailure(FailureCode.HOST_LOST)
 
     async def stop(self) -> None:
@@ -113,6 +115,10 @@ class Slot:
         if self._grant is not None:
             await self._on_host(SlotActivities.release_slot)
         await self._abandon()
+
+    async def _tell_of_loss(self) -> None:
+        """Record that the job waits for a slot again; its place in the queue is the old one."""
+        await perform(RecordActivities.requeue_job, self.key, RECORDS_TASK_QUEUE, policies.RECORD)
 
     async def _acquire(self) -> Grant:
         for pause in policies.requeue_pauses():

@@ -23,9 +23,9 @@ with workflow.unsafe.imports_passed_through():
     from domain.errors import JobFailure
     from domain.failures import FailureCode
     from domain.jobs import Outcome
-    from workflows import policies
     from workflows.job_steps import JobResult, JobSteps, completed, ended_early
     from workflows.perform import perform, uninterrupted
+    from workflows.policies import DELIVER, MESSAGES_PER_RUN, RECORD, STOP
     from workflows.slot import Slot
 
 NOT_ACCEPTING = "NotAccepting"
@@ -87,7 +87,7 @@ class TaskJobWorkflow:
                 RecordActivities.accept_message,
                 InboxMessage(self._job.job_id, message_id),
                 RECORDS_TASK_QUEUE,
-                policies.RECORD,
+                RECORD,
             )
             self._known.add(message_id)
             self._pending.append(message_id)
@@ -112,7 +112,7 @@ class TaskJobWorkflow:
             RecordActivities.note_completion,
             self._job.job_id,
             RECORDS_TASK_QUEUE,
-            policies.RECORD,
+            RECORD,
         )
 
     @complete.validator
@@ -165,7 +165,7 @@ class TaskJobWorkflow:
                 RecordActivities.enqueue_job,
                 QueueEntry(self._job.job_id, self._turn + 1),
                 RECORDS_TASK_QUEUE,
-                policies.RECORD,
+                RECORD,
             )
         self._turn += 1
         self._attempt = 0
@@ -183,7 +183,7 @@ class TaskJobWorkflow:
             WorkspaceActivities.verify_unchanged,
             self._slot.key,
             grant.task_queue,
-            policies.STOP,
+            STOP,
         )
         return [*given, *output.consumed]
 
@@ -201,7 +201,7 @@ class TaskJobWorkflow:
                 ClaudeActivities.deliver_message,
                 Delivery(self._slot.key, message_id),
                 grant.task_queue,
-                policies.DELIVER,
+                DELIVER,
             )
         except ActivityError as error:
             workflow.logger.info("The message waits for the next turn: %s", error.cause)
@@ -212,7 +212,7 @@ class TaskJobWorkflow:
             RecordActivities.wait_for_user,
             self._job.job_id,
             RECORDS_TASK_QUEUE,
-            policies.RECORD,
+            RECORD,
         )
         workflow.set_current_details(f"Waiting for the user after turn {self._turn}")
         try:
@@ -229,7 +229,7 @@ class TaskJobWorkflow:
 
     def _is_long(self) -> bool:
         is_full = workflow.info().is_continue_as_new_suggested()
-        return is_full or self._accepted >= policies.MESSAGES_PER_RUN
+        return is_full or self._accepted >= MESSAGES_PER_RUN
 
     async def _continue_as_new(self) -> None:
         """Go on as a new run, unless the conversation is completed meanwhile."""

@@ -10,7 +10,7 @@ create table if not exists public.team_members (
   role_title text,
   is_active boolean,
   created_at timestamptz default now(),
-  updated_at timestamptz default now()
+  updated_at timestamptz
 );
 
 create table if not exists public.clients (
@@ -20,7 +20,7 @@ create table if not exists public.clients (
   notes text,
   assigned_developer uuid references public.team_members (id),
   created_at timestamptz not null default now(),
-  updated_at timestamptz default now()
+  updated_at timestamptz
 );
 
 create table if not exists public.features (
@@ -32,7 +32,7 @@ create table if not exists public.features (
   functionality_notes text,
   client_context text,
   created_at timestamptz default now(),
-  updated_at timestamptz default now()
+  updated_at timestamptz
 );
 
 create table if not exists public.code_repositories (
@@ -45,7 +45,7 @@ create table if not exists public.code_repositories (
   url text,
   external_id text,
   created_at timestamptz not null default now(),
-  updated_at timestamptz default now()
+  updated_at timestamptz
 );
 
 create table if not exists public.code_branches (
@@ -57,7 +57,7 @@ create table if not exists public.code_branches (
   external_id text,
   created_by_team_id uuid,
   created_at timestamptz default now(),
-  updated_at timestamptz default now()
+  updated_at timestamptz
 );
 
 create table if not exists public.code_pull_requests (
@@ -74,7 +74,7 @@ create table if not exists public.code_pull_requests (
   merged_at timestamptz,
   closed_at timestamptz,
   created_at timestamptz default now(),
-  updated_at timestamptz default now()
+  updated_at timestamptz
 );
 
 create table if not exists public.agent_jobs (
@@ -101,7 +101,7 @@ create table if not exists public.agent_jobs (
   started_at timestamptz,
   completed_at timestamptz,
   created_at timestamptz not null default now(),
-  updated_at timestamptz default now()
+  updated_at timestamptz
 );
 
 create table if not exists public.agent_job_messages (

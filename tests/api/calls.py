@@ -44,7 +44,9 @@ class Api:
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         self.http = httpx.AsyncClient(transport=transport, base_url="http://api.test")
 
-    async def call(self, method: str, path: str, body: Any = None, **options: Any) -> httpx.Response:
+    async def call(
+        self, method: str, path: str, body: Any = None, **options: Any
+    ) -> httpx.Response:
         """Send a request, with the secret unless `headers` are given."""
         options.setdefault("headers", BEARER)
         if body is not None:

@@ -97,9 +97,7 @@ def api(
 
 
 @pytest.fixture
-def cut_off(
-    store: SqliteStore, tmp_path: Path, nowhere: TemporalClient, make_api: MakeApi
-) -> Api:
+def cut_off(store: SqliteStore, tmp_path: Path, nowhere: TemporalClient, make_api: MakeApi) -> Api:
     """The API before a Temporal that is not there."""
     return make_api(store, _file(tmp_path), nowhere)
 

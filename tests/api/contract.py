@@ -18,7 +18,9 @@ class Contract:
         # Fixed paths first: /repos/clone is not /repos/{repository_id}/clone.
         self._paths = [
             (re.compile(re.sub(r"{\w+}", "[^/]+", path)), operations)
-            for path, operations in sorted(document["paths"].items(), key=lambda item: "{" in item[0])
+            for path, operations in sorted(
+                document["paths"].items(), key=lambda item: "{" in item[0]
+            )
         ]
 
     def check(self, response: httpx.Response) -> None:
@@ -43,7 +45,9 @@ class Contract:
 
     def check_form(self, schema: Json, answer: Any) -> None:
         validator = Draft202012Validator({**schema, "components": self.document["components"]})
-        problems = [f"{list(error.path)}: {error.message}" for error in validator.iter_errors(answer)]
+        problems = [
+            f"{list(error.path)}: {error.message}" for error in validator.iter_errors(answer)
+        ]
         assert problems == []
 
     def _operation(self, method: str, path: str) -> Json | None:

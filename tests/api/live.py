@@ -1,4 +1,4 @@
-"""The real workflows and records, with git and Claude played, so that a job's turns are a test's."""
+"""The real workflows, records and slots; git and Claude are played, as a test wants them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -32,6 +32,8 @@ from workflows.code_job import CodeJobWorkflow
 from workflows.job_steps import JOBS_TASK_QUEUE
 from workflows.mirrors import FetchMirrorsWorkflow
 from workflows.task_job import TaskJobWorkflow
+
+Activity = Callable[..., Any]
 
 HEARTBEAT_THROTTLE = timedelta(milliseconds=200)
 
@@ -122,7 +124,8 @@ class Live:
             job = await self.api.get(f"/jobs/{job_id}")
             return job if reached in {job["status"], job["phase"]} else None
 
-        return await eventually(there, f"job {job_id} is {reached}")
+        found: Json = await eventually(there, f"job {job_id} is {reached}")
+        return found
 
     async def end_all(self) -> None:
         page = await self.api.store.list_jobs(JobFilter(), 1000, 0)
@@ -148,29 +151,31 @@ async def running_live(api: Api, temporal: TemporalClient) -> AsyncIterator[Live
     machine = PlayedMachine(api.store, leases)
     records = RecordActivities(api.store)
     slots = SlotActivities(api.store, temporal, leases, capacity, "played", Live.task_queue)
-    async with AsyncExitStack() as stack:
-        for options in (
-            {"task_queue": RECORDS_TASK_QUEUE, "activities": _activities(records)},
-            {
-                "task_queue": JOBS_TASK_QUEUE,
-                "workflows": [CodeJobWorkflow, TaskJobWorkflow, FetchMirrorsWorkflow],
-            },
-            {
-                "task_queue": Live.task_queue,
-                "activities": [slots.release_slot, slots.stop_work, *_activities(machine)],
-            },
-            {"task_queue": SLOTS_TASK_QUEUE, "activities": [slots.hold_slot]},
-        ):
-            worker = Worker(
-                temporal,
-                interceptors=[ErrorTranslation(), Heartbeats()],
-                max_heartbeat_throttle_interval=HEARTBEAT_THROTTLE,
-                **options,
-            )
-            await stack.enter_async_context(worker)
+    on_machine = [slots.release_slot, slots.stop_work, *_activities(machine)]
+    deciding = Worker(
+        temporal,
+        task_queue=JOBS_TASK_QUEUE,
+        workflows=[CodeJobWorkflow, TaskJobWorkflow, FetchMirrorsWorkflow],
+    )
+    async with (
+        _acting(temporal, RECORDS_TASK_QUEUE, _activities(records)),
+        _acting(temporal, Live.task_queue, on_machine),
+        _acting(temporal, SLOTS_TASK_QUEUE, [slots.hold_slot]),
+        deciding,
+    ):
         yield Live(api, machine, temporal)
 
 
-def _activities(owner: object) -> list[Callable[..., Any]]:
+def _acting(temporal: TemporalClient, task_queue: str, activities: list[Activity]) -> Worker:
+    return Worker(
+        temporal,
+        task_queue=task_queue,
+        activities=activities,
+        interceptors=[ErrorTranslation(), Heartbeats()],
+        max_heartbeat_throttle_interval=HEARTBEAT_THROTTLE,
+    )
+
+
+def _activities(owner: object) -> list[Activity]:
     members = (getattr(owner, name) for name in dir(owner) if not name.startswith("_"))
     return [member for member in members if hasattr(member, "__temporal_activity_definition")]

@@ -29,9 +29,7 @@ async def test_a_second_live_code_job_is_refused(api: Api) -> None:
 
 async def test_of_ten_at_once_one_is_accepted(api: Api) -> None:
     client_id = await api.add_owner()
-    answers = await asyncio.gather(
-        *(api.call("POST", "/jobs", body(client_id)) for _ in range(10))
-    )
+    answers = await asyncio.gather(*(api.call("POST", "/jobs", body(client_id)) for _ in range(10)))
     assert sorted(answer.status_code for answer in answers) == [201] + [409] * 9
     assert (await api.get("/jobs"))["total"] == 1
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from datetime import timedelta
 
 import pytest
 from temporalio.client import Client as TemporalClient
 from temporalio.client import WorkflowExecutionStatus
 
+from api import dispatch
 from domain.ids import new_id
 from domain.jobs import FINAL, JobStatus, Phase
 from tests.api.calls import Api
@@ -91,10 +93,13 @@ async def test_the_workflow_is_told(api: Api, parked: TemporalClient) -> None:
 
 
 async def test_a_workflow_that_was_terminated_by_hand(
-    api: Api, parked: TemporalClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    api: Api,
+    parked: TemporalClient,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """In the moment of the cancellation, that is, when its end is waited for."""
-    monkeypatch.undo()
+    monkeypatch.setattr(dispatch, "CANCEL_WAIT", timedelta(seconds=20))
     caplog.set_level(logging.WARNING, "api.dispatch")
     job = await api.add_job(await api.add_owner(), jobType="task")
     handle = parked.get_workflow_handle(f"job-{job['id']}")

@@ -132,7 +132,7 @@ async def test_an_unknown_client_or_feature_has_no_jobs(api: Api, name: str) -> 
             f"status 'queued\\x00' is unknown. Use a comma-separated list of {STATUSES}.",
         ),
         ("clientId=x", "clientId 'x' is not a UUID."),
-        ("featureId=%27", "featureId \"'\" is not a UUID."),
+        ("featureId=%27", 'featureId "\'" is not a UUID.'),
         ("limit=0", "limit: Input should be greater than or equal to 1."),
         ("limit=-1", "limit: Input should be greater than or equal to 1."),
         ("limit=1001", "limit: Input should be less than or equal to 1000."),

@@ -60,7 +60,7 @@ async def test_half_a_character(api: Api, field: str, half: str) -> None:
         "  leading and trailing blanks \n",
         "-- --help\n-rf /",
         "line\r\nline\rline\n\ttab",
-        'quotes " \' ` $(id) ${HOME} %s {0} \\',
+        "quotes \" ' ` $(id) ${HOME} %s {0} \\",
         "\x01\x1b[31mred\x7f",
         "مرحبا 你好 שלום नमस्ते",
         "e\u0301 \u00e9 \ufeff\u200b\u2028 \U0010ffff \ufffe",
@@ -99,7 +99,9 @@ async def test_a_title_of_any_letters_starts_a_workflow(
     assert await parked.get_workflow_handle(f"job-{job['id']}").describe()
 
 
-@pytest.mark.parametrize("job_type", ["foo", "CODE", "Task", "", "code ", 1, True, [], {}, ["code"]])
+@pytest.mark.parametrize(
+    "job_type", ["foo", "CODE", "Task", "", "code ", 1, True, [], {}, ["code"]]
+)
 async def test_an_unknown_type(api: Api, job_type: Any) -> None:
     body = {"prompt": "x", "branchName": "x", "jobType": job_type}
     reason = await api.refusal(400, "POST", "/jobs", body)

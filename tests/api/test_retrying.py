@@ -64,7 +64,9 @@ async def test_everything_asked_for_is_asked_for_again(
 
 async def test_the_suffix_of_a_retry_is_replaced(api: Api) -> None:
     client_id = await api.add_owner()
-    job = await api.seed_job(client_id, status=JobStatus.FAILED, branch_name="x-retry-1767000000000")
+    job = await api.seed_job(
+        client_id, status=JobStatus.FAILED, branch_name="x-retry-1767000000000"
+    )
     answer = await api.post(f"/jobs/{job.id}/retry", expect=201)
     assert re.fullmatch(r"x-retry-\d{13}", answer["branchName"])
     assert answer["branchName"] != job.branch_name

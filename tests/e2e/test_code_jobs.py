@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from tests.e2e.processes import processes_of
 from tests.e2e.steps import COMMIT_ALL, bash, say, wait_for_file, write
 from tests.stack import OWNER, Stack, eventually
 
@@ -158,4 +159,4 @@ def test_the_worktree_is_gone_and_the_row_at_rest_after_the_end(stack: Stack):
     job = stack.wait_for(job_id, lambda job: job["phase"] is None)
 
     assert not Path(job["worktree_path"]).exists()
-    assert stack.pids(job_id) == []
+    assert processes_of(job_id) == []

@@ -22,6 +22,10 @@ def private_file(directory: Path) -> Path:
     return path
 
 
+def wait_for_answer(stack: Stack, job_id: str, answer: str) -> None:
+    stack.wait_for(job_id, lambda job: bool(job["result"] == answer))
+
+
 def said_to_the_model(stack: Stack, prompt: str) -> str:
     """All text of the user in the first request of the script that the prompt names."""
     name = prompt.rpartition("[[script:")[2].partition("]]")[0]
@@ -100,7 +104,7 @@ def test_a_message_is_never_taken_for_a_command(stack: Stack, tmp_path: Path):
     for text, answer in (("/clear", "One."), (mention, "Two.")):
         stack.wait_for(job_id, "waiting_for_user")
         stack.call("POST", f"/jobs/{job_id}/message", {"message": text})
-        stack.wait_for(job_id, lambda job, answer=answer: job["result"] == answer)
+        wait_for_answer(stack, job_id, answer)
     name = prompt[9:-2]
     last = json.dumps(stack.model.requests(name)[-1]["body"]["messages"])
     assert "/clear" in last

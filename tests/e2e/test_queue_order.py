@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import httpx
@@ -128,7 +129,7 @@ def assert_positions_when_posted(posted: list[Json]) -> None:
     """Each job is told its place behind those that wait; some may have begun meanwhile."""
     positions = [job["position"] for job in posted]
     assert positions[0] == 1
-    assert all(later <= earlier + 1 for earlier, later in zip(positions, positions[1:]))
+    assert all(later <= earlier + 1 for earlier, later in pairwise(positions))
     assert positions[-1] >= JOBS / 2
 
 

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ import pytest
 from store.protocol import Store
 from store.sqlite import SqliteStore
 from tests.store.samples import Backend, RawTables, World, new_world
+from tests.store.supabase.installation import IS_REQUIRED, NotInstalled, install
+from tests.store.supabase.project import SupabaseProject, running_project
 
 
 class SqliteTables:
@@ -58,15 +60,62 @@ async def sqlite_backend(directory: Path) -> AsyncIterator[Backend]:
             await store.close()
 
 
-ADAPTERS: dict[str, Callable[[Path], AbstractAsyncContextManager[Backend]]] = {
-    "sqlite": sqlite_backend,
-}
-"""What the contract is checked on; an adapter is added by a line here."""
+@asynccontextmanager
+async def supabase_backend(project: SupabaseProject) -> AsyncIterator[Backend]:
+    # Imported here, because it is slow and the other adapter's tests do without.
+    from store.supabase_store import SupabaseStore
+
+    opened: list[Store] = []
+
+    async def connect() -> Store:
+        store = SupabaseStore(project.url, project.key)
+        opened.append(store)
+        await store.open()
+        return store
+
+    await asyncio.to_thread(project.empty)
+    try:
+        yield Backend(await connect(), project.tables, connect)
+    finally:
+        for store in opened:
+            await store.close()
 
 
-@pytest.fixture(params=list(ADAPTERS))
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Install npm's packages before the first test, whose time limit that could overrun."""
+    if any(_needs_supabase(item) for item in session.items):
+        with suppress(NotInstalled):
+            install()
+
+
+def _needs_supabase(item: pytest.Item) -> bool:
+    call = getattr(item, "callspec", None)
+    return "supabase_project" in getattr(item, "fixturenames", ()) or (
+        call is not None and call.params.get("backend") == "supabase"
+    )
+
+
+@pytest.fixture(scope="session")
+def supabase_project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SupabaseProject]:
+    """One project for all tests of this process; empty it before use."""
+    try:
+        install()
+    except NotInstalled as reason:
+        if IS_REQUIRED:
+            pytest.fail(f"REQUIRE_SUPABASE is set, but: {reason}")
+        pytest.skip(f"Nothing was checked against Supabase. {reason}")
+    with running_project(tmp_path_factory.mktemp("supabase")) as project:
+        yield project
+
+
+@pytest.fixture(params=["sqlite", "supabase"])
 async def backend(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Backend]:
-    async with ADAPTERS[request.param](tmp_path) as backend:
+    adapter = (
+        sqlite_backend(tmp_path)
+        if request.param == "sqlite"
+        else supabase_backend(request.getfixturevalue("supabase_project"))
+    )
+    async with adapter as backend:
         yield backend
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from temporalio.client import Client as TemporalClient
@@ -27,3 +28,10 @@ async def workers(temporal: TemporalClient) -> AsyncIterator[Lab]:
 async def lab(workers: Lab) -> AsyncIterator[Lab]:
     yield workers
     await workers.end_all()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the SDK say that an activity had ended before its cancellation arrived."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.filterwarnings("ignore:Cannot find activity to cancel"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -42,7 +43,7 @@ class StartedJob:
         self.handle = handle
 
     async def result(self) -> JobResult:
-        return await asyncio.wait_for(self.handle.result(), 30)
+        return await asyncio.wait_for(self.handle.result(), 10)
 
     async def cancel(self) -> None:
         """Cancel as the API does: the row first, if it is not final yet, then the workflow."""
@@ -116,7 +117,7 @@ def a_job(job_type: JobType = JobType.CODE) -> Job:
 
 @contextlib.asynccontextmanager
 async def running_lab(temporal: TemporalClient) -> AsyncIterator[Lab]:
-    """Poll for workflows and activities; policies are as they are, only faster."""
+    """Poll for workflows and activities, under policies that wait less."""
     lab = Lab(temporal)
     deciding = Worker(
         temporal,
@@ -131,18 +132,23 @@ async def running_lab(temporal: TemporalClient) -> AsyncIterator[Lab]:
 
 
 def make_fast(patch: pytest.MonkeyPatch) -> None:
-    """Keep how often things are tried, and shorten the waits between."""
+    """Shorten the waits between tries; what is tried often is tried three times."""
     moment = timedelta(milliseconds=20)
     for name, policy in vars(policies).copy().items():
         if isinstance(policy, Policy):
             patch.setattr(policies, name, _faster(policy, moment))
     slow_turn = policies.run_claude
     patch.setattr(policies, "run_claude", lambda limit: _faster(slow_turn(limit), moment))
-    patch.setattr(policies, "REQUEUE_PAUSE", moment)
+    patch.setattr(policies, "requeue_pauses", lambda: itertools.repeat(moment))
     patch.setattr(policies, "TRANSIENT_PAUSES", (moment,) * len(policies.TRANSIENT_PAUSES))
 
 
 def _faster(policy: Policy, moment: timedelta) -> Policy:
-    retry = replace(policy.retry, initial_interval=moment, maximum_interval=moment)
+    retry = replace(
+        policy.retry,
+        initial_interval=moment,
+        maximum_interval=moment,
+        maximum_attempts=min(policy.retry.maximum_attempts, 3),
+    )
     pickup = policy.schedule_to_start and timedelta(seconds=DEAD_QUEUE_SECONDS)
     return replace(policy, retry=retry, schedule_to_start=pickup)

@@ -151,9 +151,10 @@ class Machine(_Scripted):
 
     @activity.defn
     async def fetch_mirror(self, repository_id: str) -> MirrorResult:
-        usual = give(MirrorResult(repository_id, True, f"/{self.name}/{repository_id}", None))
         script = await self.script()
-        result: MirrorResult = await script.play(f"fetch_mirror on {self.name}", repository_id, usual)
+        usual = give(MirrorResult(repository_id, True, f"/{self.name}/{repository_id}", None))
+        name = f"fetch_mirror on {self.name}"
+        result: MirrorResult = await script.play(name, repository_id, usual)
         return result
 
 
@@ -209,6 +210,7 @@ class Records(_Scripted):
     def activities(self) -> Activities:
         return [
             self.enqueue_job,
+            self.requeue_job,
             self.finish_job,
             self.wait_for_user,
             self.accept_message,
@@ -221,6 +223,10 @@ class Records(_Scripted):
     @activity.defn
     async def enqueue_job(self, entry: QueueEntry) -> None:
         await (await self.script()).play("enqueue_job", entry, give())
+
+    @activity.defn
+    async def requeue_job(self, key: LeaseKey) -> None:
+        await (await self.script()).play("requeue_job", key, give())
 
     @activity.defn
     async def finish_job(self, ending: Ending) -> JobStatus:

@@ -46,6 +46,11 @@ class Script:
         return Counter(self.calls)[activity]
 
     @property
+    def steps(self) -> list[str]:
+        """The calls without those that stop what runs, which may come at any time."""
+        return [call for call in self.calls if call != "stop_work"]
+
+    @property
     def work(self) -> list[str]:
         """The calls that do something for the job, without taking and giving back its slots."""
         about_slots = {"hold_slot", "release_slot", "stop_work"}

@@ -14,10 +14,15 @@ from temporalio.testing import WorkflowEnvironment
 
 from workflows.connection import register_search_attributes
 
-ONE_PARTITION = (
+SERVER_SETTINGS = (
     "matching.numTaskqueueReadPartitions=1",
     "matching.numTaskqueueWritePartitions=1",
     "matching.enableFairness=true",
+    # By default timers and retries fire up to a second late, and after a short burst every step of a
+    # workflow waits 40 ms for its turn (both measured).
+    'history.timerProcessorMaxTimeShift="10ms"',
+    "history.timerProcessorMaxPollRPS=1000",
+    "history.transferProcessorMaxPollRPS=1000",
 )
 
 
@@ -28,7 +33,7 @@ async def dev_server() -> AsyncIterator[TemporalClient]:
         dev_server_existing_path=str(Path(sys.executable).with_name("temporal")),
         dev_server_log_level="error",
         dev_server_extra_args=[
-            part for value in ONE_PARTITION for part in ("--dynamic-config-value", value)
+            part for value in SERVER_SETTINGS for part in ("--dynamic-config-value", value)
         ],
         identity="test",
     ) as environment:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from activities.claude import TurnInput
@@ -26,7 +28,7 @@ def failed(code: FailureCode, error: str = "") -> JobResult:
 async def test_the_steps_come_once_and_in_order(lab: Lab) -> None:
     job = await lab.code_job()
     assert await job.result() == DONE
-    assert job.script.calls == ["hold_slot", *STEPS, "finish_job", "clean_up", "release_slot"]
+    assert job.script.steps == ["hold_slot", *STEPS, "finish_job", "clean_up", "release_slot"]
 
 
 async def test_nothing_to_publish_needs_no_pull_request(lab: Lab) -> None:
@@ -47,27 +49,31 @@ async def test_what_was_pushed_is_what_the_pull_request_is_opened_for(lab: Lab) 
     assert (request.key.job_id, request.key.number) == (job.id, 1)
 
 
-@pytest.mark.parametrize("step", STEPS)
-async def test_a_step_that_fails_ends_the_job_with_its_code_and_text(lab: Lab, step: str) -> None:
-    script = Script()
-    script.plan(step, fail(JobFailure(FailureCode.GIT_FAILED, "Git said no.")))
-    job = await lab.code_job(script)
-    assert await job.result() == failed(FailureCode.GIT_FAILED, "Git said no.")
-    done = STEPS[: STEPS.index(step) + 1]
-    assert script.calls == ["hold_slot", *done, "finish_job", "clean_up", "release_slot"]
-    assert script.endings[0].leaves_workspace
+async def test_a_step_that_fails_ends_the_job_with_its_code_and_text(lab: Lab) -> None:
+    async def at(step: str) -> None:
+        script = Script()
+        script.plan(step, fail(JobFailure(FailureCode.GIT_FAILED, "Git said no.")))
+        job = await lab.code_job(script)
+        assert await job.result() == failed(FailureCode.GIT_FAILED, "Git said no.")
+        done = STEPS[: STEPS.index(step) + 1]
+        assert script.steps == ["hold_slot", *done, "finish_job", "clean_up", "release_slot"]
+        assert script.endings[0].leaves_workspace
+
+    await asyncio.gather(*map(at, STEPS))
 
 
-@pytest.mark.parametrize("step", ["publish", "prepare", "open_pull_request"])
-async def test_a_step_is_tried_again_without_those_before_it(lab: Lab, step: str) -> None:
-    script = Script()
-    flaky = fail(JobFailure(FailureCode.GITHUB_UNAVAILABLE, transient=True))
-    script.plan(step, flaky, flaky)
-    job = await lab.code_job(script)
-    assert await job.result() == DONE
-    assert script.count(step) == 3
-    assert script.count("run_claude") == 1
-    assert script.count("hold_slot") == 1
+async def test_a_step_is_tried_again_without_those_before_it(lab: Lab) -> None:
+    async def at(step: str) -> None:
+        script = Script()
+        flaky = fail(JobFailure(FailureCode.GITHUB_UNAVAILABLE, transient=True))
+        script.plan(step, flaky, flaky)
+        job = await lab.code_job(script)
+        assert await job.result() == DONE
+        assert script.count(step) == 3
+        assert script.count("run_claude") == 1
+        assert script.count("hold_slot") == 1
+
+    await asyncio.gather(*map(at, ["publish", "prepare", "open_pull_request"]))
 
 
 async def test_trying_ends_with_the_last_failure(lab: Lab) -> None:
@@ -103,13 +109,15 @@ async def test_an_overload_that_lasts_fails_the_job(lab: Lab) -> None:
     assert script.count("run_claude") == tries
 
 
-@pytest.mark.parametrize("step", ["hold_slot", *STEPS])
-async def test_a_fault_of_our_own_fails_the_job_and_never_hangs_it(lab: Lab, step: str) -> None:
-    script = Script()
-    script.plan(step, *[fail(ValueError("a bug"))] * 12)
-    job = await lab.code_job(script)
-    assert await job.result() == failed(FailureCode.INTERNAL, "a bug")
-    assert script.count("release_slot") == (0 if step == "hold_slot" else 1)
+async def test_a_fault_of_our_own_fails_the_job_and_never_hangs_it(lab: Lab) -> None:
+    async def at(step: str) -> None:
+        script = Script()
+        script.plan(step, *[fail(ValueError("a bug"))] * 3)
+        job = await lab.code_job(script)
+        assert await job.result() == failed(FailureCode.INTERNAL, "a bug")
+        assert script.count("release_slot") == (0 if step == "hold_slot" else 1)
+
+    await asyncio.gather(*map(at, ["hold_slot", *STEPS]))
 
 
 async def test_an_error_of_ours_that_no_job_should_see_is_internal(lab: Lab) -> None:
@@ -120,19 +128,33 @@ async def test_an_error_of_ours_that_no_job_should_see_is_internal(lab: Lab) -> 
     assert script.count("prepare") == 1
 
 
-@pytest.mark.parametrize("step", ["hold_slot", *STEPS])
-async def test_an_outage_of_the_store_is_waited_out(lab: Lab, step: str) -> None:
+@pytest.mark.parametrize("system", ["store", "temporal"])
+async def test_an_outage_is_waited_out_under_the_next_lease(lab: Lab, system: str) -> None:
+    async def at(step: str) -> None:
+        script = Script()
+        tries = 1 if step in {"hold_slot", "run_claude"} else 3
+        script.plan(step, *[fail(DependencyUnavailable("It does not answer.", system))] * tries)
+        job = await lab.code_job(script)
+        assert await job.result() == DONE
+        assert script.count(step) == tries + 1
+        assert script.count("hold_slot") == 2
+        assert script.count("run_claude") == (2 if step == "run_claude" else 1)
+
+    await asyncio.gather(*map(at, ["hold_slot", *STEPS]))
+
+
+async def test_a_slot_is_asked_for_until_the_store_is_back(lab: Lab) -> None:
     script = Script()
     outage = fail(DependencyUnavailable("The store does not answer.", "store"))
-    script.plan(step, *[outage] * 13)
+    script.plan("hold_slot", *[outage] * 7)
     job = await lab.code_job(script)
     assert await job.result() == DONE
-    assert script.endings[0].status is JobStatus.COMPLETED
+    assert [key.number for key in script.requests["hold_slot"]] == list(range(1, 9))
 
 
 async def test_a_missing_program_is_named(lab: Lab) -> None:
     script = Script()
-    script.plan("prepare", *[fail(DependencyUnavailable("Install git.", "git"))] * 6)
+    script.plan("prepare", *[fail(DependencyUnavailable("Install git.", "git"))] * 3)
     job = await lab.code_job(script)
     assert await job.result() == failed(FailureCode.INTERNAL, "Install git.")
 
@@ -168,11 +190,11 @@ async def test_the_status_that_the_store_has_is_the_result(lab: Lab) -> None:
 
 
 async def test_whether_a_branch_is_the_jobs_own_is_told_when_it_is_taken_back(lab: Lab) -> None:
-    for continues in (True, False):
+    async def that(continues: bool) -> None:
         script = Script()
         script.plan("prepare", give(Prepared("b" * 40, continues)))
 
-        async def cancelled_by_the_api(request: object, script: Script = script) -> None:
+        async def cancelled_by_the_api(request: object) -> None:
             script.row = JobStatus.CANCELLED
 
         script.plan("open_pull_request", cancelled_by_the_api)
@@ -180,3 +202,5 @@ async def test_whether_a_branch_is_the_jobs_own_is_told_when_it_is_taken_back(la
         assert (await job.result()).status is JobStatus.CANCELLED
         [request] = script.requests["withdraw"]
         assert request.created_branch is not continues
+
+    await asyncio.gather(that(True), that(False))

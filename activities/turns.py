@@ -1,0 +1,80 @@
+"""Whose turn it is to hold a slot of this machine.
+
+Temporal hands out `hold_slot` activities nearly in the order of the queue: jobs posted within a few
+milliseconds of each other can change places. The store's order is the one the API shows, so a slot
+is taken only by the job that the store names.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+from temporalio import activity
+
+from activities.capacity import Capacity
+from domain.errors import LeaseLost
+from store.protocol import Store
+
+TURN_POLL = timedelta(milliseconds=50)
+TURN_PATIENCE = timedelta(seconds=2)
+"""How long a slot stays free for an earlier job that does not come: its workflow may not have been
+started yet. A workflow task takes tens of milliseconds (measured), so 2 s is long past that."""
+
+PASSED_BY_FOR = timedelta(minutes=10)
+"""How long such a job is not waited for again, unless it comes. Most were cancelled or are held by
+another machine by then, so that few are remembered."""
+
+
+class Turns:
+    """Gives this machine's slots to jobs in the order of the store: priority, `queued_at`, id."""
+
+    def __init__(self, store: Store, capacity: Capacity) -> None:
+        self._store = store
+        self._capacity = capacity
+        self._clock = asyncio.get_running_loop().time
+        self._passed_by: dict[str, float] = {}
+
+    async def take_slot(self, job_id: str) -> None:
+        """Wait until a slot is free and it is the job's turn, and take it.
+
+        Raises:
+            LeaseLost: the worker stops taking jobs; the job has to ask another machine.
+        """
+        self._passed_by.pop(job_id, None)
+        if not await self._is_turn_of(job_id):
+            with self._capacity.waiting():
+                await self._wait_for_turn(job_id)
+        self._capacity.take_slot()
+        # Others may have passed it by while it waited here for a slot.
+        self._passed_by.pop(job_id, None)
+
+    async def _wait_for_turn(self, job_id: str) -> None:
+        free_since = self._clock()
+        while not await self._is_turn_of(job_id):
+            if activity.is_worker_shutdown():
+                raise LeaseLost("This machine takes no more jobs. Another is asked for a slot.")
+            if self._capacity.is_full:
+                # The earlier job may be waiting in Temporal's queue for a slot to come free.
+                free_since = self._clock()
+            elif self._clock() - free_since > TURN_PATIENCE.total_seconds():
+                await self._pass_by_first(job_id)
+            await asyncio.sleep(TURN_POLL.total_seconds())
+
+    async def _is_turn_of(self, job_id: str) -> bool:
+        """Tell whether the job may take a slot now; one that is in no queue has had its turn."""
+        if self._capacity.is_full:
+            return False
+        first = await self._first()
+        is_next = first in {None, job_id} or await self._store.queue_position(job_id) == 0
+        return is_next and not self._capacity.is_full
+
+    async def _pass_by_first(self, job_id: str) -> None:
+        first = await self._first()
+        if first is not None and first != job_id:
+            self._passed_by[first] = self._clock()
+
+    async def _first(self) -> str | None:
+        oldest = self._clock() - PASSED_BY_FOR.total_seconds()
+        self._passed_by = {job: at for job, at in self._passed_by.items() if at > oldest}
+        return await self._store.first_in_queue(self._passed_by)

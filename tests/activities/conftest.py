@@ -1,0 +1,46 @@
+"""Real parts for the activities' tests: a store, a Temporal server, a forge, a scripted model."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from temporalio.client import Client as TemporalClient
+
+from store.protocol import Store
+from store.sqlite import SqliteStore
+from tests.activities.holders import SlotHost, asking
+from tests.store.samples import World, new_world
+from tests.workflows.server import dev_server
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    opened = SqliteStore(tmp_path / "store" / "orchestrator.db")
+    await opened.open()
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def world(store: Store) -> World:
+    return await new_world(store)
+
+
+@pytest.fixture(scope="session")
+async def temporal() -> AsyncIterator[TemporalClient]:
+    async with dev_server() as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+async def askers(temporal: TemporalClient) -> AsyncIterator[TemporalClient]:
+    async with asking(temporal):
+        yield temporal
+
+
+@pytest.fixture
+async def slot_host(askers: TemporalClient, store: Store) -> SlotHost:
+    """A machine with two slots, whose worker does not poll yet."""
+    return SlotHost(askers, store, slots=2)

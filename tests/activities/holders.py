@@ -1,0 +1,163 @@
+"""Jobs that ask a real worker for its slots, through a workflow that does nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import timedelta
+
+from temporalio import workflow
+from temporalio.client import Client as TemporalClient
+from temporalio.client import WorkflowHandle
+from temporalio.exceptions import ActivityError, ApplicationError
+from temporalio.worker import UnsandboxedWorkflowRunner, Worker
+
+from activities.capacity import Capacity
+from activities.errors import ErrorTranslation, present_lease
+from activities.heartbeats import Heartbeats
+from activities.leases import Lease, LeaseKey, Leases
+from activities.slots import GRANT_SIGNAL, Grant, SlotActivities
+from domain.jobs import Job
+from store.protocol import Store
+from tests.workflows.server import eventually
+from worker import HEARTBEAT_THROTTLE, _slots_tuner
+
+ASKING_TASK_QUEUE = "asking"
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A lease, and the task queue of the slots to ask for it."""
+
+    key: LeaseKey
+    task_queue: str
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a holder ended: `released`, or the type of the error, and the lease it named."""
+
+    kind: str
+    present: int = 0
+
+
+@workflow.defn
+class AskForSlot:
+    """Holds one slot for as long as it lasts."""
+
+    def __init__(self) -> None:
+        self._grants: list[Grant] = []
+
+    @workflow.signal(name=GRANT_SIGNAL)
+    def slot_granted(self, grant: Grant) -> None:
+        self._grants.append(grant)
+
+    @workflow.query
+    def grants(self) -> list[Grant]:
+        return self._grants
+
+    @workflow.run
+    async def run(self, ask: Ask) -> Ended:
+        try:
+            await workflow.execute_activity_method(
+                SlotActivities.hold_slot,
+                ask.key,
+                task_queue=ask.task_queue,
+                start_to_close_timeout=timedelta(minutes=5),
+                heartbeat_timeout=timedelta(seconds=10),
+                cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+            )
+        except ActivityError as error:
+            kind = error.cause.type if isinstance(error.cause, ApplicationError) else None
+            return Ended(kind or type(error.cause).__name__, present_lease(error))
+        return Ended("released")
+
+
+class WatchedLeases(Leases):
+    """Leases that remember in which order they were taken, and how many were held at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.taken: list[str] = []
+        self.most_at_once = 0
+
+    def take(self, key: LeaseKey) -> Lease:
+        lease = super().take(key)
+        self.taken.append(key.job_id)
+        self.most_at_once = max(self.most_at_once, len(self.job_ids))
+        return lease
+
+
+class SlotHost:
+    """One machine's slots behind a real worker; `poll` lets it take jobs."""
+
+    def __init__(self, temporal: TemporalClient, store: Store, slots: int) -> None:
+        self.temporal = temporal
+        self.task_queue = f"slots-{uuid.uuid4().hex}"
+        self.host_queue = f"host-{uuid.uuid4().hex}"
+        self.leases = WatchedLeases()
+        self.capacity = Capacity(slots)
+        self.activities = SlotActivities(
+            store, temporal, self.leases, self.capacity, "mill-1", self.host_queue
+        )
+
+    @contextlib.asynccontextmanager
+    async def poll(self, grace: timedelta = timedelta(0)) -> AsyncIterator[Worker]:
+        worker = Worker(
+            self.temporal,
+            task_queue=self.task_queue,
+            activities=[self.activities.hold_slot],
+            tuner=_slots_tuner(self.capacity),
+            interceptors=[ErrorTranslation(), Heartbeats()],
+            max_heartbeat_throttle_interval=HEARTBEAT_THROTTLE,
+            graceful_shutdown_timeout=grace,
+        )
+        async with worker:
+            yield worker
+
+    async def ask(self, job: Job, lease: int = 1) -> WorkflowHandle[AskForSlot, Ended]:
+        """Let a workflow ask for a slot, as the job's would."""
+        return await self.temporal.start_workflow(
+            AskForSlot.run,
+            Ask(LeaseKey(job.id, lease), self.task_queue),
+            id=f"asks-{job.id}-{lease}-{uuid.uuid4().hex}",
+            task_queue=ASKING_TASK_QUEUE,
+        )
+
+    async def ask_in_order(self, *jobs: Job) -> list[WorkflowHandle[AskForSlot, Ended]]:
+        """Let workflows ask, so that Temporal's queue has them in this order."""
+        handles = []
+        for job in jobs:
+            handle = await self.ask(job)
+            await asyncio.wait_for(_has_asked(handle), 20)
+            handles.append(handle)
+        return handles
+
+    async def release(self, job: Job, lease: int = 1) -> None:
+        await self.activities.release_slot(LeaseKey(job.id, lease))
+
+    async def until_held(self, *jobs: Job) -> None:
+        """Wait until exactly these jobs hold a slot."""
+        wanted = {job.id for job in jobs}
+        await eventually(lambda: self.leases.job_ids == wanted, what=f"held: {wanted}", seconds=8)
+
+
+async def _has_asked(handle: WorkflowHandle[AskForSlot, Ended]) -> None:
+    while not (await handle.describe()).raw_description.pending_activities:
+        await asyncio.sleep(0.01)
+
+
+@contextlib.asynccontextmanager
+async def asking(temporal: TemporalClient) -> AsyncIterator[None]:
+    """Poll for the workflows that ask."""
+    worker = Worker(
+        temporal,
+        task_queue=ASKING_TASK_QUEUE,
+        workflows=[AskForSlot],
+        workflow_runner=UnsandboxedWorkflowRunner(),
+    )
+    async with worker:
+        yield

@@ -1,0 +1,154 @@
+"""The OpenAPI document: valid and complete. That every answer keeps to it is in contract.py."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+
+from tests.api.calls import BEARER, Api
+from tests.api.contract import Contract, Json
+
+ROUTES = {
+    "GET /health",
+    "GET /clients",
+    "POST /clients",
+    "GET /clients/{client_id}",
+    "POST /clients/{client_id}/repository",
+    "GET /jobs",
+    "POST /jobs",
+    "GET /jobs/{job_id}",
+    "GET /jobs/{job_id}/messages",
+    "POST /jobs/{job_id}/cancel",
+    "POST /jobs/{job_id}/retry",
+    "POST /jobs/{job_id}/message",
+    "POST /jobs/{job_id}/complete",
+    "GET /queue",
+    "POST /sync",
+    "POST /repos/clone",
+    "POST /repos/{repository_id}/clone",
+}
+
+
+@pytest.fixture(scope="session")
+def document(contract: Contract) -> Json:
+    return contract.document
+
+
+def operations(document: Json) -> Iterator[tuple[str, Json]]:
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            yield f"{method.upper()} {path}", operation
+
+
+def values(tree: Any, key: str) -> Iterator[Any]:
+    """Everything under `key`, wherever it stands."""
+    if isinstance(tree, dict):
+        if key in tree:
+            yield tree[key]
+        tree = list(tree.values())
+    if isinstance(tree, list):
+        for branch in tree:
+            yield from values(branch, key)
+
+
+async def test_it_is_what_the_server_sends(api: Api, document: Json) -> None:
+    response = await api.http.get("/openapi.json", headers=BEARER)
+    assert response.json() == json.loads(json.dumps(document))
+
+
+async def test_the_page_that_shows_it(api: Api) -> None:
+    response = await api.http.get("/docs", headers=BEARER)
+    assert response.headers["content-type"].startswith("text/html")
+    assert "/openapi.json" in response.text
+
+
+def test_every_route_is_listed(document: Json) -> None:
+    assert {name for name, _ in operations(document)} == ROUTES
+
+
+def test_every_route_has_a_sentence_and_a_tag(document: Json) -> None:
+    for name, operation in operations(document):
+        assert operation["summary"], name
+        assert operation["description"].endswith("."), name
+        assert len(operation["tags"]) == 1, name
+
+
+def test_every_success_has_a_form(document: Json) -> None:
+    for name, operation in operations(document):
+        (status,) = [status for status in operation["responses"] if status.startswith("2")]
+        schema = operation["responses"][status]["content"]["application/json"]["schema"]
+        found = document["components"]["schemas"][schema["$ref"].rsplit("/", 1)[1]]
+        assert found["type"] == "object", name
+        assert found["required"], name
+
+
+def test_what_creates_answers_201(document: Json) -> None:
+    created = {name for name, operation in operations(document) if "201" in operation["responses"]}
+    assert created == {
+        "POST /clients",
+        "POST /clients/{client_id}/repository",
+        "POST /jobs",
+        "POST /jobs/{job_id}/retry",
+    }
+
+
+def test_errors_are_documented_as_they_are(document: Json) -> None:
+    """Never 422, which FastAPI documents by itself; always `{"error": ...}`."""
+    error = {"$ref": "#/components/schemas/Error"}
+    for name, operation in operations(document):
+        responses = operation["responses"]
+        assert "422" not in responses, name
+        for family in ("4XX", "5XX"):
+            assert responses[family]["content"]["application/json"]["schema"] == error, name
+    assert not [name for name in document["components"]["schemas"] if "Validation" in name]
+
+
+def test_it_is_well_formed(document: Json) -> None:
+    assert document["openapi"].startswith("3.1.")
+    assert document["info"]["title"]
+    assert document["info"]["version"]
+    names = [operation["operationId"] for _, operation in operations(document)]
+    assert len(names) == len(set(names))
+    for schema in document["components"]["schemas"].values():
+        Draft202012Validator.check_schema(schema)
+
+
+def test_every_reference_leads_somewhere(document: Json) -> None:
+    known = {f"#/components/schemas/{name}" for name in document["components"]["schemas"]}
+    used = set(values(document, "$ref"))
+    assert used - known == set()
+    assert len(used) > 15
+
+
+def test_every_parameter_of_a_path_is_declared(document: Json) -> None:
+    for path, methods in document["paths"].items():
+        for operation in methods.values():
+            declared = {
+                entry["name"]
+                for entry in operation.get("parameters", [])
+                if entry["in"] == "path" and entry["required"]
+            }
+            assert declared == {part[1:-1] for part in path.split("/") if part.startswith("{")}, (
+                path
+            )
+
+
+def test_the_fields_of_a_job_are_those_of_the_specification(document: Json) -> None:
+    schema = document["components"]["schemas"]["NewJob"]
+    assert schema["required"] == ["prompt"]
+    assert set(schema["properties"]) == {
+        "prompt",
+        "clientId",
+        "githubOrg",
+        "githubRepo",
+        "branchName",
+        "jobType",
+        "featureId",
+        "repositoryId",
+        "title",
+        "createdByTeamMemberId",
+    }

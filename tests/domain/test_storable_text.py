@@ -1,0 +1,65 @@
+"""Text as every store can keep it."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from domain.messages import MAX_CONTENT_CHARACTERS, storable
+
+LIMIT = MAX_CONTENT_CHARACTERS
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "x",
+        "\x01\x1b[0m\x7f\x85",
+        "line\r\nline\u2028line\ttab",
+        "🚀 e\u0301 \ufeff \ufffd \uffff \U0010ffff",
+        "\ud7ff\ue000",
+        "x" * LIMIT,
+        "🚀" * LIMIT,
+    ],
+    ids=lambda text: ascii(text[:12]),
+)
+def test_what_can_be_kept_stays(text: str) -> None:
+    assert storable(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("\0", "\ufffd"),
+        ("a\0b\0", "a\ufffdb\ufffd"),
+        ("\ud800", "\ufffd"),
+        ("x\udfff", "x\ufffd"),
+        ("a\ud83db", "a\ufffdb"),
+        # Two halves that stand together are two code points in Python, not an emoji.
+        ("\ud83d\ude80", "\ufffd\ufffd"),
+    ],
+    ids=ascii,
+)
+def test_what_cannot_is_replaced_one_for_one(text: str, kept: str) -> None:
+    assert storable(text) == kept
+
+
+@pytest.mark.parametrize("length", [LIMIT + 1, LIMIT + 30, 3 * LIMIT])
+def test_what_is_too_long_is_cut_and_says_so(length: int) -> None:
+    kept = storable("x" * length)
+    note = f" … [cut: {length} characters]"
+    assert kept == "x" * (LIMIT - len(note)) + note
+    assert len(kept) == LIMIT
+
+
+def test_twice_is_once() -> None:
+    draw = random.Random(1)
+    texts = ["".join(draw.choices("a\0\ud800\udc00🚀\n", k=50)) for _ in range(200)]
+    for text in (*texts, "\0" * (LIMIT + 5), "🚀" * (LIMIT + 1), "x" * LIMIT + "\ud800"):
+        once = storable(text)
+        assert storable(once) == once
+        assert len(once) <= LIMIT
+        once.encode()
+        assert "\0" not in once

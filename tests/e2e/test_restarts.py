@@ -1,0 +1,133 @@
+"""Whatever is stopped or killed, jobs and conversations go on where they were, once."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.processes import processes, processes_of
+from tests.e2e.steps import COMMIT_ALL, bash, say, wait_for_file, write
+from tests.stack import OWNER, Stack, eventually, running_stack
+
+RECOVERY_SECONDS = 30
+"""15 to 20 s on a machine that has nothing else to do."""
+
+
+@pytest.fixture(scope="module")
+def own_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    root: Path = tmp_path_factory.mktemp("restarts")
+    with running_stack(root, DRAIN_TIMEOUT_SECONDS="1") as stack:
+        yield stack
+
+
+def sessions(stack: Stack, prompt: str) -> list[str]:
+    """The session of each model call of the script that the prompt names."""
+    name = prompt.rpartition("[[script:")[2].partition("]]")[0]
+    requests = [request for request in stack.model.requests(name) if request["main"]]
+    return [request["headers"]["x-claude-code-session-id"] for request in requests]
+
+
+def kill(stack: Stack, words: str) -> None:
+    [pid] = stack.pids(words)
+    os.kill(pid, signal.SIGKILL)
+
+
+def working_job(stack: Stack, client: str, gate: Path) -> tuple[str, str]:
+    """A code job that has committed once and waits in a command; its prompt goes on to a second."""
+    prompt = stack.script(
+        [
+            bash(f"echo 1 > one.txt; {COMMIT_ALL} one"),
+            wait_for_file(gate),
+            bash(f"echo 2 > two.txt; {COMMIT_ALL} two"),
+            write("three.txt", "3\n"),
+            say("All three."),
+        ]
+    )
+    job_id = stack.post_job(client, prompt, branchName="feature/x", title="Three files")
+    eventually(lambda: len(sessions(stack, prompt)) == 2, 60, "the second command is given")
+    eventually(lambda: len(processes_of(job_id)) >= 3, 60, "the second command runs")
+    return job_id, prompt
+
+
+def assert_done_once(stack: Stack, name: str, job_id: str, prompt: str) -> None:
+    job = stack.wait_for(job_id, "completed", 90)
+    assert sessions(stack, prompt) == [job_id] * 5
+    assert (job["lease"], job["attempt"]) == (2, 2)
+    assert job["result"] == "All three."
+    [pull] = stack.forge.pull_requests(OWNER, name)
+    assert (job["pr_number"], job["head_sha"]) == (pull.number, pull.head_sha)
+    history = [entry.subject for entry in stack.forge.log(OWNER, name, "feature/x")]
+    assert history == ["Three files", "two", "one", "Initial commit"]
+    seqs = [message["seq"] for message in stack.messages(job_id)]
+    assert seqs == list(range(1, len(seqs) + 1))
+
+
+def test_ctrl_c_and_a_new_start(own_stack: Stack, tmp_path: Path):
+    client, name = own_stack.new_repository()
+    question = own_stack.script([say("Which?"), say("That one, then.")])
+    task = own_stack.post_job(client, f"Ask me. {question}", jobType="task")
+    own_stack.wait_for(task, "waiting_for_user")
+    job_id, prompt = working_job(own_stack, client, tmp_path / "never")
+
+    own_stack.stop()
+    root = str(own_stack.root).encode()
+    left = [each for each in processes() if root in each.environment or root in each.command]
+    assert left == []
+    assert "Stopping" in own_stack.log.read_text()
+    own_stack.start(DRAIN_TIMEOUT_SECONDS="1")
+
+    assert own_stack.job(task)["phase"] == "waiting_for_user"
+    assert_done_once(own_stack, name, job_id, prompt)
+    own_stack.call("POST", f"/jobs/{task}/message", {"message": "The first."})
+    own_stack.wait_for(task, lambda job: job["result"] == "That one, then.")
+    assert sessions(own_stack, question) == [task, task]
+    script = question[9:-2]
+    history = json.dumps(own_stack.model.requests(script)[-1]["body"]["messages"])
+    assert "Which?" in history
+    assert "The first." in history
+    own_stack.call("POST", f"/jobs/{task}/complete")
+    own_stack.wait_for(task, "completed")
+
+
+def test_a_worker_that_is_killed(own_stack: Stack, tmp_path: Path):
+    """One job is with Claude, another has just had its pull request made, without knowing it."""
+    client, name = own_stack.new_repository()
+    other_client, other_name = own_stack.new_repository()
+    job_id, prompt = working_job(own_stack, client, tmp_path / "never")
+    other_prompt = own_stack.script([write("a.txt", "a"), say("Done.")])
+    own_stack.forge.fail_next("pulls/create", 502, after=True, delay=5)
+    other_id = own_stack.post_job(other_client, other_prompt, branchName="feature/y")
+    eventually(lambda: own_stack.forge.pull_requests(OWNER, other_name), 60, "it is made")
+
+    killed_at = time.monotonic()
+    kill(own_stack, "worker --embedded")
+    eventually(lambda: len(sessions(own_stack, prompt)) > 2, RECOVERY_SECONDS, "Claude goes on")
+    assert time.monotonic() - killed_at < RECOVERY_SECONDS
+    assert_done_once(own_stack, name, job_id, prompt)
+
+    other = own_stack.wait_for(other_id, "completed")
+    [pull] = own_stack.forge.pull_requests(OWNER, other_name)
+    assert (other["pr_number"], pull.state) == (pull.number, "open")
+    assert len(own_stack.forge.log(OWNER, other_name, "feature/y")) == 2
+    assert sessions(own_stack, other_prompt) == [other_id] * 2
+
+
+def test_a_temporal_and_an_api_that_are_killed(own_stack: Stack, tmp_path: Path):
+    client, name = own_stack.new_repository()
+    gate = tmp_path / "go"
+    prompt = own_stack.script([wait_for_file(gate), write("a.txt", "a"), say("Done.")])
+    job_id = own_stack.post_job(client, prompt, branchName="feature/x")
+    own_stack.wait_for(job_id, "working")
+    kill(own_stack, "temporal server start-dev")
+    kill(own_stack, "api --embedded")
+    eventually(own_stack.is_healthy, 60, "all is up again")
+    gate.touch()
+    job = own_stack.wait_for(job_id, "completed", 90)
+    assert (job["lease"], job["attempt"]) == (1, 1)
+    assert len(own_stack.forge.pull_requests(OWNER, name)) == 1

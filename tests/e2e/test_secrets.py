@@ -1,0 +1,173 @@
+"""The GitHub token and the API secret are in no command line, file, message or history."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from temporalio.client import Client as TemporalClient
+
+from tests.e2e.processes import Process, processes, processes_of
+from tests.e2e.steps import bash, say, use, wait_for_file, write
+from tests.stack import OWNER, TOKEN, Stack, eventually, running_stack
+
+OUR_PROGRAMS = (b"cli.py\0up", b"cli.py\0worker", b"cli.py\0api")
+"""They read their settings, the token included, from their environment."""
+
+CURIOUS = (
+    "env; cat /proc/self/environ /proc/$PPID/environ | tr '\\0' '\\n'; git remote -v; "
+    "git config --list --show-origin; cat .git; git fetch; git push origin HEAD:stolen; true"
+)
+
+
+@pytest.fixture(scope="module")
+def own_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    root: Path = tmp_path_factory.mktemp("secrets")
+    with running_stack(root, MAX_CONCURRENT_JOBS="3") as stack:
+        yield stack
+
+
+def spellings(secret: str) -> list[bytes]:
+    """The secret as it is, and what is certain of it in base64 at each of the three offsets."""
+    found = [secret.encode()]
+    for offset in range(3):
+        encoded = base64.b64encode(b"\0" * offset + secret.encode())
+        found.append(encoded[4:-4])
+    return found
+
+
+def all_spellings(stack: Stack) -> list[bytes]:
+    return spellings(TOKEN) + spellings(stack.secret)
+
+
+def assert_clean(data: bytes, needles: list[bytes], where: str) -> None:
+    assert not any(needle in data for needle in needles), f"a secret is in {where}"
+
+
+def assert_processes_clean(stack: Stack) -> list[Process]:
+    """Look at every process of this machine, and return them."""
+    needles = all_spellings(stack)
+    seen = list(processes())
+    for process in seen:
+        assert_clean(process.command, needles, f"the command line {process.command!r}")
+        if not any(program in process.command for program in OUR_PROGRAMS):
+            where = f"the environment of {process.command!r}"
+            assert_clean(process.environment, needles, where)
+    return seen
+
+
+def assert_files_clean(stack: Stack) -> int:
+    """Look at every file below the stack's root, and return how many there are."""
+    needles = all_spellings(stack)
+    data = stack.root / "data"
+    looked_at = 0
+    for path in stack.root.rglob("*"):
+        kept = path.is_relative_to(data / "credentials") or path == data / "api-secret"
+        if kept or not path.is_file():
+            continue
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            continue
+        looked_at += 1
+        if path == stack.log:
+            content = without_announcement(content, stack)
+        assert_clean(content, needles, str(path))
+    return looked_at
+
+
+def without_announcement(log: bytes, stack: Stack) -> bytes:
+    """Leave out the one line that shows a new secret to its owner."""
+    lines = log.split(b"\n")
+    [announced] = [line for line in lines if line.startswith(b"Secret ")]
+    assert stack.secret.encode() in announced
+    lines.remove(announced)
+    return b"\n".join(lines)
+
+
+def assert_token_is_kept_closely(stack: Stack) -> None:
+    directory = stack.root / "data" / "credentials"
+    assert directory.stat().st_mode & 0o077 == 0
+    for path in [*directory.iterdir(), stack.root / "data" / "api-secret"]:
+        assert path.stat().st_mode & 0o077 == 0
+
+
+async def histories(stack: Stack) -> dict[str, str]:
+    temporal = await TemporalClient.connect(stack.temporal_address)
+    return {
+        found.id: (
+            await temporal.get_workflow_handle(found.id, run_id=found.run_id).fetch_history()
+        ).to_json()
+        async for found in temporal.list_workflows()
+    }
+
+
+async def test_secrets_stay_where_they_belong(own_stack: Stack, tmp_path: Path):
+    gate = tmp_path / "go"
+    client, name = own_stack.new_repository()
+    slow_client, slow_name = own_stack.new_repository()
+
+    # A conversation that waits, a job whose Claude looks around, and one that git holds up.
+    question = own_stack.script([use("Read", file_path="$CWD/app.py"), say("What now?")])
+    task = own_stack.post_job(client, question, jobType="task")
+    curious = own_stack.script(
+        [bash(CURIOUS), write("a.txt", "a"), wait_for_file(gate), say("Looked around.")]
+    )
+    code = own_stack.post_job(client, curious, branchName="feature/x")
+    own_stack.wait_for(task, "waiting_for_user")
+    eventually((Path(own_stack.wait_for(code, "working")["worktree_path"]) / "a.txt").exists, 60)
+    own_stack.forge.delay_next(f"/{OWNER}/{slow_name}.git/git-upload-pack", 2)
+    own_stack.forge.delay_next(f"/{OWNER}/{slow_name}.git/git-receive-pack", 2)
+    prompt = own_stack.script([write("b.txt", "b"), say("Done.")])
+    slow = own_stack.post_job(slow_client, prompt, branchName="feature/y")
+
+    for service in (b"fetch", b"push"):
+        words = (service, slow_name.encode())
+
+        def git_runs(words: tuple[bytes, ...] = words) -> bool:
+            seen = assert_processes_clean(own_stack)
+            return any(all(word in process.command for word in words) for process in seen)
+
+        eventually(git_runs, 60, f"git runs with {words}")
+    seen = assert_processes_clean(own_stack)
+    # The search does find what is there: the worker has the token from its environment.
+    assert any(TOKEN.encode() in each.environment for each in seen)
+    assert sum(own_stack.root.name.encode() in each.environment for each in seen) > 5
+    assert processes_of(code)
+    own_stack.wait_for(slow, "completed")
+
+    # Failures quote what git and GitHub said; a cancelled job has been on GitHub twice.
+    grant = own_stack.forge.tokens.pop(TOKEN)
+    refused = own_stack.post_job(slow_client, prompt, branchName="feature/z")
+    job = own_stack.wait_for(refused, "failed")
+    assert job["failure_code"] == "github_authentication"
+    own_stack.forge.tokens[TOKEN] = grant
+    assert_files_clean(own_stack)
+    gate.touch()
+    own_stack.wait_for(code, "completed")
+    own_stack.call("POST", f"/jobs/{task}/cancel")
+    own_stack.call("POST", "/repos/clone")
+
+    assert list(own_stack.forge.branches(OWNER, name)) == ["feature/x", "main"]
+    needles = all_spellings(own_stack)
+    for job_id in (task, code, slow, refused):
+        messages = own_stack.messages(job_id)
+        assert_clean(json.dumps(messages).encode(), needles, f"the messages of {job_id}")
+        assert_clean(json.dumps(own_stack.job(job_id)).encode(), needles, f"the row of {job_id}")
+    # The curious one did see its environment.
+    looked = json.dumps(own_stack.messages(code))
+    assert "CLAUDE_CODE_MAX_RETRIES" in looked
+    assert "could not read Username" in looked
+    for script in (question, curious, prompt):
+        requests = own_stack.model.requests(script[9:-2])
+        assert_clean(json.dumps(requests).encode(), needles, "a request to the model")
+    found = await histories(own_stack)
+    assert {f"job-{job_id}" for job_id in (task, code, slow, refused)} <= found.keys()
+    assert len(found) >= 5
+    for workflow_id, history in found.items():
+        assert_clean(history.encode(), needles, f"the history of {workflow_id}")
+    assert assert_files_clean(own_stack) > 40
+    assert_token_is_kept_closely(own_stack)

@@ -1,0 +1,43 @@
+"""`make faults`: strike every phase with every fault, and print what became of the jobs."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import tempfile
+from pathlib import Path
+
+from tests.faults.faults import FAULTS
+from tests.faults.installation import installed
+from tests.faults.phases import PHASES
+from tests.faults.table import heading, line
+from tests.faults.trial import run_trial
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
+    parser.add_argument("--fault", default="", help="only faults whose name has these words")
+    parser.add_argument("--phase", default="", help="only phases whose name has these words")
+    parser.add_argument("--keep", type=Path, help="keep the files of the run in this directory")
+    options = parser.parse_args()
+    phases = [phase for phase in PHASES if options.phase in phase.phase]
+    faults = [fault for fault in FAULTS if options.fault in fault.name]
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+    broken = 0
+    print(heading())
+    with tempfile.TemporaryDirectory(prefix="faults-") as name:
+        for number, fault in enumerate(faults):
+            root = (options.keep or Path(name)) / str(number)
+            with installed(root, MAX_CONCURRENT_JOBS=_slots(phases)) as place:
+                for row in run_trial(place, fault, phases):
+                    print(line(row), flush=True)
+                    broken += bool(row.seen.violations)
+    return 1 if broken else 0
+
+
+def _slots(phases: list) -> str:
+    return str(max(1, sum(phase.holds_slot for phase in phases)))
+
+
+sys.exit(main())

@@ -1,0 +1,104 @@
+"""The faults: what is killed, and how."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from tests.faults.installation import Installation
+from tests.faults.situations import Situation
+from tests.stack import Stack, eventually
+
+Strike = Callable[[Installation, Sequence[Situation]], None]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something that goes wrong once.
+
+    `strike` returns when everything that is needed for recovering is there again, or will be by
+    itself. `ends` is the status that the fault gives to the job, None when it costs it nothing.
+    `ends_processes` says that what runs for the jobs at that moment must be gone within 5 s.
+    """
+
+    name: str
+    strike: Strike
+    ends: str | None = None
+    ends_processes: bool = True
+
+
+def worker_pid(stack: Stack) -> int:
+    return _only(stack.pids("cli.py worker"))
+
+
+def api_pid(stack: Stack) -> int:
+    return _only(stack.pids("cli.py api"))
+
+
+def temporal_pid(stack: Stack) -> int:
+    return _only(stack.pids("server start-dev"))
+
+
+def kill_worker(place: Installation, situations: Sequence[Situation]) -> None:
+    os.kill(worker_pid(place.stack), signal.SIGKILL)
+
+
+def terminate_worker(place: Installation, situations: Sequence[Situation]) -> None:
+    os.kill(worker_pid(place.stack), signal.SIGTERM)
+
+
+def kill_api(place: Installation, situations: Sequence[Situation]) -> None:
+    os.kill(api_pid(place.stack), signal.SIGKILL)
+
+
+def kill_temporal(place: Installation, situations: Sequence[Situation]) -> None:
+    os.kill(temporal_pid(place.stack), signal.SIGKILL)
+
+
+def stop_temporal_for_long(place: Installation, situations: Sequence[Situation]) -> None:
+    """Be away for twice the heartbeat timeout."""
+    pid = temporal_pid(place.stack)
+    os.kill(pid, signal.SIGSTOP)
+    time.sleep(20)
+    os.kill(pid, signal.SIGCONT)
+
+
+def kill_up(place: Installation, situations: Sequence[Situation]) -> None:
+    """Kill `orchestrator up` alone; its children are ended by the kernel. Start it again."""
+    stack = place.stack
+    assert stack.process is not None
+    stack.process.kill()
+    stack.process.wait()
+    eventually(lambda: not stack.pids("cli.py") + stack.pids("server start-dev"), 40, "all gone")
+    place.start()
+
+
+def lose_power(place: Installation, situations: Sequence[Situation]) -> None:
+    """Kill everything of the installation at once, as a reboot does. Start it again."""
+    stack = place.stack
+    assert stack.process is not None
+    pids = stack.pids("")
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    stack.process.wait()
+    eventually(lambda: not stack.pids(""), 10, "all gone")
+    place.start()
+
+
+FAULTS: tuple[Fault, ...] = (
+    Fault("kill -9 of the worker", kill_worker),
+    Fault("kill -9 of the API", kill_api, ends_processes=False),
+    Fault("kill -9 of up", kill_up),
+    Fault("loss of power", lose_power),
+    Fault("kill -9 of Temporal", kill_temporal, ends_processes=False),
+    Fault("Temporal away for 20 s", stop_temporal_for_long),
+    Fault("SIGTERM of the worker", terminate_worker, ends_processes=False),
+)
+
+
+def _only(pids: list[int]) -> int:
+    [pid] = pids
+    return pid

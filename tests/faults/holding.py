@@ -1,0 +1,139 @@
+"""Holding requests to the forge and git commands where they are, until a test lets them go."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import threading
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+_POLL = 0.02
+
+# Stands in front of git. A rule is a file of four lines: where, words, moment, and the git to run.
+_GIT = """#!/bin/sh
+for rule in {rules}/*.rule; do
+  [ -f "$rule" ] || continue
+  {{ read -r where; read -r words; read -r moment; }} < "$rule"
+  case "$GIT_DIR $GIT_WORK_TREE $*" in *"$where"*) ;; *) continue ;; esac
+  case " $* " in *" $words"*) ;; *) continue ;; esac
+  status=0
+  [ "$moment" = after ] && {{ {git} "$@"; status=$?; }}
+  echo $$ > "$rule.draft" && mv "$rule.draft" "${{rule%.rule}}.held"
+  while [ -f "$rule" ]; do sleep 0.05; done
+  [ "$moment" = after ] && exit $status
+done
+exec {git} "$@"
+"""
+
+
+@dataclass
+class RequestHold:
+    """A request that waits: before it is carried out, or after that and before it is answered."""
+
+    pattern: str
+    after: bool
+    arrived: threading.Event = field(default_factory=threading.Event)
+    released: threading.Event = field(default_factory=threading.Event)
+
+    async def wait(self) -> None:
+        self.arrived.set()
+        while not self.released.is_set():
+            await asyncio.sleep(_POLL)
+
+
+class HeldRequests:
+    """The ASGI middleware in front of the forge.
+
+    A request is named `METHOD /path?query`; each hold is for the first one that matches.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._holds: list[RequestHold] = []
+
+    def hold(self, pattern: str, *, after: bool = False) -> RequestHold:
+        hold = RequestHold(pattern, after)
+        self._holds.append(hold)
+        return hold
+
+    def release_all(self) -> None:
+        for hold in self._holds:
+            hold.released.set()
+        self._holds.clear()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        hold = self._due(scope)
+        if hold is None:
+            await self._app(scope, receive, send)
+        elif hold.after:
+            answer: list[Message] = []
+
+            async def keep(message: Message) -> None:
+                answer.append(message)
+
+            await self._app(scope, receive, keep)
+            await hold.wait()
+            for message in answer:
+                await send(message)
+        else:
+            await hold.wait()
+            await self._app(scope, receive, send)
+
+    def _due(self, scope: Scope) -> RequestHold | None:
+        if scope["type"] != "http":
+            return None
+        name = f"{scope['method']} {scope['path']}?{scope['query_string'].decode()}"
+        for hold in self._holds:
+            if not hold.arrived.is_set() and fnmatchcase(name, hold.pattern):
+                return hold
+        return None
+
+
+class GitHold:
+    """A git command that waits, before or after its work."""
+
+    def __init__(self, rule: Path) -> None:
+        self._rule = rule
+        self._held = rule.with_suffix(".held")
+
+    @property
+    def pid(self) -> int | None:
+        """The process that is waiting."""
+        try:
+            return int(self._held.read_text())
+        except FileNotFoundError:
+            return None
+
+    def release(self) -> None:
+        self._rule.unlink(missing_ok=True)
+
+
+class HeldGit:
+    """A directory for PATH with a git that can be held."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._rules = directory / "rules"
+        self._rules.mkdir(parents=True)
+        self._holds: list[GitHold] = []
+        program = directory / "git"
+        program.write_text(_GIT.format(rules=self._rules, git=shutil.which("git")))
+        program.chmod(0o755)
+
+    def hold(self, where: str, words: str, *, after: bool = False) -> GitHold:
+        """Hold commands with `words` among their arguments that name `where` in any place."""
+        rule = self._rules / f"{len(self._holds)}.rule"
+        draft = rule.with_suffix(".new")
+        draft.write_text(f"{where}\n{words}\n{'after' if after else 'before'}\n")
+        draft.rename(rule)
+        hold = GitHold(rule)
+        self._holds.append(hold)
+        return hold
+
+    def release_all(self) -> None:
+        for hold in self._holds:
+            hold.release()

@@ -1,0 +1,58 @@
+"""One installation to be broken: a stack whose forge and git can be held in the middle."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from demo.forge import Forge
+from demo.forge_access import TokenGrant
+from demo.forge_server import serving
+from demo.model import ScriptedModel
+from demo.model_stories import tell
+from tests.faults.holding import HeldGit, HeldRequests
+from tests.stack import TOKEN, Stack
+
+
+@dataclass(frozen=True)
+class Installation:
+    """A stack, and what holds it up; `gates` is a directory for files that scripts wait for."""
+
+    stack: Stack
+    requests: HeldRequests
+    git: HeldGit
+    gates: Path
+    environment: dict[str, str]
+
+    def start(self) -> None:
+        self.stack.start(**self.environment)
+
+    def release_all(self) -> None:
+        self.requests.release_all()
+        self.git.release_all()
+
+
+@contextlib.contextmanager
+def installed(root: Path, **environment: str) -> Iterator[Installation]:
+    """A started installation; everything it started is gone at the end."""
+    root.mkdir(parents=True, exist_ok=True)
+    gates = root / "gates"
+    gates.mkdir()
+    git = HeldGit(root / "held-git")
+    environment["PATH"] = f"{git.directory}:{os.environ['PATH']}"
+    forge = Forge(root / "forge", {TOKEN: TokenGrant("stack-user")})
+    requests = HeldRequests(forge.app)
+    with serving(requests, 0) as url, ScriptedModel(story=tell).serve() as model:
+        forge.url = url
+        stack = Stack(root, forge, url, model)
+        installation = Installation(stack, requests, git, gates, environment)
+        try:
+            installation.start()
+            yield installation
+        finally:
+            installation.release_all()
+            stack.stop()
+            stack.http.close()

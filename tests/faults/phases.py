@@ -1,0 +1,250 @@
+"""The phases in which a fault can find a job, and how a job is brought into each."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import httpx
+
+from demo.model_steps import Step
+from tests.e2e.processes import processes_of
+from tests.e2e.steps import python, say, write
+from tests.faults.situations import CodeSituation, Situation, TaskSituation
+from tests.stack import eventually
+
+
+THINKING = 10.0
+"""Seconds of a turn during which something else is brought about; the last phases to be brought."""
+
+
+class Queued(CodeSituation):
+    """Every slot is taken; bring it last."""
+
+    phase = "queued"
+    holds_slot = False
+
+    def bring(self) -> None:
+        self.gate.touch()
+        self.post("code")
+        self.wait_for("waiting_for_slot")
+
+
+class Preparing(CodeSituation):
+    """The fetch has asked the forge and waits for its answer."""
+
+    phase = "preparing"
+
+    def bring(self) -> None:
+        hold = self.place.requests.hold(f"GET {self.git_path}/info/refs?service=git-upload-pack")
+        self.gate.touch()
+        self.post("code")
+        assert hold.arrived.wait(60)
+        self.hold = hold
+
+    def go_on(self) -> None:
+        self.hold.released.set()
+
+
+class AddingWorktree(CodeSituation):
+    """`git worktree add` has done its work, and has not ended."""
+
+    phase = "adding worktree"
+
+    def bring(self) -> None:
+        self.gate.touch()
+        self.hold = self.place.git.hold(f"{self.repository}.git", "worktree add", after=True)
+        self.post("code")
+        eventually(lambda: self.hold.pid, 60, "git worktree add is held")
+
+    def go_on(self) -> None:
+        self.hold.release()
+
+
+class Working(CodeSituation):
+    """Claude has committed and runs a command."""
+
+    phase = "working"
+
+    def bring(self) -> None:
+        self.post("code")
+        eventually(lambda: len(self.asked()) == 3, 90, "the third step is taken")
+        self.wait_for("working")
+        eventually(self._is_in_command, 30, "the command runs")
+
+    def _is_in_command(self) -> bool:
+        gate = str(self.gate).encode()
+        return any(gate in process.command for process in processes_of(self.job_id))
+
+
+class WaitingForUser(TaskSituation):
+    """Claude has answered; no process and no slot is held."""
+
+    phase = "waiting for user"
+    holds_slot = False
+
+    def bring(self) -> None:
+        super().bring()
+        self.wait_for("waiting_for_user")
+
+    def go_on(self) -> None:
+        eventually(lambda: self.look() is not None, 60, "the API answers")
+        self.mail.start_sending(["Message 1."])
+
+    def finish(self) -> None:
+        self.mail.wait()
+        super().finish()
+
+
+class MessageInFlight(TaskSituation):
+    """Three messages are sent one after the other; the first has been accepted."""
+
+    phase = "message in flight"
+    thinking = THINKING
+
+    def engage(self) -> None:
+        self.mail.start_sending(["Message 1.", "Message 2.", "Message 3."])
+        eventually(self._is_accepted, 20, "the first message is in the transcript")
+
+    def finish(self) -> None:
+        self.mail.wait()
+        super().finish()
+
+    def _is_accepted(self) -> bool:
+        return "user_input" in [line["type"] for line in self.stack.messages(self.job_id)]
+
+
+class CompleteInFlight(TaskSituation):
+    """POST complete has been sent while Claude works."""
+
+    phase = "complete in flight"
+    thinking = THINKING
+
+    def engage(self) -> None:
+        self.request = _send(self._completes)
+
+    def finish(self) -> None:
+        self.request.join(60)
+        self.complete()
+
+
+class CancelInFlight(CodeSituation):
+    """The job is cancelled, and its command resists being stopped."""
+
+    phase = "cancel in flight"
+    expected = "cancelled"
+
+    def steps(self) -> list[Step]:
+        stubborn = python(
+            "import pathlib, signal, time\n"
+            "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+            "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+            f"pathlib.Path({str(self.gate)!r}).touch()\n"
+            "time.sleep(600)\n"
+        )
+        return [write("a.txt", "a\n"), stubborn, say("Done.")]
+
+    def bring(self) -> None:
+        self.post("code")
+        eventually(self.gate.exists, 90, "the command runs")
+
+    def engage(self) -> None:
+        self.request = _send(self._cancel)
+        eventually(lambda: self.stack.job(self.job_id)["status"] == "cancelled", 20, "cancelled")
+
+    def finish(self) -> None:
+        self.request.join(60)
+
+    def _cancel(self) -> None:
+        try:
+            self.stack.http.post(f"/jobs/{self.job_id}/cancel")
+        except httpx.TransportError:
+            return
+
+
+class Publishing(CodeSituation):
+    """A request of the publishing is held at the forge."""
+
+    pattern: str
+    after = False
+
+    def bring(self) -> None:
+        self.gate.touch()
+        pattern = self.pattern.format(git=self.git_path, pulls=self.pulls_path)
+        self.hold = self.place.requests.hold(pattern, after=self.after)
+        self.post("code")
+        assert self.hold.arrived.wait(90)
+
+    def go_on(self) -> None:
+        self.hold.released.set()
+
+    def is_going_on(self) -> bool:
+        return self.is_over()
+
+
+class BeforePush(Publishing):
+    phase = "before the push"
+    pattern = "GET {git}/info/refs?service=git-receive-pack"
+
+
+class AfterPush(Publishing):
+    """The refs are updated; the push has not been told."""
+
+    phase = "after the push"
+    pattern = "POST {git}/git-receive-pack?"
+    after = True
+
+
+class BeforePullRequest(Publishing):
+    phase = "before the pull request"
+    pattern = "POST {pulls}?"
+
+
+class AfterPullRequest(Publishing):
+    """The pull request exists; the worker has not been told."""
+
+    phase = "after the pull request"
+    pattern = "POST {pulls}?"
+    after = True
+
+
+class CleaningUp(CodeSituation):
+    """The job is completed; its branch is about to be deleted from the mirror."""
+
+    phase = "cleaning up"
+
+    def bring(self) -> None:
+        self.gate.touch()
+        deletion = f"update-ref --no-deref -d refs/heads/{self.branch}"
+        self.hold = self.place.git.hold(f"{self.repository}.git", deletion)
+        self.post("code")
+        eventually(lambda: self.hold.pid, 90, "the removal is held")
+
+    def go_on(self) -> None:
+        self.hold.release()
+
+    def is_going_on(self) -> bool:
+        return self.is_over()
+
+
+PHASES: tuple[type[Situation], ...] = (
+    Working,
+    WaitingForUser,
+    CancelInFlight,
+    Preparing,
+    AddingWorktree,
+    BeforePush,
+    AfterPush,
+    BeforePullRequest,
+    AfterPullRequest,
+    CleaningUp,
+    MessageInFlight,
+    CompleteInFlight,
+    Queued,
+)
+
+
+def _send(call: Callable[[], object]) -> threading.Thread:
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    return thread

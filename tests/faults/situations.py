@@ -1,0 +1,174 @@
+"""What the phases are made of: a job, its script, and what was done with both."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any, ClassVar
+
+import httpx
+
+from demo.model_conversation import Conversation, read_conversation
+from demo.model_steps import Step
+from tests.e2e.steps import bash, say, wait_for_file, write
+from tests.faults.installation import Installation
+from tests.faults.mail import Mail
+from tests.stack import OWNER, Json, eventually
+
+FINAL = frozenset({"completed", "failed", "cancelled"})
+CLAUDES_COMMIT = "Claude commits"
+FIRST_COMMIT = "Initial commit"
+
+
+class Situation:
+    """A job that is brought into a phase and held there until it may go on.
+
+    `expected` is the status in which it ends when a fault costs it nothing.
+    """
+
+    phase: ClassVar[str]
+    expected: ClassVar[str] = "completed"
+    holds_slot: ClassVar[bool] = True
+
+    def __init__(self, place: Installation) -> None:
+        self.place = place
+        self.stack = place.stack
+        self.client, self.repository = self.stack.new_repository()
+        self.branch = f"feature/{uuid.uuid4().hex[:8]}"
+        self.title = f"Job that is {self.phase}"
+        self.gate = place.gates / f"{self.repository}.open"
+        self.effects = place.gates / f"{self.repository}.effects"
+        self.script = self.stack.script(self.steps(), repeat_last=self.repeats)
+        self.job_id = ""
+        self.asked_before = 0
+
+    repeats: ClassVar[bool] = False
+
+    def steps(self) -> list[Step]:
+        """Return what the model says."""
+        raise NotImplementedError
+
+    def bring(self) -> None:
+        """Bring the job into the phase, and return when it is held there."""
+        raise NotImplementedError
+
+    def engage(self) -> None:
+        """Begin what is to be in flight when the fault comes."""
+
+    def go_on(self) -> None:
+        """Let the job go on; the fault has come."""
+
+    def finish(self) -> None:
+        """Do what leads the job to its end, now that it goes on."""
+
+    def is_going_on(self) -> bool:
+        """Tell whether it goes on: Claude is asked again, or the job has come to its end."""
+        return len(self.asked()) > self.asked_before or self.is_over()
+
+    def is_over(self) -> bool:
+        """Tell whether the job has ended and nothing is left to do for it."""
+        job = self.look()
+        return job is not None and job["status"] in FINAL and job["phase"] is None
+
+    def look(self) -> Json | None:
+        """Return the job; None while the API does not answer."""
+        return self.ask(f"/jobs/{self.job_id}")
+
+    def ask(self, path: str) -> Json | None:
+        """Return what the API answers; None while it does not."""
+        try:
+            answer = self.stack.http.get(path)
+        except httpx.TransportError:
+            return None
+        return answer.json() if answer.status_code == httpx.codes.OK else None
+
+    def asked(self) -> list[Conversation]:
+        """Return the calls of the model so far."""
+        name = self.script.removeprefix("[[script:").removesuffix("]]")
+        return [
+            read_conversation(request["body"], request["headers"])
+            for request in self.stack.model.requests(name)
+            if request["main"]
+        ]
+
+    def post(self, job_type: str) -> None:
+        """Post the job."""
+        body: dict[str, Any] = {"jobType": job_type, "title": self.title}
+        if job_type == "code":
+            body["branchName"] = self.branch
+        self.job_id = self.stack.post_job(self.client, self.script, **body)
+
+    def wait_for(self, phase: str) -> None:
+        """Wait until the job is in a phase of the API."""
+        self.stack.wait_for(self.job_id, phase, 90)
+
+
+class CodeSituation(Situation):
+    """A code job: a file, a commit of Claude's own, a wait, another file."""
+
+    @property
+    def history(self) -> list[str]:
+        """The subjects that the branch has in the end, newest first."""
+        return [self.title, CLAUDES_COMMIT, FIRST_COMMIT]
+
+    @property
+    def git_path(self) -> str:
+        return f"/{OWNER}/{self.repository}.git"
+
+    @property
+    def pulls_path(self) -> str:
+        return f"/api/repos/{OWNER}/{self.repository}/pulls"
+
+    def steps(self) -> list[Step]:
+        return [
+            write("a.txt", "a\n"),
+            bash(f"echo one >> {self.effects} && git add -A && git commit -qm '{CLAUDES_COMMIT}'"),
+            wait_for_file(self.gate),
+            bash(f"echo two >> {self.effects} && echo b > b.txt"),
+            say("Done."),
+        ]
+
+    def go_on(self) -> None:
+        self.gate.touch()
+
+
+class TaskSituation(Situation):
+    """A conversation whose model answers everything with the same words."""
+
+    repeats = True
+
+    def __init__(self, place: Installation) -> None:
+        super().__init__(place)
+        self.mail = Mail(self.stack, "")
+
+    def steps(self) -> list[Step]:
+        return [say("One answer.", delay=self.thinking), say("Another answer.")]
+
+    thinking: ClassVar[float] = 0.0
+
+    def bring(self) -> None:
+        self.post("task")
+        self.mail = Mail(self.stack, self.job_id)
+        eventually(self.asked, 90, "the model is asked")
+
+    def finish(self) -> None:
+        """Complete the conversation, once it waits for the user."""
+        eventually(self._is_waiting, 90, "it waits for the user, or is over")
+        self.complete()
+
+    def complete(self) -> None:
+        """Ask for completion until it is granted, or the job has ended."""
+        eventually(lambda: self._completes() or self._has_ended(), 60, "completed")
+
+    def _completes(self) -> bool:
+        try:
+            return self.stack.http.post(f"/jobs/{self.job_id}/complete").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def _is_waiting(self) -> bool:
+        job = self.look()
+        return job is not None and (job["phase"] == "waiting_for_user" or self._has_ended())
+
+    def _has_ended(self) -> bool:
+        job = self.look()
+        return job is not None and job["status"] in FINAL

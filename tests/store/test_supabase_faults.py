@@ -1,0 +1,302 @@
+"""Whatever a network does to a request, it is carried out once, or its failure is said in time."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+
+from domain.errors import Conflict, DependencyUnavailable
+from domain.jobs import LIVE, JobStatus, Phase, Usage
+from store.protocol import Guard, JobChanges, JobFilter, PullRequestRecord, Store
+from tests.store.samples import (
+    START,
+    World,
+    a_client,
+    a_host,
+    a_line,
+    a_repository,
+    lines,
+    new_id,
+    new_world,
+)
+from tests.store.supabase.fault_proxy import Fault, FaultProxy, Instead, fault_proxy
+from tests.store.supabase.project import SupabaseProject
+
+if TYPE_CHECKING:
+    from store.supabase_connection import Patience
+
+FAULTS: dict[str, list[Fault | Instead]] = {
+    **{fault.name.lower(): [fault] for fault in Fault},
+    "unavailable": [Instead(503)],
+    "bad_gateway_thrice": [Instead(502)] * 3,
+    "lost_twice": [Fault.RESET_AFTER, Fault.CUT_ANSWER],
+}
+
+GRANT: JobChanges = {"status": JobStatus.RUNNING, "phase": Phase.PREPARING, "lease": 1}
+NOT_GRANTED = Guard(LIVE, lease_below=1)
+
+
+@dataclass
+class Faulty:
+    """A store whose requests pass the proxy, and a world that is written and read past it."""
+
+    store: Store
+    proxy: FaultProxy
+    world: World
+    project: SupabaseProject
+
+
+@asynccontextmanager
+async def faulty_store(
+    project: SupabaseProject, patience: Patience | None
+) -> AsyncIterator[Faulty]:
+    from store.supabase_store import SupabaseStore
+
+    await asyncio.to_thread(project.empty)
+    direct = SupabaseStore(project.url, project.key)
+    await direct.open()
+    async with fault_proxy(project.url) as proxy:
+        store = SupabaseStore(proxy.url, project.key, patience=patience)
+        await store.open()
+        proxy.forget()
+        try:
+            yield Faulty(store, proxy, await new_world(direct), project)
+        finally:
+            await store.close()
+            await direct.close()
+
+
+@pytest.fixture
+async def faulty(supabase_project: SupabaseProject) -> AsyncIterator[Faulty]:
+    from store.supabase_connection import Patience
+
+    patience = Patience(connect=1.0, answer=0.5, total=6.0, first_pause=0.01)
+    async with faulty_store(supabase_project, patience) as faulty:
+        yield faulty
+
+
+async def creates_a_client(faulty: Faulty) -> None:
+    client = a_client("new")
+    await faulty.store.create_client(client)
+    details = await faulty.world.store.get_client(client.id)
+    assert details is not None
+    assert details.client == client
+
+
+async def adds_a_repository(faulty: Faulty) -> None:
+    repository = a_repository(faulty.world.client, repo_name="new")
+    await faulty.store.add_repository(repository)
+    assert await faulty.world.store.get_repository(repository.id) == repository
+
+
+async def creates_a_job(faulty: Faulty) -> None:
+    job = faulty.world.job()
+    await faulty.store.create_job(job)
+    assert await faulty.world.read(job) == job
+    assert (await faulty.world.store.list_jobs(JobFilter(), 1, 0)).total == 1
+
+
+async def grants_a_slot(faulty: Faulty) -> None:
+    job = await faulty.world.add_job()
+    assert await faulty.store.update_job(job.id, GRANT, NOT_GRANTED)
+    assert (await faulty.world.read(job)).lease == 1
+
+
+async def appends_lines(faulty: Faulty) -> None:
+    job, batch = await faulty.world.add_job(lease=3), lines(50)
+    await faulty.store.append_messages(job.id, batch, 3)
+    found = await faulty.world.transcript(job)
+    assert [(line.id, line.seq) for line in found] == [
+        (line.id, seq) for seq, line in enumerate(batch, 1)
+    ]
+
+
+async def keeps_a_message(faulty: Faulty) -> None:
+    job, message = await faulty.world.add_job(), a_line()
+    await faulty.store.put_in_inbox(job.id, message)
+    assert len(await faulty.project.tables.select("agent_job_inbox")) == 1
+    assert await faulty.world.store.take_from_inbox(job.id, message.id)
+
+
+async def takes_a_message(faulty: Faulty) -> None:
+    job, message = await faulty.world.add_job(), a_line()
+    await faulty.world.store.put_in_inbox(job.id, message)
+    assert await faulty.store.take_from_inbox(job.id, message.id)
+    assert [line.id for line in await faulty.world.transcript(job)] == [message.id]
+
+
+async def adds_usage(faulty: Faulty) -> None:
+    job = await faulty.world.add_job()
+    await faulty.store.add_usage(job.id, new_id(), Usage(1, 0.5, 10), 2.0)
+    found = await faulty.world.read(job)
+    assert (found.usage, found.claude_seconds) == (Usage(1, 0.5, 10), 2.0)
+
+
+async def saves_a_session(faulty: Faulty) -> None:
+    job = await faulty.world.add_job()
+    await faulty.store.save_session(job.id, "session", b"transcript")
+    assert await faulty.world.store.load_session(job.id) == ("session", b"transcript")
+
+
+async def records_a_pull_request(faulty: Faulty) -> None:
+    repository = faulty.world.repository.id
+    record = PullRequestRecord(
+        new_id(), new_id(), repository, None, "feat/x", "https://x", 17, "T", "https://y"
+    )
+    await faulty.store.record_pull_request(record)
+    for table, row_id in (
+        ("code_branches", record.branch_id),
+        ("code_pull_requests", record.pull_request_id),
+    ):
+        assert [row["id"] for row in await faulty.project.tables.select(table)] == [row_id]
+
+
+async def reports_and_removes_a_host(faulty: Faulty) -> None:
+    host = a_host()
+    await faulty.store.report_host(host)
+    assert await faulty.world.store.live_hosts(START) == [host]
+    await faulty.store.remove_host(host.id, host.boot_id)
+    assert await faulty.world.store.live_hosts(START) == []
+
+
+async def reads_what_is_there(faulty: Faulty) -> None:
+    job, batch = await faulty.world.add_job(), lines(3)
+    await faulty.world.store.append_messages(job.id, batch)
+    found = await faulty.store.read_messages(job.id, 1, 10)
+    assert [line.id for line in found] == [line.id for line in batch[1:]]
+    assert await faulty.store.get_job(job.id) == await faulty.world.details(job)
+    assert await faulty.store.queue(5) == await faulty.world.store.queue(5)
+
+
+ACTIONS: list[Callable[[Faulty], Awaitable[None]]] = [
+    creates_a_client,
+    adds_a_repository,
+    creates_a_job,
+    grants_a_slot,
+    appends_lines,
+    keeps_a_message,
+    takes_a_message,
+    adds_usage,
+    saves_a_session,
+    records_a_pull_request,
+    reports_and_removes_a_host,
+    reads_what_is_there,
+]
+
+
+@pytest.mark.parametrize("faults", FAULTS.values(), ids=FAULTS.keys())
+@pytest.mark.parametrize("act", ACTIONS, ids=lambda act: act.__name__)
+async def test_a_fault_that_passes_goes_unnoticed(
+    faulty: Faulty, act: Callable[[Faulty], Awaitable[None]], faults: list[Fault | Instead]
+) -> None:
+    faulty.proxy.faults.extend(faults)
+    await act(faulty)
+    assert not faulty.proxy.faults
+    assert len(faulty.proxy.requests) > len(faults)
+
+
+@pytest.mark.parametrize(
+    "fault", [*Fault, Instead(500, '{"code":"57014"}'), Instead(503), Instead(429)], ids=str
+)
+async def test_a_fault_that_stays_is_said_in_time(faulty: Faulty, fault: Fault | Instead) -> None:
+    faulty.proxy.always = fault
+    begun = time.monotonic()
+    with pytest.raises(DependencyUnavailable) as caught:
+        await faulty.store.get_job(new_id())
+    assert time.monotonic() - begun < 6.5
+    assert caught.value.system == "store"
+    assert len(faulty.proxy.requests) == 4
+    faulty.proxy.always = None
+    await faulty.store.ping()
+
+
+async def test_ten_seconds_of_silence_do_not_double_lines(
+    supabase_project: SupabaseProject,
+) -> None:
+    async with faulty_store(supabase_project, None) as faulty:
+        faulty.proxy.faults.append(Fault.STALL_AFTER)
+        begun = time.monotonic()
+        await appends_lines(faulty)
+        assert time.monotonic() - begun < 20
+
+
+async def test_patience_ends_although_every_try_is_slow(supabase_project: SupabaseProject) -> None:
+    from store.supabase_connection import Patience
+
+    patience = Patience(connect=1.0, answer=1.0, total=1.5, first_pause=0.01)
+    async with faulty_store(supabase_project, patience) as faulty:
+        faulty.proxy.always = Fault.STALL_BEFORE
+        begun = time.monotonic()
+        with pytest.raises(DependencyUnavailable):
+            await faulty.store.ping()
+        assert 1.4 < time.monotonic() - begun < 2.5
+
+
+async def test_a_grant_whose_answer_is_lost_and_that_is_overtaken_is_not_claimed(
+    supabase_project: SupabaseProject,
+) -> None:
+    from store.supabase_connection import Patience
+
+    patience = Patience(connect=1.0, answer=0.5, total=8.0, first_pause=2.0)
+    async with faulty_store(supabase_project, patience) as faulty:
+        job = await faulty.world.add_job()
+        faulty.proxy.faults.append(Fault.RESET_AFTER)
+        granting = asyncio.create_task(faulty.store.update_job(job.id, GRANT, NOT_GRANTED))
+        await asyncio.wait_for(faulty.proxy.answered.wait(), 5)
+        taken_over: JobChanges = {"lease": 2}
+        assert await faulty.world.store.update_job(job.id, taken_over, Guard(LIVE, lease_below=2))
+        assert not await granting
+        assert (await faulty.world.read(job)).lease == 2
+
+
+async def test_a_refusal_is_not_tried_again(faulty: Faulty) -> None:
+    await faulty.world.add_job(branch_name="feat/x")
+    with pytest.raises(Conflict):
+        await faulty.store.create_job(faulty.world.job(branch_name="feat/x"))
+    assert len(faulty.proxy.requests) == 2, "one to create, one to name the holder"
+
+
+async def test_a_server_that_is_gone_is_said_and_comes_back(
+    supabase_project: SupabaseProject,
+) -> None:
+    from store.supabase_connection import Patience
+    from store.supabase_store import SupabaseStore
+
+    patience = Patience(connect=1.0, answer=1.0, total=5.0, first_pause=0.01)
+    async with fault_proxy(supabase_project.url) as proxy:
+        store = SupabaseStore(proxy.url, supabase_project.key, patience=patience)
+        await store.open()
+        port = proxy.port
+    try:
+        with pytest.raises(DependencyUnavailable):
+            await store.ping()
+        async with fault_proxy(supabase_project.url, port):
+            await store.ping()
+    finally:
+        await store.close()
+
+
+async def test_a_store_that_cannot_open_says_so_and_opens_later(
+    supabase_project: SupabaseProject,
+) -> None:
+    from store.supabase_connection import Patience
+    from store.supabase_store import SupabaseStore
+
+    patience = Patience(connect=1.0, answer=1.0, total=5.0, first_pause=0.01)
+    async with fault_proxy(supabase_project.url) as proxy:
+        store = SupabaseStore(proxy.url, supabase_project.key, patience=patience)
+        proxy.always = Instead(503)
+        with pytest.raises(DependencyUnavailable):
+            await store.open()
+        with pytest.raises(DependencyUnavailable, match="not open"):
+            await store.ping()
+        proxy.always = None
+        await store.open()
+        await store.ping()
+        await store.close()

@@ -1,0 +1,12 @@
+"""Numbers that follow a rule."""
+
+from __future__ import annotations
+
+import itertools
+
+from workflows.policies import requeue_pauses
+
+
+def test_asking_for_a_slot_slows_down() -> None:
+    pauses = [pause.total_seconds() for pause in itertools.islice(requeue_pauses(), 9)]
+    assert pauses == [1, 2, 4, 8, 16, 32, 60, 60, 60]
