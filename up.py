@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -114,14 +115,21 @@ def api_secret(settings: Settings) -> tuple[Secret, bool]:
     if settings.api_secret is not None:
         return settings.api_secret, False
     path = settings.data_dir / _SECRET_FILE
-    made = secrets.token_urlsafe(32)
-    try:
-        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-    except FileExistsError:
-        return Secret(path.read_text("ascii").strip()), False
+    if not path.exists():
+        _keep_new_secret(path)
+        return Secret(path.read_text("ascii").strip()), True
+    return Secret(path.read_text("ascii").strip()), False
+
+
+def _keep_new_secret(path: Path) -> None:
+    """Write a new secret in one step, so that a half-written one is never read."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")  # mode 0600
     with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        file.write(made + "\n")
-    return Secret(made), True
+        file.write(secrets.token_urlsafe(32) + "\n")
+    # Of two that start at once, the first one's secret stays.
+    with contextlib.suppress(FileExistsError):
+        os.link(name, path)
+    os.unlink(name)
 
 
 def _children(settings: Settings, environment: Mapping[str, str]) -> list[_Child]:

@@ -49,10 +49,11 @@ class Lease:
         self._running.add(asyncio_task)
         try:
             return await asyncio_task
-        except asyncio.CancelledError:
+        except (Exception, asyncio.CancelledError) as error:
             await _finish(asyncio_task)
+            # What fails while it is being stopped did not fail by itself.
             if self._stopped:
-                raise LeaseLost("The job was told to stop.") from None
+                raise LeaseLost("The job was told to stop.") from error
             raise
         finally:
             self._running.discard(asyncio_task)
@@ -92,9 +93,12 @@ class Leases:
 
     async def end_all(self) -> None:
         """Stop everything and give every lease up, for another machine to take over."""
-        for lease in list(self._held.values()):
-            await lease.stop()
-            self.drop(lease)
+        # All at the same time: one that resists must not keep the others running.
+        await asyncio.gather(*map(self._give_up, list(self._held.values())))
+
+    async def _give_up(self, lease: Lease) -> None:
+        await lease.stop()
+        self.drop(lease)
 
     def of(self, job_id: str) -> Lease | None:
         """Return the lease that this process holds for the job, whatever its number."""

@@ -2,7 +2,7 @@
 
 One writer per running turn. Lines are flushed by count, size or time, whichever comes first; memory
 is bounded by making the reader of Claude's output wait. While the store is down lines are kept and
-tried again; nothing is dropped.
+tried again; nothing is dropped but the last lines of a job that is stopped meanwhile.
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ FLUSH_INTERVAL = timedelta(milliseconds=100)
 
 MAX_WAITING_CHARACTERS = 8 * 1024 * 1024
 RETRY_INTERVAL = timedelta(seconds=1)
+LAST_FLUSH = timedelta(seconds=5)
+"""How long a job that is stopped waits for a store that is down, before it gives up its last lines.
+The machine would not be free for another job as long as the outage lasts."""
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +37,8 @@ log = logging.getLogger(__name__)
 class TranscriptWriter:
     """Stores the lines of one lease of a job. Use as an async context manager.
 
-    Leaving the context flushes what is left. `add` raises what storing raised, `LeaseLost` above
+    Leaving the context flushes what is left, however long the store is down; when it is left by a
+    cancellation, for `LAST_FLUSH` at most. `add` raises what storing raised, `LeaseLost` above
     all, as soon as it is known.
     """
 
@@ -62,7 +66,12 @@ class TranscriptWriter:
             self._closing = True
             self._changed.notify_all()
         assert self._flusher is not None
-        await self._flusher
+        is_stopped = isinstance(error, asyncio.CancelledError)
+        try:
+            async with asyncio.timeout(LAST_FLUSH.total_seconds() if is_stopped else None):
+                await self._flusher
+        except TimeoutError:
+            log.warning("%d lines of job %s were not stored", len(self._waiting), self._job_id)
 
     async def add(self, message_type: MessageType, content: str) -> None:
         """Take a line; waits while too much is unwritten."""

@@ -50,15 +50,16 @@ class Turns:
         self._passed_by.pop(job_id, None)
 
     async def _wait_for_turn(self, job_id: str) -> None:
-        free_since = self._clock()
+        awaited, since = None, self._clock()
         while not await self._is_turn_of(job_id):
             if activity.is_worker_shutdown():
                 raise LeaseLost("This machine takes no more jobs. Another is asked for a slot.")
-            if self._capacity.is_full:
-                # The earlier job may be waiting in Temporal's queue for a slot to come free.
-                free_since = self._clock()
-            elif self._clock() - free_since > TURN_PATIENCE.total_seconds():
-                await self._pass_by_first(job_id)
+            # When it is full, the earlier job may be waiting in Temporal's queue to be polled.
+            first = None if self._capacity.is_full else await self._first()
+            if first != awaited:
+                awaited, since = first, self._clock()
+            elif first and self._clock() - since > TURN_PATIENCE.total_seconds():
+                self._passed_by[first] = self._clock()
             await asyncio.sleep(TURN_POLL.total_seconds())
 
     async def _is_turn_of(self, job_id: str) -> bool:
@@ -68,11 +69,6 @@ class Turns:
         first = await self._first()
         is_next = first in {None, job_id} or await self._store.queue_position(job_id) == 0
         return is_next and not self._capacity.is_full
-
-    async def _pass_by_first(self, job_id: str) -> None:
-        first = await self._first()
-        if first is not None and first != job_id:
-            self._passed_by[first] = self._clock()
 
     async def _first(self) -> str | None:
         oldest = self._clock() - PASSED_BY_FOR.total_seconds()

@@ -22,7 +22,7 @@ from api.schemas import (
 from api.state import Parts, State
 from api.views import iso, job_view, message_view
 from domain.clock import utc_now
-from domain.errors import InvalidRequest
+from domain.errors import DependencyUnavailable, InvalidRequest
 from domain.jobs import Job, JobStatus, Phase
 from domain.messages import Message
 from domain.repositories import Repository
@@ -151,9 +151,13 @@ async def retry_job(job_id: str, parts: Parts) -> JSONResponse:
 
 
 async def _accept(parts: State, job: Job, repository: Repository) -> int:
-    """Store a job and start its workflow. Returns its place in the queue."""
+    """Store a job and start its workflow. Returns its place in the queue; 0 if not known."""
     await parts.store.create_job(job)
-    position = await parts.store.queue_position(job.id)
+    try:
+        position = await parts.store.queue_position(job.id)
+    except DependencyUnavailable:
+        # The job is accepted; an error would make the caller post it again.
+        position = 0
     await parts.dispatch.start(job, repository)
     return position
 

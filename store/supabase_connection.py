@@ -219,7 +219,7 @@ def rows_of(answer: Answer) -> list[Row]:
     """Return an answer's rows.
 
     Raises:
-        DependencyFailed: it is something else, as a page for people.
+        DependencyFailed: it is something else.
     """
     if not isinstance(answer.data, list):
         raise DependencyFailed(

@@ -81,11 +81,13 @@ async def raise_failures(response: httpx.Response) -> None:
     """Raise what the client would lose the status of; a response hook of httpx.
 
     Raises:
-        NoAnswer: another try may have another answer.
+        NoAnswer: another try may have another answer; also a page for people with status 200.
         Refusal: a gateway before PostgREST refused the key.
     """
     status = response.status_code
     if status < 400:
+        if "json" not in response.headers.get("content-type", "json"):
+            raise NoAnswer(status, "without JSON")
         return
     await response.aread()
     code = _code(response)

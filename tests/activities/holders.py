@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import uuid
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from temporalio import workflow
@@ -24,8 +24,16 @@ from domain.jobs import Job
 from store.protocol import Store
 from tests.workflows.server import eventually
 from worker import HEARTBEAT_THROTTLE, _slots_tuner
+from workflows import policies
+from workflows.perform import perform
 
 ASKING_TASK_QUEUE = "asking"
+
+# As the jobs' own, save that the end of the activity is always waited for.
+HOLD_TO_THE_END = replace(
+    policies.HOLD_SLOT,
+    cancellation=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+)
 
 
 @dataclass(frozen=True)
@@ -62,14 +70,7 @@ class AskForSlot:
     @workflow.run
     async def run(self, ask: Ask) -> Ended:
         try:
-            await workflow.execute_activity_method(
-                SlotActivities.hold_slot,
-                ask.key,
-                task_queue=ask.task_queue,
-                start_to_close_timeout=timedelta(minutes=5),
-                heartbeat_timeout=timedelta(seconds=10),
-                cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
-            )
+            await perform(SlotActivities.hold_slot, ask.key, ask.task_queue, HOLD_TO_THE_END)
         except ActivityError as error:
             kind = error.cause.type if isinstance(error.cause, ApplicationError) else None
             return Ended(kind or type(error.cause).__name__, present_lease(error))
@@ -142,11 +143,11 @@ class SlotHost:
     async def until_held(self, *jobs: Job) -> None:
         """Wait until exactly these jobs hold a slot."""
         wanted = {job.id for job in jobs}
-        await eventually(lambda: self.leases.job_ids == wanted, what=f"held: {wanted}", seconds=8)
+        await eventually(lambda: self.leases.job_ids == wanted, what=f"held: {wanted}")
 
 
 async def _has_asked(handle: WorkflowHandle[AskForSlot, Ended]) -> None:
-    while not (await handle.describe()).raw_description.pending_activities:
+    while not (await handle.describe()).raw_description.pending_activities:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
 
 

@@ -13,6 +13,7 @@ from temporalio.client import WorkflowExecutionStatus
 from api import dispatch
 from domain.ids import new_id
 from domain.jobs import FINAL, JobStatus, Phase
+from store.protocol import Guard, JobChanges, JobDetails
 from tests.api.calls import Api
 from tests.api.live import HOLD, Live, eventually
 
@@ -72,16 +73,30 @@ async def test_of_twenty_at_once_one_is_told_that_it_did(api: Api, status: JobSt
 async def test_a_job_that_starts_to_run_meanwhile(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = await api.seed_job(await api.add_owner())
-    read = api.store.get_job
+    """Between any two of the store's answers."""
+    read, update = api.store.get_job, api.store.update_job
+    for moment in ("read", "update"):
+        job = await api.seed_job(await api.add_owner())
 
-    async def read_then_start(job_id: str) -> object:
-        found = await read(job_id)
-        await api.change_job(job_id, status=JobStatus.RUNNING, phase=Phase.PREPARING)
-        return found
+        async def start(job_id: str) -> None:
+            changes: JobChanges = {"status": JobStatus.RUNNING, "phase": Phase.PREPARING}
+            await update(job_id, changes, Guard(frozenset({JobStatus.QUEUED})))
 
-    monkeypatch.setattr(api.store, "get_job", read_then_start)
-    assert (await api.post(f"/jobs/{job.id}/cancel"))["wasRunning"] is True
+        async def read_then_start(job_id: str, moment: str = moment) -> JobDetails | None:
+            found = await read(job_id)
+            if moment == "read":
+                await start(job_id)
+            return found
+
+        async def update_then_start(job_id: str, changes: JobChanges, when: Guard) -> bool:
+            done = await update(job_id, changes, when)
+            await start(job_id)
+            return done
+
+        monkeypatch.setattr(api.store, "get_job", read_then_start)
+        monkeypatch.setattr(api.store, "update_job", update_then_start)
+        answer = await api.post(f"/jobs/{job.id}/cancel")
+        assert answer["wasRunning"] is (moment == "read")
 
 
 async def test_the_workflow_is_told(api: Api, parked: TemporalClient) -> None:

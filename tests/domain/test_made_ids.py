@@ -12,7 +12,8 @@ ID = "9b2f7a0c-5a07-4f5e-9d0e-3f6f5a0b1c2d"
 
 
 @pytest.mark.parametrize(
-    "text", [ID, ID.upper(), ID.title(), str(uuid.uuid1()), str(uuid.UUID(int=0))]
+    "text",
+    [ID, ID.upper(), ID.title(), "c232ab00-9414-11ec-b3c8-9f6bdeced846", str(uuid.UUID(int=0))],
 )
 def test_ids(text: str) -> None:
     assert is_id(text)

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from demo.model import ScriptedModel, Story
+
 _POLL = 0.02
 
 # Stands in front of git. A rule is a file of four lines: where, words, moment, and the git to run.
@@ -48,7 +50,8 @@ class RequestHold:
 class HeldRequests:
     """The ASGI middleware in front of the forge.
 
-    A request is named `METHOD /path?query`; each hold is for the first one that matches.
+    A request is named `METHOD /path?query`, with Claude's session behind that if it has one; each
+    hold is for the first request that matches.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -70,27 +73,62 @@ class HeldRequests:
         if hold is None:
             await self._app(scope, receive, send)
         elif hold.after:
-            answer: list[Message] = []
-
-            async def keep(message: Message) -> None:
-                answer.append(message)
-
-            await self._app(scope, receive, keep)
-            await hold.wait()
-            for message in answer:
-                await send(message)
+            await self._hold_answer(hold, scope, receive, send)
         else:
-            await hold.wait()
-            await self._app(scope, receive, send)
+            await self._hold_request(hold, scope, receive, send)
+
+    async def _hold_answer(
+        self, hold: RequestHold, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        answer: list[Message] = []
+
+        async def keep(message: Message) -> None:
+            answer.append(message)
+
+        await self._app(scope, receive, keep)
+        await hold.wait()
+        for message in answer:
+            await send(message)
+
+    async def _hold_request(
+        self, hold: RequestHold, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Carry the request out when it is released, unless its sender has gone by then."""
+        request = [await receive()]
+        while request[-1].get("more_body"):
+            request.append(await receive())
+        leaving = asyncio.ensure_future(receive())
+        await hold.wait()
+
+        async def replay() -> Message:
+            return request.pop(0) if request else await leaving
+
+        if not leaving.done():
+            await self._app(scope, replay, send)
+        leaving.cancel()
 
     def _due(self, scope: Scope) -> RequestHold | None:
         if scope["type"] != "http":
             return None
-        name = f"{scope['method']} {scope['path']}?{scope['query_string'].decode()}"
+        name = _name(scope)
         for hold in self._holds:
             if not hold.arrived.is_set() and fnmatchcase(name, hold.pattern):
                 return hold
         return None
+
+
+def _name(scope: Scope) -> str:
+    session = dict(scope["headers"]).get(b"x-claude-code-session-id", b"").decode()
+    return f"{scope['method']} {scope['path']}?{scope['query_string'].decode()} {session}".rstrip()
+
+
+class HeldModel(ScriptedModel):
+    """A scripted model whose calls can be held."""
+
+    def __init__(self, story: Story) -> None:
+        super().__init__(story)
+        self.calls = HeldRequests(self._app.asgi())
+        self._app.asgi = lambda: self.calls  # type: ignore[method-assign,assignment,return-value]
 
 
 class GitHold:

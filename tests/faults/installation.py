@@ -11,9 +11,8 @@ from pathlib import Path
 from demo.forge import Forge
 from demo.forge_access import TokenGrant
 from demo.forge_server import serving
-from demo.model import ScriptedModel
 from demo.model_stories import tell
-from tests.faults.holding import HeldGit, HeldRequests
+from tests.faults.holding import HeldGit, HeldModel, HeldRequests
 from tests.stack import TOKEN, Stack
 
 
@@ -23,6 +22,7 @@ class Installation:
 
     stack: Stack
     requests: HeldRequests
+    model_calls: HeldRequests
     git: HeldGit
     gates: Path
     environment: dict[str, str]
@@ -32,6 +32,7 @@ class Installation:
 
     def release_all(self) -> None:
         self.requests.release_all()
+        self.model_calls.release_all()
         self.git.release_all()
 
 
@@ -44,11 +45,11 @@ def installed(root: Path, **environment: str) -> Iterator[Installation]:
     git = HeldGit(root / "held-git")
     environment["PATH"] = f"{git.directory}:{os.environ['PATH']}"
     forge = Forge(root / "forge", {TOKEN: TokenGrant("stack-user")})
-    requests = HeldRequests(forge.app)
-    with serving(requests, 0) as url, ScriptedModel(story=tell).serve() as model:
+    requests, model = HeldRequests(forge.app), HeldModel(tell)
+    with serving(requests, 0) as url, model.serve():
         forge.url = url
         stack = Stack(root, forge, url, model)
-        installation = Installation(stack, requests, git, gates, environment)
+        installation = Installation(stack, requests, model.calls, git, gates, environment)
         try:
             installation.start()
             yield installation

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
 
 import httpx
 
@@ -11,6 +13,10 @@ from tests.stack import Stack
 ANSWERED = 200
 REFUSED = frozenset({400, 404, 503})
 """Says that the message was not taken, so Claude must never see it."""
+
+
+INSISTING = 100
+PAUSE = 0.5
 
 
 class Mail:
@@ -38,13 +44,27 @@ class Mail:
         (kept if status == ANSWERED or status in REFUSED else self.unknown).append(text)
         return status
 
-    def start_sending(self, texts: list[str]) -> None:
+    def start_sending(self, count: int) -> None:
         """Send messages one after the other, beside the test."""
 
         def write() -> None:
-            for text in texts:
-                self.send(text)
+            for number in range(count):
+                self.send(f"Message {number}.")
 
+        self._start(write)
+
+    def start_insisting(self) -> None:
+        """Send a message, and another until one is accepted, beside the test."""
+
+        def write() -> None:
+            for number in range(INSISTING):
+                if self.send(f"Message {number}.") == ANSWERED:
+                    return
+                time.sleep(PAUSE)
+
+        self._start(write)
+
+    def _start(self, write: Callable[[], None]) -> None:
         self._writer = threading.Thread(target=write, daemon=True)
         self._writer.start()
 

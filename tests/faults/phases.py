@@ -14,10 +14,6 @@ from tests.faults.situations import CodeSituation, Situation, TaskSituation
 from tests.stack import eventually
 
 
-THINKING = 10.0
-"""Seconds of a turn during which something else is brought about; the last phases to be brought."""
-
-
 class Queued(CodeSituation):
     """Every slot is taken; bring it last."""
 
@@ -88,8 +84,7 @@ class WaitingForUser(TaskSituation):
         self.wait_for("waiting_for_user")
 
     def go_on(self) -> None:
-        eventually(lambda: self.look() is not None, 60, "the API answers")
-        self.mail.start_sending(["Message 1."])
+        self.mail.start_insisting()
 
     def finish(self) -> None:
         self.mail.wait()
@@ -100,11 +95,17 @@ class MessageInFlight(TaskSituation):
     """Three messages are sent one after the other; the first has been accepted."""
 
     phase = "message in flight"
-    thinking = THINKING
+
+    def bring(self) -> None:
+        super().bring()
+        self.hold_turn()
 
     def engage(self) -> None:
-        self.mail.start_sending(["Message 1.", "Message 2.", "Message 3."])
+        self.mail.start_sending(3)
         eventually(self._is_accepted, 20, "the first message is in the transcript")
+
+    def go_on(self) -> None:
+        self.hold.released.set()
 
     def finish(self) -> None:
         self.mail.wait()
@@ -118,10 +119,16 @@ class CompleteInFlight(TaskSituation):
     """POST complete has been sent while Claude works."""
 
     phase = "complete in flight"
-    thinking = THINKING
+
+    def bring(self) -> None:
+        super().bring()
+        self.hold_turn()
 
     def engage(self) -> None:
         self.request = _send(self._completes)
+
+    def go_on(self) -> None:
+        self.hold.released.set()
 
     def finish(self) -> None:
         self.request.join(60)

@@ -132,7 +132,7 @@ class CodeSituation(Situation):
 
 
 class TaskSituation(Situation):
-    """A conversation whose model answers everything with the same words."""
+    """A conversation in which everything is answered with the same words."""
 
     repeats = True
 
@@ -141,14 +141,16 @@ class TaskSituation(Situation):
         self.mail = Mail(self.stack, "")
 
     def steps(self) -> list[Step]:
-        return [say("One answer.", delay=self.thinking), say("Another answer.")]
-
-    thinking: ClassVar[float] = 0.0
+        return [say("An answer.")]
 
     def bring(self) -> None:
         self.post("task")
         self.mail = Mail(self.stack, self.job_id)
-        eventually(self.asked, 90, "the model is asked")
+
+    def hold_turn(self) -> None:
+        """Let the model be asked for the first answer, and not give it."""
+        self.hold = self.place.model_calls.hold(f"POST /v1/messages?* {self.job_id}")
+        assert self.hold.arrived.wait(90), "the model is asked"
 
     def finish(self) -> None:
         """Complete the conversation, once it waits for the user."""

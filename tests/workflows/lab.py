@@ -18,7 +18,7 @@ from temporalio.service import RPCError
 from temporalio.worker import Worker
 
 from domain.jobs import FINAL, Job, JobStatus, JobType
-from tests.workflows.machines import Scripts, running_machines
+from tests.workflows.machines import Machine, Scripts, running_machines
 from tests.workflows.scripts import Script
 from tests.workflows.server import eventually
 from workflows import policies
@@ -32,6 +32,8 @@ from workflows.task_job import TaskJobWorkflow
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 DEAD_QUEUE_SECONDS = 1.5
 """Instead of 20 s: how long a task may lie in a queue that nobody polls."""
+SILENCE_SECONDS = 1.5
+"""Instead of 10 s: how long an activity may be silent. Only those that last beat here."""
 
 
 class StartedJob:
@@ -71,9 +73,10 @@ class StartedJob:
 class Lab:
     """Starts workflows with scripts."""
 
-    def __init__(self, temporal: TemporalClient) -> None:
+    def __init__(self, temporal: TemporalClient, scripts: Scripts, machines: list[Machine]) -> None:
         self.temporal = temporal
-        self.scripts: Scripts = {}
+        self.scripts = scripts
+        self.machines = {machine.name: machine for machine in machines}
 
     async def code_job(self, script: Script | None = None) -> StartedJob:
         return await self._start(JobType.CODE, script or Script(), timedelta(minutes=1))
@@ -98,7 +101,7 @@ class Lab:
             with contextlib.suppress(RPCError):
                 await self.temporal.get_workflow_handle(name).terminate("the test is over")
         for script in scripts.values():
-            script.lost.set()
+            script.stop_machine()
 
 
 def a_job(job_type: JobType = JobType.CODE) -> Job:
@@ -118,7 +121,9 @@ def a_job(job_type: JobType = JobType.CODE) -> Job:
 @contextlib.asynccontextmanager
 async def running_lab(temporal: TemporalClient) -> AsyncIterator[Lab]:
     """Poll for workflows and activities, under policies that wait less."""
-    lab = Lab(temporal)
+    scripts: Scripts = {}
+    machines = [Machine("a", scripts), Machine("b", scripts)]
+    lab = Lab(temporal, scripts, machines)
     deciding = Worker(
         temporal,
         task_queue=JOBS_TASK_QUEUE,
@@ -126,7 +131,7 @@ async def running_lab(temporal: TemporalClient) -> AsyncIterator[Lab]:
     )
     with pytest.MonkeyPatch.context() as patch:
         make_fast(patch)
-        async with running_machines(temporal, lab.scripts), deciding:
+        async with running_machines(temporal, scripts, machines), deciding:
             yield lab
             await lab.end_all()
 
@@ -151,4 +156,5 @@ def _faster(policy: Policy, moment: timedelta) -> Policy:
         maximum_attempts=min(policy.retry.maximum_attempts, 3),
     )
     pickup = policy.schedule_to_start and timedelta(seconds=DEAD_QUEUE_SECONDS)
-    return replace(policy, retry=retry, schedule_to_start=pickup)
+    silence = policy.heartbeat and timedelta(seconds=SILENCE_SECONDS)
+    return replace(policy, retry=retry, schedule_to_start=pickup, heartbeat=silence)

@@ -14,10 +14,17 @@ from typing import Any
 
 from temporalio import activity
 from temporalio.client import Client as TemporalClient
-from temporalio.worker import Worker
+from temporalio.exceptions import ApplicationError
+from temporalio.worker import (
+    ActivityInboundInterceptor,
+    ExecuteActivityInput,
+    Interceptor,
+    Worker,
+)
 
 from activities.claude import Delivery, TurnInput, TurnOutput
-from activities.errors import ErrorTranslation
+from activities.errors import WORKER_SHUTDOWN, ErrorTranslation
+from activities.finishing import to_its_end
 from activities.leases import LeaseKey, Leases
 from activities.pull_requests import Opened, OpenInput, WithdrawInput
 from activities.records import RECORDS_TASK_QUEUE, Ending, InboxMessage, QueueEntry
@@ -25,7 +32,7 @@ from activities.slots import GRANT_SIGNAL, SLOTS_TASK_QUEUE, Grant
 from activities.workspaces import MirrorResult, Prepared, Published, PublishInput
 from domain.errors import JobEnded
 from domain.jobs import FINAL, JobStatus
-from tests.workflows.scripts import Script, give
+from tests.workflows.scripts import Life, Script, give
 
 BEAT_SECONDS = 0.05
 SHA = "5" * 40
@@ -89,20 +96,19 @@ class Machine(_Scripted):
     @activity.defn
     async def prepare(self, key: LeaseKey) -> Prepared:
         script = await self.script()
-        async with _beating():
-            usual = give(Prepared("b" * 40, continues_branch=False))
-            found: Prepared = await self.leases.require(key).run(script.play("prepare", key, usual))
-            return found
+        usual = give(Prepared("b" * 40, continues_branch=False))
+        found: Prepared = await self.leases.require(key).run(script.play("prepare", key, usual))
+        return found
 
     @activity.defn
     async def run_claude(self, request: TurnInput) -> TurnOutput:
         script = await self.script()
         lease = self.leases.require(request.key)
-        async with _beating():
-            return await lease.run(self._turn(script, request))
+        return await lease.run(self._turn(script, request))
 
     async def _turn(self, script: Script, request: TurnInput) -> TurnOutput:
-        script.inbox = inbox = []
+        inbox: list[str] = []
+        script.inbox = inbox
         try:
             given = await script.play("run_claude", request, give())
             return given or TurnOutput([*request.message_ids, *inbox])
@@ -125,18 +131,16 @@ class Machine(_Scripted):
     async def publish(self, request: PublishInput) -> Published:
         script = await self.script()
         self.leases.require(request.key)
-        async with _beating():
-            published: Published = await _finished(
-                script.play("publish", request, give(Published(SHA)))
-            )
-            return published
+        work = script.play("publish", request, give(Published(SHA)))
+        published: Published = await to_its_end(work)
+        return published
 
     @activity.defn
     async def open_pull_request(self, request: OpenInput) -> Opened:
         script = await self.script()
         self.leases.require(request.key)
         usual = give(Opened(1, "https://forge.example/acme/shop/pull/1"))
-        opened: Opened = await script.play("open_pull_request", request, usual)
+        opened: Opened = await to_its_end(script.play("open_pull_request", request, usual))
         return opened
 
     @activity.defn
@@ -145,9 +149,7 @@ class Machine(_Scripted):
 
     @activity.defn
     async def clean_up(self, job_id: str) -> None:
-        script = await self.script()
-        async with _beating():
-            await script.play("clean_up", job_id, give())
+        await (await self.script()).play("clean_up", job_id, give())
 
     @activity.defn
     async def fetch_mirror(self, repository_id: str) -> MirrorResult:
@@ -168,7 +170,7 @@ class Slots(_Scripted):
 
     @activity.defn
     async def hold_slot(self, key: LeaseKey) -> None:
-        """Grant and hold until released; `script.lost` ends it as a machine that stops does."""
+        """Grant, and hold until the slot is released or the machine ends."""
         script = await self.script()
 
         async def usual(request: LeaseKey) -> None:
@@ -177,23 +179,21 @@ class Slots(_Scripted):
             script.row = JobStatus.RUNNING
             await self._hold(script, request)
 
-        async with _beating():
-            await script.play("hold_slot", key, usual)
+        await script.play("hold_slot", key, usual)
 
     async def _hold(self, script: Script, key: LeaseKey) -> None:
         name = script.next_machine()
         leases = self._machines[name].leases if name in self._machines else Leases()
         lease = leases.take(key)
         await self._tell(key, name)
-        lost = asyncio.ensure_future(script.lost.wait())
+        stops = asyncio.ensure_future(script.life.stops.wait())
         ended = asyncio.ensure_future(lease.ended.wait())
         try:
-            await asyncio.wait({lost, ended}, return_when=asyncio.FIRST_COMPLETED)
-            if script.lost.is_set():
-                script.lost.clear()
-                raise RuntimeError("The worker stops.")
+            await asyncio.wait({stops, ended}, return_when=asyncio.FIRST_COMPLETED)
+            if stops.done():
+                raise ApplicationError("The worker stops.", type=WORKER_SHUTDOWN)
         finally:
-            lost.cancel()
+            stops.cancel()
             ended.cancel()
             await asyncio.shield(lease.stop())
             leases.drop(lease)
@@ -266,9 +266,10 @@ class Records(_Scripted):
 
 
 @contextlib.asynccontextmanager
-async def running_machines(temporal: TemporalClient, scripts: Scripts) -> AsyncIterator[None]:
-    """Poll for everything but workflows; two machines are there, `a` and `b`."""
-    machines = [Machine("a", scripts), Machine("b", scripts)]
+async def running_machines(
+    temporal: TemporalClient, scripts: Scripts, machines: list[Machine]
+) -> AsyncIterator[None]:
+    """Poll for everything but workflows."""
     slots = Slots(temporal, scripts, *machines)
     queues: dict[str, Activities] = {
         RECORDS_TASK_QUEUE: Records(scripts).activities,
@@ -281,31 +282,38 @@ async def running_machines(temporal: TemporalClient, scripts: Scripts) -> AsyncI
                 temporal,
                 task_queue=name,
                 activities=activities,
-                interceptors=[ErrorTranslation()],
+                interceptors=[ErrorTranslation(), _Beats(scripts)],
                 max_heartbeat_throttle_interval=timedelta(seconds=BEAT_SECONDS),
             )
             await stack.enter_async_context(worker)
         yield
 
 
-@contextlib.asynccontextmanager
-async def _beating() -> AsyncIterator[None]:
-    async def beat() -> None:
-        while True:
-            activity.heartbeat()
-            await asyncio.sleep(BEAT_SECONDS)
+class _Beats(Interceptor):
+    """Beats for each activity while the machine of its script lives."""
 
-    beating = asyncio.create_task(beat())
-    try:
-        yield
-    finally:
-        beating.cancel()
+    def __init__(self, scripts: Scripts) -> None:
+        self._scripts = scripts
+
+    def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:
+        return _Beating(next, self._scripts)
 
 
-async def _finished(work: Awaitable[Any]) -> Any:
-    """What `work` returns, even if the activity is cancelled meanwhile."""
-    running = asyncio.ensure_future(work)
-    while not running.done():
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.shield(running)
-    return running.result()
+class _Beating(ActivityInboundInterceptor):
+    def __init__(self, next: ActivityInboundInterceptor, scripts: Scripts) -> None:
+        super().__init__(next)
+        self._scripts = scripts
+
+    async def execute_activity(self, input: ExecuteActivityInput) -> Any:
+        script = self._scripts.get(activity.info().workflow_id or "")
+        beating = asyncio.create_task(_beat(script.life if script else Life()))
+        try:
+            return await super().execute_activity(input)
+        finally:
+            beating.cancel()
+
+
+async def _beat(life: Life) -> None:
+    while not life.is_silent:
+        activity.heartbeat()
+        await asyncio.sleep(BEAT_SECONDS)

@@ -12,6 +12,14 @@ from domain.jobs import JobStatus
 Step = Callable[[Any], Awaitable[Any]]
 
 
+class Life:
+    """How long the worker process lasts that holds the slot."""
+
+    def __init__(self) -> None:
+        self.stops = asyncio.Event()
+        self.is_silent = False
+
+
 class Script:
     """The activities of one workflow.
 
@@ -26,7 +34,7 @@ class Script:
         self.row = JobStatus.QUEUED
         self.endings: list[Any] = []
         self.inbox: list[str] | None = None
-        self.lost = asyncio.Event()
+        self.life = Life()
         self._planned: dict[str, deque[Step]] = {}
 
     def plan(self, activity: str, *steps: Step) -> None:
@@ -38,6 +46,18 @@ class Script:
         self.requests.setdefault(activity, []).append(request)
         planned = self._planned.get(activity)
         return await (planned.popleft() if planned else usual)(request)
+
+    def stop_machine(self) -> None:
+        """Let the worker that holds the slot stop, after its grace for draining."""
+        self._end_of_life().stops.set()
+
+    def crash_machine(self) -> None:
+        """Let the worker that holds the slot fall silent, with everything that runs on it."""
+        self._end_of_life().is_silent = True
+
+    def _end_of_life(self) -> Life:
+        life, self.life = self.life, Life()
+        return life
 
     def next_machine(self) -> str:
         return self.machines.popleft() if len(self.machines) > 1 else self.machines[0]

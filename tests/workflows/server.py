@@ -18,8 +18,8 @@ SERVER_SETTINGS = (
     "matching.numTaskqueueReadPartitions=1",
     "matching.numTaskqueueWritePartitions=1",
     "matching.enableFairness=true",
-    # By default timers and retries fire up to a second late, and after a short burst every step of a
-    # workflow waits 40 ms for its turn (both measured).
+    # By default timers and retries fire up to a second late, and after a short burst every step of
+    # a workflow waits 40 ms for its turn (both measured).
     'history.timerProcessorMaxTimeShift="10ms"',
     "history.timerProcessorMaxPollRPS=1000",
     "history.transferProcessorMaxPollRPS=1000",

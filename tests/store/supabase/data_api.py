@@ -20,7 +20,7 @@ START_SECONDS = 30.0
 _CONFIGURATION = """
 [api]
 port = {port}
-max_rows = 1000
+max_rows = {max_rows}
 
 [db]
 driver = "postgres"
@@ -39,14 +39,16 @@ class DataApi:
     Args:
         database: its address.
         work: a directory of its own.
+        max_rows: how many rows it gives out at a time; Supabase's own default.
     """
 
-    def __init__(self, database: str, work: Path) -> None:
+    def __init__(self, database: str, work: Path, max_rows: int = 1000) -> None:
         (port,) = free_ports(1)
         self.url = f"http://127.0.0.1:{port}"
         (work / "supabase").mkdir(parents=True)
-        configuration = work / "supabase" / "config.toml"
-        configuration.write_text(_CONFIGURATION.format(port=port, database=database))
+        (work / "supabase" / "config.toml").write_text(
+            _CONFIGURATION.format(port=port, database=database, max_rows=max_rows)
+        )
         environment = {
             "PATH": os.environ["PATH"],
             "HOME": str(work),

@@ -126,14 +126,21 @@ def _tracked(
 
 
 async def _read_message(reader: asyncio.StreamReader) -> bytes:
-    """Read a request or an answer whose length is in its headers, as all are here."""
+    """Read a request or an answer to its end."""
     head = await reader.readuntil(b"\r\n\r\n")
-    length = 0
-    for line in head.lower().split(b"\r\n"):
-        name, _, value = line.partition(b":")
-        if name == b"content-length":
-            length = int(value)
-    return head + await reader.readexactly(length)
+    headers = dict(line.split(b":", 1) for line in head.lower().split(b"\r\n")[1:] if line)
+    if headers.get(b"transfer-encoding", b"").strip() == b"chunked":
+        return head + await _read_chunks(reader)
+    return head + await reader.readexactly(int(headers.get(b"content-length", b"0")))
+
+
+async def _read_chunks(reader: asyncio.StreamReader) -> bytes:
+    chunks = b""
+    while True:
+        size = await reader.readuntil(b"\r\n")
+        chunks += size + await reader.readexactly(int(size, 16) + 2)
+        if int(size, 16) == 0:
+            return chunks
 
 
 def _answer(instead: Instead) -> bytes:

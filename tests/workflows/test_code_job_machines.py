@@ -1,0 +1,184 @@
+"""Code jobs whose machine is lost: what is done again elsewhere, and what never is."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from activities.leases import LeaseKey
+from activities.pull_requests import Opened
+from activities.slots import GRANT_SIGNAL, Grant
+from activities.workspaces import Published
+from domain.errors import JobEnded, LeaseLost
+from domain.failures import FailureCode
+from domain.jobs import JobStatus, Outcome
+from tests.workflows.lab import Lab, StartedJob
+from tests.workflows.machines import task_queue
+from tests.workflows.scripts import Gate, Script, fail, give
+from workflows import policies
+from workflows.job_steps import JobResult
+
+DONE = JobResult(JobStatus.COMPLETED, Outcome.PULL_REQUEST)
+STEPS = ["prepare", "run_claude", "publish", "open_pull_request"]
+
+
+async def lose_at(lab: Lab, step: str, *machines: str, crash: bool = False) -> StartedJob:
+    """A job whose first machine ends while the step runs there."""
+    script = Script(*machines)
+    finished = {"publish": Published("c0ffee"), "open_pull_request": Opened(1, "https://x")}
+    gate = Gate(give(finished.get(step)))
+    script.plan(step, gate)
+    job = await lab.code_job(script)
+    await gate.begun()
+    if crash:
+        script.crash_machine()
+    else:
+        script.stop_machine()
+    if step in finished and not crash:
+        gate.open()  # such a step is not left half done
+    return job
+
+
+def leases(script: Script, activity: str) -> list[int]:
+    """The lease that each call of an activity showed."""
+    return [getattr(request, "key", request).number for request in script.requests[activity]]
+
+
+@pytest.mark.parametrize("crash", [False, True], ids=["stopped", "crashed"])
+async def test_the_same_machine_goes_on_where_it_was(lab: Lab, crash: bool) -> None:
+    async def at(step: str) -> None:
+        script = (job := await lose_at(lab, step, "a", crash=crash)).script
+        assert await job.result() == DONE
+        assert script.count("hold_slot") == 2
+        assert script.count("requeue_job") == 1
+        for earlier in STEPS[1 : STEPS.index(step)]:
+            assert script.count(earlier) == 1, f"{earlier} was done again after {step}"
+        assert script.work[-2:] == ["finish_job", "clean_up"]
+        assert leases(script, "open_pull_request")[-1] == 2
+        assert leases(script, "release_slot") == [2]
+
+    await asyncio.gather(*map(at, STEPS))
+
+
+@pytest.mark.parametrize("crash", [False, True], ids=["stopped", "crashed"])
+async def test_another_machine_has_to_run_claude_again_until_the_push(
+    lab: Lab, crash: bool
+) -> None:
+    async def at(step: str) -> None:
+        script = (job := await lose_at(lab, step, "a", "b", crash=crash)).script
+        assert await job.result() == DONE
+        expected = {"prepare": [2], "run_claude": [1, 2], "publish": [1, 2]}[step]
+        assert leases(script, "run_claude") == expected
+        assert leases(script, "publish")[-1] == 2
+        assert [request.attempt for request in script.requests["run_claude"]] == list(
+            range(1, len(expected) + 1)
+        )
+
+    await asyncio.gather(*map(at, STEPS[:-1]))
+
+
+@pytest.mark.parametrize("crash", [False, True], ids=["stopped", "crashed"])
+async def test_after_the_push_another_machine_only_opens_the_pull_request(
+    lab: Lab, crash: bool
+) -> None:
+    script = (job := await lose_at(lab, "open_pull_request", "a", "b", crash=crash)).script
+    assert await job.result() == DONE
+    assert script.work == [
+        "prepare",
+        "run_claude",
+        "publish",
+        "open_pull_request",
+        "requeue_job",
+        "open_pull_request",
+        "finish_job",
+        "clean_up",
+    ]
+    assert leases(script, "open_pull_request") == [1, 2]
+
+
+async def test_a_machine_that_is_gone_once_it_has_granted_is_passed_by(lab: Lab) -> None:
+    script = Script("gone", "a")
+    job = await lab.code_job(script)
+    assert await job.result() == DONE
+    assert leases(script, "hold_slot") == [1, 2]
+    assert leases(script, "prepare") == [2]
+
+
+async def test_a_machine_that_is_gone_at_the_end_leaves_its_worktree_to_the_sweep(
+    lab: Lab,
+) -> None:
+    script = Script()
+    gate = Gate()
+    script.plan("finish_job", gate)
+    script.plan("stop_work", *[Gate()] * 3)
+    script.plan("clean_up", *[Gate()] * 3)
+    script.plan("release_slot", *[Gate()] * 3)
+    job = await lab.code_job(script)
+    await gate.begun()
+    script.crash_machine()
+    script.life.is_silent = True
+    gate.open()
+    script.calls.clear()
+    assert await job.result() == DONE
+    assert script.count("forget_workspace") == 1
+
+
+async def test_a_job_that_loses_five_machines_fails(lab: Lab) -> None:
+    script = Script()
+    gates = [Gate() for _ in range(policies.MAX_GRANTS_WITHOUT_PROGRESS)]
+    script.plan("run_claude", *gates)
+    job = await lab.code_job(script)
+    for gate in gates:
+        await gate.begun()
+        script.stop_machine()
+    sentence = FailureCode.HOST_LOST.sentence
+    assert await job.result() == JobResult(
+        JobStatus.FAILED, None, FailureCode.HOST_LOST, sentence
+    )
+    assert script.count("hold_slot") == len(gates)
+    assert script.work[-2:] == ["finish_job", "clean_up"]
+
+
+async def test_a_job_that_has_ended_gets_no_slot_and_ends(lab: Lab) -> None:
+    script = Script()
+    script.row = JobStatus.CANCELLED
+    script.plan("hold_slot", fail(JobEnded("The job has ended.")))
+    job = await lab.code_job(script)
+    assert await job.result() == JobResult(JobStatus.CANCELLED)
+    assert script.calls == ["hold_slot", "finish_job"]
+    assert not script.endings[0].leaves_workspace
+
+
+async def test_a_later_lease_is_asked_for_above_the_present_one(lab: Lab) -> None:
+    script = Script()
+    script.plan("hold_slot", fail(LeaseLost("The job was granted another slot.", 7)))
+    job = await lab.code_job(script)
+    assert await job.result() == DONE
+    assert leases(script, "hold_slot") == [1, 8]
+    assert leases(script, "publish") == [8]
+
+
+async def test_a_grant_of_an_earlier_lease_comes_too_late(lab: Lab) -> None:
+    script = Script()
+    second = Gate()
+    script.plan("hold_slot", fail(LeaseLost("Another slot.", 1)), second)
+    job = await lab.code_job(script)
+    await second.begun()
+    await job.handle.signal(GRANT_SIGNAL, Grant(1, "gone", task_queue("gone")))
+    await job.handle.signal(GRANT_SIGNAL, Grant(2, "b", task_queue("b")))
+    await job.called("hold_slot", 3)
+    assert await job.result() == DONE
+    # The grant of lease 2 was taken up at once, and refused by a machine that knew nothing of it.
+    assert leases(script, "hold_slot") == [1, 2, 3]
+
+
+async def test_a_slot_that_is_given_back_too_early_fails_the_job(lab: Lab) -> None:
+    script = Script()
+    gate = Gate()
+    script.plan("run_claude", gate)
+    job = await lab.code_job(script)
+    await gate.begun()
+    lab.machines["a"].leases.drop(lab.machines["a"].leases.require(LeaseKey(job.id, 1)))
+    result = await job.result()
+    assert result.failure_code is FailureCode.HOST_LOST
