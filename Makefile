@@ -28,7 +28,7 @@ demo: install
 	@exec $(BIN)/orchestrator demo
 
 test: install-dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile -rs
 
 check: install-dev
 	$(BIN)/ruff check .

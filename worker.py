@@ -133,6 +133,7 @@ async def _flow(
             records.accept_message,
             records.note_completion,
             records.host_task_queues,
+            records.task_queue_of,
             records.forget_workspace,
             pull_requests.withdraw,
         ],

@@ -224,22 +224,23 @@ class ClaudeActivities:
             once=("retold", request.key.number),
             lease=request.key.number,
         )
-        history = [
-            message
-            for message in await self._history(job.id)
-            if message.id not in request.message_ids
-        ]
-        return UserMessage(derived_id(job.id, "prompt"), prompts.retold(job, history))
+        told = await self._told(job.id, request.message_ids)
+        return UserMessage(derived_id(job.id, "prompt"), prompts.retold(job, told))
 
-    async def _history(self, job_id: str) -> list[Message]:
-        history: list[Message] = []
+    async def _told(self, job_id: str, beyond: list[str]) -> list[str]:
+        """Return what was said so far, less the messages `beyond`, which are still to be sent."""
+        told: list[str] = []
         after = 0
         while page := await self._store.read_messages(job_id, after, HISTORY_PAGE):
-            history += page
+            told += [
+                part
+                for message in page
+                if message.id not in beyond and (part := prompts.said(message))
+            ]
             after = page[-1].seq or 0
             if len(page) < HISTORY_PAGE:
                 break
-        return history
+        return told
 
     async def _job(self, key: LeaseKey) -> tuple[Job, Repository]:
         details = await self._store.get_job(key.job_id)

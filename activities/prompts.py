@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 from agent.events import TurnEnded, read_event
@@ -55,20 +55,24 @@ def opening(job: Job) -> str:
     return f"# {job.title or kind}\n\n{job.prompt}"
 
 
-def retold(job: Job, transcript: Iterable[Message]) -> str:
+def retold(job: Job, told: Sequence[str]) -> str:
     """Return a first user message for a conversation whose session is lost.
 
-    It tells what was said so far, from the stored transcript.
+    Args:
+        job: the conversation.
+        told: what was `said` so far; its end is kept when it is long.
     """
-    told = "\n\n".join(part for message in transcript if (part := _said(message)))
+    if not told:
+        return opening(job)
     return (
         f"{opening(job)}\n\n"
         "This is the continuation of an earlier conversation, which you cannot remember. Until now "
-        f"this was said:\n\n{told[-MAX_HISTORY_CHARACTERS:]}"
+        "this was said:\n\n" + "\n\n".join(told)[-MAX_HISTORY_CHARACTERS:]
     )
 
 
-def _said(message: Message) -> str | None:
+def said(message: Message) -> str | None:
+    """Return what a line of the transcript adds to the conversation; most add nothing."""
     if message.type is MessageType.USER_INPUT:
         return f"User: {message.content}"
     if message.type is MessageType.STDOUT:

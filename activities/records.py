@@ -11,6 +11,7 @@ from activities.leases import LeaseKey
 from activities.progress import Progress
 from domain.clock import utc_now
 from domain.failures import FailureCode
+from domain.hosts import HOST_LIVE_FOR
 from domain.jobs import LIVE, JobStatus, Outcome, Phase
 from store.protocol import Guard, JobChanges, Store
 
@@ -115,6 +116,12 @@ class RecordActivities:
         for host in hosts:
             newest.setdefault(host.id, host.task_queue)
         return list(newest.values())
+
+    @activity.defn
+    async def task_queue_of(self, host_id: str) -> str | None:
+        """Return the task queue of the process that runs on a machine now, if one does."""
+        hosts = await self._store.live_hosts(utc_now() - HOST_LIVE_FOR)
+        return next((host.task_queue for host in hosts if host.id == host_id), None)
 
     @activity.defn
     async def forget_workspace(self, job_id: str) -> None:

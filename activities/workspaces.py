@@ -186,8 +186,8 @@ class WorkspaceActivities:
         found = await self._worktrees.find(owner, name, job.id)
         if found is not None:
             return found
-        if job.job_type is JobType.CODE and not self._has_token:
-            raise JobFailure(FailureCode.GITHUB_TOKEN_MISSING)
+        if job.job_type is JobType.CODE:
+            self._require_publishable(job, repository)
         mirror = await self._fetch(repository)
         if job.job_type is JobType.TASK:
             start = job.base_sha or await self._task_start(job, repository, mirror)
@@ -195,6 +195,17 @@ class WorkspaceActivities:
         return await self._worktrees.create_for_branch(
             owner, name, job.id, job.branch_name, repository.default_branch
         )
+
+    def _require_publishable(self, job: Job, repository: Repository) -> None:
+        """Refuse before Claude works what could not be published afterwards."""
+        if not self._has_token:
+            raise JobFailure(FailureCode.GITHUB_TOKEN_MISSING)
+        if job.branch_name == repository.default_branch:
+            raise JobFailure(
+                FailureCode.BRANCH_CONFLICT,
+                f"{job.branch_name} is the repository's default branch, which pull requests are "
+                "merged into. Use another branch name.",
+            )
 
     async def _task_start(self, job: Job, repository: Repository, mirror: Mirror) -> str:
         """Return the branch a task reads: its own where the remote has it, else the default."""
@@ -205,7 +216,10 @@ class WorkspaceActivities:
         owner, name = repository.owner_name, repository.repo_name
         worktree = await self._worktrees.find(owner, name, job.id)
         if worktree is None:
-            raise JobFailure(FailureCode.GIT_FAILED, "The job's worktree is gone.")
+            raise JobFailure(
+                FailureCode.GIT_FAILED,
+                "The job's worktree is gone, so nothing was published. Retry the job.",
+            )
         await self._publishing.commit_all(worktree, commit_message(job), self._identity)
         head = await self._publishing.head(worktree)
         if head.commits_ahead == 0:

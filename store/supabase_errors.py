@@ -85,9 +85,9 @@ async def raise_failures(response: httpx.Response) -> None:
         Refusal: a gateway before PostgREST refused the key.
     """
     status = response.status_code
+    if response.is_success and "html" in response.headers.get("content-type", ""):
+        raise NoAnswer(status, "with a page for people")
     if status < 400:
-        if "json" not in response.headers.get("content-type", "json"):
-            raise NoAnswer(status, "without JSON")
         return
     await response.aread()
     code = _code(response)

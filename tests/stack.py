@@ -129,7 +129,9 @@ class Stack:
             with contextlib.suppress(OSError):
                 if not entry.name.isdigit():
                     continue
-                command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                command = (
+                    (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                )
                 environ = (entry / "environ").read_bytes().decode(errors="replace")
                 if words in command and str(self.root) in environ + command:
                     found.append(int(entry.name))
@@ -178,7 +180,7 @@ class Stack:
         return found
 
     def wait_for(
-        self, job_id: str, reached: Callable[[Json], bool] | str, seconds: float = 40.0
+        self, job_id: str, reached: Callable[[Json], bool] | str, seconds: float = 60.0
     ) -> Json:
         """The job once it has reached a status, a phase, or what the function says."""
 

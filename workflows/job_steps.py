@@ -103,25 +103,41 @@ class JobSteps:
         return JobResult(status, ending.outcome, ending.failure_code, ending.error)
 
     async def _clean_up(self) -> None:
-        """Remove the worktree; the sweep of a lost machine does it when that is back."""
-        grant = self._slot.last_grant
-        if grant is None:
+        """Remove the worktree; when its machine is lost, the sweep does it there."""
+        if await self._slot.ask(WorkspaceActivities.clean_up, self._job_id, policies.CLEAN_UP):
             return
-        try:
-            await perform(
-                WorkspaceActivities.clean_up,
-                self._job_id,
-                grant.task_queue,
-                policies.CLEAN_UP,
-            )
-        except ActivityError as error:
-            workflow.logger.warning("The worktree is left to the sweep: %s", error.cause)
+        if not await self._clean_up_without_slot():
             await perform(
                 RecordActivities.forget_workspace,
                 self._job_id,
                 RECORDS_TASK_QUEUE,
                 policies.RECORD,
             )
+
+    async def _clean_up_without_slot(self) -> bool:
+        """Let the process do it that runs on the machine by now; returns whether it has."""
+        for _ in range(policies.CLEAN_UP_TRIES):
+            task_queue = await self._task_queue_now()
+            if task_queue is None:
+                return False
+            try:
+                await perform(
+                    WorkspaceActivities.clean_up, self._job_id, task_queue, policies.CLEAN_UP
+                )
+            except ActivityError as error:
+                workflow.logger.warning("The worktree is still there: %s", error.cause)
+            else:
+                return True
+        return False
+
+    async def _task_queue_now(self) -> str | None:
+        """Return what leads to the machine that was held last; None when it is gone."""
+        grant = self._slot.last_grant
+        if grant is None:
+            return None
+        return await perform(
+            RecordActivities.task_queue_of, grant.host_id, RECORDS_TASK_QUEUE, policies.RECORD
+        )
 
 
 def completed(job_id: str, outcome: Outcome) -> Ending:

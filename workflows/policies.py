@@ -155,6 +155,9 @@ CLEAN_UP = Policy(
     retry=RetryPolicy(maximum_attempts=3),
 )
 
+CLEAN_UP_TRIES = 2
+"""A machine whose process has just died may still be listed with the queue of that process."""
+
 # Rows are written for as long as it takes: what the store does not know, the API cannot tell.
 RECORD = Policy(
     start_to_close=timedelta(seconds=30),

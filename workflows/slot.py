@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError, is_cancelled_exception
+from temporalio.exceptions import ActivityError
 
 with workflow.unsafe.imports_passed_through():
     from activities.errors import failure_from, job_ended, present_lease
@@ -22,7 +22,8 @@ with workflow.unsafe.imports_passed_through():
     from domain.errors import JobFailure
     from domain.failures import FailureCode
     from workflows import policies
-    from workflows.perform import perform, start
+    from workflows.perform import Activities, Activity, Request, perform, start
+    from workflows.policies import Policy
 
 T = TypeVar("T")
 Work = Callable[[Grant], Awaitable[T]]
@@ -107,14 +108,38 @@ class Slot:
 
     async def stop(self) -> None:
         """Stop what runs on the machine and wait until it is gone. The slot stays held."""
-        if self._grant is not None:
-            await self._on_host(SlotActivities.stop_work)
+        await self.ask(SlotActivities.stop_work, self.key, policies.STOP)
 
     async def release(self) -> None:
         """Give the slot back; nothing happens when none is held."""
-        if self._grant is not None:
-            await self._on_host(SlotActivities.release_slot)
+        await self.ask(SlotActivities.release_slot, self.key, policies.STOP)
         await self._abandon()
+
+    async def ask(
+        self, activity: Activity[Activities, Request, None], request: Request, policy: Policy
+    ) -> bool:
+        """Have the machine do something; returns whether it has done it.
+
+        It has not when no slot is held, or when the machine is lost before it answers.
+        """
+        if self._grant is None or self._is_lost:
+            return False
+        asked = start(activity, request, self._grant.task_queue, policy)
+        await workflow.wait_condition(lambda: asked.done() or self._is_lost)
+        if not asked.done():
+            asked.cancel()
+        try:
+            await asked
+        except ActivityError as error:
+            workflow.logger.warning("The machine did not answer: %s", error.cause)
+            return False
+        return True
+
+    @property
+    def _is_lost(self) -> bool:
+        """Whether the holder has failed: the machine is gone, or has given the job up."""
+        holder = self._holder
+        return holder is not None and holder.done() and holder.exception() is not None
 
     async def _tell_of_loss(self) -> None:
         """Record that the job waits for a slot again; its place in the queue is the old one."""
@@ -168,15 +193,6 @@ class Slot:
         await asyncio.gather(running, return_exceptions=True)
         await holder
         raise JobFailure(FailureCode.HOST_LOST, "The machine gave the slot back too early.")
-
-    async def _on_host(self, method: Callable[[SlotActivities, LeaseKey], Awaitable[None]]) -> None:
-        assert self._grant is not None
-        try:
-            await perform(method, self.key, self._grant.task_queue, policies.STOP)
-        except ActivityError as error:
-            if is_cancelled_exception(error):
-                raise
-            workflow.logger.warning("The machine did not answer: %s", error.cause)
 
     async def _abandon(self) -> None:
         """Let the holder go, whatever its state; a lost one has failed already."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 from temporalio.client import Client as TemporalClient
 
+from demo.forge import Forge, TokenGrant
 from store.protocol import Store
 from store.sqlite import SqliteStore
 from tests.activities.holders import SlotHost, asking
+from tests.activities.machine import FILES, NAME, OWNER, READ_ONLY, TOKEN, Machine
 from tests.store.samples import World, new_world
 from tests.workflows.server import dev_server
 
@@ -44,3 +46,18 @@ async def askers(temporal: TemporalClient) -> AsyncIterator[TemporalClient]:
 async def slot_host(askers: TemporalClient, store: Store) -> SlotHost:
     """A machine with two slots, whose worker does not poll yet."""
     return SlotHost(askers, store, slots=2)
+
+
+@pytest.fixture
+def forge(tmp_path: Path) -> Iterator[Forge]:
+    """A forge with the repository of the world's client."""
+    grants = {TOKEN: TokenGrant("bot"), READ_ONLY: TokenGrant("reader", "read")}
+    served = Forge(tmp_path / "forge", grants)
+    with served.serve():
+        served.create_repository(OWNER, NAME, FILES)
+        yield served
+
+
+@pytest.fixture
+def machine(tmp_path: Path, world: World, forge: Forge) -> Machine:
+    return Machine(tmp_path / "machine", world, forge)

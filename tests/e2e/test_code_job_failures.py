@@ -132,6 +132,14 @@ def test_a_branch_name_that_clashes_with_another(stack: Stack):
     assert "beside the branch feature" in job["error"]
 
 
+def test_the_default_branch_is_never_pushed_to(stack: Stack):
+    client, name = stack.new_repository()
+    job = run_to_failure(stack, client, branchName="main")
+    assert job["failure_code"] == "branch_conflict"
+    assert "Use another branch name" in job["error"]
+    assert [entry.subject for entry in stack.forge.log(OWNER, name, "main")] == ["Initial commit"]
+
+
 def test_a_pull_request_that_github_refuses(stack: Stack):
     client, name = stack.new_repository()
     reason = {"message": "Validation Failed", "errors": [{"message": "Too many open PRs"}]}

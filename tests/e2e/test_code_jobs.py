@@ -160,3 +160,19 @@ def test_the_worktree_is_gone_and_the_row_at_rest_after_the_end(stack: Stack):
 
     assert not Path(job["worktree_path"]).exists()
     assert processes_of(job_id) == []
+
+
+def test_what_claude_leaves_running_is_ended(stack: Stack, tmp_path: Path):
+    client, _ = stack.new_repository()
+    daemon = tmp_path / "daemon"
+    wait = "import time; time.sleep(300)"
+    prompt = stack.script(
+        [
+            bash(f"setsid python3 -c '{wait}' >/dev/null 2>&1 & echo $! > {daemon}; disown"),
+            say("Left it running."),
+        ]
+    )
+    job_id = stack.post_job(client, prompt)
+    stack.wait_for(job_id, "completed")
+    assert processes_of(job_id) == []
+    assert not Path(f"/proc/{daemon.read_text().strip()}").exists()

@@ -83,7 +83,8 @@ async def supabase_backend(project: SupabaseProject) -> AsyncIterator[Backend]:
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Install npm's packages before the first test, whose time limit that could overrun."""
-    if any(_needs_supabase(item) for item in session.items):
+    collects_only = session.config.getoption("collectonly")
+    if not collects_only and any(_needs_supabase(item) for item in session.items):
         with suppress(NotInstalled):
             install()
 

@@ -18,7 +18,7 @@ from temporalio.service import RPCError
 from temporalio.worker import Worker
 
 from domain.jobs import FINAL, Job, JobStatus, JobType
-from tests.workflows.machines import Machine, Scripts, running_machines
+from tests.workflows.machines import Scripts, running_machines
 from tests.workflows.scripts import Script
 from tests.workflows.server import eventually
 from workflows import policies
@@ -73,10 +73,9 @@ class StartedJob:
 class Lab:
     """Starts workflows with scripts."""
 
-    def __init__(self, temporal: TemporalClient, scripts: Scripts, machines: list[Machine]) -> None:
+    def __init__(self, temporal: TemporalClient) -> None:
         self.temporal = temporal
-        self.scripts = scripts
-        self.machines = {machine.name: machine for machine in machines}
+        self.scripts: Scripts = {}
 
     async def code_job(self, script: Script | None = None) -> StartedJob:
         return await self._start(JobType.CODE, script or Script(), timedelta(minutes=1))
@@ -121,9 +120,7 @@ def a_job(job_type: JobType = JobType.CODE) -> Job:
 @contextlib.asynccontextmanager
 async def running_lab(temporal: TemporalClient) -> AsyncIterator[Lab]:
     """Poll for workflows and activities, under policies that wait less."""
-    scripts: Scripts = {}
-    machines = [Machine("a", scripts), Machine("b", scripts)]
-    lab = Lab(temporal, scripts, machines)
+    lab = Lab(temporal)
     deciding = Worker(
         temporal,
         task_queue=JOBS_TASK_QUEUE,
@@ -131,7 +128,7 @@ async def running_lab(temporal: TemporalClient) -> AsyncIterator[Lab]:
     )
     with pytest.MonkeyPatch.context() as patch:
         make_fast(patch)
-        async with running_machines(temporal, scripts, machines), deciding:
+        async with running_machines(temporal, lab.scripts), deciding:
             yield lab
             await lab.end_all()
 

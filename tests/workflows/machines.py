@@ -216,6 +216,7 @@ class Records(_Scripted):
             self.accept_message,
             self.note_completion,
             self.host_task_queues,
+            self.task_queue_of,
             self.forget_workspace,
             self.withdraw,
         ]
@@ -257,6 +258,10 @@ class Records(_Scripted):
         return found
 
     @activity.defn
+    async def task_queue_of(self, host_id: str) -> str | None:
+        return task_queue(host_id) if host_id else None
+
+    @activity.defn
     async def forget_workspace(self, job_id: str) -> None:
         await (await self.script()).play("forget_workspace", job_id, give())
 
@@ -266,10 +271,9 @@ class Records(_Scripted):
 
 
 @contextlib.asynccontextmanager
-async def running_machines(
-    temporal: TemporalClient, scripts: Scripts, machines: list[Machine]
-) -> AsyncIterator[None]:
-    """Poll for everything but workflows."""
+async def running_machines(temporal: TemporalClient, scripts: Scripts) -> AsyncIterator[None]:
+    """Poll for everything but workflows; two machines are there, `a` and `b`."""
+    machines = [Machine("a", scripts), Machine("b", scripts)]
     slots = Slots(temporal, scripts, *machines)
     queues: dict[str, Activities] = {
         RECORDS_TASK_QUEUE: Records(scripts).activities,

@@ -8,6 +8,8 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 
@@ -65,13 +67,11 @@ def _npm_ci() -> None:
         raise NotInstalled(f"npm ci failed: {done.stderr[-2000:]}")
 
 
-class _alone:
-    """Holds a lock that the processes of this checkout share."""
-
-    def __enter__(self) -> None:
-        name = sha256(str(HERE).encode()).hexdigest()[:16]
-        self._file = (Path(tempfile.gettempdir()) / f"npm-{name}-{os.getuid()}.lock").open("w")
-        fcntl.flock(self._file, fcntl.LOCK_EX)
-
-    def __exit__(self, *error: object) -> None:
-        self._file.close()
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Hold a lock that the processes of this checkout share."""
+    name = sha256(str(HERE).encode()).hexdigest()[:16]
+    path = Path(tempfile.gettempdir()) / f"npm-{name}-{os.getuid()}.lock"
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,156 @@
+"""One machine with the activities that jobs use on it: real git, store and forge."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from temporalio.testing import ActivityEnvironment
+
+from activities.claude import ClaudeActivities, ClaudeSetup
+from activities.github_access import GithubAccess
+from activities.leases import LeaseKey, Leases
+from activities.pull_requests import PullRequestActivities
+from activities.sweeping import Sweeper
+from activities.workspaces import WorkspaceActivities
+from demo.forge import Forge
+from domain.jobs import Job, JobStatus, JobType, Phase
+from store.protocol import Store
+from tests.store.samples import World
+from workspace.command import Git
+from workspace.credentials import GitCredentials, write_token_file
+from workspace.identity import Identity
+from workspace.mirrors import Mirrors
+from workspace.publishing import Publishing
+from workspace.removal import Removal
+from workspace.salvage import Salvage
+from workspace.upkeep import Upkeep
+from workspace.worktree import Worktree
+from workspace.worktrees import Worktrees
+
+T = TypeVar("T")
+
+TOKEN = "ghp_" + "a1B2c3D4e5F6" * 3
+READ_ONLY = "ghp_" + "r9E8a7D6o5N4" * 3
+OWNER, NAME = "acme", "shop"
+FILES = {"README.md": "# Shop\n", "src/app.py": "print('hello')\n", ".gitignore": "*.log\n"}
+CLAUDE = Identity("Claude", "claude@example.invalid")
+MODEL = "claude-opus-5-5"
+
+
+@dataclass(frozen=True)
+class Granted:
+    """A job that holds a lease on the machine."""
+
+    job: Job
+    key: LeaseKey
+
+
+class Machine:
+    """Every activity of a worker in one directory, as `worker.py` puts them together.
+
+    Args:
+        directory: the worker's data directory.
+        world: the store, with the client whose repository is the forge's acme/shop.
+        forge: stands in for GitHub.
+        token: as configured; None for none.
+        store: what the activities write to, if it is not the world's store.
+        credentials: of Claude.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        world: World,
+        forge: Forge,
+        token: str | None = TOKEN,
+        store: Store | None = None,
+        credentials: dict[str, str] | None = None,
+    ) -> None:
+        directory.mkdir(exist_ok=True)
+        self.directory, self.world, self.forge = directory, world, forge
+        self.sessions = directory / "sessions"
+        self.leases = Leases()
+        used = store or world.store
+        token_file = write_token_file(directory / "secrets", token) if token else None
+        self.mirrors = Mirrors(
+            directory / "mirrors", Git(os.environ["PATH"]), GitCredentials(forge.url, token_file)
+        )
+        self.worktrees = Worktrees(directory / "worktrees", self.mirrors)
+        self.publishing = Publishing(self.mirrors)
+        self.salvage = Salvage(self.mirrors)
+        self.removal = Removal(self.worktrees, self.salvage)
+        self.github = GithubAccess(lambda: token, forge.api_url)
+        self.workspaces = WorkspaceActivities(
+            used,
+            self.leases,
+            self.worktrees,
+            self.publishing,
+            self.removal,
+            CLAUDE,
+            has_token=token is not None,
+        )
+        self.pull_requests = PullRequestActivities(
+            used, self.leases, self.publishing, self.github, "https://github.example"
+        )
+        self.claude = ClaudeActivities(
+            used, self.leases, self.worktrees, self._setup(credentials or {})
+        )
+        self.sweeper = Sweeper(used, self.removal, Upkeep(self.mirrors), self.sessions)
+
+    def _setup(self, credentials: dict[str, str]) -> ClaudeSetup:
+        return ClaudeSetup(
+            claude_bin=None,
+            search_path="/usr/local/bin:/usr/bin:/bin",
+            credentials=credentials,
+            sessions_dir=self.sessions,
+            operator_home=None,
+            data_id="data",
+            boot_id="0123456789ab",
+            model=MODEL,
+            max_turns=20,
+            mcp_config=None,
+            mcp_servers=(),
+            task_tools=(),
+            identity=CLAUDE,
+        )
+
+    async def run(self, activity: Callable[[Any], Awaitable[T]], request: object) -> T:
+        """Run an activity as a worker does."""
+        return await ActivityEnvironment().run(activity, request)
+
+    async def grant(self, lease: int = 1, **overrides: Any) -> Granted:
+        """Add a job that runs under a lease on this machine."""
+        values = {"status": JobStatus.RUNNING, "phase": Phase.PREPARING, "lease": lease}
+        job = await self.world.add_job(**values | overrides)
+        return Granted(job, self.take(job, lease))
+
+    async def grant_task(self, **overrides: Any) -> Granted:
+        return await self.grant(job_type=JobType.TASK, **overrides)
+
+    def take(self, job: Job, lease: int) -> LeaseKey:
+        """Take a lease here; the store is not told."""
+        key = LeaseKey(job.id, lease)
+        self.leases.take(key)
+        return key
+
+    async def prepared(self, **overrides: Any) -> tuple[Granted, Worktree]:
+        """Return a code job with its worktree."""
+        granted = await self.grant(**overrides)
+        return granted, await self.prepare(granted)
+
+    async def prepare(self, granted: Granted) -> Worktree:
+        await self.run(self.workspaces.prepare, granted.key)
+        return await self.worktree(granted.job)
+
+    async def worktree(self, job: Job) -> Worktree:
+        found = await self.worktrees.find(OWNER, NAME, job.id)
+        assert found is not None
+        return found
+
+    async def said(self, job: Job) -> list[str]:
+        """Return the contents of the job's transcript."""
+        return [line.content for line in await self.world.transcript(job)]

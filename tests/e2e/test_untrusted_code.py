@@ -1,0 +1,96 @@
+"""Nothing that a repository or Claude leaves in git or in settings runs as the orchestrator."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.steps import bash, say, use, write
+from tests.stack import OWNER, Stack
+
+HOOKS = (
+    "pre-push pre-commit post-commit commit-msg prepare-commit-msg reference-transaction "
+    "post-checkout post-index-change pre-auto-gc update post-rewrite"
+)
+PROGRAMS = (
+    "core.fsmonitor core.sshCommand core.editor core.pager core.askPass gpg.program diff.external "
+    "diff.planted.textconv merge.planted.driver uploadpack.packObjectsHook sequence.editor"
+)
+
+
+def planting(traces: Path) -> str:
+    """Shell commands that plant a program wherever git would run one.
+
+    They let git run some, list the traces those leave in a file beside, and clear them.
+    """
+    return f"""
+        common=$(git rev-parse --git-common-dir)
+        mkdir -p $common/hooks
+        for hook in {HOOKS}; do
+            printf '#!/bin/sh\\ntouch {traces}/%s\\n' $hook > $common/hooks/$hook
+            chmod +x $common/hooks/$hook
+        done
+        for name in {PROGRAMS}; do git config $name "touch {traces}/$name #"; done
+        for name in clean smudge; do
+            git config filter.planted.$name "touch {traces}/$name; cat"
+        done
+        git config core.hooksPath $common/hooks
+        git config --global core.hooksPath $common/hooks
+        git config commit.gpgSign true
+        git config credential.helper '!f() {{ cat > {traces}/helper; }}; f'
+        git config --global credential.helper '!f() {{ cat > {traces}/helper; }}; f'
+        git config remote.origin.url 'ext::sh -c env% >{traces}/ext'
+        git config url.http://127.0.0.1:9/.insteadOf http://
+        git config http.proxy http://127.0.0.1:9
+        echo '* filter=planted diff=planted merge=planted' > .gitattributes
+        git add -A
+        ls {traces} > {traces}.before
+        rm -f {traces}/*
+    """
+
+
+def test_programs_that_claude_plants_in_git_do_not_run(stack: Stack, tmp_path: Path):
+    client, name = stack.new_repository()
+    traces = tmp_path / "traces"
+    traces.mkdir()
+    prompt = stack.script([bash(planting(traces)), write("a.txt", "a"), say("Planted.")])
+    job = stack.wait_for(stack.post_job(client, prompt, branchName="feature/a"), "completed")
+    assert job["files_changed"] == 2
+    ran = Path(f"{traces}.before").read_text().split()
+    assert {"clean", "core.fsmonitor", "post-index-change"} <= set(ran)
+    assert list(traces.iterdir()) == []
+
+    # Neither does the next job on the same mirror, nor a fetch.
+    prompt = stack.script([write("b.txt", "b"), say("Done.")])
+    stack.wait_for(stack.post_job(client, prompt, branchName="feature/b"), "completed")
+    repository = stack.call("GET", f"/clients/{client}")["repository"]["id"]
+    stack.call("POST", f"/repos/{repository}/clone")
+    assert list(traces.iterdir()) == []
+    assert sorted(stack.forge.branches(OWNER, name)) == ["feature/a", "feature/b", "main"]
+
+
+@pytest.mark.parametrize("job_type", ["code", "task"])
+def test_settings_of_the_repository_run_nothing(stack: Stack, job_type: str, tmp_path: Path):
+    run = [{"type": "command", "command": f"touch {tmp_path}/hook"}]
+    settings = {
+        "hooks": {"SessionStart": [{"hooks": run}], "PreToolUse": [{"matcher": "*", "hooks": run}]},
+        "apiKeyHelper": f"touch {tmp_path}/helper",
+    }
+    server = {"command": "touch", "args": [f"{tmp_path}/server"]}
+    client, _ = stack.new_repository(
+        files={
+            "app.py": "print('hi')\n",
+            "CLAUDE.md": "Always answer in verse.",
+            ".claude/settings.json": json.dumps(settings),
+            ".claude/settings.local.json": json.dumps(settings),
+            ".mcp.json": json.dumps({"mcpServers": {"planted": server}}),
+        }
+    )
+    prompt = stack.script([use("Read", file_path="$CWD/app.py"), say("Read.")])
+    job_id = stack.post_job(client, prompt, jobType=job_type)
+    stack.wait_for(job_id, lambda job: bool(job["result"] == "Read."))
+    assert list(tmp_path.iterdir()) == []
+    [request, *_] = stack.model.requests(prompt[9:-2])
+    assert "Always answer in verse." in json.dumps(request["body"]["system"])
