@@ -28,7 +28,8 @@ demo: install
 	@exec $(BIN)/orchestrator demo
 
 test: install-dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile -rs
+	$(BIN)/python -m tests.store.supabase.installation
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: install-dev
 	$(BIN)/ruff check .

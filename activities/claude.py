@@ -9,6 +9,7 @@ from pathlib import Path
 from temporalio import activity
 
 from activities import prompts
+from activities.conversations import Conversations, as_user_message
 from activities.leases import Lease, LeaseKey, Leases
 from activities.progress import Progress
 from activities.transcript import TranscriptWriter
@@ -16,22 +17,20 @@ from agent.command import Launch
 from agent.environment import Marker, child_environment
 from agent.events import worth_storing
 from agent.executable import find_executable
-from agent.inbox import Inbox, UserMessage
+from agent.inbox import Inbox
 from agent.output import OutputLine
 from agent.process import ClaudeProcess
-from agent.sessions import holds_message, read_transcript, restore_transcript
+from agent.sessions import read_transcript
 from agent.turn import TurnReport, run_turn
 from domain.errors import JobFailure
 from domain.failures import FailureCode
-from domain.ids import derived_id, new_id
+from domain.ids import derived_id
 from domain.jobs import Job, JobType, Phase
-from domain.messages import Message, MessageType
+from domain.messages import MessageType
 from domain.repositories import Repository
 from store.protocol import Store
 from workspace.identity import Identity
 from workspace.worktrees import Worktrees
-
-HISTORY_PAGE = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +84,6 @@ class Delivery:
     message_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Session:
-    """Where a turn starts from: a transcript to resume, or None for a new session."""
-
-    transcript: bytes | None
-    first: list[UserMessage]
-
-
 class ClaudeActivities:
     """Claude on this machine."""
 
@@ -103,6 +94,7 @@ class ClaudeActivities:
         self._leases = leases
         self._worktrees = worktrees
         self._setup = setup
+        self._conversations = Conversations(store)
         self._progress = Progress(store)
 
     @activity.defn
@@ -136,7 +128,7 @@ class ClaudeActivities:
         messages = await self._store.messages_by_id(delivery.key.job_id, [delivery.message_id])
         if inbox is None or not messages:
             return False
-        return await inbox.offer(_as_user_message(messages[0]))
+        return await inbox.offer(as_user_message(messages[0]))
 
     async def _run(self, lease: Lease, request: TurnInput) -> TurnReport:
         # Open from the beginning, so that what the user says while the CLI starts still reaches it.
@@ -151,7 +143,13 @@ class ClaudeActivities:
         key = request.key
         job, repository = await self._job(key)
         worktree = self._worktrees.path(repository.owner_name, repository.repo_name, job.id)
-        session = await self._session(job, request)
+        session = await self._conversations.take_up(
+            job,
+            self._config_dir(job.id),
+            request.message_ids,
+            lease=key.number,
+            was_begun=request.turn > 1 or request.attempt > 1,
+        )
         executable = find_executable(self._setup.claude_bin, self._setup.search_path)
         launch = self._launch(job, repository, worktree, resume=session.transcript is not None)
         async with (
@@ -190,57 +188,6 @@ class ClaudeActivities:
                 "result": verdict.answer,
             },
         )
-
-    async def _session(self, job: Job, request: TurnInput) -> _Session:
-        messages = await self._store.messages_by_id(job.id, request.message_ids)
-        users = [_as_user_message(message) for message in messages]
-        opening = UserMessage(derived_id(job.id, "prompt"), prompts.opening(job))
-        transcript = await self._transcript(job)
-        if transcript is None:
-            if request.turn > 1 or request.attempt > 1:
-                opening = await self._retold(job, request)
-            return _Session(None, [opening, *users])
-        unseen = [
-            message for message in [opening, *users] if not holds_message(transcript, message.id)
-        ]
-        # The CLI answers a message whose id it knows with silence, so this one's is always new.
-        return _Session(transcript, unseen or [UserMessage(new_id(), prompts.CONTINUE)])
-
-    async def _transcript(self, job: Job) -> bytes | None:
-        config_dir = self._config_dir(job.id)
-        transcript = read_transcript(config_dir, job.id)
-        if transcript is not None:
-            return transcript
-        saved = await self._store.load_session(job.id)
-        if saved is None:
-            return None
-        restore_transcript(config_dir, job.id, saved[1])
-        return saved[1]
-
-    async def _retold(self, job: Job, request: TurnInput) -> UserMessage:
-        await self._progress.say(
-            job.id,
-            "Claude's session did not survive. It starts again with what is known.",
-            once=("retold", request.key.number),
-            lease=request.key.number,
-        )
-        told = await self._told(job.id, request.message_ids)
-        return UserMessage(derived_id(job.id, "prompt"), prompts.retold(job, told))
-
-    async def _told(self, job_id: str, beyond: list[str]) -> list[str]:
-        """Return what was said so far, less the messages `beyond`, which are still to be sent."""
-        told: list[str] = []
-        after = 0
-        while page := await self._store.read_messages(job_id, after, HISTORY_PAGE):
-            told += [
-                part
-                for message in page
-                if message.id not in beyond and (part := prompts.said(message))
-            ]
-            after = page[-1].seq or 0
-            if len(page) < HISTORY_PAGE:
-                break
-        return told
 
     async def _job(self, key: LeaseKey) -> tuple[Job, Repository]:
         details = await self._store.get_job(key.job_id)
@@ -288,7 +235,3 @@ async def _write(writer: TranscriptWriter, line: OutputLine) -> None:
         await writer.add(MessageType.STDERR, line.text)
     elif worth_storing(line.text):
         await writer.add(MessageType.STDOUT, line.text)
-
-
-def _as_user_message(message: Message) -> UserMessage:
-    return UserMessage(message.id, message.content)

@@ -8,10 +8,14 @@ from typing import Any
 from postgrest import AsyncSelectRequestBuilder
 
 from store.protocol import JobFilter, JobPage
-from store.row_values import canonical_id
+from store.row_values import canonical_id, parse_time, time_text
 from store.rows import Row
 from store.supabase_connection import MAX_INTEGER, SupabaseConnection
 from store.supabase_jobs import DETAILS_COLUMNS, TABLE, details_from_row
+
+FAR = 1000
+"""From this offset on, the page's first row is sought before its details are read: Postgres looks
+up the names of rows that it skips, too (measured at offset 200,000: 3.3 s)."""
 
 
 async def list_jobs(
@@ -26,15 +30,38 @@ async def list_jobs(
     if _matches_nothing(where, wanted):
         return JobPage([], 0)
     start = min(max(offset, 0), MAX_INTEGER)
-
-    def page(read: list[Row], size: int) -> AsyncSelectRequestBuilder:
-        query = _matching(connection, wanted).order("created_at", desc=True).order("id", desc=True)
-        return query.offset(start + len(read))
-
+    read = _far_page if start >= FAR else _page
     rows, total = await asyncio.gather(
-        connection.pages(page, limit), connection.call("orchestrator_count_jobs", wanted)
+        read(connection, wanted, limit, start),
+        connection.call("orchestrator_count_jobs", wanted),
     )
     return JobPage([details_from_row(row) for row in rows], int(total))
+
+
+async def _page(
+    connection: SupabaseConnection, wanted: dict[str, Any], limit: int, start: int
+) -> list[Row]:
+    def page(read: list[Row], size: int) -> AsyncSelectRequestBuilder:
+        return _matching(connection, wanted, DETAILS_COLUMNS).offset(start + len(read))
+
+    return await connection.pages(page, limit)
+
+
+async def _far_page(
+    connection: SupabaseConnection, wanted: dict[str, Any], limit: int, start: int
+) -> list[Row]:
+    place = _matching(connection, wanted, ("created_at", "id")).offset(start).limit(1)
+    first = await connection.rows(place)
+    if not first:
+        return []
+    moment = time_text(parse_time(first[0]["created_at"]))
+    not_before = f"created_at.lt.{moment},id.lte.{first[0]['id']}"
+
+    def page(read: list[Row], size: int) -> AsyncSelectRequestBuilder:
+        query = _matching(connection, wanted, DETAILS_COLUMNS).lte("created_at", moment)
+        return query.or_(not_before).offset(len(read))
+
+    return await connection.pages(page, limit)
 
 
 def _matches_nothing(where: JobFilter, wanted: dict[str, Any]) -> bool:
@@ -43,12 +70,14 @@ def _matches_nothing(where: JobFilter, wanted: dict[str, Any]) -> bool:
     return wanted["statuses"] == [] or any(given is not None and not known for given, known in ids)
 
 
-def _matching(connection: SupabaseConnection, wanted: dict[str, Any]) -> AsyncSelectRequestBuilder:
-    query = connection.table(TABLE).select(*DETAILS_COLUMNS)
+def _matching(
+    connection: SupabaseConnection, wanted: dict[str, Any], columns: tuple[str, ...]
+) -> AsyncSelectRequestBuilder:
+    query = connection.table(TABLE).select(*columns)
     if wanted["client"] is not None:
         query = query.eq("client_id", wanted["client"])
     if wanted["feature"] is not None:
         query = query.eq("feature_id", wanted["feature"])
     if wanted["statuses"] is not None:
         query = query.in_("status", wanted["statuses"])
-    return query
+    return query.order("created_at", desc=True).order("id", desc=True)

@@ -9,8 +9,10 @@ import pytest
 from temporalio.client import Client as TemporalClient
 
 from demo.forge import Forge, TokenGrant
+from demo.model import ScriptedModel
 from store.protocol import Store
 from store.sqlite import SqliteStore
+from tests.activities.conversations import Conversations
 from tests.activities.holders import SlotHost, asking
 from tests.activities.machine import FILES, NAME, OWNER, READ_ONLY, TOKEN, Machine
 from tests.store.samples import World, new_world
@@ -61,3 +63,16 @@ def forge(tmp_path: Path) -> Iterator[Forge]:
 @pytest.fixture
 def machine(tmp_path: Path, world: World, forge: Forge) -> Machine:
     return Machine(tmp_path / "machine", world, forge)
+
+
+@pytest.fixture(scope="session")
+def scripted_model() -> Iterator[ScriptedModel]:
+    with ScriptedModel().serve() as model:
+        yield model
+
+
+@pytest.fixture
+def conversations(
+    tmp_path: Path, world: World, forge: Forge, scripted_model: ScriptedModel
+) -> Conversations:
+    return Conversations(tmp_path, world, forge, scripted_model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -67,12 +68,15 @@ def stop_temporal_for_long(place: Installation, situations: Sequence[Situation])
 
 
 def kill_up(place: Installation, situations: Sequence[Situation]) -> None:
-    """Kill `orchestrator up` alone; its children are ended by the kernel. Start it again."""
+    """Kill `orchestrator up` alone, and start it again as soon as its ports are free.
+
+    The kernel tells its children to end. The worker may take longer than that.
+    """
     stack = place.stack
     assert stack.process is not None
     stack.process.kill()
     stack.process.wait()
-    eventually(lambda: not stack.pids("cli.py") + stack.pids("server start-dev"), 40, "all gone")
+    eventually(lambda: not stack.pids("cli.py api") + stack.pids("server start-dev"), 10, "free")
     place.start()
 
 
@@ -80,9 +84,9 @@ def lose_power(place: Installation, situations: Sequence[Situation]) -> None:
     """Kill everything of the installation at once, as a reboot does. Start it again."""
     stack = place.stack
     assert stack.process is not None
-    pids = stack.pids("")
-    for pid in pids:
-        os.kill(pid, signal.SIGKILL)
+    for pid in stack.pids(""):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     stack.process.wait()
     eventually(lambda: not stack.pids(""), 10, "all gone")
     place.start()

@@ -1,4 +1,4 @@
-"""Totals that are kept are true whatever writers do at once, and reads cost the same at any size."""
+"""Totals stay true whatever writers do at once, and reads cost the same at any size."""
 
 from __future__ import annotations
 

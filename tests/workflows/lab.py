@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from temporalio.api.enums.v1 import EventType, PendingActivityState
 from temporalio.client import Client as TemporalClient
 from temporalio.client import WorkflowHandle
 from temporalio.service import RPCError
@@ -63,6 +64,26 @@ class StartedJob:
     async def complete(self) -> None:
         await self.handle.execute_update(TaskJobWorkflow.complete)
 
+    async def gave_up(self, activity: str) -> None:
+        """Wait until the workflow has asked for an activity's cancellation."""
+        state = PendingActivityState.PENDING_ACTIVITY_STATE_CANCEL_REQUESTED
+        for _ in range(500):
+            description = (await self.handle.describe()).raw_description
+            pending = {p.activity_type.name: p.state for p in description.pending_activities}
+            if pending.get(activity) == state:
+                return
+            await asyncio.sleep(0.02)
+        raise AssertionError(f"{activity} was not given up")
+
+    async def reached(self, event: EventType.ValueType, times: int = 1) -> None:
+        """Wait until the history has so many of an event."""
+        for _ in range(500):
+            history = await self.handle.fetch_history()
+            if [each.event_type for each in history.events].count(event) >= times:
+                return
+            await asyncio.sleep(0.02)
+        raise AssertionError(f"{EventType.Name(event)} was not reached")
+
     async def called(self, activity: str, times: int = 1) -> None:
         """Wait until an activity was called so many times."""
         await eventually(
@@ -100,7 +121,7 @@ class Lab:
             with contextlib.suppress(RPCError):
                 await self.temporal.get_workflow_handle(name).terminate("the test is over")
         for script in scripts.values():
-            script.stop_machine()
+            script.end()
 
 
 def a_job(job_type: JobType = JobType.CODE) -> Job:

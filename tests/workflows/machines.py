@@ -259,7 +259,9 @@ class Records(_Scripted):
 
     @activity.defn
     async def task_queue_of(self, host_id: str) -> str | None:
-        return task_queue(host_id) if host_id else None
+        usual = give(task_queue(host_id))
+        found: str | None = await (await self.script()).play("task_queue_of", host_id, usual)
+        return found
 
     @activity.defn
     async def forget_workspace(self, job_id: str) -> None:

@@ -36,10 +36,12 @@ class Script:
         self.inbox: list[str] | None = None
         self.life = Life()
         self._planned: dict[str, deque[Step]] = {}
+        self._gates: list[Gate] = []
 
     def plan(self, activity: str, *steps: Step) -> None:
         """Let the next calls of an activity do this; those after them succeed as usual."""
         self._planned.setdefault(activity, deque()).extend(steps)
+        self._gates += [step for step in steps if isinstance(step, Gate)]
 
     async def play(self, activity: str, request: Any, usual: Step) -> Any:
         self.calls.append(activity)
@@ -54,6 +56,12 @@ class Script:
     def crash_machine(self) -> None:
         """Let the worker that holds the slot fall silent, with everything that runs on it."""
         self._end_of_life().is_silent = True
+
+    def end(self) -> None:
+        """Let everything end that still runs."""
+        self.stop_machine()
+        for gate in self._gates:
+            gate.open()
 
     def _end_of_life(self) -> Life:
         life, self.life = self.life, Life()
@@ -73,8 +81,8 @@ class Script:
     @property
     def work(self) -> list[str]:
         """The calls that do something for the job, without taking and giving back its slots."""
-        about_slots = {"hold_slot", "release_slot", "stop_work"}
-        return [call for call in self.calls if call not in about_slots]
+        about_machines = {"hold_slot", "release_slot", "stop_work", "task_queue_of"}
+        return [call for call in self.calls if call not in about_machines]
 
 
 def give(value: Any = None) -> Step:

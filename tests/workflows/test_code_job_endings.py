@@ -161,7 +161,7 @@ async def test_a_missing_program_is_named(lab: Lab) -> None:
 
 async def test_a_worktree_that_cannot_be_removed_is_left_to_the_sweep(lab: Lab) -> None:
     script = Script()
-    attempts = policies.CLEAN_UP.retry.maximum_attempts
+    attempts = policies.CLEAN_UP.retry.maximum_attempts * (1 + policies.CLEAN_UP_TRIES)
     script.plan("clean_up", *[fail(OSError("the disk"))] * attempts)
     job = await lab.code_job(script)
     assert await job.result() == DONE

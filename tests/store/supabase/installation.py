@@ -1,4 +1,7 @@
-"""What the Supabase half of the store's tests needs on this machine, and its npm packages."""
+"""What the Supabase half of the store's tests needs on this machine, and its npm packages.
+
+Run as a program, it installs them, or says why that half will be left out.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import importlib.util
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -75,3 +79,16 @@ def _alone() -> Iterator[None]:
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def main() -> int:
+    try:
+        install()
+    except NotInstalled as reason:
+        sys.stderr.write(f"The store will not be tested against Supabase. {reason}\n")
+        return int(IS_REQUIRED)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -51,13 +51,11 @@ class PostgresServer:
 
     def __init__(self, work: Path) -> None:
         self._work = work
-        self._programs = postgres_programs()
         # Not in pytest's directory, which other users may not enter.
         self._home = Path(tempfile.mkdtemp(prefix="store-postgres-"))
-        if drops_root():
-            os.chown(self._home, NOBODY, NOBODY)
         (self._port,) = free_ports(1)
         try:
+            self._programs = self._reachable_programs()
             self._initialize()
             self._server = self._start()
         except BaseException:
@@ -114,6 +112,15 @@ class PostgresServer:
         )
         assert done.returncode == 0, done.stdout[-2000:]
         return done.stdout
+
+    def _reachable_programs(self) -> Path:
+        """Postgres's programs where the user that runs them may enter, too."""
+        programs = postgres_programs()
+        if not drops_root():
+            return programs
+        shutil.copytree(programs.parent, self._home / "postgres", symlinks=True)
+        os.chown(self._home, NOBODY, NOBODY)
+        return self._home / "postgres" / programs.name
 
     def _initialize(self) -> None:
         command = [str(self._programs / "initdb"), "-D", str(self._home / "data"), "-U", "postgres"]

@@ -1,0 +1,190 @@
+"""Going on with a conversation after crashes, on other machines, and when its session is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from activities import prompts
+from activities.conversations import BEGUN_AGAIN, Session
+from activities.conversations import Conversations as StoredConversations
+from agent.inbox import UserMessage
+from agent.sessions import read_transcript, restore_transcript
+from domain.errors import LeaseLost
+from domain.jobs import LIVE, Job, JobType
+from domain.messages import MessageType, NewMessage
+from store.protocol import Guard
+from tests.activities.conversations import (
+    Conversations,
+    processes_of,
+    prompt_id,
+    transcript_file,
+    turn,
+)
+from tests.activities.machine import Granted, Machine
+from tests.store.samples import START, World, new_id
+from tests.workflows.server import eventually
+
+LOST = BEGUN_AGAIN[JobType.TASK]
+
+
+async def next_lease(machine: Machine, job: Job) -> Granted:
+    """Grant the job's next lease to a machine, and prepare its worktree there."""
+    lease = (await machine.world.read(job)).lease + 1
+    assert await machine.world.store.update_job(job.id, {"lease": lease}, Guard(LIVE))
+    granted = Granted(job, machine.take(job, lease))
+    await machine.prepare(granted)
+    return granted
+
+
+def told_to_continue(machine: Machine, job: Job) -> list[str]:
+    """The uuids of the messages by which Claude was told to go on."""
+    entries = [json.loads(line) for line in transcript_file(machine, job).read_text().splitlines()]
+    users: list[dict[str, Any]] = [entry for entry in entries if entry["type"] == "user"]
+    return [
+        entry["uuid"] for entry in users if prompts.CONTINUE in str(entry["message"]["content"])
+    ]
+
+
+async def test_a_turn_that_was_interrupted_goes_on_where_it_was(
+    conversations: Conversations,
+) -> None:
+    conversations.script(
+        {"tools": [["Write", {"file_path": "$CWD/a.txt", "content": "half"}]]},
+        {"tools": [["Bash", {"command": "touch begun; sleep 60"}]]},
+    )
+    machine = conversations.machine()
+    granted, worktree = await machine.prepared(prompt="Write a.txt and b.txt")
+    running = asyncio.create_task(turn(machine, granted))
+    await eventually((worktree.path / "begun").exists)
+    await machine.leases.require(granted.key).stop()
+    with pytest.raises(LeaseLost):
+        await running
+    assert processes_of(granted.job) == []
+    assert await machine.world.store.load_session(granted.job.id) is None
+
+    for attempt in (2, 3):
+        conversations.script({"text": f"Finished in attempt {attempt}."})
+        granted = await next_lease(machine, granted.job)
+        await turn(machine, granted, 1, attempt)
+        assert conversations.asked[0].count("Write a.txt and b.txt") == 1
+        assert conversations.asked[0].count("You were interrupted") == attempt - 1
+        row = await machine.world.read(granted.job)
+        assert row.result == f"Finished in attempt {attempt}."
+    assert len(set(told_to_continue(machine, granted.job))) == 2
+    assert (worktree.path / "a.txt").read_text() == "half"
+    assert BEGUN_AGAIN[JobType.CODE] not in await machine.said(granted.job)
+
+
+async def test_a_conversation_follows_its_job_from_machine_to_machine(
+    conversations: Conversations,
+) -> None:
+    first, second = conversations.machine("first"), conversations.machine("second")
+    conversations.script({"text": "Answer one."})
+    granted = await first.grant_task(prompt="Question one?")
+    job = granted.job
+    await first.prepare(granted)
+    await turn(first, granted)
+    begun = transcript_file(first, job).read_bytes()
+
+    conversations.script({"text": "Answer two."})
+    message = await conversations.user_says(job, "Question two?")
+    elsewhere = await next_lease(second, job)
+    assert (await turn(second, elsewhere, 2, 1, message)).consumed == [message]
+    assert transcript_file(second, job).read_bytes().startswith(begun)
+    (asked,) = conversations.asked
+    assert [asked.count(part) for part in ("Question one?", "Answer one.", "Question two?")] == [
+        1
+    ] * 3
+    assert prompt_id(job) in transcript_file(second, job).read_text()
+
+    conversations.script({"text": "Nothing is missing."})
+    await turn(second, elsewhere, 2, 2, message)
+    (asked,) = conversations.asked
+    assert asked.count("Question two?") == 1
+    assert asked.count("You were interrupted") == 1
+
+    conversations.script({"text": "Answer three."})
+    third = await conversations.user_says(job, "Question three?")
+    back = await next_lease(first, job)
+    await turn(first, back, 3, 1, third)
+    (asked,) = conversations.asked
+    for part in ("Question one?", "Answer two.", "Nothing is missing.", "Question three?"):
+        assert part in asked
+
+
+async def test_a_lost_session_is_told_again(conversations: Conversations) -> None:
+    machine = conversations.machine()
+    conversations.script({"text": "I see."}, {"text": "In all."})
+    granted = await machine.grant_task(prompt="What is it?")
+    await machine.prepare(granted)
+    result = {"duration_ms": 1, "type": "result", "subtype": "success", "result": "A shop."}
+    line = NewMessage(new_id(), MessageType.STDOUT, json.dumps(result), START)
+    await machine.world.store.append_messages(granted.job.id, [line])
+    earlier = await conversations.user_says(granted.job, "What does it sell?")
+    now = await conversations.user_says(granted.job, "In which sizes?")
+
+    output = await turn(machine, granted, 2, 1, now)
+
+    assert output.consumed == [prompt_id(granted.job), now]
+    asked = conversations.asked[-1]
+    told = r"# Request\n\nWhat is it?\n\nThis is the continuation of an earlier conversation"
+    assert told in asked
+    assert r"You: A shop.\n\nUser: What does it sell?" in asked
+    assert asked.count("In which sizes?") == 1
+    assert earlier not in output.consumed
+    assert (await machine.said(granted.job)).count(LOST) == 1
+
+
+async def take_up(world: World, job: Job, config_dir: Path, *, was_begun: bool = True) -> Session:
+    return await StoredConversations(world.store).take_up(
+        job, config_dir, [], lease=job.lease, was_begun=was_begun
+    )
+
+
+async def test_a_new_job_begins_with_its_prompt(world: World, tmp_path: Path) -> None:
+    job = await world.add_job()
+    session = await take_up(world, job, tmp_path, was_begun=False)
+    assert session == Session(None, [UserMessage(prompt_id(job), prompts.opening(job))])
+    assert await world.transcript(job) == []
+
+
+async def test_a_task_goes_on_from_the_newest_transcript(world: World, tmp_path: Path) -> None:
+    job = await world.add_job(job_type=JobType.TASK)
+    prompt = json.dumps({"type": "user", "uuid": prompt_id(job)}).encode() + b"\n"
+    older, newer = prompt, prompt + b'{"type":"assistant"}\n'
+    interrupted_here = newer + b'{"type":"user","uuid":"x"}\n'
+    was_elsewhere = prompt + b'{"type":"user","uuid":"y"}\n'
+    await world.store.save_session(job.id, job.id, newer)
+    for on_disk, expected in (
+        (None, newer),
+        (older, newer),
+        (newer, newer),
+        (interrupted_here, interrupted_here),
+        (was_elsewhere, newer),
+    ):
+        shutil.rmtree(tmp_path)
+        if on_disk is not None:
+            restore_transcript(tmp_path, job.id, on_disk)
+        session = await take_up(world, job, tmp_path)
+        assert session.transcript == expected == read_transcript(tmp_path, job.id)
+        (message,) = session.first
+        assert message.text == prompts.CONTINUE
+
+
+async def test_a_code_job_begins_anew_where_its_files_are_not(world: World, tmp_path: Path) -> None:
+    """Its session speaks of files that are on the machine that was lost."""
+    job = await world.add_job(lease=2)
+    await world.store.save_session(job.id, job.id, b'{"type":"user"}\n')
+    answer = json.dumps({"type": "result", "subtype": "success", "result": "All done."})
+    line = NewMessage(new_id(), MessageType.STDOUT, answer, START)
+    await world.store.append_messages(job.id, [line])
+    session = await take_up(world, job, tmp_path)
+    assert session == Session(None, [UserMessage(prompt_id(job), prompts.opening(job))])
+    assert read_transcript(tmp_path, job.id) is None
+    assert [line.content for line in await world.transcript(job)][1:] == [BEGUN_AGAIN[JobType.CODE]]

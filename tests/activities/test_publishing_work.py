@@ -1,0 +1,236 @@
+"""Publishing, checking and cleaning up a job's worktree, as activities."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from activities.leases import LeaseKey
+from activities.workspaces import Published, PublishInput
+from demo.forge import Forge
+from domain.errors import JobFailure, LeaseLost
+from domain.failures import FailureCode
+from domain.jobs import LIVE, Job, JobStatus, Phase
+from store.protocol import Guard
+from tests.activities.machine import CLAUDE, NAME, OWNER, Granted, Machine
+from tests.store.samples import UNKNOWN_ID
+from workspace.worktree import Worktree
+
+
+async def publish(machine: Machine, granted: Granted) -> Published:
+    return await machine.run(machine.workspaces.publish, PublishInput(granted.key))
+
+
+async def refusal(machine: Machine, granted: Granted) -> FailureCode:
+    with pytest.raises(JobFailure) as caught:
+        await publish(machine, granted)
+    return caught.value.code
+
+
+def pushes(forge: Forge) -> int:
+    return sum("git-receive-pack" in request.path for request in forge.requests)
+
+
+@pytest.fixture
+async def work(machine: Machine) -> tuple[Granted, Worktree]:
+    """A job whose worktree has a change that is not committed."""
+    granted, worktree = await machine.prepared(title="Add a login page")
+    (worktree.path / "login.py").write_text("login\n")
+    return granted, worktree
+
+
+Work = tuple[Granted, Worktree]
+
+
+async def test_work_is_committed_pushed_and_recorded(
+    machine: Machine, forge: Forge, work: Work
+) -> None:
+    granted, worktree = work
+    published = await publish(machine, granted)
+    branch = granted.job.branch_name
+    assert published.sha == forge.branches(OWNER, NAME)[branch]
+    (entry,) = forge.log(OWNER, NAME, branch)[:1]
+    assert (entry.subject, entry.author) == ("Add a login page", CLAUDE.name)
+    row = await machine.world.read(granted.job)
+    assert (row.head_sha, row.files_changed, row.phase) == (published.sha, 1, Phase.PUBLISHING)
+    assert worktree.exists
+
+
+async def test_publishing_again_changes_nothing(machine: Machine, forge: Forge, work: Work) -> None:
+    first = await publish(machine, work[0])
+    assert await publish(machine, work[0]) == first
+    assert len(forge.log(OWNER, NAME, work[0].job.branch_name)) == 2
+
+
+async def test_where_nothing_changed_nothing_is_published(machine: Machine, forge: Forge) -> None:
+    granted, worktree = await machine.prepared()
+    (worktree.path / "debug.log").write_text("ignored")
+    assert await publish(machine, granted) == Published(None)
+    row = await machine.world.read(granted.job)
+    assert (row.files_changed, row.head_sha) == (0, None)
+    assert pushes(forge) == 0
+
+
+async def test_a_continued_branch_is_pushed_on_top(machine: Machine, forge: Forge) -> None:
+    forge.commit(OWNER, NAME, "feature/old", {"old.py": "old"}, "Begin")
+    granted, worktree = await machine.prepared(branch_name="feature/old")
+    (worktree.path / "new.py").write_text("new")
+    await publish(machine, granted)
+    subjects = [entry.subject for entry in forge.log(OWNER, NAME, "feature/old")]
+    assert subjects == ["Add a login page", "Begin", "Initial commit"]
+
+
+async def test_the_head_is_recorded_before_it_is_pushed(
+    machine: Machine, forge: Forge, work: Work
+) -> None:
+    """A job that is cancelled at this moment can take its branch back."""
+    granted, _ = work
+    forge.fail_next("git-receive-pack*", status=503, times=2)
+    assert await refusal(machine, granted) is not FailureCode.INTERNAL
+    head = (await machine.world.read(granted.job)).head_sha
+    assert head is not None
+    forge.clear_faults()
+    assert (await publish(machine, granted)).sha == head
+
+
+async def test_a_push_whose_answer_was_lost_counts(
+    machine: Machine, forge: Forge, work: Work
+) -> None:
+    granted, _ = work
+    forge.fail_next("git-receive-pack", status=None, after=True)
+    published = await publish(machine, granted)
+    assert forge.branches(OWNER, NAME)[granted.job.branch_name] == published.sha
+
+
+async def test_a_branch_that_moved_is_not_overwritten(
+    machine: Machine, forge: Forge, work: Work
+) -> None:
+    granted, _ = work
+    theirs = forge.commit(OWNER, NAME, granted.job.branch_name, {"x": "x"}, "Mine now")
+    assert await refusal(machine, granted) is FailureCode.BRANCH_MOVED
+    assert forge.branches(OWNER, NAME)[granted.job.branch_name] == theirs
+
+
+async def test_a_lease_that_is_not_held_here_publishes_nothing(
+    machine: Machine, forge: Forge, work: Work
+) -> None:
+    granted, _ = work
+    machine.leases.drop(machine.leases.require(granted.key))
+    with pytest.raises(LeaseLost):
+        await publish(machine, granted)
+    assert pushes(forge) == 0
+
+
+@pytest.mark.parametrize("changes", [{"lease": 2}, {"status": JobStatus.CANCELLED, "phase": None}])
+async def test_a_lease_that_the_store_does_not_know_any_more_publishes_nothing(
+    machine: Machine, forge: Forge, work: Work, changes: Any
+) -> None:
+    granted, _ = work
+    await machine.world.store.update_job(granted.job.id, changes, Guard(LIVE))
+    with pytest.raises(LeaseLost):
+        await publish(machine, granted)
+    assert pushes(forge) == 0
+
+
+async def test_a_lease_lost_while_the_work_is_committed_pushes_nothing(
+    machine: Machine, forge: Forge, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    granted, _ = work
+    commit_all = machine.publishing.commit_all
+
+    async def commit_and_lose(*arguments: Any) -> None:
+        await commit_all(*arguments)
+        assert await machine.world.store.update_job(granted.job.id, {"lease": 2}, Guard(LIVE))
+
+    monkeypatch.setattr(machine.publishing, "commit_all", commit_and_lose)
+    with pytest.raises(LeaseLost):
+        await publish(machine, granted)
+    assert (await machine.world.read(granted.job)).head_sha is None
+    assert pushes(forge) == 0
+
+
+async def test_a_push_that_has_begun_is_finished(
+    machine: Machine, forge: Forge, work: Work
+) -> None:
+    granted, _ = work
+    forge.delay_next("git-receive-pack", 0.3)
+    publishing = asyncio.create_task(publish(machine, granted))
+    async with asyncio.timeout(20):
+        while forge.pending_faults:  # noqa: ASYNC110 - the forge has no event to wait for
+            await asyncio.sleep(0.01)
+    publishing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await publishing
+    head = (await machine.world.read(granted.job)).head_sha
+    assert forge.branches(OWNER, NAME)[granted.job.branch_name] == head
+
+
+async def test_a_worktree_that_is_gone_cannot_be_published(machine: Machine) -> None:
+    granted = await machine.grant()
+    assert await refusal(machine, granted) is FailureCode.GIT_FAILED
+
+
+async def test_a_task_that_changed_nothing_passes(machine: Machine) -> None:
+    granted = await machine.grant_task()
+    await machine.run(machine.workspaces.verify_unchanged, granted.key)
+    worktree = await machine.prepare(granted)
+    (worktree.path / "debug.log").write_text("ignored")
+    await machine.run(machine.workspaces.verify_unchanged, granted.key)
+
+
+async def test_a_task_that_changed_files_fails_and_names_some(machine: Machine) -> None:
+    granted = await machine.grant_task()
+    worktree = await machine.prepare(granted)
+    (worktree.path / "README.md").unlink()
+    for number in range(7):
+        (worktree.path / f"new-{number}").write_text("new")
+    with pytest.raises(JobFailure) as caught:
+        await machine.run(machine.workspaces.verify_unchanged, granted.key)
+    assert caught.value.code is FailureCode.TASK_CHANGED_FILES
+    names = caught.value.message.rpartition("Changed: ")[2]
+    assert names == "README.md, new-0, new-1, new-2, new-3."
+
+
+async def ended(machine: Machine, job: Job) -> None:
+    changes: Any = {"status": JobStatus.CANCELLED, "phase": Phase.CLEANING_UP}
+    assert await machine.world.store.update_job(job.id, changes, Guard(LIVE))
+
+
+async def test_cleaning_up_keeps_unpublished_work(machine: Machine, work: Work) -> None:
+    granted, worktree = work
+    await ended(machine, granted.job)
+    for _ in range(2):
+        await machine.run(machine.workspaces.clean_up, granted.job.id)
+    assert not worktree.path.exists()
+    assert (await machine.world.read(granted.job)).phase is None
+    patch = await machine.salvage.patch(OWNER, NAME, granted.job.id)
+    assert patch is not None
+    assert "+login" in patch
+
+
+async def test_cleaning_up_after_a_push_keeps_nothing(machine: Machine, work: Work) -> None:
+    granted, worktree = work
+    await publish(machine, granted)
+    await ended(machine, granted.job)
+    await machine.run(machine.workspaces.clean_up, granted.job.id)
+    assert not worktree.path.exists()
+    assert await machine.salvage.kept(OWNER, NAME, granted.job.id) is None
+
+
+async def test_cleaning_up_where_there_is_nothing(machine: Machine) -> None:
+    granted = await machine.grant()
+    await machine.run(machine.workspaces.clean_up, UNKNOWN_ID)
+    await ended(machine, granted.job)
+    await machine.run(machine.workspaces.clean_up, granted.job.id)
+    assert (await machine.world.read(granted.job)).phase is None
+
+
+async def test_no_lease_is_needed_and_none_is_given_back(machine: Machine, work: Work) -> None:
+    granted, _ = work
+    await ended(machine, granted.job)
+    await machine.run(machine.workspaces.clean_up, granted.job.id)
+    assert machine.leases.find(granted.key) is not None
+    with pytest.raises(LeaseLost):
+        await publish(machine, Granted(granted.job, LeaseKey(granted.job.id, 5)))
