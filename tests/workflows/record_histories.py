@@ -18,7 +18,7 @@ from pathlib import Path
 from temporalio.client import Client as TemporalClient
 
 from demo.model import Step
-from tests.stack import Stack, running_stack
+from tests.stack import ROOT, Stack, running_stack
 from workflows.job_steps import workflow_id
 
 HISTORIES = Path(__file__).parent / "histories"
@@ -103,6 +103,7 @@ def main() -> None:
         for run in RUNS:
             history = asyncio.run(history_of(stack, run(stack, client)))
             text = json.dumps(json.loads(history), indent=1).replace(root, "/root")
+            text = text.replace(str(ROOT), "/opt/orchestrator")
             (HISTORIES / f"{run.__name__}-{stamp}.json").write_text(text + "\n")
 
 
