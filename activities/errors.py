@@ -14,6 +14,7 @@ from temporalio import activity
 from temporalio.exceptions import (
     ActivityError,
     ApplicationError,
+    ApplicationErrorCategory,
     CancelledError,
     TimeoutError,
     TimeoutType,
@@ -40,6 +41,9 @@ WORKER_SHUTDOWN = "WorkerShutdown"
 """Temporal's own name for an activity that was running when its worker stopped (measured)."""
 
 MAX_ERROR_CHARACTERS = 2000
+
+# Every cancellation ends an activity like this; the SDK logs other errors with a traceback.
+_EXPECTED = ApplicationErrorCategory.BENIGN
 
 _NOT_THE_JOBS_FAULT = {LEASE_LOST, JOB_ENDED, UNAVAILABLE, WORKER_SHUTDOWN}
 
@@ -72,9 +76,11 @@ def application_error(error: OrchestratorError) -> ApplicationError:
         case JobFailure():
             return ApplicationError(text, type=error.code.value, non_retryable=not error.transient)
         case JobEnded():
-            return ApplicationError(text, type=JOB_ENDED, non_retryable=True)
-        case LeaseLost():
-            return ApplicationError(text, error.present, type=LEASE_LOST, non_retryable=True)
+            return ApplicationError(text, type=JOB_ENDED, non_retryable=True, category=_EXPECTED)
+        case LeaseLost(present=present):
+            return ApplicationError(
+                text, present, type=LEASE_LOST, non_retryable=True, category=_EXPECTED
+            )
         case DependencyUnavailable(system="store" | "temporal"):
             return ApplicationError(text, type=UNAVAILABLE)
         case DependencyUnavailable():

@@ -15,5 +15,5 @@ async def to_its_end(work: Coroutine[Any, Any, T]) -> T:
     try:
         return await asyncio.shield(asyncio_task)
     except asyncio.CancelledError:
-        await asyncio.wait({asyncio_task})
+        await asyncio.gather(asyncio.shield(asyncio_task), return_exceptions=True)
         raise

@@ -65,6 +65,7 @@ class GithubAccess:
             base_url=self._api_url,
             timeout=REQUEST_SECONDS,
             retry=None,
+            lazy=True,
             # PyGithub would pause 0.25 s between requests and 1 s between writes, for callers that
             # make many. A job makes a handful, and its policy waits when GitHub asks for it.
             seconds_between_requests=None,
@@ -75,11 +76,14 @@ class GithubAccess:
             except GithubException as error:
                 raise _failure(error) from error
             except OSError as error:
-                raise JobFailure(
-                    FailureCode.GITHUB_UNAVAILABLE,
-                    f"GitHub could not be reached: {type(error).__name__}.",
-                    transient=True,
-                ) from error
+                raise _unavailable(f"could not be reached: {type(error).__name__}") from error
+            except Exception as error:
+                # What is no answer of GitHub's, such as a proxy's page, breaks PyGithub anywhere.
+                raise _unavailable(f"sent what it never sends: {type(error).__name__}") from error
+
+
+def _unavailable(why: str) -> JobFailure:
+    return JobFailure(FailureCode.GITHUB_UNAVAILABLE, f"GitHub {why}.", transient=True)
 
 
 def _failure(error: Exception) -> JobFailure:

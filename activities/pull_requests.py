@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -27,7 +26,11 @@ if TYPE_CHECKING:
     from github.PullRequest import PullRequest
     from github.Repository import Repository as GithubRepository
 
-log = logging.getLogger(__name__)
+_TAKEN_BACK = "The job was cancelled while it was published; what it had published was taken back."
+_BRANCH_STAYS = (
+    "The job was cancelled while it was published. Its pull request is closed; its branch is not "
+    "the job's alone and stays."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,17 +105,15 @@ class PullRequestActivities:
         if job.head_sha is None:
             return
         closed = await self._github.call(lambda github: _close_own(github, job, repository))
+        stays = not request.created_branch
         if request.created_branch:
-            await self._delete_branch(job, repository, job.head_sha)
+            stays = not await self._delete_branch(job, repository, job.head_sha)
         if closed or request.created_branch:
-            await self._progress.say(
-                request.job_id,
-                "The job was cancelled while it was published; what it had published was taken "
-                "back.",
-                once="withdrawn",
-            )
+            text = _BRANCH_STAYS if stays else _TAKEN_BACK
+            await self._progress.say(request.job_id, text, once="withdrawn")
 
-    async def _delete_branch(self, job: Job, repository: Repository, sha: str) -> None:
+    async def _delete_branch(self, job: Job, repository: Repository, sha: str) -> bool:
+        """Delete the branch, unless somebody else has pushed to it; tell whether it is gone."""
         try:
             await self._publishing.delete_remote_branch(
                 repository.owner_name, repository.repo_name, job.branch_name, sha
@@ -120,7 +121,8 @@ class PullRequestActivities:
         except JobFailure as failure:
             if failure.code is not FailureCode.BRANCH_MOVED:
                 raise
-            log.info("Branch %s was pushed to by somebody else; it stays", job.branch_name)
+            return False
+        return True
 
     async def _record(
         self, key: LeaseKey, details: JobDetails, repository: Repository, pull: Opened
@@ -166,7 +168,7 @@ def _repository(details: JobDetails) -> Repository:
 def _find_or_create(github: Github, job: Job, repository: Repository) -> Opened:
     from github import GithubException
 
-    remote = github.get_repo(repository.full_name, lazy=True)
+    remote = github.get_repo(repository.full_name)
     found = _open_pull(remote, job, repository)
     if found is None:
         try:
@@ -191,7 +193,7 @@ def _open_pull(remote: GithubRepository, job: Job, repository: Repository) -> Pu
 
 
 def _close_own(github: Github, job: Job, repository: Repository) -> bool:
-    remote = github.get_repo(repository.full_name, lazy=True)
+    remote = github.get_repo(repository.full_name)
     pull = _open_pull(remote, job, repository)
     if pull is None or job_mark(job.id) not in (pull.body or ""):
         return False

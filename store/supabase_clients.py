@@ -43,9 +43,7 @@ async def create_client(connection: SupabaseConnection, client: Client) -> None:
 
 async def list_clients(connection: SupabaseConnection) -> list[ClientDetails]:
     """Return every client with its repositories, by name."""
-    rows = await connection.pages(
-        lambda read, size: _by_id(connection, _CLIENTS, CLIENT_COLUMNS, read)
-    )
+    rows = await connection.pages(lambda read: _by_id(connection, _CLIENTS, CLIENT_COLUMNS, read))
     clients = sorted(map(client_from_row, rows), key=lambda client: (client.name, client.id))
     found = {client.id: ClientDetails(client, []) for client in clients}
     for repository in _oldest_first(await _on_github(connection)):
@@ -130,7 +128,7 @@ async def _row(
 async def _on_github(
     connection: SupabaseConnection, client_id: str | None = None
 ) -> list[Repository]:
-    def page(read: list[Row], size: int) -> AsyncSelectRequestBuilder:
+    def page(read: list[Row]) -> AsyncSelectRequestBuilder:
         query = _by_id(connection, _REPOSITORIES, REPOSITORY_COLUMNS, read)
         query = query.eq("provider", "github")
         return query if client_id is None else query.eq("client_id", client_id)

@@ -26,6 +26,7 @@ from domain.errors import DependencyFailed, DependencyUnavailable
 from store.rows import Row
 from store.supabase_errors import (
     OLD_SCHEMA,
+    REFUSED_KEY,
     NoAnswer,
     Refusal,
     raise_failures,
@@ -94,7 +95,13 @@ class SupabaseConnection:
         self._http: httpx.AsyncClient | None = None
 
     async def open(self) -> None:
-        """Make the client. Nothing is sent."""
+        """Make the client. Nothing is sent.
+
+        Raises:
+            DependencyFailed: the key is none that Supabase could have made.
+        """
+        if not self._key.isascii():
+            raise DependencyFailed(REFUSED_KEY, "store")
         # It would log the address of every request, and with it what is asked for.
         logging.getLogger("httpx").setLevel(logging.WARNING)
         self._http = _http_client(self._patience)
@@ -161,18 +168,18 @@ class SupabaseConnection:
             raise translated(refused) from refused
 
     async def pages(
-        self, page: Callable[[list[Row], int], AsyncSelectRequestBuilder], limit: int = MAX_INTEGER
+        self, page: Callable[[list[Row]], AsyncSelectRequestBuilder], limit: int = MAX_INTEGER
     ) -> list[Row]:
         """Return up to `limit` rows, a page after the other.
 
         Args:
-            page: makes the request for so many rows that follow those read so far.
+            page: makes the request for what follows the rows read so far.
             limit: how many rows at most.
         """
         found: list[Row] = []
         while len(found) < limit:
             size = min(PAGE, limit - len(found))
-            rows = await self.rows(page(found, size).limit(size))
+            rows = await self.rows(page(found).limit(size))
             found += rows
             if len(rows) < size:
                 break
@@ -196,6 +203,7 @@ class SupabaseConnection:
         for number in range(self._patience.tries):
             if number:
                 await asyncio.sleep(self._pause(number))
+                self._opened()
             try:
                 return Answer((await query.execute()).data, repeated)
             except APIError as error:

@@ -27,11 +27,11 @@ MISSING_REFERENCE = "23503"
 _PASSING = re.compile(r"(08|40|53|55|57|58)...|PGRST00[0-3]")
 """Lost connections, deadlocks, no resources, locks, interventions, disks; PostgREST's pool."""
 
-_REFUSED_KEY = frozenset({"401", "403", "42501", "PGRST301", "PGRST302", "PGRST303"})
+_OF_THE_KEY = frozenset({"401", "403", "42501", "PGRST301", "PGRST302", "PGRST303"})
 _NO_SUCH_THING = re.compile(r"42P01|42703|42883|PGRST20[0-5]")
 _REFERENCE = re.compile(r"Key \((\w+)\)=")
 
-_REFUSED = (
+REFUSED_KEY = (
     "Supabase refused the key. Set SUPABASE_SERVICE_ROLE_KEY to the secret (service role) key of "
     "the project at SUPABASE_URL."
 )
@@ -114,8 +114,8 @@ def translated(refused: Refusal) -> OrchestratorError:
         return InvalidRequest("The record refers to one that does not exist. Create that first.")
     if code.startswith(("22", "23")):
         return InvalidRequest("The record lacks a value, or has one that is not allowed.")
-    if code in _REFUSED_KEY:
-        return DependencyFailed(_REFUSED, "store")
+    if code in _OF_THE_KEY:
+        return DependencyFailed(REFUSED_KEY, "store")
     if _NO_SUCH_THING.fullmatch(code):
         return DependencyFailed(OLD_SCHEMA, "store")
     if code == "25006":

@@ -25,7 +25,7 @@ async def report_host(connection: SupabaseConnection, host: Host) -> None:
 async def live_hosts(connection: SupabaseConnection, seen_since: datetime) -> list[Host]:
     """Return hosts seen since then, by id, newest report first."""
 
-    def page(read: list[Row], size: int) -> AsyncSelectRequestBuilder:
+    def page(read: list[Row]) -> AsyncSelectRequestBuilder:
         query = connection.table(_TABLE).select(*HOST_COLUMNS)
         query = query.gte("last_seen", time_text(seen_since))
         return query.order("id").order("boot_id").offset(len(read))

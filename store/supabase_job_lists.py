@@ -41,7 +41,7 @@ async def list_jobs(
 async def _page(
     connection: SupabaseConnection, wanted: dict[str, Any], limit: int, start: int
 ) -> list[Row]:
-    def page(read: list[Row], size: int) -> AsyncSelectRequestBuilder:
+    def page(read: list[Row]) -> AsyncSelectRequestBuilder:
         return _matching(connection, wanted, DETAILS_COLUMNS).offset(start + len(read))
 
     return await connection.pages(page, limit)
@@ -57,7 +57,7 @@ async def _far_page(
     moment = time_text(parse_time(first[0]["created_at"]))
     not_before = f"created_at.lt.{moment},id.lte.{first[0]['id']}"
 
-    def page(read: list[Row], size: int) -> AsyncSelectRequestBuilder:
+    def page(read: list[Row]) -> AsyncSelectRequestBuilder:
         query = _matching(connection, wanted, DETAILS_COLUMNS).lte("created_at", moment)
         return query.or_(not_before).offset(len(read))
 

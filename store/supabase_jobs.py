@@ -157,7 +157,7 @@ async def jobs_to_reconcile(
     # One condition: a second `or` would take the place of the first where parameters are a mapping.
     stuck = f"and({_IS_LIVE},{stale}),and(phase.not.is.null,{stale})"
 
-    def page(read: list[Row], size: int) -> AsyncSelectRequestBuilder:
+    def page(read: list[Row]) -> AsyncSelectRequestBuilder:
         after = read[-1]["id"] if read else canonical_id(after_id)
         query = connection.table(TABLE).select(*_COLUMNS_LESS_PROMPT).or_(stuck)
         return (query.gt("id", after) if after else query).order("id")

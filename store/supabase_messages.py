@@ -67,11 +67,11 @@ async def read_messages(
     if known is None:
         return []
 
-    def unnumbered(read: list[Row], size: int) -> AsyncSelectRequestBuilder:
+    def unnumbered(read: list[Row]) -> AsyncSelectRequestBuilder:
         query = _of_job(connection, known).is_("seq", None)
         return query.order("created_at").order("id").offset(len(read))
 
-    def numbered(read: list[Row], size: int) -> AsyncSelectRequestBuilder:
+    def numbered(read: list[Row]) -> AsyncSelectRequestBuilder:
         last = read[-1]["seq"] if read else min(max(after, 0), LARGEST_SEQ)
         return _of_job(connection, known).gt("seq", last).order("seq")
 

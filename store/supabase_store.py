@@ -57,8 +57,8 @@ class SupabaseStore(Store):
         async with self._opening:
             if self._is_open:
                 return
-            await self._connection.open()
             try:
+                await self._connection.open()
                 await self._connection.check()
             except BaseException:
                 await asyncio.shield(self._connection.close())

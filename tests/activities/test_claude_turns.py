@@ -123,12 +123,19 @@ async def test_a_turn_needs_the_lease(conversations: Conversations) -> None:
 
 
 async def test_a_turn_under_a_lease_that_was_lost_is_stopped(
-    machine: Machine, tmp_path: Path
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     executable = tmp_path / "claude"
-    executable.write_text("#!/bin/sh\nsleep 60\n")
+    executable.write_text(f"#!/bin/sh\ntouch {tmp_path}/started\nsleep 60\n")
     executable.chmod(0o755)
     machine.claude._setup = replace(machine.claude._setup, claude_bin=str(executable))
+    enter = machine.claude._progress.enter
+
+    async def enter_when_it_runs(*arguments: Any, **changes: Any) -> None:
+        await eventually((tmp_path / "started").exists)
+        await enter(*arguments, **changes)
+
+    monkeypatch.setattr(machine.claude._progress, "enter", enter_when_it_runs)
     granted, _ = await machine.prepared()
     await machine.world.store.update_job(granted.job.id, {"lease": 2}, Guard(LIVE))
     with pytest.raises(LeaseLost):

@@ -211,3 +211,4 @@ def test_every_slot_is_free_again(stack: Stack, tmp_path: Path):
     gate.touch()
     for job_id in jobs:
         stack.wait_for(job_id, "completed")
+    assert "never retrieved" not in stack.log.read_text()

@@ -15,6 +15,7 @@ from tests.e2e.processes import processes, processes_of
 from tests.e2e.steps import COMMIT_ALL, bash, say, wait_for_file, write
 from tests.stack import OWNER, Stack, eventually, running_stack
 
+SETTINGS = {"DRAIN_TIMEOUT_SECONDS": "1", "MAX_CONCURRENT_JOBS": "3"}
 RECOVERY_SECONDS = 30
 """15 to 20 s on a machine that has nothing else to do."""
 
@@ -22,7 +23,7 @@ RECOVERY_SECONDS = 30
 @pytest.fixture(scope="module")
 def own_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     root: Path = tmp_path_factory.mktemp("restarts")
-    with running_stack(root, DRAIN_TIMEOUT_SECONDS="1") as stack:
+    with running_stack(root, **SETTINGS) as stack:
         yield stack
 
 
@@ -80,7 +81,7 @@ def test_ctrl_c_and_a_new_start(own_stack: Stack, tmp_path: Path):
     left = [each for each in processes() if root in each.environment or root in each.command]
     assert left == []
     assert "Stopping" in own_stack.log.read_text()
-    own_stack.start(DRAIN_TIMEOUT_SECONDS="1")
+    own_stack.start(**SETTINGS)
 
     assert own_stack.job(task)["phase"] == "waiting_for_user"
     assert_done_once(own_stack, name, job_id, prompt)
@@ -96,10 +97,13 @@ def test_ctrl_c_and_a_new_start(own_stack: Stack, tmp_path: Path):
 
 
 def test_a_worker_that_is_killed(own_stack: Stack, tmp_path: Path):
-    """One job is with Claude, another has just had its pull request made, without knowing it."""
+    """A job and a conversation are with Claude; another job's pull request was just made."""
     client, name = own_stack.new_repository()
     other_client, other_name = own_stack.new_repository()
     job_id, prompt = working_job(own_stack, client, tmp_path / "never")
+    question = own_stack.script([{"drop": "hang"}, say("The answer.")])
+    task = own_stack.post_job(client, f"The question. {question}", jobType="task")
+    eventually(lambda: sessions(own_stack, question), 60, "the model is asked")
     other_prompt = own_stack.script([write("a.txt", "a"), say("Done.")])
     own_stack.forge.fail_next("pulls/create", 502, after=True, delay=5)
     other_id = own_stack.post_job(other_client, other_prompt, branchName="feature/y")
@@ -116,6 +120,13 @@ def test_a_worker_that_is_killed(own_stack: Stack, tmp_path: Path):
     assert (other["pr_number"], pull.state) == (pull.number, "open")
     assert len(own_stack.forge.log(OWNER, other_name, "feature/y")) == 2
     assert sessions(own_stack, other_prompt) == [other_id] * 2
+
+    job = own_stack.wait_for(task, "waiting_for_user")
+    assert (job["result"], job["lease"]) == ("The answer.", 2)
+    assert sessions(own_stack, question) == [task, task]
+    asked = json.dumps(own_stack.model.requests(question[9:-2])[-1]["body"]["messages"])
+    assert asked.count("The question.") == 1
+    own_stack.call("POST", f"/jobs/{task}/cancel")
 
 
 def test_a_temporal_and_an_api_that_are_killed(own_stack: Stack, tmp_path: Path):

@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from store.protocol import Store
+from store.supabase_store import SupabaseStore
 from tests.store.samples import lines, new_world
 from tests.store.supabase.data_api import PUBLISHABLE_KEY
 from tests.store.supabase.project import DATABASE, SupabaseProject
@@ -16,8 +17,6 @@ from tests.store.supabase.project import DATABASE, SupabaseProject
 
 @pytest.fixture
 async def store(supabase_project: SupabaseProject) -> AsyncIterator[Store]:
-    from store.supabase_store import SupabaseStore
-
     await asyncio.to_thread(supabase_project.empty)
     store = SupabaseStore(supabase_project.url, supabase_project.key)
     await store.open()

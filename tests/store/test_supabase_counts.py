@@ -12,6 +12,7 @@ import pytest
 
 from domain.jobs import Job, JobStatus, Phase
 from store.protocol import Guard, JobChanges, Store
+from store.supabase_store import SupabaseStore
 from tests.store.samples import World, new_id, new_world
 from tests.store.supabase.project import DATABASE, SupabaseProject
 
@@ -38,8 +39,6 @@ CHANGES: list[JobChanges] = [
 
 @pytest.fixture
 async def store(supabase_project: SupabaseProject) -> AsyncIterator[Store]:
-    from store.supabase_store import SupabaseStore
-
     await asyncio.to_thread(supabase_project.empty)
     store = SupabaseStore(supabase_project.url, supabase_project.key)
     await store.open()

@@ -20,6 +20,8 @@ from domain.errors import (
 )
 from domain.jobs import JobStatus, Phase
 from store.protocol import Store
+from store.supabase_connection import Patience
+from store.supabase_store import SupabaseStore
 from tests.store.samples import World, a_client, later, new_world
 from tests.store.supabase.data_api import PUBLISHABLE_KEY, SECRET_KEY, DataApi
 from tests.store.supabase.fault_proxy import Fault, FaultProxy, Instead, fault_proxy
@@ -67,9 +69,6 @@ ANSWERS: dict[str, tuple[Instead, type[OrchestratorError], int]] = {
 
 @pytest.fixture
 def open_at() -> Opener:
-    from store.supabase_connection import Patience
-    from store.supabase_store import SupabaseStore
-
     patience = Patience(connect=1.0, answer=2.0, total=6.0, first_pause=0.01)
     return lambda url, key: SupabaseStore(url, key, patience=patience)
 
@@ -116,7 +115,9 @@ async def test_a_value_that_postgres_refuses_is_not_told(
     assert ROW not in caplog.text
 
 
-@pytest.mark.parametrize("key", [PUBLISHABLE_KEY, "wrong", "sb_secret_of_another_project"])
+@pytest.mark.parametrize(
+    "key", [PUBLISHABLE_KEY, "wrong", "sb_secret_of_another_project", "schlüssel"]
+)
 async def test_a_key_that_is_not_the_secret_one_is_refused_at_once(
     supabase_project: SupabaseProject, open_at: Opener, key: str
 ) -> None:

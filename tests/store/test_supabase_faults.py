@@ -7,13 +7,14 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import pytest
 
 from domain.errors import Conflict, DependencyUnavailable
 from domain.jobs import LIVE, JobStatus, Phase, Usage
 from store.protocol import Guard, JobChanges, JobFilter, PullRequestRecord, Store
+from store.supabase_connection import Patience
+from store.supabase_store import SupabaseStore
 from tests.store.samples import (
     START,
     World,
@@ -27,9 +28,6 @@ from tests.store.samples import (
 )
 from tests.store.supabase.fault_proxy import Fault, FaultProxy, Instead, fault_proxy
 from tests.store.supabase.project import SupabaseProject
-
-if TYPE_CHECKING:
-    from store.supabase_connection import Patience
 
 FAULTS: dict[str, list[Fault | Instead]] = {
     **{fault.name.lower(): [fault] for fault in Fault},
@@ -56,8 +54,6 @@ class Faulty:
 async def faulty_store(
     project: SupabaseProject, patience: Patience | None
 ) -> AsyncIterator[Faulty]:
-    from store.supabase_store import SupabaseStore
-
     await asyncio.to_thread(project.empty)
     direct = SupabaseStore(project.url, project.key)
     await direct.open()
@@ -74,8 +70,6 @@ async def faulty_store(
 
 @pytest.fixture
 async def faulty(supabase_project: SupabaseProject) -> AsyncIterator[Faulty]:
-    from store.supabase_connection import Patience
-
     patience = Patience(connect=1.0, answer=0.5, total=6.0, first_pause=0.01)
     async with faulty_store(supabase_project, patience) as faulty:
         yield faulty
@@ -227,8 +221,6 @@ async def test_ten_seconds_of_silence_do_not_double_lines(
 
 
 async def test_patience_ends_although_every_try_is_slow(supabase_project: SupabaseProject) -> None:
-    from store.supabase_connection import Patience
-
     patience = Patience(connect=1.0, answer=1.0, total=1.5, first_pause=0.01)
     async with faulty_store(supabase_project, patience) as faulty:
         faulty.proxy.always = Fault.STALL_BEFORE
@@ -241,8 +233,6 @@ async def test_patience_ends_although_every_try_is_slow(supabase_project: Supaba
 async def test_a_grant_whose_answer_is_lost_and_that_is_overtaken_is_not_claimed(
     supabase_project: SupabaseProject,
 ) -> None:
-    from store.supabase_connection import Patience
-
     patience = Patience(connect=1.0, answer=0.5, total=8.0, first_pause=2.0)
     async with faulty_store(supabase_project, patience) as faulty:
         job = await faulty.world.add_job()
@@ -265,9 +255,6 @@ async def test_a_refusal_is_not_tried_again(faulty: Faulty) -> None:
 async def test_a_server_that_is_gone_is_said_and_comes_back(
     supabase_project: SupabaseProject,
 ) -> None:
-    from store.supabase_connection import Patience
-    from store.supabase_store import SupabaseStore
-
     patience = Patience(connect=1.0, answer=1.0, total=5.0, first_pause=0.01)
     async with fault_proxy(supabase_project.url) as proxy:
         store = SupabaseStore(proxy.url, supabase_project.key, patience=patience)
@@ -285,9 +272,6 @@ async def test_a_server_that_is_gone_is_said_and_comes_back(
 async def test_a_store_that_cannot_open_says_so_and_opens_later(
     supabase_project: SupabaseProject,
 ) -> None:
-    from store.supabase_connection import Patience
-    from store.supabase_store import SupabaseStore
-
     patience = Patience(connect=1.0, answer=1.0, total=5.0, first_pause=0.01)
     async with fault_proxy(supabase_project.url) as proxy:
         store = SupabaseStore(proxy.url, supabase_project.key, patience=patience)

@@ -13,6 +13,7 @@ import pytest
 from domain.errors import Conflict
 from domain.jobs import FINAL, LIVE, JobStatus, JobType, Usage
 from store.protocol import Guard, JobFilter, Queue, Store
+from store.supabase_store import SupabaseStore
 from tests.store.samples import START, World, a_client, a_line, a_repository, later, new_id
 from tests.store.supabase.data_api import SECRET_KEY, DataApi
 from tests.store.supabase.postgres_server import MIGRATIONS, PostgresServer
@@ -62,8 +63,6 @@ def upgrade(
 
 @pytest.fixture
 async def upgraded(upgrade: Upgrade) -> AsyncIterator[Store]:
-    from store.supabase_store import SupabaseStore
-
     store = SupabaseStore(upgrade.url, SECRET_KEY)
     await store.open()
     yield store

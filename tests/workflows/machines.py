@@ -107,11 +107,14 @@ class Machine(_Scripted):
         return await lease.run(self._turn(script, request))
 
     async def _turn(self, script: Script, request: TurnInput) -> TurnOutput:
+        """Take up what is given and what is delivered meanwhile, unless the script says else."""
         inbox: list[str] = []
         script.inbox = inbox
         try:
-            given = await script.play("run_claude", request, give())
-            return given or TurnOutput([*request.message_ids, *inbox])
+            output: TurnOutput | None = await script.play("run_claude", request, give())
+            output = output or TurnOutput([*request.message_ids, *inbox])
+            script.seen += output.consumed
+            return output
         finally:
             script.inbox = None
 

@@ -34,6 +34,7 @@ class Script:
         self.row = JobStatus.QUEUED
         self.endings: list[Any] = []
         self.inbox: list[str] | None = None
+        self.seen: list[str] = []
         self.life = Life()
         self._planned: dict[str, deque[Step]] = {}
         self._gates: list[Gate] = []

@@ -6,7 +6,6 @@ import asyncio
 
 import pytest
 
-from activities.leases import LeaseKey
 from activities.pull_requests import Opened
 from activities.slots import GRANT_SIGNAL, Grant
 from activities.workspaces import Published
