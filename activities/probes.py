@@ -90,11 +90,18 @@ async def probe_claude(setup: ClaudeProbeSetup) -> ClaudeProbe:
     """Return what the CLI says of itself, run as a job would run it."""
     try:
         executable = find_executable(setup.claude_bin, setup.search_path)
+        setup.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return await probe(executable, _environment(setup))
     except JobFailure as failure:
         log.warning("%s", failure.message)
-        return NOT_RUNNABLE
-    setup.home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    environment = child_environment(
+    except OSError as error:
+        # A full disk must not end the worker, whose jobs may still finish.
+        log.warning("Claude could not be run to ask for its version: %s", error)
+    return NOT_RUNNABLE
+
+
+def _environment(setup: ClaudeProbeSetup) -> dict[str, str]:
+    return child_environment(
         setup.credentials,
         search_path=setup.search_path,
         home=setup.home,
@@ -102,4 +109,3 @@ async def probe_claude(setup: ClaudeProbeSetup) -> ClaudeProbe:
         marker=setup.marker,
         identity={},
     )
-    return await probe(executable, environment)

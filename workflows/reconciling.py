@@ -53,8 +53,11 @@ class Reconciler:
         settled = utc_now() - SETTLED_AFTER
         page = await self._store.jobs_to_reconcile(settled, self._after, PAGE)
         for job in page:
+            # Moved on first: a job that cannot be reconciled must not keep the others from it.
+            self._after = job.id
             await self._reconcile(job)
-        self._after = page[-1].id if len(page) == PAGE else ""
+        if len(page) < PAGE:
+            self._after = ""
 
     async def _reconcile(self, job: Job) -> None:
         status = await self._workflow_status(job.id)

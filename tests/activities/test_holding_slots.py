@@ -49,8 +49,9 @@ async def test_a_grant_is_recorded_told_and_held_until_it_is_released(
 ) -> None:
     job = await world.add_job()
     handle = await held(polling, job)
-    while not await handle.query(AskForSlot.grants):
-        pass
+    async with asyncio.timeout(20):
+        while not await handle.query(AskForSlot.grants):
+            pass
     assert await handle.query(AskForSlot.grants) == [Grant(1, "mill-1", polling.host_queue)]
     row = await world.read(job)
     assert (row.status, row.phase, row.lease, row.host) == (
@@ -65,11 +66,11 @@ async def test_a_grant_is_recorded_told_and_held_until_it_is_released(
     assert await ended(handle) == Ended("released")
     assert polling.leases.job_ids == set()
 
-    await ended_by_release(polling, job, lease=2)
+    await hold_and_release(polling, job, lease=2)
     assert (await world.read(job)).started_at == row.started_at
 
 
-async def ended_by_release(host: SlotHost, job: Job, lease: int) -> None:
+async def hold_and_release(host: SlotHost, job: Job, lease: int) -> None:
     handle = await held(host, job, lease)
     await host.release(job, lease)
     assert await ended(handle) == Ended("released")
@@ -99,7 +100,7 @@ async def test_a_lease_that_is_too_old_is_told_the_present_one(
     job = await world.add_job(lease=3)
     for lease in (2, 3):
         assert await ended(await polling.ask(job, lease)) == Ended("lease_lost", present=3)
-    await ended_by_release(polling, job, lease=4)
+    await hold_and_release(polling, job, lease=4)
 
 
 async def test_a_job_that_has_ended_gets_no_slot(world: World, polling: SlotHost) -> None:

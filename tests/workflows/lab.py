@@ -139,13 +139,16 @@ def a_job(job_type: JobType = JobType.CODE) -> Job:
 
 
 @contextlib.asynccontextmanager
-async def running_lab(temporal: TemporalClient) -> AsyncIterator[Lab]:
+async def running_lab(
+    temporal: TemporalClient, max_cached_workflows: int = 100
+) -> AsyncIterator[Lab]:
     """Poll for workflows and activities, under policies that wait less."""
     lab = Lab(temporal)
     deciding = Worker(
         temporal,
         task_queue=JOBS_TASK_QUEUE,
         workflows=[CodeJobWorkflow, TaskJobWorkflow, FetchMirrorsWorkflow],
+        max_cached_workflows=max_cached_workflows,
     )
     with pytest.MonkeyPatch.context() as patch:
         make_fast(patch)

@@ -188,6 +188,7 @@ class Slots(_Scripted):
         name = script.next_machine()
         leases = self._machines[name].leases if name in self._machines else Leases()
         lease = leases.take(key)
+        script.lease = key.number
         await self._tell(key, name)
         stops = asyncio.ensure_future(script.life.stops.wait())
         ended = asyncio.ensure_future(lease.ended.wait())
@@ -314,12 +315,20 @@ class _Beating(ActivityInboundInterceptor):
         self._scripts = scripts
 
     async def execute_activity(self, input: ExecuteActivityInput) -> Any:
-        script = self._scripts.get(activity.info().workflow_id or "")
-        beating = asyncio.create_task(_beat(script.life if script else Life()))
+        script = self._scripts.get(activity.info().workflow_id or "", Script())
+        beating = asyncio.create_task(_beat(script.life))
         try:
+            if _lease(input.args[0]) in script.crashed:
+                await asyncio.Event().wait()
             return await super().execute_activity(input)
         finally:
             beating.cancel()
+
+
+def _lease(request: Any) -> int | None:
+    """The lease that a request shows."""
+    key = getattr(request, "key", request)
+    return key.number if isinstance(key, LeaseKey) else None
 
 
 async def _beat(life: Life) -> None:

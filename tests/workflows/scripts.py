@@ -36,6 +36,8 @@ class Script:
         self.inbox: list[str] | None = None
         self.seen: list[str] = []
         self.life = Life()
+        self.lease = 0
+        self.crashed: set[int] = set()
         self._planned: dict[str, deque[Step]] = {}
         self._gates: list[Gate] = []
 
@@ -56,6 +58,7 @@ class Script:
 
     def crash_machine(self) -> None:
         """Let the worker that holds the slot fall silent, with everything that runs on it."""
+        self.crashed.add(self.lease)
         self._end_of_life().is_silent = True
 
     def end(self) -> None:

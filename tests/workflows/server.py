@@ -27,13 +27,15 @@ SERVER_SETTINGS = (
 
 
 @contextlib.asynccontextmanager
-async def dev_server() -> AsyncIterator[TemporalClient]:
+async def dev_server(*settings: str) -> AsyncIterator[TemporalClient]:
     """A client of a server of its own; clients call themselves `test` in every history."""
     async with await WorkflowEnvironment.start_local(
         dev_server_existing_path=str(Path(sys.executable).with_name("temporal")),
         dev_server_log_level="error",
         dev_server_extra_args=[
-            part for value in SERVER_SETTINGS for part in ("--dynamic-config-value", value)
+            part
+            for value in (*SERVER_SETTINGS, *settings)
+            for part in ("--dynamic-config-value", value)
         ],
         identity="test",
     ) as environment:

@@ -8,7 +8,7 @@ import pytest
 
 from activities.pull_requests import Opened
 from activities.slots import GRANT_SIGNAL, Grant
-from activities.workspaces import Published
+from activities.workspaces import Prepared, Published
 from domain.errors import JobEnded, LeaseLost
 from domain.failures import FailureCode
 from domain.jobs import JobStatus, Outcome
@@ -147,6 +147,24 @@ async def test_a_job_that_loses_five_machines_fails(lab: Lab) -> None:
     )
     assert script.count("hold_slot") == len(gates)
     assert script.work[-2:] == ["finish_job", "clean_up"]
+
+
+async def test_a_branch_stays_the_jobs_own_after_it_was_pushed(lab: Lab) -> None:
+    """On the next machine it looks like one that was there before."""
+    script = Script("a", "b")
+    script.plan("prepare", give(Prepared("b" * 40, False)), give(Prepared("b" * 40, True)))
+    first, second = Gate(), Gate()
+    script.plan("publish", first)
+    script.plan("open_pull_request", second)
+    job = await lab.code_job(script)
+    await first.begun()
+    script.crash_machine()
+    await second.begun()
+    await job.cancel()
+    second.open()
+    await job.result()
+    [request] = script.requests["withdraw"]
+    assert request.created_branch
 
 
 async def test_a_job_that_has_ended_gets_no_slot_and_ends(lab: Lab) -> None:
