@@ -11,8 +11,6 @@ from pathlib import Path
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from demo.model import ScriptedModel, Story
-
 _POLL = 0.02
 
 # Stands in front of git. A rule is a file of four lines: where, words, moment, and the git to run.
@@ -120,15 +118,6 @@ class HeldRequests:
 def _name(scope: Scope) -> str:
     session = dict(scope["headers"]).get(b"x-claude-code-session-id", b"").decode()
     return f"{scope['method']} {scope['path']}?{scope['query_string'].decode()} {session}".rstrip()
-
-
-class HeldModel(ScriptedModel):
-    """A scripted model whose calls can be held."""
-
-    def __init__(self, story: Story) -> None:
-        super().__init__(story)
-        self.calls = HeldRequests(self._app.asgi())
-        self._app.asgi = lambda: self.calls  # type: ignore[method-assign,assignment,return-value]
 
 
 class GitHold:

@@ -11,8 +11,8 @@ from pathlib import Path
 from demo.forge import Forge
 from demo.forge_access import TokenGrant
 from demo.forge_server import serving
-from demo.model_stories import tell
-from tests.faults.holding import HeldGit, HeldModel, HeldRequests
+from tests.faults.forgetful_model import ForgetfulModel
+from tests.faults.holding import HeldGit, HeldRequests
 from tests.stack import TOKEN, Stack
 
 
@@ -45,7 +45,7 @@ def installed(root: Path, **environment: str) -> Iterator[Installation]:
     git = HeldGit(root / "held-git")
     environment["PATH"] = f"{git.directory}:{os.environ['PATH']}"
     forge = Forge(root / "forge", {TOKEN: TokenGrant("stack-user")})
-    requests, model = HeldRequests(forge.app), HeldModel(tell)
+    requests, model = HeldRequests(forge.app), ForgetfulModel()
     with serving(requests, 0) as url, model.serve():
         forge.url = url
         stack = Stack(root, forge, url, model)

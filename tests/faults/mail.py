@@ -33,9 +33,7 @@ class Mail:
     def send(self, text: str) -> int | None:
         """Send one message; returns the HTTP status, None when the connection broke."""
         try:
-            answer = self._stack.http.post(
-                f"/jobs/{self._job_id}/message", json={"message": text}
-            )
+            answer = self._stack.http.post(f"/jobs/{self._job_id}/message", json={"message": text})
         except httpx.TransportError:
             self.unknown.append(text)
             return None

@@ -64,7 +64,7 @@ class Working(CodeSituation):
 
     def bring(self) -> None:
         self.post("code")
-        eventually(lambda: len(self.asked()) == 3, 90, "the third step is taken")
+        eventually(lambda: len(self.asked()) >= 3, 90, "the third step is taken")
         self.wait_for("working")
         eventually(self._is_in_command, 30, "the command runs")
 

@@ -37,11 +37,9 @@ class Situation:
         self.title = f"Job that is {self.phase}"
         self.gate = place.gates / f"{self.repository}.open"
         self.effects = place.gates / f"{self.repository}.effects"
-        self.script = self.stack.script(self.steps(), repeat_last=self.repeats)
+        self.script = self.stack.script(self.steps())
         self.job_id = ""
         self.asked_before = 0
-
-    repeats: ClassVar[bool] = False
 
     def steps(self) -> list[Step]:
         """Return what the model says."""
@@ -133,8 +131,6 @@ class CodeSituation(Situation):
 
 class TaskSituation(Situation):
     """A conversation in which everything is answered with the same words."""
-
-    repeats = True
 
     def __init__(self, place: Installation) -> None:
         super().__init__(place)

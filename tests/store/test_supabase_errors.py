@@ -69,7 +69,7 @@ ANSWERS: dict[str, tuple[Instead, type[OrchestratorError], int]] = {
 
 @pytest.fixture
 def open_at() -> Opener:
-    patience = Patience(connect=1.0, answer=2.0, total=6.0, first_pause=0.01)
+    patience = Patience(first_pause=0.01)
     return lambda url, key: SupabaseStore(url, key, patience=patience)
 
 

@@ -68,10 +68,13 @@ async def faulty_store(
             await direct.close()
 
 
+def patience(answer: float) -> Patience:
+    return Patience(connect=5.0, answer=answer, total=20.0, first_pause=0.01)
+
+
 @pytest.fixture
 async def faulty(supabase_project: SupabaseProject) -> AsyncIterator[Faulty]:
-    patience = Patience(connect=1.0, answer=0.5, total=6.0, first_pause=0.01)
-    async with faulty_store(supabase_project, patience) as faulty:
+    async with faulty_store(supabase_project, patience(answer=0.5)) as faulty:
         yield faulty
 
 
@@ -187,12 +190,17 @@ ACTIONS: list[Callable[[Faulty], Awaitable[None]]] = [
 @pytest.mark.parametrize("faults", FAULTS.values(), ids=FAULTS.keys())
 @pytest.mark.parametrize("act", ACTIONS, ids=lambda act: act.__name__)
 async def test_a_fault_that_passes_goes_unnoticed(
-    faulty: Faulty, act: Callable[[Faulty], Awaitable[None]], faults: list[Fault | Instead]
+    supabase_project: SupabaseProject,
+    act: Callable[[Faulty], Awaitable[None]],
+    faults: list[Fault | Instead],
 ) -> None:
-    faulty.proxy.faults.extend(faults)
-    await act(faulty)
-    assert not faulty.proxy.faults
-    assert len(faulty.proxy.requests) > len(faults)
+    stalls = not {Fault.STALL_BEFORE, Fault.STALL_AFTER}.isdisjoint(faults)
+    answer = 0.5 if stalls else 5.0
+    async with faulty_store(supabase_project, patience(answer)) as faulty:
+        faulty.proxy.faults.extend(faults)
+        await act(faulty)
+        assert not faulty.proxy.faults
+        assert len(faulty.proxy.requests) > len(faults)
 
 
 @pytest.mark.parametrize(
@@ -203,7 +211,7 @@ async def test_a_fault_that_stays_is_said_in_time(faulty: Faulty, fault: Fault |
     begun = time.monotonic()
     with pytest.raises(DependencyUnavailable) as caught:
         await faulty.store.get_job(new_id())
-    assert time.monotonic() - begun < 6.5
+    assert time.monotonic() - begun < 21
     assert caught.value.system == "store"
     assert len(faulty.proxy.requests) == 4
     faulty.proxy.always = None
@@ -221,20 +229,20 @@ async def test_ten_seconds_of_silence_do_not_double_lines(
 
 
 async def test_patience_ends_although_every_try_is_slow(supabase_project: SupabaseProject) -> None:
-    patience = Patience(connect=1.0, answer=1.0, total=1.5, first_pause=0.01)
-    async with faulty_store(supabase_project, patience) as faulty:
+    hasty = Patience(answer=1.5, total=2.0, first_pause=0.01)
+    async with faulty_store(supabase_project, hasty) as faulty:
         faulty.proxy.always = Fault.STALL_BEFORE
         begun = time.monotonic()
         with pytest.raises(DependencyUnavailable):
             await faulty.store.ping()
-        assert 1.4 < time.monotonic() - begun < 2.5
+        assert 1.9 < time.monotonic() - begun < 2 * 1.5 + 2
+        assert len(faulty.proxy.requests) == 2
 
 
 async def test_a_grant_whose_answer_is_lost_and_that_is_overtaken_is_not_claimed(
     supabase_project: SupabaseProject,
 ) -> None:
-    patience = Patience(connect=1.0, answer=0.5, total=8.0, first_pause=2.0)
-    async with faulty_store(supabase_project, patience) as faulty:
+    async with faulty_store(supabase_project, Patience(first_pause=4.0)) as faulty:
         job = await faulty.world.add_job()
         faulty.proxy.faults.append(Fault.RESET_AFTER)
         granting = asyncio.create_task(faulty.store.update_job(job.id, GRANT, NOT_GRANTED))
@@ -255,9 +263,8 @@ async def test_a_refusal_is_not_tried_again(faulty: Faulty) -> None:
 async def test_a_server_that_is_gone_is_said_and_comes_back(
     supabase_project: SupabaseProject,
 ) -> None:
-    patience = Patience(connect=1.0, answer=1.0, total=5.0, first_pause=0.01)
     async with fault_proxy(supabase_project.url) as proxy:
-        store = SupabaseStore(proxy.url, supabase_project.key, patience=patience)
+        store = SupabaseStore(proxy.url, supabase_project.key, patience=patience(answer=5.0))
         await store.open()
         port = proxy.port
     try:
@@ -272,9 +279,8 @@ async def test_a_server_that_is_gone_is_said_and_comes_back(
 async def test_a_store_that_cannot_open_says_so_and_opens_later(
     supabase_project: SupabaseProject,
 ) -> None:
-    patience = Patience(connect=1.0, answer=1.0, total=5.0, first_pause=0.01)
     async with fault_proxy(supabase_project.url) as proxy:
-        store = SupabaseStore(proxy.url, supabase_project.key, patience=patience)
+        store = SupabaseStore(proxy.url, supabase_project.key, patience=patience(answer=5.0))
         proxy.always = Instead(503)
         with pytest.raises(DependencyUnavailable):
             await store.open()

@@ -21,7 +21,7 @@ from temporalio.worker import Worker
 from domain.jobs import FINAL, Job, JobStatus, JobType
 from tests.workflows.machines import Scripts, running_machines
 from tests.workflows.scripts import Script
-from tests.workflows.server import eventually
+from tests.workflows.server import eventually, reached
 from workflows import policies
 from workflows.code_job import CodeJobWorkflow
 from workflows.job_steps import JOBS_TASK_QUEUE, JobResult, workflow_id
@@ -75,14 +75,8 @@ class StartedJob:
             await asyncio.sleep(0.02)
         raise AssertionError(f"{activity} was not given up")
 
-    async def reached(self, event: EventType.ValueType, times: int = 1) -> None:
-        """Wait until the history has so many of an event."""
-        for _ in range(500):
-            history = await self.handle.fetch_history()
-            if [each.event_type for each in history.events].count(event) >= times:
-                return
-            await asyncio.sleep(0.02)
-        raise AssertionError(f"{EventType.Name(event)} was not reached")
+    async def reached(self, event: EventType.ValueType) -> None:
+        await reached(self.handle, event)
 
     async def called(self, activity: str, times: int = 1) -> None:
         """Wait until an activity was called so many times."""

@@ -316,10 +316,10 @@ class _Beating(ActivityInboundInterceptor):
 
     async def execute_activity(self, input: ExecuteActivityInput) -> Any:
         script = self._scripts.get(activity.info().workflow_id or "", Script())
+        if _lease(input.args[0]) in script.crashed:
+            await asyncio.Event().wait()
         beating = asyncio.create_task(_beat(script.life))
         try:
-            if _lease(input.args[0]) in script.crashed:
-                await asyncio.Event().wait()
             return await super().execute_activity(input)
         finally:
             beating.cancel()

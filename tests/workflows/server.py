@@ -8,8 +8,11 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
+from temporalio.api.enums.v1 import EventType
 from temporalio.client import Client as TemporalClient
+from temporalio.client import WorkflowHandle
 from temporalio.testing import WorkflowEnvironment
 
 from workflows.connection import register_search_attributes
@@ -49,3 +52,16 @@ async def eventually(reached: Callable[[], bool], seconds: float = 20.0, what: s
     while not reached():
         assert time.monotonic() < deadline, f"not within {seconds} s: {what or reached}"
         await asyncio.sleep(0.01)
+
+
+async def reached(
+    handle: WorkflowHandle[Any, Any], event: EventType.ValueType, seconds: float = 20.0
+) -> None:
+    """Wait until a workflow's history has an event."""
+    deadline = time.monotonic() + seconds
+    while True:
+        history = await handle.fetch_history()
+        if event in [each.event_type for each in history.events]:
+            return
+        assert time.monotonic() < deadline, f"{EventType.Name(event)} was not reached"
+        await asyncio.sleep(0.02)

@@ -25,6 +25,7 @@ from domain.jobs import Job, JobStatus, JobType, Phase
 from store.protocol import JobDetails
 from store.sqlite import SqliteStore
 from tests.store.samples import World, new_world
+from tests.workflows.server import reached
 from workflows import reconciling
 from workflows.job_steps import workflow_id
 from workflows.reconciling import Reconciler
@@ -186,9 +187,7 @@ async def test_an_ended_row_cancels_a_workflow_that_still_runs(
     job = await world.add_job(status=JobStatus.CANCELLED, phase=Phase.CLEANING_UP)
     handle = await started(job)
     await reconciler.reconcile_page()
-    requested = EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CANCEL_REQUESTED
-    history = await handle.fetch_history()
-    assert requested in [event.event_type for event in history.events]
+    await reached(handle, EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CANCEL_REQUESTED)
     assert (await world.read(job)).status is JobStatus.CANCELLED
 
 

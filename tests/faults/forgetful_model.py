@@ -1,0 +1,64 @@
+"""A scripted model that can be held, and that loses count of nothing when an answer is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+
+from demo.model import Conversation, RecordedRequest, ScriptedModel, Step
+from demo.model_app import ModelApp
+from demo.model_scripts import Scripts
+from demo.model_stories import tell
+from tests.faults.holding import HeldRequests
+
+
+class ForgetfulModel(ScriptedModel):
+    """Chooses each step by what the conversation already holds, as a real model does.
+
+    A step whose answer got lost is thus given again, and one that the session remembers is not.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(tell)
+        self._app = _App(self._scripts)
+        self.calls = self._app.calls
+
+    def script(
+        self,
+        name: str,
+        steps: Sequence[Step],
+        *,
+        subagent: Sequence[Step] = (),
+        repeat_last: bool = False,
+    ) -> str:
+        self._app.steps[name] = list(steps)
+        return super().script(name, steps, subagent=subagent, repeat_last=repeat_last)
+
+
+class _App(ModelApp):
+    def __init__(self, scripts: Scripts) -> None:
+        super().__init__(scripts, tell)
+        self.steps: dict[str | None, list[Step]] = {}
+        self.calls = HeldRequests(super().asgi())
+
+    def asgi(self) -> Starlette:
+        return cast(Starlette, self.calls)
+
+    def _step(
+        self,
+        request: Request,
+        recorded: RecordedRequest,
+        conversation: Conversation,
+        name: str | None,
+    ) -> Step:
+        steps = self.steps.get(name)
+        if steps is None or not recorded["main"]:
+            return super()._step(request, recorded, conversation, name)
+        return steps[min(_answers(recorded["body"]), len(steps) - 1)]
+
+
+def _answers(body: Any) -> int:
+    return sum(message["role"] == "assistant" for message in body["messages"])
