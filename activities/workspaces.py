@@ -222,7 +222,7 @@ class WorkspaceActivities:
             )
         await self._publishing.commit_all(worktree, commit_message(job), self._identity)
         head = await self._publishing.head(worktree)
-        if head.commits_ahead == 0:
+        if head.files_changed == 0:
             await self._progress.update(key, {"files_changed": 0})
             return Published(None)
         await self._progress.update(

@@ -6,11 +6,13 @@ import argparse
 import logging
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.faults.faults import FAULTS
 from tests.faults.installation import installed
 from tests.faults.phases import PHASES
+from tests.faults.situations import Situation
 from tests.faults.table import heading, line
 from tests.faults.trial import run_trial
 
@@ -25,18 +27,23 @@ def main() -> int:
     faults = [fault for fault in FAULTS if options.fault in fault.name]
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
     broken = 0
-    print(heading())
+    _say(heading())
     with tempfile.TemporaryDirectory(prefix="faults-") as name:
         for number, fault in enumerate(faults):
             root = (options.keep or Path(name)) / str(number)
             with installed(root, MAX_CONCURRENT_JOBS=_slots(phases)) as place:
                 for row in run_trial(place, fault, phases):
-                    print(line(row), flush=True)
+                    _say(line(row))
                     broken += bool(row.seen.violations)
     return 1 if broken else 0
 
 
-def _slots(phases: list) -> str:
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def _slots(phases: Sequence[type[Situation]]) -> str:
     return str(max(1, sum(phase.holds_slot for phase in phases)))
 
 

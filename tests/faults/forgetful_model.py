@@ -23,8 +23,10 @@ class ForgetfulModel(ScriptedModel):
 
     def __init__(self) -> None:
         super().__init__(tell)
-        self._app = _App(self._scripts)
-        self.calls = self._app.calls
+        self._steps: dict[str | None, list[Step]] = {}
+        app = _App(self._scripts, self._steps)
+        self.calls = app.calls
+        self._app = app
 
     def script(
         self,
@@ -34,14 +36,14 @@ class ForgetfulModel(ScriptedModel):
         subagent: Sequence[Step] = (),
         repeat_last: bool = False,
     ) -> str:
-        self._app.steps[name] = list(steps)
+        self._steps[name] = list(steps)
         return super().script(name, steps, subagent=subagent, repeat_last=repeat_last)
 
 
 class _App(ModelApp):
-    def __init__(self, scripts: Scripts) -> None:
+    def __init__(self, scripts: Scripts, steps: dict[str | None, list[Step]]) -> None:
         super().__init__(scripts, tell)
-        self.steps: dict[str | None, list[Step]] = {}
+        self._steps = steps
         self.calls = HeldRequests(super().asgi())
 
     def asgi(self) -> Starlette:
@@ -54,7 +56,7 @@ class _App(ModelApp):
         conversation: Conversation,
         name: str | None,
     ) -> Step:
-        steps = self.steps.get(name)
+        steps = self._steps.get(name)
         if steps is None or not recorded["main"]:
             return super()._step(request, recorded, conversation, name)
         return steps[min(_answers(recorded["body"]), len(steps) - 1)]

@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import shutil
 import threading
-from dataclasses import dataclass, field
+from concurrent.futures import Future
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
-_POLL = 0.02
 
 # Stands in front of git. A rule is a file of four lines: where, words, moment, and the git to run.
 _GIT = """#!/bin/sh
@@ -30,19 +28,22 @@ exec {git} "$@"
 """
 
 
-@dataclass
 class RequestHold:
     """A request that waits: before it is carried out, or after that and before it is answered."""
 
-    pattern: str
-    after: bool
-    arrived: threading.Event = field(default_factory=threading.Event)
-    released: threading.Event = field(default_factory=threading.Event)
+    def __init__(self, pattern: str, *, after: bool) -> None:
+        self.pattern = pattern
+        self.after = after
+        self.arrived = threading.Event()
+        self._waiting: Future[None] = Future()
 
     async def wait(self) -> None:
         self.arrived.set()
-        while not self.released.is_set():
-            await asyncio.sleep(_POLL)
+        await asyncio.wrap_future(self._waiting)
+
+    def release(self) -> None:
+        if not self._waiting.done():
+            self._waiting.set_result(None)
 
 
 class HeldRequests:
@@ -57,13 +58,13 @@ class HeldRequests:
         self._holds: list[RequestHold] = []
 
     def hold(self, pattern: str, *, after: bool = False) -> RequestHold:
-        hold = RequestHold(pattern, after)
+        hold = RequestHold(pattern, after=after)
         self._holds.append(hold)
         return hold
 
     def release_all(self) -> None:
         for hold in self._holds:
-            hold.released.set()
+            hold.release()
         self._holds.clear()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

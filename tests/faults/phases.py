@@ -39,7 +39,7 @@ class Preparing(CodeSituation):
         self.hold = hold
 
     def go_on(self) -> None:
-        self.hold.released.set()
+        self.hold.release()
 
 
 class AddingWorktree(CodeSituation):
@@ -105,7 +105,7 @@ class MessageInFlight(TaskSituation):
         eventually(self._is_accepted, 20, "the first message is in the transcript")
 
     def go_on(self) -> None:
-        self.hold.released.set()
+        self.hold.release()
 
     def finish(self) -> None:
         self.mail.wait()
@@ -128,7 +128,7 @@ class CompleteInFlight(TaskSituation):
         self.request = _send(self._completes)
 
     def go_on(self) -> None:
-        self.hold.released.set()
+        self.hold.release()
 
     def finish(self) -> None:
         self.request.join(60)
@@ -183,7 +183,7 @@ class Publishing(CodeSituation):
         assert self.hold.arrived.wait(90)
 
     def go_on(self) -> None:
-        self.hold.released.set()
+        self.hold.release()
 
     def is_going_on(self) -> bool:
         return self.is_over()
