@@ -43,6 +43,7 @@ from workflows.code_job import CodeJobWorkflow
 from workflows.connection import register_search_attributes
 from workflows.job_steps import JOBS_TASK_QUEUE
 from workflows.mirrors import FetchMirrorsWorkflow
+from workflows.predecessors import identity, report_dead
 from workflows.reconciling import Reconciler
 from workflows.starting import JobLimits
 from workflows.task_job import TaskJobWorkflow
@@ -149,6 +150,7 @@ async def _host(
 ) -> AsyncIterator[None]:
     """Poll for jobs to run on this machine."""
     boot = Boot(settings.data_dir / "boots")
+    dead = boot.dead()
     for pid in end_orphans(settings.data_id, boot.is_alive):
         log.warning("Ended process %s, which an earlier worker had left", pid)
     task_queue = f"host-{settings.host_id}-{boot.id}"
@@ -167,6 +169,7 @@ async def _host(
         interceptors=[ErrorTranslation(), Heartbeats()],
         max_heartbeat_throttle_interval=HEARTBEAT_THROTTLE,
         graceful_shutdown_timeout=settings.drain_timeout,
+        identity=identity(boot.id),
     )
     working = Worker(
         temporal,
@@ -177,7 +180,9 @@ async def _host(
         max_concurrent_activities=HOST_ACTIVITIES_AT_ONCE,
         interceptors=[ErrorTranslation(), Heartbeats()],
         max_heartbeat_throttle_interval=HEARTBEAT_THROTTLE,
+        identity=identity(boot.id),
     )
+    await report_dead(store, temporal, settings.host_id, dead)
     reports = _reports(settings, store, boot, task_queue)
     # Left in the opposite order: first no new jobs are taken, and those that run finish or are
     # stopped, which needs the host's own queue to be polled until the last of them has ended.

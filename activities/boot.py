@@ -42,6 +42,11 @@ class Boot:
         self._file(boot_id).unlink(missing_ok=True)
         return False
 
+    def dead(self) -> frozenset[str]:
+        """Return the lives that ended without `end`, and are told of only once."""
+        others = {file.stem for file in self._directory.glob("*.lock")} - {self.id}
+        return frozenset(boot_id for boot_id in others if not self.is_alive(boot_id))
+
     def end(self) -> None:
         """Let go of the lock."""
         self._file(self.id).unlink(missing_ok=True)

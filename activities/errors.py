@@ -111,7 +111,8 @@ def failure_from(error: BaseException) -> JobFailure | None:
             return None
         case ApplicationError():
             codes = (code for code in FailureCode if code.value == cause.type)
-            return JobFailure(next(codes, FailureCode.INTERNAL), cause.message)
+            code = next(codes, FailureCode.INTERNAL)
+            return JobFailure(code, cause.message, transient=not cause.non_retryable)
         case TimeoutError(type=TimeoutType.START_TO_CLOSE):
             return JobFailure(FailureCode.TIMED_OUT, _which_limit(error))
         case TimeoutError() | CancelledError():

@@ -55,7 +55,7 @@ class Turns:
             if activity.is_worker_shutdown():
                 raise LeaseLost("This machine takes no more jobs. Another is asked for a slot.")
             # When it is full, the earlier job may be waiting in Temporal's queue to be polled.
-            first = None if self._capacity.is_full else await self._first()
+            first = None if self._capacity.is_full else await self._first(job_id)
             if first != awaited:
                 awaited, since = first, self._clock()
             elif first and self._clock() - since > TURN_PATIENCE.total_seconds():
@@ -66,11 +66,12 @@ class Turns:
         """Tell whether the job may take a slot now; one that is in no queue has had its turn."""
         if self._capacity.is_full:
             return False
-        first = await self._first()
+        first = await self._first(job_id)
         is_next = first in {None, job_id} or await self._store.queue_position(job_id) == 0
         return is_next and not self._capacity.is_full
 
-    async def _first(self) -> str | None:
+    async def _first(self, job_id: str) -> str | None:
+        """Return whose turn it is, as the holder of `job_id` sees it: itself passed by or not."""
         oldest = self._clock() - PASSED_BY_FOR.total_seconds()
         self._passed_by = {job: at for job, at in self._passed_by.items() if at > oldest}
-        return await self._store.first_in_queue(self._passed_by)
+        return await self._store.first_in_queue(self._passed_by.keys() - {job_id})

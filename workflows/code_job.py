@@ -90,7 +90,7 @@ class CodeJobWorkflow:
         self._created_branch |= not prepared.continues_branch
         if self._worked_on != grant.host_id:
             self._attempt += 1
-            await self._steps.run_claude(grant, 1, self._attempt, [])
+            await self._steps.run_claude(grant, 1, self._attempt)
             self._worked_on = grant.host_id
         self._slot.go_on()
         show("Publishing", grant)

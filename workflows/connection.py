@@ -49,7 +49,7 @@ async def connect_patiently(address: str, namespace: str) -> TemporalClient:
 async def is_polling(temporal: TemporalClient, task_queue: str, machine: str) -> bool:
     """Tell whether a worker on `machine` (a host name) has lately polled a task queue.
 
-    Workers name themselves `<pid>@<host name>`; a poll is seen up to a minute after it began.
+    Workers name themselves `...@<host name>`; a poll is seen up to a minute after it began.
     """
     request = DescribeTaskQueueRequest(
         namespace=temporal.namespace, task_queue=TaskQueue(name=task_queue)

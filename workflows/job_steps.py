@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -64,12 +66,15 @@ class JobSteps:
         )
 
     async def run_claude(
-        self, grant: Grant, turn: int, attempt: int, message_ids: list[str]
+        self, grant: Grant, turn: int, attempt: int, messages: Callable[[], list[str]] = list
     ) -> TurnOutput:
-        """Run one turn; wait out passing failures of Claude's servers."""
-        for pause in (*policies.TRANSIENT_PAUSES, None):
+        """Run one turn, and again after a failure that passes.
+
+        `messages` is asked before each start of Claude for what it is to be given.
+        """
+        for tries in itertools.count():
             show(f"Claude is working (turn {turn})", grant)
-            request = TurnInput(self._slot.key, turn, attempt, message_ids)
+            request = TurnInput(self._slot.key, turn, attempt + tries, messages())
             try:
                 return await perform(
                     ClaudeActivities.run_claude,
@@ -79,11 +84,11 @@ class JobSteps:
                     f"turn {turn}",
                 )
             except ActivityError as error:
-                if pause is None or not _is_transient(error):
+                pauses = _pauses_after(error)
+                if tries >= len(pauses):
                     raise
-            attempt += 1
-            await asyncio.sleep(pause.total_seconds())
-        raise AssertionError("the last pause is None")
+            await asyncio.sleep(pauses[tries].total_seconds())
+        raise AssertionError("the count does not end")
 
     async def finish(self, ending: Ending) -> JobResult:
         """Write the final status, clean up on the machine, and give the slot back."""
@@ -170,6 +175,12 @@ def show(text: str, grant: Grant, *, status: JobStatus | None = None) -> None:
         workflow.upsert_search_attributes([JOB_STATUS.value_set(status.value)])
 
 
-def _is_transient(error: ActivityError) -> bool:
-    failure = failure_from(error)
-    return failure is not None and failure.code is FailureCode.CLAUDE_OVERLOADED
+def _pauses_after(error: ActivityError) -> tuple[timedelta, ...]:
+    """Return the waits before each new start of Claude that the failure is worth."""
+    match failure_from(error):
+        case JobFailure(code=FailureCode.CLAUDE_OVERLOADED):
+            return policies.TRANSIENT_PAUSES
+        case JobFailure(transient=True):
+            return policies.KILLED_PAUSES
+        case _:
+            return ()

@@ -49,6 +49,10 @@ TRANSIENT_PAUSES = (timedelta(seconds=15), timedelta(seconds=60), timedelta(minu
 """Waits before running Claude again after a passing failure of its servers. The CLI has tried for
 half a minute itself by then; provider incidents are mostly over in minutes."""
 
+KILLED_PAUSES = (timedelta(seconds=1), timedelta(seconds=15), timedelta(minutes=1))
+"""Waits before going on with a Claude that was killed, or could not be started for lack of room.
+Mostly it is the kernel that kills, when memory is short, and a moment later there is enough."""
+
 MESSAGES_PER_RUN = 1500
 """Temporal refuses the 2,000th update of a run (measured); a conversation continues as a new run
 well before, between two turns. It does so earlier when Temporal finds the history long."""

@@ -66,6 +66,7 @@ class TaskJobWorkflow:
         self._attempt = 0
         self._pending = list(job.state.pending)
         self._known = set(self._pending)
+        self._first: list[str] = []
         self._given: set[str] = set()
         self._accepted = 0
         self._completing = False
@@ -176,16 +177,20 @@ class TaskJobWorkflow:
     async def _run_turn(self, grant: Grant) -> list[str]:
         await self._steps.prepare(grant)
         self._attempt += 1
-        given = list(self._pending)
-        self._given = set(given)
-        output = await self._steps.run_claude(grant, self._turn, self._attempt, given)
+        output = await self._steps.run_claude(grant, self._turn, self._attempt, self._give_all)
         await perform(
             WorkspaceActivities.verify_unchanged,
             self._slot.key,
             grant.task_queue,
             STOP,
         )
-        return [*given, *output.consumed]
+        return [*self._first, *output.consumed]
+
+    def _give_all(self) -> list[str]:
+        """Return what a process that starts is given at once: all that is not answered yet."""
+        self._first = list(self._pending)
+        self._given = set(self._first)
+        return self._first
 
     async def _deliver(self) -> None:
         """Hand the running turn what it does not have, in order; the rest waits for the next."""

@@ -130,9 +130,9 @@ def _classify(error: GitError) -> tuple[FailureCode, bool]:
         for code, transient, pattern in rules:
             if pattern.search(text):
                 return code, transient
-    # Another git process in the same repository is done in a moment.
-    transient = error.exit_code is None or "cannot lock ref" in own or "File exists" in own
-    return FailureCode.GIT_FAILED, transient
+    # It was killed, or another git process in the same repository is done in a moment.
+    ended = error.exit_code is None or error.exit_code < 0
+    return FailureCode.GIT_FAILED, ended or "cannot lock ref" in own or "File exists" in own
 
 
 def _own_lines(stderr: str) -> str:

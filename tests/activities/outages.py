@@ -14,12 +14,14 @@ from store.protocol import Store
 class Outages:
     """Stands in front of a real store.
 
-    `is_down` makes every call fail. `calls` counts what was asked, `open_gate` lets calls wait.
+    `is_down` makes every call fail, and calls wait while `gate` is closed. `calls` counts what was
+    asked, and `done` what had its effect.
     """
 
     def __init__(self, store: Store) -> None:
         self.is_down = False
         self.calls: Counter[str] = Counter()
+        self.done: Counter[str] = Counter()
         self.gate = asyncio.Event()
         self.gate.set()
         self.arguments: dict[str, list[tuple[Any, ...]]] = {}
@@ -46,6 +48,7 @@ class Outages:
             if self.is_down or fault == "before":
                 raise DependencyUnavailable("The store does not answer.", "store")
             answer = await real(*arguments, **options)
+            self.done[name] += 1
             if fault == "after":
                 raise DependencyUnavailable("The store's answer was lost.", "store")
             return answer

@@ -72,9 +72,8 @@ async def test_a_reservation_that_is_cancelled_takes_no_permit() -> None:
 
 async def test_slots_are_counted() -> None:
     slots = Capacity(2)
-    slots.take_slot()
-    assert not slots.is_full
-    slots.take_slot()
-    assert slots.is_full
-    slots.give_slot_back()
-    assert not slots.is_full
+    full = []
+    for change in (slots.take_slot, slots.take_slot, slots.give_slot_back):
+        change()
+        full.append(slots.is_full)
+    assert full == [False, True, False]

@@ -129,7 +129,7 @@ async def test_a_machine_that_is_cut_off_gives_its_jobs_up(
     for running in works:
         with pytest.raises(LeaseLost):
             await running
-    assert CUT_OFF - 0.2 <= clock() - killed < CUT_OFF + 2
+    assert CUT_OFF - 0.2 <= clock() - killed < CUT_OFF + 4
     for held in (holding, holding_too):
         with pytest.raises(LeaseLost, match="cut off"):
             await held

@@ -107,7 +107,7 @@ async def test_a_line_larger_than_a_batch_is_written_alone(desk: Desk) -> None:
 async def test_a_single_line_is_written_without_waiting_for_more(desk: Desk) -> None:
     async with desk.writer() as writer:
         await writer.add(OUT, "hello")
-        await eventually(lambda: desk.batches == [1])
+        await eventually(lambda: desk.outages.done["append_messages"] == 1)
         assert await desk.written() == ["hello"]
 
 
@@ -192,7 +192,7 @@ async def test_a_lost_lease_is_told_at_the_end(desk: Desk) -> None:
     async def turn() -> None:
         async with desk.writer() as writer:
             await writer.add(OUT, "all in time")
-            await eventually(lambda: desk.batches == [1])
+            await eventually(lambda: desk.outages.done["append_messages"] == 1)
             await desk.lose_lease()
             await writer.add(OUT, "too late")
 

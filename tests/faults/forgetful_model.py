@@ -59,8 +59,14 @@ class _App(ModelApp):
         steps = self._steps.get(name)
         if steps is None or not recorded["main"]:
             return super()._step(request, recorded, conversation, name)
-        return steps[min(_answers(recorded["body"]), len(steps) - 1)]
+        return steps[min(_calls(recorded["body"]), len(steps) - 1)]
 
 
-def _answers(body: Any) -> int:
-    return sum(message["role"] == "assistant" for message in body["messages"])
+def _calls(body: Any) -> int:
+    """How many tools were called so far; the CLI also adds answers of its own when it resumes."""
+    return sum(
+        block["type"] == "tool_use"
+        for message in body["messages"]
+        if message["role"] == "assistant" and isinstance(message["content"], list)
+        for block in message["content"]
+    )

@@ -31,9 +31,9 @@ from workflows.starting import JobLimits, start_job
 from workflows.task_job import TaskJobWorkflow
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
-DEAD_QUEUE_SECONDS = 1.5
+DEAD_QUEUE_SECONDS = 3.0
 """Instead of 20 s: how long a task may lie in a queue that nobody polls."""
-SILENCE_SECONDS = 1.5
+SILENCE_SECONDS = 2.5
 """Instead of 10 s: how long an activity may be silent. Only those that last beat here."""
 
 
@@ -46,7 +46,7 @@ class StartedJob:
         self.handle = handle
 
     async def result(self) -> JobResult:
-        return await asyncio.wait_for(self.handle.result(), 10)
+        return await asyncio.wait_for(self.handle.result(), 40)
 
     async def cancel(self) -> None:
         """Cancel as the API does: the row first, if it is not final yet, then the workflow."""

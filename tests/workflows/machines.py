@@ -58,7 +58,7 @@ class _Scripted:
 
 
 class Machine(_Scripted):
-    """The activities that touch one machine."""
+    """The activities that touch one machine, as one process offers them."""
 
     def __init__(self, name: str, scripts: Scripts) -> None:
         super().__init__(scripts)
@@ -188,7 +188,7 @@ class Slots(_Scripted):
         name = script.next_machine()
         leases = self._machines[name].leases if name in self._machines else Leases()
         lease = leases.take(key)
-        script.lease = key.number
+        script.machine = name
         await self._tell(key, name)
         stops = asyncio.ensure_future(script.life.stops.wait())
         ended = asyncio.ensure_future(lease.ended.wait())
@@ -204,7 +204,8 @@ class Slots(_Scripted):
 
     async def _tell(self, key: LeaseKey, machine: str) -> None:
         handle = self._temporal.get_workflow_handle(activity.info().workflow_id or "")
-        await handle.signal(GRANT_SIGNAL, Grant(key.number, machine, task_queue(machine)))
+        host_id = machine.partition("-")[0]
+        await handle.signal(GRANT_SIGNAL, Grant(key.number, host_id, task_queue(machine)))
 
 
 class Records(_Scripted):
@@ -279,7 +280,7 @@ class Records(_Scripted):
 @contextlib.asynccontextmanager
 async def running_machines(temporal: TemporalClient, scripts: Scripts) -> AsyncIterator[None]:
     """Poll for everything but workflows; two machines are there, `a` and `b`."""
-    machines = [Machine("a", scripts), Machine("b", scripts)]
+    machines = [Machine(name, scripts) for name in ("a", "a-restarted", "b")]
     slots = Slots(temporal, scripts, *machines)
     queues: dict[str, Activities] = {
         RECORDS_TASK_QUEUE: Records(scripts).activities,
@@ -316,19 +317,13 @@ class _Beating(ActivityInboundInterceptor):
 
     async def execute_activity(self, input: ExecuteActivityInput) -> Any:
         script = self._scripts.get(activity.info().workflow_id or "", Script())
-        if _lease(input.args[0]) in script.crashed:
+        if activity.info().task_queue in map(task_queue, script.dead):
             await asyncio.Event().wait()
         beating = asyncio.create_task(_beat(script.life))
         try:
             return await super().execute_activity(input)
         finally:
             beating.cancel()
-
-
-def _lease(request: Any) -> int | None:
-    """The lease that a request shows."""
-    key = getattr(request, "key", request)
-    return key.number if isinstance(key, LeaseKey) else None
 
 
 async def _beat(life: Life) -> None:

@@ -24,7 +24,8 @@ class Script:
     """The activities of one workflow.
 
     Args:
-        machines: the names of the machines that grant its leases; the last one grants the rest.
+        machines: the names of the processes that grant its leases; the last one grants the rest.
+            What follows a dash tells a process from an earlier one on the same machine.
     """
 
     def __init__(self, *machines: str) -> None:
@@ -36,8 +37,8 @@ class Script:
         self.inbox: list[str] | None = None
         self.seen: list[str] = []
         self.life = Life()
-        self.lease = 0
-        self.crashed: set[int] = set()
+        self.machine = ""
+        self.dead: set[str] = set()
         self._planned: dict[str, deque[Step]] = {}
         self._gates: list[Gate] = []
 
@@ -58,7 +59,7 @@ class Script:
 
     def crash_machine(self) -> None:
         """Let the worker that holds the slot fall silent, with everything that runs on it."""
-        self.crashed.add(self.lease)
+        self.dead.add(self.machine)
         self._end_of_life().is_silent = True
 
     def end(self) -> None:

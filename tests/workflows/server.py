@@ -55,13 +55,13 @@ async def eventually(reached: Callable[[], bool], seconds: float = 20.0, what: s
 
 
 async def reached(
-    handle: WorkflowHandle[Any, Any], event: EventType.ValueType, seconds: float = 20.0
+    handle: WorkflowHandle[Any, Any], event: EventType.ValueType, times: int = 1
 ) -> None:
-    """Wait until a workflow's history has an event."""
-    deadline = time.monotonic() + seconds
+    """Wait until a workflow's history has so many of an event."""
+    deadline = time.monotonic() + 20
     while True:
         history = await handle.fetch_history()
-        if event in [each.event_type for each in history.events]:
+        if [each.event_type for each in history.events].count(event) >= times:
             return
         assert time.monotonic() < deadline, f"{EventType.Name(event)} was not reached"
         await asyncio.sleep(0.02)

@@ -49,7 +49,7 @@ def leases(script: Script, activity: str) -> list[int]:
 @pytest.mark.parametrize("crash", [False, True], ids=["stopped", "crashed"])
 async def test_the_same_machine_goes_on_where_it_was(lab: Lab, crash: bool) -> None:
     async def at(step: str) -> None:
-        script = (job := await lose_at(lab, step, "a", crash=crash)).script
+        script = (job := await lose_at(lab, step, "a", "a-restarted", crash=crash)).script
         assert await job.result() == DONE
         assert script.count("hold_slot") == 2
         assert script.count("requeue_job") == 1
@@ -123,7 +123,7 @@ async def test_a_machine_that_dies_at_the_end_leaves_its_worktree_to_the_sweep(l
 async def test_what_a_dead_process_left_is_removed_by_its_successor(lab: Lab) -> None:
     script = Script()
     script.plan("clean_up", Gate())
-    script.plan("task_queue_of", give(task_queue("b")))
+    script.plan("task_queue_of", give(task_queue("a-restarted")))
     job = await lab.code_job(script)
     await job.called("clean_up")
     script.crash_machine()
@@ -142,9 +142,7 @@ async def test_a_job_that_loses_five_machines_fails(lab: Lab) -> None:
         await gate.begun()
         script.stop_machine()
     sentence = FailureCode.HOST_LOST.sentence
-    assert await job.result() == JobResult(
-        JobStatus.FAILED, None, FailureCode.HOST_LOST, sentence
-    )
+    assert await job.result() == JobResult(JobStatus.FAILED, None, FailureCode.HOST_LOST, sentence)
     assert script.count("hold_slot") == len(gates)
     assert script.work[-2:] == ["finish_job", "clean_up"]
 
@@ -198,3 +196,7 @@ async def test_a_grant_of_an_earlier_lease_comes_too_late(lab: Lab) -> None:
     assert await job.result() == DONE
     # The grant of lease 2 was taken up at once, and refused by a machine that knew nothing of it.
     assert leases(script, "hold_slot") == [1, 2, 3]
+    events = (await job.handle.fetch_history()).events
+    queues = {event.activity_task_scheduled_event_attributes.task_queue.name for event in events}
+    assert task_queue("b") in queues
+    assert task_queue("gone") not in queues

@@ -6,6 +6,7 @@ import asyncio
 from datetime import timedelta
 
 import pytest
+from temporalio.api.enums.v1 import EventType
 from temporalio.client import WorkflowUpdateFailedError
 from temporalio.exceptions import ApplicationError
 
@@ -15,6 +16,7 @@ from domain.failures import FailureCode
 from domain.jobs import JobStatus, Outcome
 from tests.workflows.lab import Lab, StartedJob
 from tests.workflows.scripts import Gate, Script, fail, give
+from tests.workflows.server import reached
 from workflows import policies
 from workflows.job_steps import JobResult
 from workflows.task_job import NOT_ACCEPTING
@@ -277,6 +279,34 @@ async def test_a_message_still_being_accepted_when_the_turn_ends_is_answered(lab
     await completing
     assert await job.result() == ANSWERED
     assert given(script) == [[], [message]]
+
+
+async def test_a_message_that_was_let_in_before_completion_is_answered(lab: Lab) -> None:
+    script = Script()
+    accepting = [Gate(give(True)), Gate(give(True))]
+    script.plan("accept_message", *accepting)
+    job = await lab.task_job(script)
+    await waiting(job)
+    sending = [asyncio.create_task(job.send())]
+    await accepting[0].begun()
+    completing = asyncio.create_task(job.complete())
+    await updates_accepted(job, 2)
+    sending.append(asyncio.create_task(job.send()))
+    await updates_accepted(job, 3)
+    accepting[0].open()
+    await job.called("release_slot", 2)
+    await asyncio.sleep(0.2)
+    accepting[1].open()
+    sent = await asyncio.gather(*sending)
+    await completing
+    assert await job.result() == ANSWERED
+    assert given(script) == [[], [sent[0]], [sent[1]]]
+
+
+async def updates_accepted(job: StartedJob, count: int) -> None:
+    """Wait until the workflow has let in so many updates."""
+    accepted = EventType.EVENT_TYPE_WORKFLOW_EXECUTION_UPDATE_ACCEPTED
+    await reached(job.handle, accepted, times=count)
 
 
 async def test_a_machine_lost_in_a_turn_leaves_no_message_unanswered(lab: Lab) -> None:
