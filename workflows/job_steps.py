@@ -180,7 +180,7 @@ def _pauses_after(error: ActivityError) -> tuple[timedelta, ...]:
     match failure_from(error):
         case JobFailure(code=FailureCode.CLAUDE_OVERLOADED):
             return policies.TRANSIENT_PAUSES
-        case JobFailure(transient=True):
+        case JobFailure(code=FailureCode.CLAUDE_FAILED, transient=True):
             return policies.KILLED_PAUSES
         case _:
             return ()

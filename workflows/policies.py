@@ -50,8 +50,8 @@ TRANSIENT_PAUSES = (timedelta(seconds=15), timedelta(seconds=60), timedelta(minu
 half a minute itself by then; provider incidents are mostly over in minutes."""
 
 KILLED_PAUSES = (timedelta(seconds=1), timedelta(seconds=15), timedelta(minutes=1))
-"""Waits before going on with a Claude that was killed, or could not be started for lack of room.
-Mostly it is the kernel that kills, when memory is short, and a moment later there is enough."""
+"""Waits before going on with a Claude that was killed. Mostly it is the kernel that kills, when
+memory is short, and a moment later there is enough."""
 
 MESSAGES_PER_RUN = 1500
 """Temporal refuses the 2,000th update of a run (measured); a conversation continues as a new run

@@ -104,7 +104,12 @@ def test_pauses_come_before_the_first_byte_and_before_deltas(
     assert time.monotonic() - began >= first_byte + 0.3
 
 
+def servers() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "scripted-model"]
+
+
 def test_a_hung_answer_neither_comes_nor_delays_the_end(http: httpx.Client) -> None:
+    others = servers()
     with ScriptedModel().serve() as model:
         url = model.script(
             "s", [{"drop": "hang"}, {"delay": 60.0}, {"text": "a", "chunk_delay": 60.0}]
@@ -120,7 +125,7 @@ def test_a_hung_answer_neither_comes_nor_delays_the_end(http: httpx.Client) -> N
     for caller in callers:
         caller.join(5)
         assert not caller.is_alive()
-    assert "scripted-model" not in [thread.name for thread in threading.enumerate()]
+    assert servers() == others
 
 
 def swallow(url: str) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tests.e2e.processes import processes_of
-from tests.faults.faults import Fault
+from tests.faults.fault import Fault
 from tests.faults.installation import Installation
 from tests.faults.observation import Seen, observe
 from tests.faults.situations import Situation

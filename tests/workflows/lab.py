@@ -46,7 +46,11 @@ class StartedJob:
         self.handle = handle
 
     async def result(self) -> JobResult:
-        return await asyncio.wait_for(self.handle.result(), 40)
+        try:
+            return await asyncio.wait_for(self.handle.result(), 40)
+        except TimeoutError:
+            waits = (await self.handle.describe()).raw_description.pending_activities
+            raise AssertionError(f"No end in sight: {self.script.calls}, {waits}") from None
 
     async def cancel(self) -> None:
         """Cancel as the API does: the row first, if it is not final yet, then the workflow."""

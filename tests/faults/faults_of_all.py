@@ -1,4 +1,4 @@
-"""The faults: what is killed, and how."""
+"""Faults of the whole installation: which of its processes is killed, and how."""
 
 from __future__ import annotations
 
@@ -6,29 +6,12 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
+from tests.faults.fault import Fault
 from tests.faults.installation import Installation
 from tests.faults.situations import Situation
 from tests.stack import Stack, eventually
-
-Strike = Callable[[Installation, Sequence[Situation]], None]
-
-
-@dataclass(frozen=True)
-class Fault:
-    """Something that goes wrong once.
-
-    `strike` returns when everything that is needed for recovering is there again, or will be by
-    itself. `ends` is the status that the fault gives to the job, None when it costs it nothing.
-    `ends_processes` says that what runs for the jobs at that moment must be gone within 5 s.
-    """
-
-    name: str
-    strike: Strike
-    ends: str | None = None
-    ends_processes: bool = True
 
 
 def worker_pid(stack: Stack) -> int:
@@ -92,7 +75,7 @@ def lose_power(place: Installation, situations: Sequence[Situation]) -> None:
     place.start()
 
 
-FAULTS: tuple[Fault, ...] = (
+WHOLE_INSTALLATION: tuple[Fault, ...] = (
     Fault("kill -9 of the worker", kill_worker),
     Fault("kill -9 of the API", kill_api, ends_processes=False),
     Fault("kill -9 of up", kill_up),

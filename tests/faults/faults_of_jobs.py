@@ -1,0 +1,92 @@
+"""Faults of one job: its processes are killed, or its workflow is meddled with."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.e2e.processes import claude_processes_of, processes
+from tests.faults import phases
+from tests.faults.fault import Fault, each
+from tests.faults.situations import Situation
+
+WITH_CLAUDE = (
+    phases.Working,
+    phases.CancelInFlight,
+    phases.MessageInFlight,
+    phases.CompleteInFlight,
+)
+WITH_GIT = (
+    phases.Preparing,
+    phases.AddingWorktree,
+    phases.BeforePush,
+    phases.AfterPush,
+    phases.CleaningUp,
+)
+
+
+def kill_claude(situation: Situation) -> None:
+    for process in claude_processes_of(situation.job_id):
+        os.kill(process.pid, signal.SIGKILL)
+
+
+def kill_supervisor(situation: Situation) -> None:
+    os.kill(situation.stack.job(situation.job_id)["pid"], signal.SIGKILL)
+
+
+def kill_git(situation: Situation) -> None:
+    """Kill the git command that the worker waits for; it names the repository in some place."""
+    name = f"{situation.repository}.git".encode()
+    workers = set(situation.stack.pids("cli.py worker"))
+    found = [
+        process.pid
+        for process in processes()
+        if process.parent in workers and name in process.command + process.environment
+    ]
+    assert found, "a git command runs"
+    for pid in found:
+        os.kill(pid, signal.SIGKILL)
+
+
+def _temporal(situation: Situation, command: str, *options: str) -> None:
+    subprocess.run(
+        [
+            *(Path(sys.executable).with_name("temporal"), "workflow", command),
+            *("--address", situation.stack.temporal_address),
+            *("--workflow-id", f"job-{situation.job_id}"),
+            *options,
+        ],
+        check=True,
+        capture_output=True,
+        timeout=20,
+    )
+
+
+def terminate(situation: Situation) -> None:
+    _temporal(situation, "terminate", "--reason", "a fault")
+
+
+def cancel(situation: Situation) -> None:
+    _temporal(situation, "cancel", "--reason", "a fault")
+
+
+def reset_to_begin(situation: Situation) -> None:
+    _temporal(situation, "reset", "--type", "FirstWorkflowTask", "--reason", "a fault")
+
+
+def reset_to_last(situation: Situation) -> None:
+    _temporal(situation, "reset", "--type", "LastWorkflowTask", "--reason", "a fault")
+
+
+OF_JOBS: tuple[Fault, ...] = (
+    Fault("kill -9 of Claude", each(kill_claude), WITH_CLAUDE),
+    Fault("kill -9 of its supervisor", each(kill_supervisor), WITH_CLAUDE),
+    Fault("kill -9 of git", each(kill_git), WITH_GIT, ends_processes=False),
+    Fault("workflow terminated", each(terminate), ends="failed", leaves_worktree=True),
+    Fault("workflow cancelled", each(cancel), ends="cancelled", ends_processes=False),
+    Fault("workflow reset to begin", each(reset_to_begin), ends_processes=False),
+    Fault("workflow reset to last", each(reset_to_last), ends_processes=False),
+)
