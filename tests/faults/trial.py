@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from tests.e2e.processes import processes_of
 from tests.faults.fault import Fault
+from tests.faults.faults_of_all import terminate_worker
 from tests.faults.installation import Installation
 from tests.faults.observation import Seen, observe
 from tests.faults.situations import Situation
@@ -50,12 +52,22 @@ def run_trial(
         with contextlib.suppress(AssertionError):
             situation.finish()
             eventually(situation.is_over, ENDED_WITHIN, "over")
+    if fault.leaves_worktree:
+        _sweep(place, situations)
     for situation in situations:
         expected = frozenset({fault.ends or situation.expected, situation.expected})
         seen = observe(situation, expected)
         if situation.job_id in late:
             seen = _with_violation(seen, f"processes lived on for {GONE_WITHIN} s")
         yield Row(fault.name, situation.phase, went_on.get(situation.job_id), seen)
+
+
+def _sweep(place: Installation, situations: Sequence[Situation]) -> None:
+    """Let another worker begin, which sweeps at its start."""
+    paths = [situation.stack.job(situation.job_id)["worktree_path"] for situation in situations]
+    terminate_worker(place, situations)
+    with contextlib.suppress(AssertionError):
+        eventually(lambda: not any(path and Path(path).exists() for path in paths), 60, "swept")
 
 
 def _await_end(running: dict[str, list[int]]) -> set[str]:
@@ -88,6 +100,4 @@ def _watch(situations: Sequence[Situation], struck: float) -> dict[str, float]:
 
 
 def _with_violation(seen: Seen, violation: str) -> Seen:
-    from dataclasses import replace
-
     return replace(seen, violations=(*seen.violations, violation))
