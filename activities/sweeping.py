@@ -57,6 +57,9 @@ class Sweeper:
         return [entry for entry in self._sessions_dir.iterdir() if is_id(entry.name)]
 
     async def _is_needed(self, job_id: str) -> bool:
-        """Tell whether a job is live, or still being cleaned up by its own workflow."""
+        """Tell whether a directory must stay: its job has not ended, or it is of no job of ours.
+
+        WORKTREES_DIR may hold what somebody else keeps there.
+        """
         details = await self._store.get_job(job_id)
-        return details is not None and (details.job.is_live or details.job.phase is not None)
+        return details is None or details.job.is_live or details.job.phase is not None

@@ -43,14 +43,24 @@ async def left_behind(machine: Machine) -> tuple[Job, Path, Path]:
 async def test_what_ended_jobs_left_is_removed_and_their_work_kept(machine: Machine) -> None:
     job, worktree, home = await left_behind(machine)
     await ended(machine, job)
-    unknown = make_home(machine, new_id())
     probe = make_home(machine, "probe")
     for _ in range(2):
         await machine.sweeper.sweep()
-    assert [path.exists() for path in (worktree, home, unknown, probe)] == [False] * 3 + [True]
+    assert [path.exists() for path in (worktree, home, probe)] == [False, False, True]
     patch = await machine.salvage.patch(OWNER, NAME, job.id)
     assert patch is not None
     assert "+login" in patch
+
+
+@pytest.mark.parametrize("name", ["src", new_id(), "odd name", ".hidden"])
+async def test_what_is_of_no_job_of_ours_stays(machine: Machine, name: str) -> None:
+    mine = machine.worktrees.root / "somebody" / "project" / name / "thesis.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("years of work\n")
+    home = make_home(machine, new_id())
+    await machine.sweeper.sweep()
+    assert mine.read_text() == "years of work\n"
+    assert home.exists()
 
 
 async def test_jobs_that_live_or_clean_up_are_left_alone(machine: Machine) -> None:
