@@ -58,6 +58,25 @@ class Lease:
         finally:
             self._running.discard(asyncio_task)
 
+    async def finish(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run `work`, which must not be left half done: `stop` does not end it.
+
+        Only the end of the lease does: another machine may have taken over by then.
+
+        Raises:
+            LeaseLost: the lease ended meanwhile; nothing of the work runs any more.
+        """
+        asyncio_task = asyncio.ensure_future(work)
+        ended = asyncio.ensure_future(self.ended.wait())
+        try:
+            await asyncio.wait({asyncio_task, ended}, return_when=asyncio.FIRST_COMPLETED)
+            if not asyncio_task.done():
+                raise LeaseLost("The lease ended before the work was done.")
+            return asyncio_task.result()
+        finally:
+            ended.cancel()
+            await _finish(asyncio_task)
+
     async def stop(self) -> None:
         """End what runs under this lease, and let nothing more start. Returns when it is gone."""
         self._stopped = True

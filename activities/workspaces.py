@@ -27,10 +27,14 @@ _OPENED_BY_A_TOKEN = {FailureCode.GITHUB_AUTHENTICATION, FailureCode.REPOSITORY_
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A worktree that is ready. `base_sha` is the commit that the job's work is compared with."""
+    """A worktree that is ready. `base_sha` is the commit that the job's work is compared with.
+
+    `was_there` tells that an earlier lease made it, so that work done in it is still there.
+    """
 
     base_sha: str
     continues_branch: bool
+    was_there: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +97,14 @@ class WorkspaceActivities:
         await self._progress.say(
             job.id, f"Preparing {repository.full_name}.", once=("prepare", key.number)
         )
-        worktree = await lease.run(self._make_worktree(job, repository))
+        found = await self._find(job, repository)
+        worktree = found if found else await lease.run(self._make_worktree(job, repository))
         await self._progress.update(
             key, {"worktree_path": str(worktree.path), "base_sha": worktree.base_sha}
         )
         for notice in worktree.notices:
             await self._progress.say(job.id, notice, once=("notice", notice))
-        return Prepared(worktree.base_sha, worktree.continued)
+        return Prepared(worktree.base_sha, worktree.continued, was_there=found is not None)
 
     @activity.defn
     async def publish(self, request: PublishInput) -> Published:
@@ -112,12 +117,12 @@ class WorkspaceActivities:
             JobFailure: the push was refused, or the branch moved meanwhile.
         """
         key = request.key
-        self._leases.require(key)
+        lease = self._leases.require(key)
         job, repository = await self._job(key)
         await self._progress.enter(key, Phase.PUBLISHING)
         # Once begun, a push is finished even if the job is cancelled meanwhile: only then is it
         # known what there is to take back.
-        return await to_its_end(self._commit_and_push(key, job, repository))
+        return await to_its_end(lease.finish(self._commit_and_push(key, job, repository)))
 
     @activity.defn
     async def verify_unchanged(self, key: LeaseKey) -> None:
@@ -181,11 +186,11 @@ class WorkspaceActivities:
                 raise JobFailure(FailureCode.GITHUB_TOKEN_MISSING) from failure
             raise
 
+    async def _find(self, job: Job, repository: Repository) -> Worktree | None:
+        return await self._worktrees.find(repository.owner_name, repository.repo_name, job.id)
+
     async def _make_worktree(self, job: Job, repository: Repository) -> Worktree:
         owner, name = repository.owner_name, repository.repo_name
-        found = await self._worktrees.find(owner, name, job.id)
-        if found is not None:
-            return found
         if job.job_type is JobType.CODE:
             self._require_publishable(job, repository)
         mirror = await self._fetch(repository)

@@ -88,7 +88,7 @@ class CodeJobWorkflow:
         prepared = await self._steps.prepare(grant)
         # A branch that this job has pushed before its machine was lost looks like an older one.
         self._created_branch |= not prepared.continues_branch
-        if self._worked_on != grant.host_id:
+        if self._worked_on != grant.host_id or not prepared.was_there:
             self._attempt += 1
             await self._steps.run_claude(grant, 1, self._attempt)
             self._worked_on = grant.host_id

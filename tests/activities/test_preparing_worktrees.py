@@ -54,7 +54,7 @@ async def test_an_existing_branch_is_continued(machine: Machine, forge: Forge) -
     tip = forge.commit(OWNER, NAME, "feature/old", {"old.py": "old"}, "Begin")
     granted = await machine.grant(branch_name="feature/old")
     prepared = await machine.run(machine.workspaces.prepare, granted.key)
-    assert prepared == Prepared(tip, continues_branch=True)
+    assert prepared == Prepared(tip, continues_branch=True, was_there=False)
 
 
 async def test_a_task_reads_its_branch_or_the_default_one(machine: Machine, forge: Forge) -> None:

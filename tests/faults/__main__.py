@@ -6,18 +6,20 @@ import argparse
 import logging
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from tests.faults.fault import Fault
 from tests.faults.faults_of_all import WHOLE_INSTALLATION
 from tests.faults.faults_of_jobs import OF_JOBS
+from tests.faults.faults_outside import ENVIRONMENT, OUTSIDE
 from tests.faults.installation import installed
 from tests.faults.phases import PHASES
 from tests.faults.situations import Situation
 from tests.faults.table import heading, line
-from tests.faults.trial import run_trial
+from tests.faults.trial import Row, run_trial
 
-FAULTS = (*WHOLE_INSTALLATION, *OF_JOBS)
+Plan = Sequence[tuple[Fault, type[Situation]]]
 
 
 def main() -> int:
@@ -26,30 +28,42 @@ def main() -> int:
     parser.add_argument("--phase", default="", help="only phases whose name has these words")
     parser.add_argument("--keep", type=Path, help="keep the files of the run in this directory")
     options = parser.parse_args()
-    faults = [fault for fault in FAULTS if options.fault in fault.name]
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
     broken = 0
     _say(heading())
     with tempfile.TemporaryDirectory(prefix="faults-") as name:
-        for number, fault in enumerate(faults):
-            phases = [phase for phase in fault.phases or PHASES if options.phase in phase.phase]
-            if not phases:
-                continue
-            root = (options.keep or Path(name)) / str(number)
-            with installed(root, MAX_CONCURRENT_JOBS=_slots(phases)) as place:
-                for row in run_trial(place, fault, phases):
-                    _say(line(row))
-                    broken += bool(row.seen.violations)
+        for number, plan in enumerate(_plans(options.fault, options.phase)):
+            for row in _run(plan, (options.keep or Path(name)) / str(number)):
+                _say(line(row))
+                broken += bool(row.seen.violations)
     return 1 if broken else 0
+
+
+def _plans(fault_words: str, phase_words: str) -> Iterator[Plan]:
+    """Yield what shares one installation: a fault in all phases, or all faults of the outside."""
+    groups = [[fault] for fault in (*WHOLE_INSTALLATION, *OF_JOBS)] + [list(OUTSIDE)]
+    for group in groups:
+        plan = [
+            (fault, phase)
+            for fault in group
+            for phase in fault.phases or PHASES
+            if fault_words in fault.name and phase_words in phase.phase
+        ]
+        if plan:
+            yield plan
+
+
+def _run(plan: Plan, root: Path) -> list[Row]:
+    slots = max(1, sum(phase.holds_slot for _, phase in plan))
+    with plan[0][0].surroundings(root) as environment:
+        variables = {**ENVIRONMENT, **environment} if plan[0][0] in OUTSIDE else environment
+        with installed(root, MAX_CONCURRENT_JOBS=str(slots), **variables) as place:
+            return run_trial(place, plan)
 
 
 def _say(text: str) -> None:
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
-
-
-def _slots(phases: Sequence[type[Situation]]) -> str:
-    return str(max(1, sum(phase.holds_slot for phase in phases)))
 
 
 sys.exit(main())

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 
 from tests.faults.installation import Installation
 from tests.faults.situations import Situation
 
 Strike = Callable[[Installation, Sequence[Situation]], None]
+Surroundings = Callable[[Path], AbstractContextManager[dict[str, str]]]
+
+
+def _usual(root: Path) -> AbstractContextManager[dict[str, str]]:
+    return contextlib.nullcontext({})
 
 
 @dataclass(frozen=True)
@@ -20,17 +28,31 @@ class Fault:
         strike: does it. Returns when all that is needed for recovering is there again, or will be
             without help.
         phases: in which it can happen; all when empty.
-        ends: the status that it gives to a job; None when it is to cost it nothing.
+        ends: the statuses that it may give to a job; none when it is to cost it nothing.
+        failure: the code of the failure, where it ends in one.
         ends_processes: whether what runs for the jobs at that moment must be gone within 5 s.
-        leaves_worktree: whether the worktree is only removed by the next sweep.
+        forgets: whether Claude's session is lost, so that steps are done again and the user is
+            told.
+        relieve: what has to be done before the next sweep finds what this fault left behind; None
+            when it must leave nothing behind.
+        surroundings: what the installation needs; yields variables of its environment.
     """
 
     name: str
     strike: Strike
     phases: tuple[type[Situation], ...] = ()
-    ends: str | None = None
+    ends: frozenset[str] = frozenset()
+    failure: str | None = None
     ends_processes: bool = True
-    leaves_worktree: bool = False
+    forgets: bool = False
+    relieve: Callable[[Installation], None] | None = None
+    surroundings: Surroundings = _usual
+
+    def allows(self, situation: Situation) -> frozenset[str]:
+        """Return the statuses in which a job may end."""
+        if situation.is_settled or not self.ends:
+            return frozenset({situation.expected})
+        return self.ends
 
 
 def each(strike: Callable[[Situation], None]) -> Strike:

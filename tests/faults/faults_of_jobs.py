@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 from tests.e2e.processes import claude_processes_of, processes
 from tests.faults import phases
 from tests.faults.fault import Fault, each
+from tests.faults.faults_of_all import terminate_worker
+from tests.faults.installation import Installation
 from tests.faults.situations import Situation
+from tests.faults.temporal_commands import temporal
 
 WITH_CLAUDE = (
     phases.Working,
@@ -52,17 +52,9 @@ def kill_git(situation: Situation) -> None:
 
 
 def _temporal(situation: Situation, command: str, *options: str) -> None:
-    subprocess.run(
-        [
-            *(Path(sys.executable).with_name("temporal"), "workflow", command),
-            *("--address", situation.stack.temporal_address),
-            *("--workflow-id", f"job-{situation.job_id}"),
-            *options,
-        ],
-        check=True,
-        capture_output=True,
-        timeout=20,
-    )
+    told = temporal(situation.stack, command, "--workflow-id", f"job-{situation.job_id}", *options)
+    # One that is being cancelled may have ended while the others were told.
+    assert told.returncode == 0 or situation.has_ended(), told.stderr
 
 
 def terminate(situation: Situation) -> None:
@@ -70,7 +62,7 @@ def terminate(situation: Situation) -> None:
 
 
 def cancel(situation: Situation) -> None:
-    _temporal(situation, "cancel", "--reason", "a fault")
+    _temporal(situation, "cancel")
 
 
 def reset_to_begin(situation: Situation) -> None:
@@ -81,12 +73,41 @@ def reset_to_last(situation: Situation) -> None:
     _temporal(situation, "reset", "--type", "LastWorkflowTask", "--reason", "a fault")
 
 
+def sweep(place: Installation) -> None:
+    terminate_worker(place, [])
+
+
+EVERY_PHASE = (*phases.PHASES[:-1], phases.Completed, phases.Queued)
 OF_JOBS: tuple[Fault, ...] = (
     Fault("kill -9 of Claude", each(kill_claude), WITH_CLAUDE),
     Fault("kill -9 of its supervisor", each(kill_supervisor), WITH_CLAUDE),
     Fault("kill -9 of git", each(kill_git), WITH_GIT, ends_processes=False),
-    Fault("workflow terminated", each(terminate), ends="failed", leaves_worktree=True),
-    Fault("workflow cancelled", each(cancel), ends="cancelled", ends_processes=False),
-    Fault("workflow reset to begin", each(reset_to_begin), ends_processes=False),
-    Fault("workflow reset to last", each(reset_to_last), ends_processes=False),
+    Fault(
+        "workflow terminated",
+        each(terminate),
+        ends=frozenset({"failed"}),
+        failure="workflow_ended",
+        relieve=sweep,
+    ),
+    # It comes too late for a pull request that is just being opened.
+    Fault(
+        "workflow cancelled",
+        each(cancel),
+        ends=frozenset({"cancelled", "completed"}),
+        ends_processes=False,
+    ),
+    Fault(
+        "workflow reset to its begin",
+        each(reset_to_begin),
+        EVERY_PHASE,
+        ends_processes=False,
+        relieve=sweep,
+    ),
+    Fault(
+        "workflow reset to its last task",
+        each(reset_to_last),
+        EVERY_PHASE,
+        ends_processes=False,
+        relieve=sweep,
+    ),
 )

@@ -24,7 +24,8 @@ class ForgetfulModel(ScriptedModel):
     def __init__(self) -> None:
         super().__init__(tell)
         self._steps: dict[str | None, list[Step]] = {}
-        app = _App(self._scripts, self._steps)
+        self._disturbances: dict[str | None, list[Step]] = {}
+        app = _App(self._scripts, self._steps, self._disturbances)
         self.calls = app.calls
         self._app = app
 
@@ -39,11 +40,21 @@ class ForgetfulModel(ScriptedModel):
         self._steps[name] = list(steps)
         return super().script(name, steps, subagent=subagent, repeat_last=repeat_last)
 
+    def disturb(self, name: str, step: Step, times: int) -> None:
+        """Let the next calls of a script get this instead."""
+        self._disturbances[name] = [step] * times
+
 
 class _App(ModelApp):
-    def __init__(self, scripts: Scripts, steps: dict[str | None, list[Step]]) -> None:
+    def __init__(
+        self,
+        scripts: Scripts,
+        steps: dict[str | None, list[Step]],
+        disturbances: dict[str | None, list[Step]],
+    ) -> None:
         super().__init__(scripts, tell)
         self._steps = steps
+        self._disturbances = disturbances
         self.calls = HeldRequests(super().asgi())
 
     def asgi(self) -> Starlette:
@@ -59,6 +70,8 @@ class _App(ModelApp):
         steps = self._steps.get(name)
         if steps is None or not recorded["main"]:
             return super()._step(request, recorded, conversation, name)
+        if self._disturbances.get(name):
+            return self._disturbances[name].pop()
         return steps[min(_calls(recorded["body"]), len(steps) - 1)]
 
 

@@ -21,8 +21,8 @@ class Installation:
     """A stack, and what holds it up; `gates` is a directory for files that scripts wait for."""
 
     stack: Stack
+    model: ForgetfulModel
     requests: HeldRequests
-    model_calls: HeldRequests
     git: HeldGit
     gates: Path
     environment: dict[str, str]
@@ -32,7 +32,7 @@ class Installation:
 
     def release_all(self) -> None:
         self.requests.release_all()
-        self.model_calls.release_all()
+        self.model.calls.release_all()
         self.git.release_all()
 
 
@@ -49,7 +49,7 @@ def installed(root: Path, **environment: str) -> Iterator[Installation]:
     with serving(requests, 0) as url, model.serve():
         forge.url = url
         stack = Stack(root, forge, url, model)
-        installation = Installation(stack, requests, model.calls, git, gates, environment)
+        installation = Installation(stack, model, requests, git, gates, environment)
         try:
             installation.start()
             yield installation

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tests.e2e.processes import processes_of
+from tests.faults.fault import Fault
+from tests.faults.installation import Installation
 from tests.faults.situations import CodeSituation, Situation, TaskSituation
 from tests.stack import OWNER, Json
 
@@ -26,19 +28,22 @@ class Seen:
     doubled: int
     violations: tuple[str, ...]
 
+    def with_violation(self, violation: str) -> Seen:
+        return replace(self, violations=(*self.violations, violation))
 
-def observe(situation: Situation, expected: frozenset[str]) -> Seen:
-    """Look at a job that has come to its end; `expected` are the statuses it may have."""
+
+def observe(situation: Situation, fault: Fault) -> Seen:
+    """Look at a job that has come to its end after a fault."""
     job = situation.stack.job(situation.job_id)
     lines = situation.stack.messages(situation.job_id)
-    lost, doubled = _mail(situation)
+    lost, doubled = _mail(situation, job)
     violations = [
-        *_wrong_end(job, expected),
+        *_wrong_end(job, fault.allows(situation), fault.failure),
         *_wrong_transcript(lines),
-        *_left_behind(situation, job),
-        *_wrong_steps(situation, job),
+        *_left_behind(situation),
+        *_wrong_steps(situation, job, fault),
         *_wrong_publication(situation, job),
-        *_wrong_mail(situation, lines),
+        *_wrong_mail(situation, job, lines),
     ]
     return Seen(
         status=job["status"],
@@ -52,9 +57,18 @@ def observe(situation: Situation, expected: frozenset[str]) -> Seen:
     )
 
 
-def _wrong_end(job: Json, expected: frozenset[str]) -> Iterator[str]:
+def worktrees(place: Installation) -> Iterator[Path]:
+    """Yield the worktrees that are on the disk, on any host."""
+    for root in place.stack.root.glob("**/worktrees"):
+        if "repos" not in root.parts:
+            yield from root.glob("[!.]*/*/*[!.json]")
+
+
+def _wrong_end(job: Json, expected: frozenset[str], failure: str | None) -> Iterator[str]:
     if job["status"] not in expected:
         yield f"{job['status']} instead of {'/'.join(sorted(expected))}: {job['error']}"
+    if job["status"] == "failed" and job["failure_code"] != failure:
+        yield f"failed because of {job['failure_code']} instead of {failure}"
     if job["phase"] is not None:
         yield f"still {job['phase']}"
     if job["status"] == "failed" and not job["error"]:
@@ -76,19 +90,21 @@ def _keys(lines: list[Json]) -> Iterator[str]:
             yield name
 
 
-def _left_behind(situation: Situation, job: Json) -> Iterator[str]:
+def _left_behind(situation: Situation) -> Iterator[str]:
     if left := processes_of(situation.job_id):
         yield f"{len(left)} processes left"
     if git := situation.stack.pids(f"{situation.repository}.git"):
         yield f"{len(git)} git commands left"
-    if job["worktree_path"] and Path(job["worktree_path"]).exists():
+    if situation.job_id in [path.name for path in worktrees(situation.place)]:
         yield "worktree left"
     if situation.job_id in json.dumps(situation.stack.call("GET", "/queue")):
         yield "still in the queue"
 
 
-def _wrong_steps(situation: Situation, job: Json) -> Iterator[str]:
-    """Each finished step of Claude's has happened once."""
+def _wrong_steps(situation: Situation, job: Json, fault: Fault) -> Iterator[str]:
+    """Each finished step of Claude's has happened once, unless its session was lost."""
+    if fault.forgets:
+        return
     done = situation.effects.read_text().split() if situation.effects.exists() else []
     wanted = ["one", "two"]
     if len(done) > len(set(done)):
@@ -130,26 +146,28 @@ def _heard(situation: Situation) -> list[str]:
     return [line for line in said.splitlines() if line.startswith("Message ")]
 
 
-def _mail(situation: Situation) -> tuple[int, int]:
-    """How many accepted messages Claude has never got, and how many it has got twice."""
-    if not isinstance(situation, TaskSituation):
+def _mail(situation: Situation, job: Json) -> tuple[int, int]:
+    """How many accepted messages Claude has never got, and how many it has got twice.
+
+    A conversation that ended otherwise than completed owes no answer any more.
+    """
+    if not isinstance(situation, TaskSituation) or job["status"] != "completed":
         return 0, 0
     heard = Counter(_heard(situation))
     lost = [text for text in situation.mail.accepted if not heard[text]]
     return len(lost), sum(count - 1 for count in heard.values())
 
 
-def _wrong_mail(situation: Situation, lines: list[Json]) -> Iterator[str]:
+def _wrong_mail(situation: Situation, job: Json, lines: list[Json]) -> Iterator[str]:
     if not isinstance(situation, TaskSituation):
         return
     heard, mail = _heard(situation), situation.mail
-    lost, doubled = _mail(situation)
-    if lost or doubled:
+    if any(_mail(situation, job)):
         yield f"accepted {mail.accepted}, heard {heard}"
     if set(heard) & set(mail.refused):
         yield f"heard what was refused: {mail.refused}"
     kept = [line["content"] for line in lines if line["type"] == "user_input"]
-    if kept != heard:
+    if job["status"] == "completed" and kept != heard:
         yield f"heard {heard}, transcript {kept}"
 
 

@@ -140,6 +140,7 @@ class CancelInFlight(CodeSituation):
 
     phase = "cancel in flight"
     expected = "cancelled"
+    is_settled = True
 
     def steps(self) -> list[Step]:
         stubborn = python(
@@ -219,6 +220,7 @@ class CleaningUp(CodeSituation):
     """The job is completed; its branch is about to be deleted from the mirror."""
 
     phase = "cleaning up"
+    is_settled = True
 
     def bring(self) -> None:
         self.gate.touch()
@@ -232,6 +234,19 @@ class CleaningUp(CodeSituation):
 
     def is_going_on(self) -> bool:
         return self.is_over()
+
+
+class Completed(CodeSituation):
+    """Everything is done; for faults that can still do something to it."""
+
+    phase = "completed"
+    is_settled = True
+    holds_slot = False
+
+    def bring(self) -> None:
+        self.gate.touch()
+        self.post("code")
+        eventually(self.is_over, 90, "it is over")
 
 
 PHASES: tuple[type[Situation], ...] = (

@@ -22,11 +22,13 @@ FIRST_COMMIT = "Initial commit"
 class Situation:
     """A job that is brought into a phase and held there until it may go on.
 
-    `expected` is the status in which it ends when a fault costs it nothing.
+    `expected` is the status in which it ends when a fault costs it nothing; it has that already
+    when it `is_settled`.
     """
 
     phase: ClassVar[str]
     expected: ClassVar[str] = "completed"
+    is_settled: ClassVar[bool] = False
     holds_slot: ClassVar[bool] = True
 
     def __init__(self, place: Installation) -> None:
@@ -38,6 +40,7 @@ class Situation:
         self.gate = place.gates / f"{self.repository}.open"
         self.effects = place.gates / f"{self.repository}.effects"
         self.script = self.stack.script(self.steps())
+        self.script_name = self.script.removeprefix("[[script:").removesuffix("]]")
         self.job_id = ""
         self.asked_before = 0
 
@@ -67,6 +70,11 @@ class Situation:
         job = self.look()
         return job is not None and job["status"] in FINAL and job["phase"] is None
 
+    def has_ended(self) -> bool:
+        """Tell whether the job has a final status."""
+        job = self.look()
+        return job is not None and job["status"] in FINAL
+
     def look(self) -> Json | None:
         """Return the job; None while the API does not answer."""
         return self.ask(f"/jobs/{self.job_id}")
@@ -81,10 +89,9 @@ class Situation:
 
     def asked(self) -> list[Conversation]:
         """Return the calls of the model so far."""
-        name = self.script.removeprefix("[[script:").removesuffix("]]")
         return [
             read_conversation(request["body"], request["headers"])
-            for request in self.stack.model.requests(name)
+            for request in self.stack.model.requests(self.script_name)
             if request["main"]
         ]
 
@@ -145,7 +152,7 @@ class TaskSituation(Situation):
 
     def hold_turn(self) -> None:
         """Let the model be asked for the first answer, and not give it."""
-        self.hold = self.place.model_calls.hold(f"POST /v1/messages?* {self.job_id}")
+        self.hold = self.place.model.calls.hold(f"POST /v1/messages?* {self.job_id}")
         assert self.hold.arrived.wait(90), "the model is asked"
 
     def finish(self) -> None:
@@ -155,7 +162,7 @@ class TaskSituation(Situation):
 
     def complete(self) -> None:
         """Ask for completion until it is granted, or the job has ended."""
-        eventually(lambda: self._completes() or self._has_ended(), 60, "completed")
+        eventually(lambda: self._completes() or self.has_ended(), 60, "completed")
 
     def _completes(self) -> bool:
         try:
@@ -165,8 +172,4 @@ class TaskSituation(Situation):
 
     def _is_waiting(self) -> bool:
         job = self.look()
-        return job is not None and (job["phase"] == "waiting_for_user" or self._has_ended())
-
-    def _has_ended(self) -> bool:
-        job = self.look()
-        return job is not None and job["status"] in FINAL
+        return job is not None and (job["phase"] == "waiting_for_user" or self.has_ended())

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from tests.e2e.processes import processes_of
 from tests.faults.fault import Fault
-from tests.faults.faults_of_all import terminate_worker
 from tests.faults.installation import Installation
-from tests.faults.observation import Seen, observe
+from tests.faults.observation import Seen, observe, worktrees
 from tests.faults.situations import Situation
+from tests.faults.temporal_commands import running_workflows
 from tests.stack import eventually
 
 GONE_WITHIN = 5.0
@@ -31,43 +30,75 @@ class Row:
     seen: Seen
 
 
-def run_trial(
-    place: Installation, fault: Fault, phases: Sequence[type[Situation]]
-) -> Iterator[Row]:
-    """Bring a job into every phase, strike once, and yield what became of each job."""
-    situations = [phase(place) for phase in phases]
-    for situation in situations:
-        situation.bring()
-    for situation in situations:
-        situation.engage()
-        situation.asked_before = len(situation.asked())
-    running = {each.job_id: [p.pid for p in processes_of(each.job_id)] for each in situations}
-    struck = time.monotonic()
-    fault.strike(place, situations)
-    late = _await_end(running) if fault.ends_processes else {}
-    for situation in situations:
-        situation.go_on()
-    went_on = _watch(situations, struck)
-    for situation in situations:
-        with contextlib.suppress(AssertionError):
-            situation.finish()
-            eventually(situation.is_over, ENDED_WITHIN, "over")
-    if fault.leaves_worktree:
-        _sweep(place, situations)
-    for situation in situations:
-        expected = frozenset({fault.ends or situation.expected, situation.expected})
-        seen = observe(situation, expected)
-        if situation.job_id in late:
-            seen = _with_violation(seen, f"processes lived on for {GONE_WITHIN} s")
-        yield Row(fault.name, situation.phase, went_on.get(situation.job_id), seen)
+def run_trial(place: Installation, plan: Sequence[tuple[Fault, type[Situation]]]) -> list[Row]:
+    """Bring a job into each phase, strike once with each fault, and watch all jobs to their end."""
+    trial = _Trial(place, [(fault, phase(place)) for fault, phase in plan])
+    trial.bring()
+    trial.strike()
+    trial.finish()
+    return trial.rows()
 
 
-def _sweep(place: Installation, situations: Sequence[Situation]) -> None:
-    """Let another worker begin, which sweeps at its start."""
-    paths = [situation.stack.job(situation.job_id)["worktree_path"] for situation in situations]
-    terminate_worker(place, situations)
+class _Trial:
+    """Jobs, each with the fault that strikes it."""
+
+    def __init__(self, place: Installation, struck: list[tuple[Fault, Situation]]) -> None:
+        self.place = place
+        self.struck = struck
+        self.situations = [situation for _, situation in struck]
+        self.faults = list(dict.fromkeys(fault for fault, _ in struck))
+        self.late: set[str] = set()
+        self.went_on: dict[str, float] = {}
+        self.unfinished = ""
+
+    def bring(self) -> None:
+        for situation in self.situations:
+            situation.bring()
+        for situation in self.situations:
+            situation.engage()
+            situation.asked_before = len(situation.asked())
+
+    def strike(self) -> None:
+        running = {
+            situation.job_id: [process.pid for process in processes_of(situation.job_id)]
+            for fault, situation in self.struck
+            if fault.ends_processes
+        }
+        began = time.monotonic()
+        for fault in self.faults:
+            fault.strike(self.place, [each for cause, each in self.struck if cause is fault])
+        self.late = _await_end(running)
+        for situation in self.situations:
+            situation.go_on()
+        self.went_on = _watch(self.situations, began)
+
+    def finish(self) -> None:
+        for situation in self.situations:
+            with contextlib.suppress(AssertionError):
+                situation.finish()
+                eventually(situation.is_over, ENDED_WITHIN, "over")
+        for relieve in [fault.relieve for fault in self.faults if fault.relieve]:
+            relieve(self.place)
+            _wait(lambda: not list(worktrees(self.place)), 60)
+        _wait(lambda: not running_workflows(self.place.stack), 30)
+        self.unfinished = running_workflows(self.place.stack)
+
+    def rows(self) -> list[Row]:
+        return [self._row(fault, situation) for fault, situation in self.struck]
+
+    def _row(self, fault: Fault, situation: Situation) -> Row:
+        seen = observe(situation, fault)
+        if situation.job_id in self.late:
+            seen = seen.with_violation(f"processes lived on for {GONE_WITHIN} s")
+        if situation.job_id in self.unfinished:
+            seen = seen.with_violation("its workflow has not ended")
+        return Row(fault.name, situation.phase, self.went_on.get(situation.job_id), seen)
+
+
+def _wait(reached: Callable[[], bool], seconds: float) -> None:
+    """Wait for what the rows will show."""
     with contextlib.suppress(AssertionError):
-        eventually(lambda: not any(path and Path(path).exists() for path in paths), 60, "swept")
+        eventually(reached, seconds)
 
 
 def _await_end(running: dict[str, list[int]]) -> set[str]:
@@ -97,7 +128,3 @@ def _watch(situations: Sequence[Situation], struck: float) -> dict[str, float]:
                 went_on[situation.job_id] = time.monotonic() - struck
         time.sleep(0.1)
     return went_on
-
-
-def _with_violation(seen: Seen, violation: str) -> Seen:
-    return replace(seen, violations=(*seen.violations, violation))

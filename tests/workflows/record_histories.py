@@ -1,5 +1,6 @@
 """Records the histories that `test_replay` replays: `python -m tests.workflows.record_histories`.
 
+The names of some of the runs below, as arguments, record only those.
 Run it after a deliberate change of a workflow that is guarded by `workflow.patched`, and keep the
 older files: they are what running jobs look like to the new code.
 """
@@ -10,9 +11,10 @@ import asyncio
 import json
 import os
 import signal
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from temporalio.client import Client as TemporalClient
@@ -50,6 +52,14 @@ def code_job_cancelled_while_working(stack: Stack, client: str) -> str:
     return job_id
 
 
+def code_job_cancelled_while_publishing(stack: Stack, client: str) -> str:
+    stack.forge.delay_next("git-receive-pack", 3)
+    job_id = stack.post_job(client, "Write a note")
+    stack.wait_for(job_id, lambda job: bool(job["head_sha"]))
+    stack.call("POST", f"/jobs/{job_id}/cancel")
+    return job_id
+
+
 def code_job_that_lost_its_machine(stack: Stack, client: str) -> str:
     job_id = stack.post_job(client, stack.script([{"text": "Slow", "delay": 3}, {"text": "Done"}]))
     stack.wait_for(job_id, "working")
@@ -82,6 +92,7 @@ RUNS: tuple[Callable[[Stack, str], str], ...] = (
     code_job_without_changes,
     code_job_that_fails,
     code_job_cancelled_while_working,
+    code_job_cancelled_while_publishing,
     conversation,
     conversation_cancelled_while_waiting,
     code_job_that_lost_its_machine,
@@ -95,12 +106,13 @@ async def history_of(stack: Stack, job_id: str) -> str:
     return (await handle.fetch_history()).to_json()
 
 
-def main() -> None:
+def main(names: Sequence[str]) -> None:
+    wanted = [run for run in RUNS if run.__name__ in names]
     HISTORIES.mkdir(exist_ok=True)
     stamp = time.strftime("%Y%m%d")
     with tempfile.TemporaryDirectory() as root, running_stack(Path(root) / "stack") as stack:
         client, _ = stack.new_repository()
-        for run in RUNS:
+        for run in wanted or RUNS:
             history = asyncio.run(history_of(stack, run(stack, client)))
             text = json.dumps(json.loads(history), indent=1).replace(root, "/root")
             text = text.replace(str(ROOT), "/opt/orchestrator")
@@ -108,4 +120,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

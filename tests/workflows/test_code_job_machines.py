@@ -200,3 +200,13 @@ async def test_a_grant_of_an_earlier_lease_comes_too_late(lab: Lab) -> None:
     queues = {event.activity_task_scheduled_event_attributes.task_queue.name for event in events}
     assert task_queue("b") in queues
     assert task_queue("gone") not in queues
+
+
+async def test_a_machine_that_lost_its_disk_runs_claude_again(lab: Lab) -> None:
+    script = Script()
+    made = Prepared("b" * 40, continues_branch=False, was_there=False)
+    script.plan("prepare", give(made), give(made))
+    script.plan("publish", fail(LeaseLost("The lease is lost.")))
+    job = await lab.code_job(script)
+    assert (await job.result()).status is JobStatus.COMPLETED
+    assert script.count("run_claude") == 2
