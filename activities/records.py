@@ -11,11 +11,13 @@ from activities.leases import LeaseKey
 from activities.progress import Progress
 from domain.clock import utc_now
 from domain.failures import FailureCode
-from domain.hosts import HOST_LIVE_FOR
 from domain.jobs import LIVE, JobStatus, Outcome, Phase
 from store.protocol import Guard, JobChanges, Store
 
 RECORDS_TASK_QUEUE = "records"
+
+LATELY = timedelta(minutes=2)
+"""Longer than a machine counts as live: after an outage of the store none has reported."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +121,8 @@ class RecordActivities:
 
     @activity.defn
     async def task_queue_of(self, host_id: str) -> str | None:
-        """Return the task queue of the process that runs on a machine now, if one does."""
-        hosts = await self._store.live_hosts(utc_now() - HOST_LIVE_FOR)
+        """Return the task queue of the process that ran last on a machine, if that was lately."""
+        hosts = await self._store.live_hosts(utc_now() - LATELY)
         return next((host.task_queue for host in hosts if host.id == host_id), None)
 
     @activity.defn

@@ -227,12 +227,14 @@ class WorkspaceActivities:
             )
         await self._publishing.commit_all(worktree, commit_message(job), self._identity)
         head = await self._publishing.head(worktree)
-        if head.files_changed == 0:
+        if head.files_changed > 0:
+            await self._progress.update(
+                key, {"head_sha": head.sha, "files_changed": head.files_changed}
+            )
+        elif head.sha != job.head_sha:
             await self._progress.update(key, {"files_changed": 0})
             return Published(None)
-        await self._progress.update(
-            key, {"head_sha": head.sha, "files_changed": head.files_changed}
-        )
+        # Else a machine that was lost had pushed it, before it could say so.
         await self._publishing.push(
             owner, name, head.sha, job.branch_name, worktree.expected_remote
         )

@@ -34,6 +34,26 @@ def terminate_worker(place: Installation, situations: Sequence[Situation]) -> No
     os.kill(worker_pid(place.stack), signal.SIGTERM)
 
 
+def sweep(place: Installation) -> None:
+    """Let a new worker begin, which sweeps at its start."""
+    terminate_worker(place, [])
+
+
+def drain_worker(place: Installation, situations: Sequence[Situation]) -> None:
+    """Let jobs outlast the time that a worker has for draining."""
+    pid = worker_pid(place.stack)
+    os.kill(pid, signal.SIGTERM)
+    eventually(lambda: pid not in place.stack.pids("cli.py worker"), 40, "the worker has ended")
+
+
+def freeze_worker(place: Installation, situations: Sequence[Situation]) -> None:
+    """Stop the worker, but not what it has started, for twice the heartbeat timeout."""
+    pid = worker_pid(place.stack)
+    os.kill(pid, signal.SIGSTOP)
+    time.sleep(20)
+    os.kill(pid, signal.SIGCONT)
+
+
 def kill_api(place: Installation, situations: Sequence[Situation]) -> None:
     os.kill(api_pid(place.stack), signal.SIGKILL)
 
@@ -83,6 +103,8 @@ WHOLE_INSTALLATION: tuple[Fault, ...] = (
     Fault("kill -9 of Temporal", kill_temporal, ends_processes=False),
     Fault("Temporal away for 20 s", stop_temporal_for_long),
     Fault("SIGTERM of the worker", terminate_worker, ends_processes=False),
+    Fault("SIGTERM, jobs outlast the drain", drain_worker),
+    Fault("worker frozen for 20 s", freeze_worker),
 )
 
 

@@ -8,8 +8,7 @@ import signal
 from tests.e2e.processes import claude_processes_of, processes
 from tests.faults import phases
 from tests.faults.fault import Fault, each
-from tests.faults.faults_of_all import terminate_worker
-from tests.faults.installation import Installation
+from tests.faults.faults_of_all import sweep
 from tests.faults.situations import Situation
 from tests.faults.temporal_commands import temporal
 
@@ -21,8 +20,10 @@ WITH_CLAUDE = (
 )
 WITH_GIT = (
     phases.Preparing,
+    phases.Fetching,
     phases.AddingWorktree,
     phases.BeforePush,
+    phases.InPush,
     phases.AfterPush,
     phases.CleaningUp,
 )
@@ -71,10 +72,6 @@ def reset_to_begin(situation: Situation) -> None:
 
 def reset_to_last(situation: Situation) -> None:
     _temporal(situation, "reset", "--type", "LastWorkflowTask", "--reason", "a fault")
-
-
-def sweep(place: Installation) -> None:
-    terminate_worker(place, [])
 
 
 EVERY_PHASE = (*phases.PHASES[:-1], phases.Completed, phases.Queued)

@@ -78,7 +78,7 @@ def _error(status: int, kind: str, **more: Any) -> Step:
 
 OUTSIDE: tuple[Fault, ...] = (
     _forge("GitHub: fetch 503, 3 times", _fetch, FETCH, status=503, times=3),
-    _forge("GitHub: fetch 401", _fetch, FETCH, "github_authentication", status=401),
+    _forge("GitHub: fetch 401", _fetch, FETCH, "github_authentication", status=401, times=9),
     _forge("GitHub: fetch dropped", _fetch, FETCH, status=None),
     _forge("GitHub: push 502, 2 times", _push, PUSH, status=502, times=2),
     _forge("GitHub: push 403", _push, PUSH, "github_permission", status=403),

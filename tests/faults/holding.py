@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import shutil
 import threading
+import time
 from concurrent.futures import Future
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+PATIENCE = 14.0
+"""Requests of the worker to GitHub's API time out after 15 s."""
 
 # Stands in front of git. A rule is a file of four lines: where, words, moment, and the git to run.
 _GIT = """#!/bin/sh
@@ -36,8 +41,16 @@ class RequestHold:
         self.after = after
         self.arrived = threading.Event()
         self._waiting: Future[None] = Future()
+        self._held_since = math.inf
+
+    @property
+    def is_held(self) -> bool:
+        """Whether it waits, and not so long that its sender may have given up."""
+        patience = PATIENCE if "/api/" in self.pattern else math.inf
+        return 0 <= time.monotonic() - self._held_since < patience
 
     async def wait(self) -> None:
+        self._held_since = time.monotonic()
         self.arrived.set()
         await asyncio.wrap_future(self._waiting)
 

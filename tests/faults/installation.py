@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from demo.forge import Forge
@@ -18,7 +19,10 @@ from tests.stack import TOKEN, Stack
 
 @dataclass(frozen=True)
 class Installation:
-    """A stack, and what holds it up; `gates` is a directory for files that scripts wait for."""
+    """A stack, and what holds it up.
+
+    `gates` is a directory for files that scripts wait for; `helpers` are more processes of it.
+    """
 
     stack: Stack
     model: ForgetfulModel
@@ -26,6 +30,7 @@ class Installation:
     git: HeldGit
     gates: Path
     environment: dict[str, str]
+    helpers: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def start(self) -> None:
         self.stack.start(**self.environment)
@@ -55,5 +60,8 @@ def installed(root: Path, **environment: str) -> Iterator[Installation]:
             yield installation
         finally:
             installation.release_all()
+            for helper in installation.helpers:
+                helper.kill()
+                helper.wait()
             stack.stop()
             stack.http.close()

@@ -30,16 +30,26 @@ class Preparing(CodeSituation):
     """The fetch has asked the forge and waits for its answer."""
 
     phase = "preparing"
+    pattern = "GET {git}/info/refs?service=git-upload-pack"
+    after = False
 
     def bring(self) -> None:
-        hold = self.place.requests.hold(f"GET {self.git_path}/info/refs?service=git-upload-pack")
         self.gate.touch()
+        pattern = self.pattern.format(git=self.git_path)
+        self.hold = self.place.requests.hold(pattern, after=self.after)
         self.post("code")
-        assert hold.arrived.wait(60)
-        self.hold = hold
+        assert self.hold.arrived.wait(60)
 
     def go_on(self) -> None:
         self.hold.release()
+
+
+class Fetching(Preparing):
+    """The fetch has asked for the objects, and the mirror is half made."""
+
+    phase = "fetching"
+    pattern = "POST {git}/git-upload-pack?"
+    after = True
 
 
 class AddingWorktree(CodeSituation):
@@ -183,6 +193,9 @@ class Publishing(CodeSituation):
         self.post("code")
         assert self.hold.arrived.wait(90)
 
+    def is_held(self) -> bool:
+        return self.hold.is_held
+
     def go_on(self) -> None:
         self.hold.release()
 
@@ -193,6 +206,13 @@ class Publishing(CodeSituation):
 class BeforePush(Publishing):
     phase = "before the push"
     pattern = "GET {git}/info/refs?service=git-receive-pack"
+
+
+class InPush(Publishing):
+    """The objects have been sent; the refs are not updated."""
+
+    phase = "in the push"
+    pattern = "POST {git}/git-receive-pack?"
 
 
 class AfterPush(Publishing):
@@ -257,13 +277,15 @@ PHASES: tuple[type[Situation], ...] = (
     AddingWorktree,
     BeforePush,
     AfterPush,
-    BeforePullRequest,
-    AfterPullRequest,
     CleaningUp,
     MessageInFlight,
     CompleteInFlight,
+    BeforePullRequest,
+    AfterPullRequest,
     Queued,
 )
+"""In the order of bringing: some can be held for a few seconds only, and the last one needs all
+slots to be taken."""
 
 
 def _send(call: Callable[[], object]) -> threading.Thread:

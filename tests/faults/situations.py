@@ -55,6 +55,10 @@ class Situation:
     def engage(self) -> None:
         """Begin what is to be in flight when the fault comes."""
 
+    def is_held(self) -> bool:
+        """Tell whether it still is in the phase; what waits for an answer does so for a while."""
+        return True
+
     def go_on(self) -> None:
         """Let the job go on; the fault has come."""
 
@@ -108,7 +112,10 @@ class Situation:
 
 
 class CodeSituation(Situation):
-    """A code job: a file, a commit of Claude's own, a wait, another file."""
+    """A code job: a file, a commit of Claude's own, a wait, another file.
+
+    It also leaves a process behind, in a session of its own.
+    """
 
     @property
     def history(self) -> list[str]:
@@ -126,7 +133,10 @@ class CodeSituation(Situation):
     def steps(self) -> list[Step]:
         return [
             write("a.txt", "a\n"),
-            bash(f"echo one >> {self.effects} && git add -A && git commit -qm '{CLAUDES_COMMIT}'"),
+            bash(
+                f"echo one >> {self.effects} && git add -A && git commit -qm '{CLAUDES_COMMIT}' && "
+                "setsid --fork sleep 600"
+            ),
             wait_for_file(self.gate),
             bash(f"echo two >> {self.effects} && echo b > b.txt"),
             say("Done."),

@@ -47,6 +47,7 @@ class _Trial:
         self.struck = struck
         self.situations = [situation for _, situation in struck]
         self.faults = list(dict.fromkeys(fault for fault, _ in struck))
+        self.missed: set[str] = set()
         self.late: set[str] = set()
         self.went_on: dict[str, float] = {}
         self.unfinished = ""
@@ -64,6 +65,7 @@ class _Trial:
             for fault, situation in self.struck
             if fault.ends_processes
         }
+        self.missed = {each.job_id for each in self.situations if not each.is_held()}
         began = time.monotonic()
         for fault in self.faults:
             fault.strike(self.place, [each for cause, each in self.struck if cause is fault])
@@ -88,6 +90,8 @@ class _Trial:
 
     def _row(self, fault: Fault, situation: Situation) -> Row:
         seen = observe(situation, fault)
+        if situation.job_id in self.missed:
+            seen = seen.with_violation("it was not in the phase any more")
         if situation.job_id in self.late:
             seen = seen.with_violation(f"processes lived on for {GONE_WITHIN} s")
         if situation.job_id in self.unfinished:

@@ -1,0 +1,166 @@
+"""Faults of what is below the installation: its disk, its store, its hosts and their clocks."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tests.faults import phases
+from tests.faults.fault import Fault, Strike
+from tests.faults.faults_of_all import sweep, terminate_worker, worker_pid
+from tests.faults.installation import Installation
+from tests.faults.situations import Situation
+from tests.stack import ROOT, eventually
+
+SMALL_DISK = "16m"
+CHUNK = 4096
+STORE_OUTAGE = 60.0
+OTHER_HOST = "other-host"
+
+# The worker of another host; its clock is off by some seconds.
+_WORKER = """
+import datetime, sys
+import domain.clock
+off = datetime.timedelta(seconds=float(sys.argv.pop(1)))
+domain.clock.utc_now = lambda: datetime.datetime.now(datetime.UTC) + off
+import cli
+sys.exit(cli.main(["worker", "--embedded"]))
+"""
+
+
+@contextlib.contextmanager
+def _small_disk(root: Path) -> Iterator[dict[str, str]]:
+    """Keep repositories and worktrees on a disk of their own; needs the right to mount."""
+    disk = root / "disk"
+    disk.mkdir(parents=True)
+    options = ["-t", "tmpfs", "-o", f"size={SMALL_DISK}", "tmpfs"]
+    subprocess.run(["mount", *options, str(disk)], check=True, capture_output=True)
+    try:
+        yield {"REPOS_DIR": str(disk / "repos"), "WORKTREES_DIR": str(disk / "worktrees")}
+    finally:
+        subprocess.run(["umount", "--lazy", str(disk)], check=True, capture_output=True)
+
+
+def can_mount() -> bool:
+    """Whether this user may mount a small disk."""
+    return os.geteuid() == 0
+
+
+def _filler(place: Installation) -> Path:
+    return place.stack.root / "disk" / "filler"
+
+
+def fill_disk(place: Installation, situations: Sequence[Situation]) -> None:
+    with _filler(place).open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(CHUNK))
+
+
+def free_disk(place: Installation) -> None:
+    _filler(place).unlink()
+    terminate_worker(place, [])
+
+
+def lock_store(place: Installation, situations: Sequence[Situation]) -> None:
+    """Let nobody write for a minute."""
+    with contextlib.closing(sqlite3.connect(place.stack.root / "data" / "orchestrator.db")) as it:
+        it.execute("BEGIN EXCLUSIVE")
+        time.sleep(STORE_OUTAGE)
+        it.rollback()
+
+
+def lose_host(clock_off: float) -> Strike:
+    """Let another host begin, and this one's worker die for good."""
+
+    def strike(place: Installation, situations: Sequence[Situation]) -> None:
+        stack = place.stack
+        assert stack.process is not None
+        lost = worker_pid(stack)
+        _start_host(place, len(situations), clock_off)
+        os.kill(stack.process.pid, signal.SIGSTOP)  # or it would start the worker again
+        os.kill(lost, signal.SIGKILL)
+
+    return strike
+
+
+def freeze_host(place: Installation, situations: Sequence[Situation]) -> None:
+    """Let another host begin and take over, while this one's worker is frozen and knows nothing."""
+    frozen = worker_pid(place.stack)
+    _start_host(place, len(situations), 0)
+    os.kill(frozen, signal.SIGSTOP)
+    threading.Timer(25, os.kill, (frozen, signal.SIGCONT)).start()
+
+
+def find_host(place: Installation) -> None:
+    """Let the lost host come back, which sweeps what it has left."""
+    assert place.stack.process is not None
+    os.kill(place.stack.process.pid, signal.SIGCONT)
+
+
+def _start_host(place: Installation, slots: int, clock_off: float) -> None:
+    """Start another host's worker, which shares nothing with the first but the store."""
+    stack = place.stack
+    data = stack.root / "other"
+    data.mkdir()
+    (data / "orchestrator.db").symlink_to(stack.root / "data" / "orchestrator.db")
+    with stack.log.open("ab") as log:
+        helper = subprocess.Popen(
+            [sys.executable, "-c", _WORKER, str(clock_off), "worker --embedded"],
+            cwd=ROOT,
+            env={
+                **stack.environment,
+                **place.environment,
+                "TEMPORAL_ADDRESS": stack.temporal_address,
+                "DATA_DIR": str(data),
+                "REPOS_DIR": str(data / "repos"),
+                "WORKTREES_DIR": str(data / "worktrees"),
+                "HOST_ID": OTHER_HOST,
+                "MAX_CONCURRENT_JOBS": str(slots),
+            },
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    place.helpers.append(helper)
+    eventually((data / "boots").exists, 30, "the other worker is about to poll")
+
+
+def _loss(name: str, clock_off: float) -> Fault:
+    return Fault(name, lose_host(clock_off), forgets=True, relieve=find_host)
+
+
+DISK: tuple[Fault, ...] = (
+    Fault(
+        "disk full",
+        fill_disk,
+        (phases.Working,),
+        ends=frozenset({"failed"}),
+        failure="disk_full",
+        ends_processes=False,
+        relieve=free_disk,
+        surroundings=_small_disk,
+    ),
+)
+MACHINES: tuple[Fault, ...] = (
+    *(DISK if can_mount() else ()),
+    Fault("store locked for 60 s", lock_store, ends_processes=False),
+    Fault(
+        "host frozen, other takes over",
+        freeze_host,
+        ends_processes=False,
+        forgets=True,
+        relieve=sweep,
+    ),
+    _loss("host lost for good", 0),
+    _loss("... other's clock 5 min slow", -300),
+    _loss("... other's clock 5 min fast", 300),
+)
