@@ -17,7 +17,9 @@ Messages are complete sentences that say what to do. Causes go to the log throug
 
 from __future__ import annotations
 
-from domain.failures import FailureCode
+from datetime import datetime
+
+from domain.failures import Clock, FailureCode
 
 
 class OrchestratorError(Exception):
@@ -98,9 +100,21 @@ class JobFailure(OrchestratorError):
         code: why, from the closed list.
         message: the particulars, in a sentence; the code's own sentence when empty.
         transient: whether the same step, repeated in a moment, may succeed.
+        clock: which time limit ran out, with TIMED_OUT.
+        resets_at: when the limit ends, with USAGE_LIMIT, where the API told it.
     """
 
-    def __init__(self, code: FailureCode, message: str = "", *, transient: bool = False) -> None:
+    def __init__(
+        self,
+        code: FailureCode,
+        message: str = "",
+        *,
+        transient: bool = False,
+        clock: Clock | None = None,
+        resets_at: datetime | None = None,
+    ) -> None:
         super().__init__(message or code.sentence)
         self.code = code
         self.transient = transient
+        self.clock = clock
+        self.resets_at = resets_at

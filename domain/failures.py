@@ -5,6 +5,21 @@ from __future__ import annotations
 from enum import StrEnum
 
 
+class Clock(StrEnum):
+    """The time limits of a job; the value is stored in `agent_jobs.clock` when one runs out.
+
+    `queue` is a wait for a slot; `silence` is Claude neither saying anything nor using the
+    processor; `turn` is one turn of Claude; `job` is all the time a job holds a machine; `idle` is
+    a conversation's wait for its user.
+    """
+
+    QUEUE = "queue"
+    SILENCE = "silence"
+    TURN = "turn"
+    JOB = "job"
+    IDLE = "idle"
+
+
 class FailureCode(StrEnum):
     """The value stored in `agent_jobs.failure_code`.
 

@@ -6,11 +6,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
-from domain.failures import FailureCode
+from domain.failures import Clock, FailureCode
 
 MAX_PROMPT_BYTES = 1024 * 1024
 MAX_TITLE_CHARACTERS = 500
 DEFAULT_PRIORITY = 3
+MIN_PRIORITY, MAX_PRIORITY = 1, 5
+"""1 is served first."""
 
 
 class JobStatus(StrEnum):
@@ -57,6 +59,32 @@ class Outcome(StrEnum):
     ANSWERED = "answered"
 
 
+class RetryFrom(StrEnum):
+    """Where a retry begins, when not at the beginning: with the work that its original left."""
+
+    PUBLISH = "publish"
+
+
+@dataclass(frozen=True, slots=True)
+class JobOptions:
+    """How one job is to run; None and empty mean what the settings say.
+
+    `max_turns` bounds one run of Claude; `max_budget_usd` all of the job's runs together;
+    `timeout_minutes` the time the job holds a machine. `base_branch` is where a new branch starts
+    and what the pull request is for; None means the repository's default branch. `labels` and
+    `reviewers` (GitHub users, or `org/team`) are put on the pull request.
+    """
+
+    model: str | None = None
+    max_turns: int | None = None
+    max_budget_usd: float | None = None
+    timeout_minutes: int | None = None
+    base_branch: str | None = None
+    draft: bool = False
+    labels: tuple[str, ...] = ()
+    reviewers: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Usage:
     """What Claude reported it used, summed over every turn and attempt of a job.
@@ -92,6 +120,9 @@ class Job:
     began to wait. `lease` is the number of the last grant of a slot, 0 before the first; a writer
     that carries an older lease changes nothing. `started_at` is the first grant.
     `claude_seconds` is the time Claude's processes ran, over all turns and attempts.
+    `resumes_at` is when a job that waits for a limit goes on. `clock` is the one that ran out, with
+    `failure_code` timed_out. `cost_is_estimate` tells that nobody is billed `usage.cost_usd`: the
+    credential is a subscription. `retry_from` is set on a retry of `retry_of` that begins late.
     """
 
     id: str
@@ -109,6 +140,8 @@ class Job:
     feature_id: str | None = None
     created_by_team_member_id: str | None = None
     retry_of: str | None = None
+    retry_from: RetryFrom | None = None
+    options: JobOptions = field(default_factory=JobOptions)
     priority: int = DEFAULT_PRIORITY
     lease: int = 0
     attempt: int = 0
@@ -124,9 +157,12 @@ class Job:
     exit_code: int | None = None
     outcome: Outcome | None = None
     failure_code: FailureCode | None = None
+    clock: Clock | None = None
+    resumes_at: datetime | None = None
     error: str | None = None
     result: str | None = None
     usage: Usage = field(default_factory=Usage)
+    cost_is_estimate: bool = False
     claude_seconds: float = 0.0
     pr_url: str | None = None
     pr_number: int | None = None

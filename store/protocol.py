@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, TypedDict
 
-from domain.failures import FailureCode
+from domain.failures import Clock, FailureCode
 from domain.hosts import Host
 from domain.jobs import Job, JobStatus, Outcome, Phase, Usage
 from domain.messages import Message, NewMessage
@@ -109,6 +109,41 @@ class PullRequestRecord:
     url: str
 
 
+@dataclass(frozen=True, slots=True)
+class KeptWork:
+    """Work of an ended job that was not delivered.
+
+    `base_sha` is the commit it began from, `head_sha` the commit that keeps it in the mirror of
+    `host`, and `patch` what `git apply` makes of the one the other; None when that is too long to
+    be stored.
+    """
+
+    job_id: str
+    base_sha: str
+    head_sha: str
+    host: str
+    patch: str | None
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class KeyedRequest:
+    """What a client's Idempotency-Key stands for.
+
+    `scope` is the method and path. `fingerprint` tells whether a request is the same; `resource_id`
+    (a UUID) is the id of what it makes; `answer` is the JSON text of the first answer, None while
+    there is none yet, and `status` its HTTP status.
+    """
+
+    scope: str
+    key: str
+    fingerprint: str
+    resource_id: str
+    created_at: datetime
+    status: int | None = None
+    answer: str | None = None
+
+
 class JobChanges(TypedDict, total=False):
     """The columns an update may set. What is absent stays."""
 
@@ -129,9 +164,12 @@ class JobChanges(TypedDict, total=False):
     exit_code: int | None
     outcome: Outcome | None
     failure_code: FailureCode | None
+    clock: Clock | None
+    resumes_at: datetime | None
     error: str | None
     result: str | None
     usage: Usage
+    cost_is_estimate: bool
     claude_seconds: float
     pr_url: str | None
     pr_number: int | None
@@ -286,3 +324,45 @@ class Store(Protocol):
 
     async def remove_host(self, host_id: str, boot_id: str) -> None:
         """Forget a host's process that has ended."""
+
+    async def forget_hosts(self, seen_before: datetime) -> None:
+        """Forget the hosts whose last report is older."""
+
+    async def keep_work(self, work: KeptWork) -> None:
+        """Keep a job's undelivered work, in place of what was kept for it before."""
+
+    async def kept_work(self, job_id: str) -> KeptWork | None:
+        """Return a job's undelivered work."""
+
+    async def forget_work(self, kept_before: datetime) -> None:
+        """Forget the work that was kept before then."""
+
+    async def hold_credential(self, credential: str, until: datetime) -> None:
+        """Let no job start on a credential before `until`, or the later time that is set already.
+
+        Args:
+            credential: its fingerprint, never the credential.
+            until: when the limit ends.
+        """
+
+    async def credential_held_until(self, credential: str) -> datetime | None:
+        """Return the time last set by `hold_credential`, which may be past."""
+
+    async def claim_key(self, request: KeyedRequest) -> KeyedRequest:
+        """Insert what a key stands for, or leave it. Returns what it stands for now.
+
+        Of claims of one (scope, key) at once, one is inserted, and all return that one.
+        """
+
+    async def answer_key(self, scope: str, key: str, status: int, answer: str) -> KeyedRequest:
+        """Set the answer of a claimed key unless it has one. Returns what it stands for now.
+
+        Raises:
+            NotFound: the key was not claimed, or was released.
+        """
+
+    async def release_key(self, scope: str, key: str) -> None:
+        """Forget a claimed key that has no answer, so that the request can be made again."""
+
+    async def forget_keys(self, claimed_before: datetime) -> None:
+        """Forget the keys claimed before then."""
