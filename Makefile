@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install install-dev up doctor demo test check format bench lock clean
+.PHONY: install install-dev up doctor demo test faults check format bench lock clean
 
 install: $(VENV)/installed
 install-dev: $(VENV)/installed-dev
@@ -30,6 +30,9 @@ demo: install
 test: install-dev
 	$(BIN)/python -m tests.store.supabase.installation
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+faults: install-dev
+	$(BIN)/python -m tests.faults
 
 check: install-dev
 	$(BIN)/ruff check .

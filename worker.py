@@ -182,8 +182,9 @@ async def _host(
         max_heartbeat_throttle_interval=HEARTBEAT_THROTTLE,
         identity=identity(boot.id),
     )
-    await report_dead(store, temporal, settings.host_id, dead)
     reports = _reports(settings, store, boot, task_queue)
+    await reports.succeed(dead)
+    await report_dead(store, temporal, settings.host_id, dead)
     # Left in the opposite order: first no new jobs are taken, and those that run finish or are
     # stopped, which needs the host's own queue to be polled until the last of them has ended.
     try:

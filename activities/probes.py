@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -59,18 +59,33 @@ class HostReports:
 
     async def remove(self) -> None:
         """Take the row away at the end; an outage leaves it to grow old."""
-        try:
-            await self._store.remove_host(self._host.id, self._host.boot_id)
-        except DependencyUnavailable as error:
-            log.warning("This host's row stays until it is old: %s", error)
+        await self._forget(self._host.boot_id)
+
+    async def succeed(self, dead: Collection[str]) -> None:
+        """Take the place of earlier processes of this machine, given by their boot ids.
+
+        From now on what has to be done on this machine is asked of this process.
+        """
+        await self._report()
+        for boot_id in dead:
+            await self._forget(boot_id)
 
     async def _report_forever(self) -> None:
         while True:
-            try:
-                await self._store.report_host(replace(self._host, last_seen=utc_now()))
-            except OrchestratorError as error:
-                log.warning("This host could not report: %s", error)
+            await self._report()
             await asyncio.sleep(HOST_REPORT_INTERVAL.total_seconds())
+
+    async def _report(self) -> None:
+        try:
+            await self._store.report_host(replace(self._host, last_seen=utc_now()))
+        except OrchestratorError as error:
+            log.warning("This host could not report: %s", error)
+
+    async def _forget(self, boot_id: str) -> None:
+        try:
+            await self._store.remove_host(self._host.id, boot_id)
+        except DependencyUnavailable as error:
+            log.warning("The row of process %s stays until it is old: %s", boot_id, error)
 
     async def _probe_forever(self) -> None:
         while True:

@@ -156,6 +156,23 @@ async def test_a_machine_takes_its_row_away_at_the_end(
     assert await desk.row() is None
 
 
+async def test_a_process_takes_the_place_of_dead_ones(desk: Desk) -> None:
+    """What is still to be done on this machine must not be asked of a process that is dead."""
+    await desk.until_probed()
+    dead = Host("mill-1", "ba9876543210", "host-mill-1-dead", 2, utc_now() + timedelta(minutes=1))
+    other = replace(dead, id="mill-2")
+    for host in (dead, other):
+        await desk.world.store.report_host(host)
+    await desk.reports.succeed([dead.boot_id])
+    boots = [(host.id, host.boot_id) for host in await desk.world.store.live_hosts(START)]
+    assert boots == [("mill-1", "0123456789ab"), ("mill-2", "ba9876543210")]
+
+
+async def test_a_process_begins_although_the_store_is_away(desk: Desk) -> None:
+    desk.outages.is_down = True
+    await desk.reports.succeed(["ba9876543210"])
+
+
 async def test_a_cli_that_is_not_there_is_no_error(tmp_path: Path, claude: Path) -> None:
     there = setup(tmp_path, claude)
     assert (await probe_claude(there)).version == "2.1.330"

@@ -6,24 +6,10 @@ import argparse
 import logging
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tests.faults.fault import Fault
-from tests.faults.faults_of_all import WHOLE_INSTALLATION
-from tests.faults.faults_of_jobs import OF_JOBS
-from tests.faults.faults_of_machines import MACHINES
-from tests.faults.faults_outside import ENVIRONMENT, OUTSIDE
-from tests.faults.installation import installed
-from tests.faults.phases import PHASES
-from tests.faults.situations import Situation
+from tests.faults.plans import all_plans, carry_out
 from tests.faults.table import heading, line
-from tests.faults.trial import Row, run_trial
-
-AT_ONCE = 5
-"""Faults of the outside; some requests are held for a few seconds only until all are there."""
-
-Plan = Sequence[tuple[Fault, type[Situation]]]
 
 
 def main() -> int:
@@ -33,39 +19,23 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, help="keep the files of the run in this directory")
     options = parser.parse_args()
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
-    broken = 0
+    rows = broken = 0
     _say(heading())
     with tempfile.TemporaryDirectory(prefix="faults-") as name:
-        for number, plan in enumerate(_plans(options.fault, options.phase)):
-            for row in _run(plan, (options.keep or Path(name)) / str(number)):
+        for number, whole in enumerate(all_plans()):
+            plan = [
+                (fault, phase)
+                for fault, phase in whole
+                if options.fault in fault.name and options.phase in phase.phase
+            ]
+            if not plan:
+                continue
+            for row in carry_out(plan, (options.keep or Path(name)) / str(number)):
                 _say(line(row))
+                rows += 1
                 broken += bool(row.seen.violations)
+    _say(f"{rows - broken} held, {broken} broken")
     return 1 if broken else 0
-
-
-def _plans(fault_words: str, phase_words: str) -> Iterator[Plan]:
-    """Yield what shares one installation: a fault in all phases, or some faults of the outside."""
-    groups: list[Sequence[Fault]] = [
-        [fault] for fault in (*WHOLE_INSTALLATION, *OF_JOBS, *MACHINES)
-    ]
-    groups += [OUTSIDE[first : first + AT_ONCE] for first in range(0, len(OUTSIDE), AT_ONCE)]
-    for group in groups:
-        plan = [
-            (fault, phase)
-            for fault in group
-            for phase in fault.phases or PHASES
-            if fault_words in fault.name and phase_words in phase.phase
-        ]
-        if plan:
-            yield plan
-
-
-def _run(plan: Plan, root: Path) -> list[Row]:
-    slots = max(1, sum(phase.holds_slot for _, phase in plan))
-    with plan[0][0].surroundings(root) as environment:
-        variables = {**ENVIRONMENT, **environment} if plan[0][0] in OUTSIDE else environment
-        with installed(root, MAX_CONCURRENT_JOBS=str(slots), **variables) as place:
-            return run_trial(place, plan)
 
 
 def _say(text: str) -> None:
@@ -73,4 +43,5 @@ def _say(text: str) -> None:
     sys.stdout.flush()
 
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())

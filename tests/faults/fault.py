@@ -15,8 +15,16 @@ Strike = Callable[[Installation, Sequence[Situation]], None]
 Surroundings = Callable[[Path], AbstractContextManager[dict[str, str]]]
 
 
+RECOVERED_WITHIN = 15.0
+"""Seconds until a job goes on when there is a worker at hand that can take it up."""
+
+
 def _usual(root: Path) -> AbstractContextManager[dict[str, str]]:
     return contextlib.nullcontext({})
+
+
+def _nothing(place: Installation) -> None:
+    """Leave an installation as it was started."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +44,8 @@ class Fault:
         relieve: what has to be done before the next sweep finds what this fault left behind; None
             when it must leave nothing behind.
         surroundings: what the installation needs; yields variables of its environment.
+        prepare: what is done to it before it gets any job.
+        recovers_within: seconds from the strike's end until a job has to go on.
     """
 
     name: str
@@ -47,6 +57,8 @@ class Fault:
     forgets: bool = False
     relieve: Callable[[Installation], None] | None = None
     surroundings: Surroundings = _usual
+    prepare: Callable[[Installation], None] = _nothing
+    recovers_within: float = RECOVERED_WITHIN
 
     def allows(self, situation: Situation) -> frozenset[str]:
         """Return the statuses in which a job may end."""

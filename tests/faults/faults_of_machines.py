@@ -18,12 +18,16 @@ from tests.faults.fault import Fault, Strike
 from tests.faults.faults_of_all import sweep, terminate_worker, worker_pid
 from tests.faults.installation import Installation
 from tests.faults.situations import Situation
+from tests.faults.trial import GONE_WITHIN
+from tests.faults.wire import Wire
 from tests.stack import ROOT, eventually
+from workflows.policies import HEARTBEAT_TIMEOUT
 
 SMALL_DISK = "16m"
 CHUNK = 4096
 STORE_OUTAGE = 60.0
 OTHER_HOST = "other-host"
+WIRED_HOST = "wired-host"
 
 # The worker of another host; its clock is off by some seconds.
 _WORKER = """
@@ -84,7 +88,7 @@ def lose_host(clock_off: float) -> Strike:
         stack = place.stack
         assert stack.process is not None
         lost = worker_pid(stack)
-        _start_host(place, len(situations), clock_off)
+        _start_host(place, len(situations), clock_off=clock_off)
         os.kill(stack.process.pid, signal.SIGSTOP)  # or it would start the worker again
         os.kill(lost, signal.SIGKILL)
 
@@ -94,7 +98,7 @@ def lose_host(clock_off: float) -> Strike:
 def freeze_host(place: Installation, situations: Sequence[Situation]) -> None:
     """Let another host begin and take over, while this one's worker is frozen and knows nothing."""
     frozen = worker_pid(place.stack)
-    _start_host(place, len(situations), 0)
+    _start_host(place, len(situations))
     os.kill(frozen, signal.SIGSTOP)
     threading.Timer(25, os.kill, (frozen, signal.SIGCONT)).start()
 
@@ -105,33 +109,102 @@ def find_host(place: Installation) -> None:
     os.kill(place.stack.process.pid, signal.SIGCONT)
 
 
-def _start_host(place: Installation, slots: int, clock_off: float) -> None:
-    """Start another host's worker, which shares nothing with the first but the store."""
+def hand_over(place: Installation, situations: Sequence[Situation]) -> None:
+    """Start a second worker of this host beside the first, and let that one end in order."""
     stack = place.stack
-    data = stack.root / "other"
-    data.mkdir()
-    (data / "orchestrator.db").symlink_to(stack.root / "data" / "orchestrator.db")
+    assert stack.process is not None
+    first = worker_pid(stack)
+    _start_worker(place, len(situations))
+    os.kill(stack.process.pid, signal.SIGSTOP)  # or it would start the first one again
+    os.kill(first, signal.SIGTERM)
+
+
+def use_wired_host(place: Installation) -> None:
+    """Let jobs run on a host that reaches Temporal through a wire, and on no other."""
+    stack = place.stack
+    assert stack.process is not None
+    os.kill(stack.process.pid, signal.SIGSTOP)
+    os.kill(worker_pid(stack), signal.SIGKILL)
+    host, _, port = stack.temporal_address.partition(":")
+    place.wires.append(Wire(host, int(port)))
+    slots = int(place.environment["MAX_CONCURRENT_JOBS"])
+    _start_host(place, slots, name=WIRED_HOST, TEMPORAL_ADDRESS=place.wires[0].address)
+
+
+def cut_host(place: Installation, situations: Sequence[Situation]) -> None:
+    """Cut the wire for longer than the heartbeat timeout, and let another host take over.
+
+    What ran on the host that was cut off must be gone before that.
+    """
+    _start_host(place, len(situations))
+    place.wires[0].cut()
+    threading.Timer(25, place.wires[0].mend).start()
+    time.sleep(HEARTBEAT_TIMEOUT.total_seconds() - GONE_WITHIN)
+
+
+def restart_wired_host(place: Installation) -> None:
+    """Let the host that was cut off sweep what it has left."""
+    place.helpers[0].terminate()
+    place.helpers[0].wait(30)
+    _start_host(place, 1, name=WIRED_HOST)
+    find_host(place)
+
+
+def _start_host(
+    place: Installation,
+    slots: int,
+    *,
+    name: str = OTHER_HOST,
+    clock_off: float = 0,
+    **environment: str,
+) -> None:
+    """Start another host's worker, which shares nothing with the first but the store."""
+    data = place.stack.root / name
+    data.mkdir(exist_ok=True)
+    if not (data / "orchestrator.db").is_symlink():
+        (data / "orchestrator.db").symlink_to(place.stack.root / "data" / "orchestrator.db")
+    _start_worker(
+        place,
+        slots,
+        clock_off,
+        DATA_DIR=str(data),
+        REPOS_DIR=str(data / "repos"),
+        WORKTREES_DIR=str(data / "worktrees"),
+        HOST_ID=name,
+        **environment,
+    )
+
+
+def _start_worker(
+    place: Installation, slots: int, clock_off: float = 0, **environment: str
+) -> None:
+    """Start a worker that `orchestrator up` does not know of."""
+    stack = place.stack
+    variables = {
+        **stack.environment,
+        **place.environment,
+        "TEMPORAL_ADDRESS": stack.temporal_address,
+        "MAX_CONCURRENT_JOBS": str(slots),
+        **environment,
+    }
+    boots = Path(variables["DATA_DIR"]) / "boots"
+    before = _boots(boots)
     with stack.log.open("ab") as log:
         helper = subprocess.Popen(
             [sys.executable, "-c", _WORKER, str(clock_off), "worker --embedded"],
             cwd=ROOT,
-            env={
-                **stack.environment,
-                **place.environment,
-                "TEMPORAL_ADDRESS": stack.temporal_address,
-                "DATA_DIR": str(data),
-                "REPOS_DIR": str(data / "repos"),
-                "WORKTREES_DIR": str(data / "worktrees"),
-                "HOST_ID": OTHER_HOST,
-                "MAX_CONCURRENT_JOBS": str(slots),
-            },
+            env=variables,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
     place.helpers.append(helper)
-    eventually((data / "boots").exists, 30, "the other worker is about to poll")
+    eventually(lambda: _boots(boots) - before, 30, "the worker is about to poll")
+
+
+def _boots(directory: Path) -> set[str]:
+    return {file.name for file in directory.glob("*.lock")}
 
 
 def _loss(name: str, clock_off: float) -> Fault:
@@ -159,6 +232,14 @@ MACHINES: tuple[Fault, ...] = (
         ends_processes=False,
         forgets=True,
         relieve=sweep,
+    ),
+    Fault("SIGTERM, second worker at hand", hand_over, relieve=find_host, ends_processes=False),
+    Fault(
+        "host cut off, other takes over",
+        cut_host,
+        forgets=True,
+        relieve=restart_wired_host,
+        prepare=use_wired_host,
     ),
     _loss("host lost for good", 0),
     _loss("... other's clock 5 min slow", -300),

@@ -14,6 +14,7 @@ from demo.forge_access import TokenGrant
 from demo.forge_server import serving
 from tests.faults.forgetful_model import ForgetfulModel
 from tests.faults.holding import HeldGit, HeldRequests
+from tests.faults.wire import Wire
 from tests.stack import TOKEN, Stack
 
 
@@ -21,7 +22,8 @@ from tests.stack import TOKEN, Stack
 class Installation:
     """A stack, and what holds it up.
 
-    `gates` is a directory for files that scripts wait for; `helpers` are more processes of it.
+    `gates` is a directory for files that scripts wait for; `helpers` are more processes of it, and
+    `wires` lead from some of them to Temporal.
     """
 
     stack: Stack
@@ -31,6 +33,7 @@ class Installation:
     gates: Path
     environment: dict[str, str]
     helpers: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    wires: list[Wire] = field(default_factory=list)
 
     def start(self) -> None:
         self.stack.start(**self.environment)
@@ -63,5 +66,7 @@ def installed(root: Path, **environment: str) -> Iterator[Installation]:
             for helper in installation.helpers:
                 helper.kill()
                 helper.wait()
+            for wire in installation.wires:
+                wire.close()
             stack.stop()
             stack.http.close()

@@ -16,13 +16,16 @@ from tests.faults.temporal_commands import running_workflows
 from tests.stack import eventually
 
 GONE_WITHIN = 5.0
-RECOVERED_WITHIN = 90.0
+WATCHED_FOR = 90.0
 ENDED_WITHIN = 120.0
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table. `seconds` is None when the job never went on."""
+    """One line of the table.
+
+    `seconds` from the end of the strike until the job went on; None when it never did.
+    """
 
     fault: str
     phase: str
@@ -53,6 +56,8 @@ class _Trial:
         self.unfinished = ""
 
     def bring(self) -> None:
+        for fault in self.faults:
+            fault.prepare(self.place)
         for situation in self.situations:
             situation.bring()
         for situation in self.situations:
@@ -66,13 +71,13 @@ class _Trial:
             if fault.ends_processes
         }
         self.missed = {each.job_id for each in self.situations if not each.is_held()}
-        began = time.monotonic()
         for fault in self.faults:
             fault.strike(self.place, [each for cause, each in self.struck if cause is fault])
+        struck = time.monotonic()
         self.late = _await_end(running)
         for situation in self.situations:
             situation.go_on()
-        self.went_on = _watch(self.situations, began)
+        self.went_on = _watch(self.situations, struck)
 
     def finish(self) -> None:
         for situation in self.situations:
@@ -96,7 +101,10 @@ class _Trial:
             seen = seen.with_violation(f"processes lived on for {GONE_WITHIN} s")
         if situation.job_id in self.unfinished:
             seen = seen.with_violation("its workflow has not ended")
-        return Row(fault.name, situation.phase, self.went_on.get(situation.job_id), seen)
+        seconds = self.went_on.get(situation.job_id)
+        if seconds is None or seconds > fault.recovers_within:
+            seen = seen.with_violation(f"did not go on within {fault.recovers_within:.0f} s")
+        return Row(fault.name, situation.phase, seconds, seen)
 
 
 def _wait(reached: Callable[[], bool], seconds: float) -> None:
@@ -126,7 +134,7 @@ def _is_alive(pid: int) -> bool:
 def _watch(situations: Sequence[Situation], struck: float) -> dict[str, float]:
     """Return after how many seconds each job went on."""
     went_on: dict[str, float] = {}
-    while len(went_on) < len(situations) and time.monotonic() < struck + RECOVERED_WITHIN:
+    while len(went_on) < len(situations) and time.monotonic() < struck + WATCHED_FOR:
         for situation in situations:
             if situation.job_id not in went_on and situation.is_going_on():
                 went_on[situation.job_id] = time.monotonic() - struck
