@@ -23,7 +23,7 @@ from agent.process import ClaudeProcess
 from agent.sessions import read_transcript
 from agent.turn import TurnReport, run_turn
 from domain.errors import JobFailure
-from domain.failures import FailureCode
+from domain.failures import Clock, FailureCode
 from domain.ids import derived_id
 from domain.jobs import Job, JobType, Phase
 from domain.messages import MessageType
@@ -61,12 +61,15 @@ class TurnInput:
     """One turn: the first answers the prompt, each later one the messages named.
 
     `attempt` counts the starts of this turn, from 1; `message_ids` are in the user's order.
+    `limit_seconds` is the time until `limit_clock` runs out.
     """
 
     key: LeaseKey
     turn: int
     attempt: int
     message_ids: list[str]
+    limit_seconds: float | None = None
+    limit_clock: Clock = Clock.TURN
 
 
 @dataclass(frozen=True, slots=True)

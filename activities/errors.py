@@ -8,6 +8,7 @@ is not the job's fault. `failure_from` reads it back in the workflow.
 from __future__ import annotations
 
 import logging
+from datetime import datetime
 from typing import Any
 
 from temporalio import activity
@@ -32,7 +33,7 @@ from domain.errors import (
     LeaseLost,
     OrchestratorError,
 )
-from domain.failures import FailureCode
+from domain.failures import Clock, FailureCode
 
 LEASE_LOST = "lease_lost"
 JOB_ENDED = "job_ended"
@@ -74,7 +75,10 @@ def application_error(error: OrchestratorError) -> ApplicationError:
     text = error.message[:MAX_ERROR_CHARACTERS]
     match error:
         case JobFailure():
-            return ApplicationError(text, type=error.code.value, non_retryable=not error.transient)
+            particulars = _particulars(error)
+            return ApplicationError(
+                text, *particulars, type=error.code.value, non_retryable=not error.transient
+            )
         case JobEnded():
             return ApplicationError(text, type=JOB_ENDED, non_retryable=True, category=_EXPECTED)
         case LeaseLost(present=present):
@@ -110,22 +114,61 @@ def failure_from(error: BaseException) -> JobFailure | None:
         case ApplicationError(type=kind) if kind in _NOT_THE_JOBS_FAULT:
             return None
         case ApplicationError():
-            codes = (code for code in FailureCode if code.value == cause.type)
-            code = next(codes, FailureCode.INTERNAL)
-            return JobFailure(code, cause.message, transient=not cause.non_retryable)
+            return _job_failure(cause)
         case TimeoutError(type=TimeoutType.START_TO_CLOSE):
-            return JobFailure(FailureCode.TIMED_OUT, _which_limit(error))
+            step = error.activity_type if isinstance(error, ActivityError) else "step"
+            return JobFailure(
+                FailureCode.INTERNAL, f"The step {step} took too long and was given up. Retry it."
+            )
         case TimeoutError() | CancelledError():
             return None
         case _:
             return JobFailure(FailureCode.INTERNAL, f"{type(cause).__name__}: {cause}")
 
 
-def _which_limit(error: BaseException) -> str:
-    step = error.activity_type if isinstance(error, ActivityError) else "step"
-    if step == "run_claude":
-        return "Claude ran longer than JOB_TIMEOUT_MINUTES allows. Raise it, or ask for less."
-    return f"The step {step} took longer than it may, and was given up."
+def _particulars(failure: JobFailure) -> list[dict[str, str | None]]:
+    """Return what a failure carries besides its code and text, as JSON can hold it."""
+    clock, resets_at = failure.clock, failure.resets_at
+    if clock is None and resets_at is None:
+        return []
+    return [
+        {
+            "clock": clock.value if clock else None,
+            "resets_at": resets_at.isoformat() if resets_at else None,
+        }
+    ]
+
+
+def _job_failure(cause: ApplicationError) -> JobFailure:
+    codes = (code for code in FailureCode if code.value == cause.type)
+    particulars = cause.details[0] if cause.details else {}
+    clocks = (clock for clock in Clock if clock.value == particulars.get("clock"))
+    resets_at = particulars.get("resets_at")
+    return JobFailure(
+        next(codes, FailureCode.INTERNAL),
+        cause.message,
+        transient=not cause.non_retryable,
+        clock=next(clocks, None),
+        resets_at=datetime.fromisoformat(resets_at) if resets_at else None,
+    )
+
+
+def took_too_long(error: ActivityError) -> bool:
+    """Tell whether the activity, and not the machine it ran on, ran into a time limit."""
+    limits = {TimeoutType.START_TO_CLOSE, TimeoutType.SCHEDULE_TO_CLOSE}
+    return isinstance(error.cause, TimeoutError) and error.cause.type in limits
+
+
+def found_nobody(error: ActivityError) -> bool:
+    """Tell whether no process took the activity from its queue in time."""
+    cause = error.cause
+    return isinstance(cause, TimeoutError) and cause.type is TimeoutType.SCHEDULE_TO_START
+
+
+def was_given_up(error: ActivityError) -> bool:
+    """Tell whether a process ended or gave its lease up, so that its machine may go on with it."""
+    cause = error.cause
+    return isinstance(cause, ApplicationError) and cause.type in {LEASE_LOST, WORKER_SHUTDOWN}
 
 
 def job_ended(error: ActivityError) -> JobEnded | None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from temporalio import activity
 
 from activities.leases import LeaseKey
 from activities.progress import Progress
 from domain.clock import utc_now
-from domain.failures import FailureCode
+from domain.failures import Clock, FailureCode
 from domain.jobs import LIVE, JobStatus, Outcome, Phase
 from store.protocol import Guard, JobChanges, Store
 
@@ -29,6 +29,7 @@ class Ending:
     outcome: Outcome | None = None
     failure_code: FailureCode | None = None
     error: str | None = None
+    clock: Clock | None = None
     leaves_workspace: bool = False
 
 
@@ -38,6 +39,15 @@ class QueueEntry:
 
     job_id: str
     turn: int
+
+
+@dataclass(frozen=True, slots=True)
+class LimitWait:
+    """A job that can do nothing before `resumes_at`; `reason` is a sentence for its user."""
+
+    key: LeaseKey
+    resumes_at: datetime
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +85,8 @@ class RecordActivities:
             "outcome": ending.outcome,
             "failure_code": ending.failure_code,
             "error": ending.error,
+            "clock": ending.clock,
+            "resumes_at": None,
         }
         status = ending.status
         if not await self._store.update_job(ending.job_id, changes, Guard(LIVE)):
@@ -93,6 +105,26 @@ class RecordActivities:
         if await self._store.update_job(key.job_id, changes, guard):
             text = "The machine that ran the job was lost. The job goes on as soon as it can."
             await self._progress.say(key.job_id, text, once=("lost", key.number))
+
+    @activity.defn
+    async def wait_for_limit(self, wait: LimitWait) -> None:
+        """Record that a job holds no slot until a limit ends. Repeatable."""
+        guard = Guard(frozenset({JobStatus.RUNNING}), lease=wait.key.number)
+        changes: JobChanges = {
+            "phase": Phase.WAITING_FOR_LIMIT,
+            "resumes_at": wait.resumes_at,
+            "pid": None,
+        }
+        if await self._store.update_job(wait.key.job_id, changes, guard):
+            text = f"{wait.reason} The job goes on at {wait.resumes_at:%Y-%m-%d %H:%M:%S} UTC."
+            await self._progress.say(wait.key.job_id, text, once=("limit", wait.key.number))
+
+    @activity.defn
+    async def end_limit_wait(self, key: LeaseKey) -> None:
+        """Record that a job can go on, and waits for a slot at its old place. Repeatable."""
+        guard = Guard(frozenset({JobStatus.RUNNING}), lease=key.number)
+        changes: JobChanges = {"phase": Phase.WAITING_FOR_SLOT, "resumes_at": None}
+        await self._store.update_job(key.job_id, changes, guard)
 
     @activity.defn
     async def wait_for_user(self, job_id: str) -> None:

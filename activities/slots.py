@@ -26,6 +26,11 @@ SLOTS_TASK_QUEUE = "slots"
 GRANT_SIGNAL = "slot_granted"
 
 
+def slots_task_queue_of(host_id: str) -> str:
+    """Return the queue of the jobs that want a slot of that machine and no other."""
+    return f"slots-{host_id}"
+
+
 @dataclass(frozen=True, slots=True)
 class Grant:
     """A slot: which machine, and the task queue that leads to the process that holds it."""
@@ -96,6 +101,7 @@ class SlotActivities:
             "phase": Phase.PREPARING,
             "lease": key.number,
             "host": self._host_id,
+            "resumes_at": None,
             "started_at": job.started_at or utc_now(),
         }
         granted = await self._store.update_job(

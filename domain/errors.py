@@ -118,3 +118,8 @@ class JobFailure(OrchestratorError):
         self.transient = transient
         self.clock = clock
         self.resets_at = resets_at
+
+
+def timed_out(clock: Clock) -> JobFailure:
+    """Return the failure of a job of which a clock has run out."""
+    return JobFailure(FailureCode.TIMED_OUT, clock.sentence, clock=clock)

@@ -8,16 +8,43 @@ from enum import StrEnum
 class Clock(StrEnum):
     """The time limits of a job; the value is stored in `agent_jobs.clock` when one runs out.
 
-    `queue` is a wait for a slot; `silence` is Claude neither saying anything nor using the
-    processor; `turn` is one turn of Claude; `job` is all the time a job holds a machine; `idle` is
-    a conversation's wait for its user.
+    `sentence` says to the person who posted the job what ran out, and what to do.
     """
 
-    QUEUE = "queue"
-    SILENCE = "silence"
-    TURN = "turn"
-    JOB = "job"
-    IDLE = "idle"
+    sentence: str
+
+    def __new__(cls, value: str, sentence: str) -> Clock:
+        """Attach the explanation to the stored value."""
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.sentence = sentence
+        return member
+
+    QUEUE = (
+        "queue",
+        "The job waited for a slot longer than QUEUE_TIMEOUT_MINUTES allows. Raise it or "
+        "MAX_CONCURRENT_JOBS, or add a machine, then retry the job.",
+    )
+    SILENCE = (
+        "silence",
+        "Claude neither said anything nor used the processor for as long as "
+        "SILENCE_TIMEOUT_MINUTES allows, so it was ended. Its last lines show what it waited for.",
+    )
+    TURN = (
+        "turn",
+        "Claude worked on one turn longer than TURN_TIMEOUT_MINUTES allows, so it was ended. Raise "
+        "it, or ask for less at a time.",
+    )
+    JOB = (
+        "job",
+        "The job held a machine longer than its timeoutMinutes, or JOB_TIMEOUT_MINUTES, allows, so "
+        "it was ended. Raise the limit, or ask for less.",
+    )
+    IDLE = (
+        "idle",
+        "No message came within TASK_IDLE_TIMEOUT_MINUTES, so the conversation was ended. Post a "
+        "new job to go on.",
+    )
 
 
 class FailureCode(StrEnum):

@@ -67,7 +67,7 @@ class RetryFrom(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class JobOptions:
-    """How one job is to run; None and empty mean what the settings say.
+    """How one job is to run; None means what the settings say.
 
     `max_turns` bounds one run of Claude; `max_budget_usd` all of the job's runs together;
     `timeout_minutes` the time the job holds a machine. `base_branch` is where a new branch starts
@@ -80,9 +80,9 @@ class JobOptions:
     max_budget_usd: float | None = None
     timeout_minutes: int | None = None
     base_branch: str | None = None
-    draft: bool = False
-    labels: tuple[str, ...] = ()
-    reviewers: tuple[str, ...] = ()
+    draft: bool | None = None
+    labels: tuple[str, ...] | None = None
+    reviewers: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.slots import GRANT_SIGNAL, Grant
     from activities.workspaces import Published, PublishInput, WorkspaceActivities
     from domain.jobs import JobStatus, Outcome
+    from workflows.clocks import seconds
     from workflows.job_steps import JobResult, JobSteps, completed, ended_early, show
     from workflows.perform import perform, uninterrupted
     from workflows.policies import PUBLISH, PULL_REQUEST, WITHDRAW
@@ -25,10 +26,17 @@ CODE_JOB = "CodeJob"
 
 @dataclass(frozen=True, slots=True)
 class CodeJobInput:
-    """`time_limit_seconds` bounds the run of Claude."""
+    """Limits bound the job's time on a machine, one turn of Claude, and each wait for a slot.
+
+    `publishes_only` tells that the work is there already, and `preferred_host` where.
+    """
 
     job_id: str
     time_limit_seconds: float
+    turn_limit_seconds: float | None = None
+    queue_limit_seconds: float | None = None
+    publishes_only: bool = False
+    preferred_host: str | None = None
 
 
 @workflow.defn(name=CODE_JOB)
@@ -38,9 +46,15 @@ class CodeJobWorkflow:
     @workflow.init
     def __init__(self, job: CodeJobInput) -> None:
         self._job_id = job.job_id
-        self._slot = Slot(job.job_id)
-        self._steps = JobSteps(job.job_id, self._slot, timedelta(seconds=job.time_limit_seconds))
-        self._attempt = 0
+        self._publishes_only = job.publishes_only
+        self._slot = Slot(
+            job.job_id,
+            queue_limit=seconds(job.queue_limit_seconds),
+            preferred_host=job.preferred_host,
+        )
+        job_limit = timedelta(seconds=job.time_limit_seconds)
+        turn_limit = seconds(job.turn_limit_seconds) or job_limit
+        self._steps = JobSteps(job.job_id, self._slot, job_limit, turn_limit)
         self._worked_on: str | None = None
         self._created_branch = False
         self._published: Published | None = None
@@ -88,9 +102,10 @@ class CodeJobWorkflow:
         prepared = await self._steps.prepare(grant)
         # A branch that this job has pushed before its machine was lost looks like an older one.
         self._created_branch |= not prepared.continues_branch
-        if self._worked_on != grant.host_id or not prepared.was_there:
-            self._attempt += 1
-            await self._steps.run_claude(grant, 1, self._attempt)
+        if self._publishes_only:
+            self._worked_on = grant.host_id
+        elif self._worked_on != grant.host_id or not prepared.was_there:
+            await self._steps.run_claude(grant, turn=1)
             self._worked_on = grant.host_id
         self._slot.go_on()
         show("Publishing", grant)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -14,16 +13,18 @@ from temporalio.exceptions import ActivityError, is_cancelled_exception
 
 with workflow.unsafe.imports_passed_through():
     from activities.claude import ClaudeActivities, TurnInput, TurnOutput
-    from activities.errors import failure_from
+    from activities.errors import failure_from, took_too_long
     from activities.records import RECORDS_TASK_QUEUE, Ending, RecordActivities
     from activities.slots import Grant
     from activities.workspaces import Prepared, WorkspaceActivities
-    from domain.errors import JobEnded, JobFailure
-    from domain.failures import FailureCode
+    from domain.errors import JobEnded, JobFailure, timed_out
+    from domain.failures import Clock, FailureCode
     from domain.jobs import JobStatus, Outcome
     from workflows import policies
+    from workflows.clocks import Stopwatch
     from workflows.perform import perform
     from workflows.slot import Slot
+    from workflows.standstills import Standstills
 
 JOBS_TASK_QUEUE = "jobs"
 JOB_STATUS = SearchAttributeKey.for_keyword("JobStatus")
@@ -48,47 +49,128 @@ class JobResult:
 
 
 class JobSteps:
-    """The steps of one job, bound to its slot."""
+    """The steps of one job, bound to its slot.
 
-    def __init__(self, job_id: str, slot: Slot, turn_limit: timedelta) -> None:
+    Args:
+        job_id: the job.
+        slot: its hold on a machine.
+        job_limit: how long it may hold one, over all its leases.
+        turn_limit: how long Claude may work on one turn, over all its attempts.
+    """
+
+    def __init__(
+        self, job_id: str, slot: Slot, job_limit: timedelta, turn_limit: timedelta
+    ) -> None:
         self._job_id = job_id
         self._slot = slot
+        self._job_limit = job_limit
         self._turn_limit = turn_limit
+        self._attempt = 0
+        self.begin_turn()
+
+    def begin_turn(self) -> None:
+        """Let a new turn have all of its time, and all the patience of one."""
+        self._attempt = 0
+        self._killed = 0
+        self._worked = Stopwatch()
+        self._standstills = Standstills()
 
     async def prepare(self, grant: Grant) -> Prepared:
-        """Make the worktree on the granted machine, or find it there."""
+        """Make the worktree on the granted machine, or find it there.
+
+        Raises:
+            JobFailure: `timed_out` when the job's time is over.
+        """
         show("Preparing the worktree", grant, status=JobStatus.RUNNING)
-        return await perform(
-            WorkspaceActivities.prepare,
-            self._slot.key,
-            grant.task_queue,
-            policies.PREPARE,
-        )
+        remaining = self._remaining(Clock.JOB)
+        try:
+            return await perform(
+                WorkspaceActivities.prepare,
+                self._slot.key,
+                grant.task_queue,
+                policies.PREPARE.within(remaining),
+            )
+        except ActivityError as error:
+            if took_too_long(error):
+                raise timed_out(Clock.JOB) from error
+            raise
 
     async def run_claude(
-        self, grant: Grant, turn: int, attempt: int, messages: Callable[[], list[str]] = list
+        self, grant: Grant, turn: int, messages: Callable[[], list[str]] = list
     ) -> TurnOutput:
         """Run one turn, and again after a failure that passes.
 
         `messages` is asked before each start of Claude for what it is to be given.
+
+        Raises:
+            Standstill: the turn goes on later.
+            JobFailure: `timed_out` when the turn's or the job's time is over.
         """
-        for tries in itertools.count():
-            show(f"Claude is working (turn {turn})", grant)
-            request = TurnInput(self._slot.key, turn, attempt + tries, messages())
+        while True:
             try:
-                return await perform(
-                    ClaudeActivities.run_claude,
-                    request,
-                    grant.task_queue,
-                    policies.run_claude(self._turn_limit),
-                    f"turn {turn}",
-                )
+                return await self._attempt_turn(grant, turn, messages())
             except ActivityError as error:
-                pauses = _pauses_after(error)
-                if tries >= len(pauses):
+                if took_too_long(error):
+                    raise timed_out(self._next_clock()) from error
+                pause = self._pause_after(failure_from(error))
+                if pause is None:
                     raise
-            await asyncio.sleep(pauses[tries].total_seconds())
-        raise AssertionError("the count does not end")
+            await asyncio.sleep(pause.total_seconds())
+
+    async def _attempt_turn(self, grant: Grant, turn: int, messages: list[str]) -> TurnOutput:
+        show(f"Claude is working (turn {turn})", grant)
+        clock = self._next_clock()
+        remaining = self._remaining(clock)
+        self._attempt += 1
+        self._worked.start()
+        try:
+            return await perform(
+                ClaudeActivities.run_claude,
+                TurnInput(
+                    self._slot.key,
+                    turn,
+                    self._attempt,
+                    messages,
+                    limit_seconds=remaining.total_seconds(),
+                    limit_clock=clock,
+                ),
+                grant.task_queue,
+                policies.run_claude(remaining),
+                f"turn {turn}",
+            )
+        finally:
+            self._worked.stop()
+
+    def _next_clock(self) -> Clock:
+        """Return which of the two clocks runs out first."""
+        return min((Clock.JOB, Clock.TURN), key=self._left_on)
+
+    def _left_on(self, clock: Clock) -> timedelta:
+        if clock is Clock.JOB:
+            return self._job_limit - self._slot.held.elapsed
+        return self._turn_limit - self._worked.elapsed
+
+    def _remaining(self, clock: Clock) -> timedelta:
+        left = self._left_on(clock)
+        if left <= timedelta():
+            raise timed_out(clock)
+        return left
+
+    def _pause_after(self, failure: JobFailure | None) -> timedelta | None:
+        """Return the wait, on the machine, that a failure of Claude's is worth; None for none.
+
+        Raises:
+            Standstill: it is worth a longer one, without the machine.
+        """
+        if failure is None:
+            return None
+        if (standstill := self._standstills.after(failure)) is not None:
+            raise standstill
+        is_killed = failure.code is FailureCode.CLAUDE_FAILED and failure.transient
+        if not is_killed or self._killed >= len(policies.KILLED_PAUSES):
+            return None
+        self._killed += 1
+        return policies.KILLED_PAUSES[self._killed - 1]
 
     async def finish(self, ending: Ending) -> JobResult:
         """Write the final status, clean up on the machine, and give the slot back."""
@@ -164,6 +246,7 @@ def ended_early(job_id: str, error: BaseException, *, started: bool) -> Ending:
         JobStatus.FAILED,
         failure_code=failure.code,
         error=failure.message,
+        clock=failure.clock,
         leaves_workspace=started,
     )
 
@@ -173,14 +256,3 @@ def show(text: str, grant: Grant, *, status: JobStatus | None = None) -> None:
     workflow.set_current_details(f"{text} on {grant.host_id}, lease {grant.lease}")
     if status is not None:
         workflow.upsert_search_attributes([JOB_STATUS.value_set(status.value)])
-
-
-def _pauses_after(error: ActivityError) -> tuple[timedelta, ...]:
-    """Return the waits before each new start of Claude that the failure is worth."""
-    match failure_from(error):
-        case JobFailure(code=FailureCode.CLAUDE_OVERLOADED):
-            return policies.TRANSIENT_PAUSES
-        case JobFailure(code=FailureCode.CLAUDE_FAILED, transient=True):
-            return policies.KILLED_PAUSES
-        case _:
-            return ()

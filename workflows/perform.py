@@ -30,6 +30,7 @@ def start(
         activity,
         request,
         task_queue=task_queue,
+        schedule_to_close_timeout=policy.schedule_to_close,
         schedule_to_start_timeout=policy.schedule_to_start,
         start_to_close_timeout=policy.start_to_close,
         heartbeat_timeout=policy.heartbeat,

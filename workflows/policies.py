@@ -7,7 +7,7 @@ schedule-to-close is all attempts together.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 from temporalio.common import RetryPolicy
@@ -20,9 +20,16 @@ class Policy:
 
     start_to_close: timedelta
     schedule_to_start: timedelta | None = None
+    schedule_to_close: timedelta | None = None
     heartbeat: timedelta | None = None
     retry: RetryPolicy = field(default_factory=lambda: RetryPolicy(maximum_attempts=1))
     cancellation: ActivityCancellationType = ActivityCancellationType.TRY_CANCEL
+
+    def within(self, limit: timedelta) -> Policy:
+        """Return this policy for an activity that has `limit` for all its attempts together."""
+        return replace(
+            self, start_to_close=min(self.start_to_close, limit), schedule_to_close=limit
+        )
 
 
 HEARTBEAT_TIMEOUT = timedelta(seconds=10)
@@ -36,8 +43,19 @@ its queue is named after its process and nobody else will ever poll it."""
 WORKFLOW_TASK_TIMEOUT = timedelta(seconds=10)
 """Temporal's default. Decisions here take milliseconds."""
 
-MAX_GRANTS_WITHOUT_PROGRESS = 5
-"""A job that loses its machine five times in a row before finishing a step is likely the cause."""
+MAX_LOSSES = 5
+"""A job that loses its machine five times in a row, each time soon, is likely the cause."""
+
+SETTLED_AFTER = timedelta(minutes=10)
+"""A machine that was held longer was not brought down by the job: what does so takes effect as the
+job begins, or when Claude repeats what it did before."""
+
+RETURN_PICKUP = timedelta(seconds=5)
+"""How long a job asks for the machine that has its work before it takes any. A process that lives
+polls without a pause and takes a task within a second; this keeps recovery below 15 s."""
+
+UNLIMITED = timedelta(days=3650)
+"""The time on machines of conversations that began when there was no limit for it."""
 
 REQUEUE_PAUSE = timedelta(seconds=1)
 MAX_REQUEUE_PAUSE = timedelta(minutes=1)
@@ -45,13 +63,36 @@ MAX_REQUEUE_PAUSE = timedelta(minutes=1)
 adds some ten events to the history, and Temporal ends a workflow that has 51,200; at one a minute
 that is three days."""
 
-TRANSIENT_PAUSES = (timedelta(seconds=15), timedelta(seconds=60), timedelta(minutes=5))
+OVERLOAD_PAUSES = tuple(
+    timedelta(seconds=seconds)
+    for seconds in (15, 60, 120, 300, 600, 900, 900, 900, 900, 900, 900, 900)
+)
 """Waits before running Claude again after a passing failure of its servers. The CLI has tried for
-half a minute itself by then; provider incidents are mostly over in minutes."""
+half a minute itself by then. Provider incidents are mostly over in minutes, the longer ones in two
+hours, which these add up to."""
+
+LIMIT_PAUSES = tuple(timedelta(seconds=seconds) for seconds in (1, 60, 300, 900))
+"""The least wait for a usage limit, by how often in a row it was met; the last one for all others.
+The reset time may lie in the past by this machine's clock, and others may use the credential up."""
+
+UNKNOWN_RESET = timedelta(minutes=15)
+"""The wait for a usage limit that did not say when it ends: short against its five hours, and each
+try costs one refused request."""
+
+LONGEST_LIMIT = timedelta(days=8)
+"""The longest usage limit lasts a week; a reset time beyond that is a mistake."""
+
+STAGGER = timedelta(minutes=1)
+STAGGER_SHARE = 0.1
+"""Jobs that wait for one limit go on one after the other within a minute, or a tenth of their wait
+where that is less: at once they would meet the limit of requests next."""
 
 KILLED_PAUSES = (timedelta(seconds=1), timedelta(seconds=15), timedelta(minutes=1))
 """Waits before going on with a Claude that was killed. Mostly it is the kernel that kills, when
 memory is short, and a moment later there is enough."""
+
+TURN_GRACE = timedelta(minutes=5)
+"""Beyond the limit that the machine keeps by itself: Claude is ended, its last lines are stored."""
 
 MESSAGES_PER_RUN = 1500
 """Temporal refuses the 2,000th update of a run (measured); a conversation continues as a new run
@@ -64,6 +105,9 @@ HOLD_SLOT = Policy(
     heartbeat=HEARTBEAT_TIMEOUT,
     cancellation=ActivityCancellationType.TRY_CANCEL,
 )
+
+# As HOLD_SLOT, asked of the one machine that has the job's work.
+RETURN_TO_SLOT = replace(HOLD_SLOT, schedule_to_start=RETURN_PICKUP)
 
 # A first clone of a large repository takes minutes (422 MB: 30 s on loopback, measured). Passing
 # network faults and a branch that another job is just giving up deserve more than one try.
@@ -89,14 +133,13 @@ def requeue_pauses() -> Iterator[timedelta]:
 
 
 def run_claude(limit: timedelta) -> Policy:
-    """Return the policy of one turn, which may take up to `limit`.
+    """Return the policy of one turn, which the machine ends after `limit`.
 
-    One attempt: whether and how to go on after a failure is the workflow's decision. At the limit
-    Temporal answers the next heartbeat with a cancellation, by which the worker stops Claude.
+    One attempt: whether and how to go on after a failure is the workflow's decision.
     """
     return Policy(
         schedule_to_start=HOST_PICKUP,
-        start_to_close=limit,
+        start_to_close=limit + TURN_GRACE,
         heartbeat=HEARTBEAT_TIMEOUT,
         cancellation=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
     )

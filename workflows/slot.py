@@ -2,39 +2,70 @@
 
 The slot is an activity that lives as long as the job needs the machine (Temporal's session
 pattern). When the machine is lost the activity fails by its missing heartbeats, and the work is
-taken up again under the next lease, on whichever machine grants it.
+taken up again under the next lease: on the same machine if a process is there again, else on
+whichever machine grants it.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
 from typing import TypeVar
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError
 
 with workflow.unsafe.imports_passed_through():
-    from activities.errors import failure_from, job_ended, present_lease
+    from activities.errors import (
+        failure_from,
+        found_nobody,
+        job_ended,
+        present_lease,
+        was_given_up,
+    )
     from activities.leases import LeaseKey
-    from activities.records import RECORDS_TASK_QUEUE, RecordActivities
-    from activities.slots import SLOTS_TASK_QUEUE, Grant, SlotActivities
-    from domain.errors import JobFailure
-    from domain.failures import FailureCode
+    from activities.records import RECORDS_TASK_QUEUE, LimitWait, RecordActivities
+    from activities.slots import SLOTS_TASK_QUEUE, Grant, SlotActivities, slots_task_queue_of
+    from domain.errors import JobFailure, timed_out
+    from domain.failures import Clock, FailureCode
     from workflows import policies
+    from workflows.clocks import Stopwatch
     from workflows.perform import Activities, Activity, Request, perform, start
     from workflows.policies import Policy
+    from workflows.standstills import Standstill
 
 T = TypeVar("T")
 Work = Callable[[Grant], Awaitable[T]]
 
 
 class Slot:
-    """Takes leases one after the other for one job."""
+    """Takes leases one after the other for one job.
 
-    def __init__(self, job_id: str, lease: int = 0, last_grant: Grant | None = None) -> None:
+    Args:
+        job_id: the job.
+        lease: the number of its newest lease.
+        last_grant: what it held last.
+        held: measures the time that it holds a machine.
+        queue_limit: how long it may wait for each grant; None for as long as it takes.
+        preferred_host: the machine that has its work already.
+    """
+
+    def __init__(
+        self,
+        job_id: str,
+        lease: int = 0,
+        last_grant: Grant | None = None,
+        *,
+        held: Stopwatch | None = None,
+        queue_limit: timedelta | None = None,
+        preferred_host: str | None = None,
+    ) -> None:
+        self.held = held or Stopwatch()
         self._job_id = job_id
         self._lease = lease
+        self._queue_limit = queue_limit
+        self._preferred_host = preferred_host
         self._grant: Grant | None = None
         self._last_grant = last_grant
         self._holder: workflow.ActivityHandle[None] | None = None
@@ -78,18 +109,20 @@ class Slot:
     async def work(self, work: Work[T]) -> T:
         """Do `work` on a machine; when the machine is lost, do it again on the next.
 
-        `work` is called anew for each lease and must go on from what it finds. However this ends,
-        the slot is **still held** then, so that the caller can clean up on the machine before
-        `release`.
+        `work` is called anew for each lease and must go on from what it finds. When it raises
+        `Standstill`, the slot is given back until that is over. However this ends, the slot is
+        **still held** then, so that the caller can clean up on the machine before `release`.
 
         Raises:
-            JobFailure: `host_lost` after too many leases in a row.
+            JobFailure: `host_lost` after too many losses in a row, `timed_out` in the queue.
             Exception: whatever else `work` raised.
             JobEnded: the store has a final status for the job.
             asyncio.CancelledError: the workflow was cancelled; what ran on the machine is stopped.
         """
-        for _ in range(policies.MAX_GRANTS_WITHOUT_PROGRESS):
+        losses = 0
+        while losses < policies.MAX_LOSSES:
             grant = await self._acquire()
+            held_before = self.held.elapsed
             running = asyncio.ensure_future(work(grant))
             try:
                 return await self._race(running)
@@ -99,11 +132,14 @@ class Slot:
                 running.cancel()
                 await asyncio.gather(running, return_exceptions=True)
                 raise
+            except Standstill as standstill:
+                await self._wait_out(standstill)
             except ActivityError as error:
                 if failure_from(error) is not None:
                     raise
-                await self._abandon()
-                await self._tell_of_loss()
+                is_settled = self.held.elapsed - held_before > policies.SETTLED_AFTER
+                losses = 1 if is_settled else losses + 1
+                await self._accept_loss(error)
         raise JobFailure(FailureCode.HOST_LOST)
 
     async def stop(self) -> None:
@@ -141,34 +177,66 @@ class Slot:
         holder = self._holder
         return holder is not None and holder.done() and holder.exception() is not None
 
-    async def _tell_of_loss(self) -> None:
+    async def _accept_loss(self, error: ActivityError) -> None:
         """Record that the job waits for a slot again; its place in the queue is the old one."""
+        if was_given_up(error) and self._grant is not None:
+            self._preferred_host = self._grant.host_id
+        await self._abandon()
         await perform(RecordActivities.requeue_job, self.key, RECORDS_TASK_QUEUE, policies.RECORD)
 
+    async def _wait_out(self, standstill: Standstill) -> None:
+        """Give the slot back, wait, and take the old place in the queue again."""
+        if self._grant is not None:
+            self._preferred_host = self._grant.host_id
+        wait = LimitWait(self.key, standstill.until, standstill.reason)
+        await perform(RecordActivities.wait_for_limit, wait, RECORDS_TASK_QUEUE, policies.RECORD)
+        await self.release()
+        workflow.set_current_details(f"{standstill.reason} Goes on at {standstill.until:%F %T} UTC")
+        remaining = max(standstill.until - workflow.now(), timedelta())
+        await workflow.sleep(remaining, summary="limit")
+        await perform(
+            RecordActivities.end_limit_wait, self.key, RECORDS_TASK_QUEUE, policies.RECORD
+        )
+
     async def _acquire(self) -> Grant:
+        asked_at = workflow.now()
         for pause in policies.requeue_pauses():
             self._lease += 1
             self._grant = None
-            holder = self._holder = start(
-                SlotActivities.hold_slot,
-                self.key,
-                SLOTS_TASK_QUEUE,
-                policies.HOLD_SLOT,
-                f"lease {self._lease}",
-            )
-            grant = await self._await_grant(holder)
+            holder = self._holder = self._ask_for_slot()
+            grant = await self._await_grant(holder, asked_at)
             if grant is not None:
+                self.held.start()
                 return grant
             await self._learn_from_refusal(holder)
             await asyncio.sleep(pause.total_seconds())
         raise AssertionError("the pauses do not end")
 
-    async def _await_grant(self, holder: workflow.ActivityHandle[None]) -> Grant | None:
+    def _ask_for_slot(self) -> workflow.ActivityHandle[None]:
+        task_queue, policy = SLOTS_TASK_QUEUE, policies.HOLD_SLOT
+        if self._preferred_host is not None:
+            task_queue = slots_task_queue_of(self._preferred_host)
+            policy = policies.RETURN_TO_SLOT
+        return start(SlotActivities.hold_slot, self.key, task_queue, policy, f"lease {self._lease}")
+
+    async def _await_grant(
+        self, holder: workflow.ActivityHandle[None], asked_at: datetime
+    ) -> Grant | None:
+        remaining = None
+        if self._queue_limit is not None:
+            remaining = max(asked_at + self._queue_limit - workflow.now(), timedelta())
         try:
-            await workflow.wait_condition(lambda: self._grant is not None or holder.done())
+            await workflow.wait_condition(
+                lambda: self._grant is not None or holder.done(),
+                timeout=remaining,
+                timeout_summary="queue limit",
+            )
         except asyncio.CancelledError:
             await self._abandon()
             raise
+        except TimeoutError:
+            await self._abandon()
+            raise timed_out(Clock.QUEUE) from None
         return self._grant
 
     async def _learn_from_refusal(self, holder: workflow.ActivityHandle[None]) -> None:
@@ -180,6 +248,8 @@ class Slot:
                 raise ended from error
             if failure_from(error) is not None:
                 raise
+            if found_nobody(error):
+                self._preferred_host = None
             self._lease = max(self._lease, present_lease(error))
 
     async def _race(self, running: asyncio.Future[T]) -> T:
@@ -196,6 +266,7 @@ class Slot:
 
     async def _abandon(self) -> None:
         """Let the holder go, whatever its state; a lost one has failed already."""
+        self.held.stop()
         holder, self._holder, self._grant = self._holder, None, None
         if holder is not None:
             holder.cancel()

@@ -15,7 +15,7 @@ from temporalio.common import (
 )
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
-from domain.jobs import Job, JobType
+from domain.jobs import Job, JobType, RetryFrom
 from domain.titles import subject
 from workflows.code_job import CODE_JOB, CodeJobInput
 from workflows.job_steps import (
@@ -36,10 +36,12 @@ reconciler, since it may have happened."""
 
 @dataclass(frozen=True, slots=True)
 class JobLimits:
-    """Time limits handed to each workflow as it starts."""
+    """Time limits handed to each workflow as it starts; a job's own comes before `job_timeout`."""
 
     job_timeout: timedelta
     task_idle_timeout: timedelta
+    turn_timeout: timedelta
+    queue_timeout: timedelta | None = None
 
 
 async def start_job(temporal: TemporalClient, job: Job, repository: str, limits: JobLimits) -> None:
@@ -75,8 +77,23 @@ async def start_job(temporal: TemporalClient, job: Job, repository: str, limits:
 
 def _workflow(job: Job, limits: JobLimits) -> tuple[str, CodeJobInput | TaskJobInput]:
     """Return the name and input of the job's workflow."""
-    if job.job_type is JobType.CODE:
-        return CODE_JOB, CodeJobInput(job.id, limits.job_timeout.total_seconds())
-    return TASK_JOB, TaskJobInput(
-        job.id, limits.job_timeout.total_seconds(), limits.task_idle_timeout.total_seconds()
+    minutes = job.options.timeout_minutes
+    job_timeout = limits.job_timeout if minutes is None else timedelta(minutes=minutes)
+    queue_timeout = limits.queue_timeout
+    queue_seconds = None if queue_timeout is None else queue_timeout.total_seconds()
+    if job.job_type is JobType.TASK:
+        return TASK_JOB, TaskJobInput(
+            job.id,
+            turn_limit_seconds=limits.turn_timeout.total_seconds(),
+            idle_limit_seconds=limits.task_idle_timeout.total_seconds(),
+            time_limit_seconds=job_timeout.total_seconds(),
+            queue_limit_seconds=queue_seconds,
+        )
+    return CODE_JOB, CodeJobInput(
+        job.id,
+        time_limit_seconds=job_timeout.total_seconds(),
+        turn_limit_seconds=limits.turn_timeout.total_seconds(),
+        queue_limit_seconds=queue_seconds,
+        publishes_only=job.retry_from is RetryFrom.PUBLISH,
+        preferred_host=job.host,
     )

@@ -20,12 +20,13 @@ with workflow.unsafe.imports_passed_through():
     )
     from activities.slots import GRANT_SIGNAL, Grant
     from activities.workspaces import WorkspaceActivities
-    from domain.errors import JobFailure
-    from domain.failures import FailureCode
+    from domain.errors import timed_out
+    from domain.failures import Clock
     from domain.jobs import Outcome
+    from workflows.clocks import Stopwatch, seconds
     from workflows.job_steps import JobResult, JobSteps, completed, ended_early
     from workflows.perform import perform, uninterrupted
-    from workflows.policies import DELIVER, MESSAGES_PER_RUN, RECORD, STOP
+    from workflows.policies import DELIVER, MESSAGES_PER_RUN, RECORD, STOP, UNLIMITED
     from workflows.slot import Slot
 
 NOT_ACCEPTING = "NotAccepting"
@@ -41,16 +42,19 @@ class TaskJobState:
     lease: int = 0
     grant: Grant | None = None
     pending: list[str] = field(default_factory=list)
+    held_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class TaskJobInput:
-    """`turn_limit_seconds` bounds a turn of Claude, `idle_limit_seconds` the wait for the user."""
+    """Limits bound a turn, the wait for the user, the time on machines, each wait for a slot."""
 
     job_id: str
     turn_limit_seconds: float
     idle_limit_seconds: float
     state: TaskJobState = field(default_factory=TaskJobState)
+    time_limit_seconds: float | None = None
+    queue_limit_seconds: float | None = None
 
 
 @workflow.defn(name=TASK_JOB)
@@ -60,10 +64,17 @@ class TaskJobWorkflow:
     @workflow.init
     def __init__(self, job: TaskJobInput) -> None:
         self._job = job
-        self._slot = Slot(job.job_id, job.state.lease, job.state.grant)
-        self._steps = JobSteps(job.job_id, self._slot, timedelta(seconds=job.turn_limit_seconds))
+        self._slot = Slot(
+            job.job_id,
+            job.state.lease,
+            job.state.grant,
+            held=Stopwatch(job.state.held_seconds),
+            queue_limit=seconds(job.queue_limit_seconds),
+        )
+        turn_limit = timedelta(seconds=job.turn_limit_seconds)
+        job_limit = seconds(job.time_limit_seconds) or UNLIMITED
+        self._steps = JobSteps(job.job_id, self._slot, job_limit, turn_limit)
         self._turn = job.state.turn
-        self._attempt = 0
         self._pending = list(job.state.pending)
         self._known = set(self._pending)
         self._first: list[str] = []
@@ -169,15 +180,14 @@ class TaskJobWorkflow:
                 RECORD,
             )
         self._turn += 1
-        self._attempt = 0
+        self._steps.begin_turn()
         consumed = await self._slot.work(self._run_turn)
         self._pending = [message for message in self._pending if message not in consumed]
         await self._slot.release()
 
     async def _run_turn(self, grant: Grant) -> list[str]:
         await self._steps.prepare(grant)
-        self._attempt += 1
-        output = await self._steps.run_claude(grant, self._turn, self._attempt, self._give_all)
+        output = await self._steps.run_claude(grant, self._turn, self._give_all)
         await perform(
             WorkspaceActivities.verify_unchanged,
             self._slot.key,
@@ -227,10 +237,7 @@ class TaskJobWorkflow:
                 timeout_summary="idle limit",
             )
         except TimeoutError:
-            raise JobFailure(
-                FailureCode.TIMED_OUT,
-                "No message came within the idle limit, so the conversation was ended.",
-            ) from None
+            raise timed_out(Clock.IDLE) from None
 
     def _is_long(self) -> bool:
         is_full = workflow.info().is_continue_as_new_suggested()
@@ -242,6 +249,10 @@ class TaskJobWorkflow:
         if self._completing:
             return
         state = TaskJobState(
-            self._turn, self._slot.lease, self._slot.last_grant, list(self._pending)
+            self._turn,
+            self._slot.lease,
+            self._slot.last_grant,
+            list(self._pending),
+            self._slot.held.elapsed.total_seconds(),
         )
         workflow.continue_as_new(replace(self._job, state=state))

@@ -35,6 +35,13 @@ DEAD_QUEUE_SECONDS = 3.0
 """Instead of 20 s: how long a task may lie in a queue that nobody polls."""
 SILENCE_SECONDS = 2.5
 """Instead of 10 s: how long an activity may be silent. Only those that last beat here."""
+RETURN_SECONDS = 0.1
+"""Instead of 5 s: how long an earlier lease's machine is asked for; nobody polls for it here."""
+LIMITS = JobLimits(
+    job_timeout=timedelta(minutes=1),
+    task_idle_timeout=timedelta(minutes=1),
+    turn_timeout=timedelta(minutes=1),
+)
 
 
 class StartedJob:
@@ -97,17 +104,17 @@ class Lab:
         self.scripts: Scripts = {}
 
     async def code_job(self, script: Script | None = None) -> StartedJob:
-        return await self._start(JobType.CODE, script or Script(), timedelta(minutes=1))
+        return await self.start(a_job(), script or Script())
 
     async def task_job(
         self, script: Script | None = None, idle: timedelta = timedelta(minutes=1)
     ) -> StartedJob:
-        return await self._start(JobType.TASK, script or Script(), idle)
+        limits = replace(LIMITS, task_idle_timeout=idle)
+        return await self.start(a_job(JobType.TASK), script or Script(), limits)
 
-    async def _start(self, job_type: JobType, script: Script, idle: timedelta) -> StartedJob:
-        job = a_job(job_type)
+    async def start(self, job: Job, script: Script, limits: JobLimits = LIMITS) -> StartedJob:
         self.scripts[workflow_id(job.id)] = script
-        await start_job(self.temporal, job, "acme/shop", JobLimits(timedelta(minutes=1), idle))
+        await start_job(self.temporal, job, "acme/shop", limits)
         handle = self.temporal.get_workflow_handle(workflow_id(job.id), result_type=JobResult)
         return StartedJob(job, script, handle)
 
@@ -161,10 +168,16 @@ def make_fast(patch: pytest.MonkeyPatch) -> None:
     for name, policy in vars(policies).copy().items():
         if isinstance(policy, Policy):
             patch.setattr(policies, name, _faster(policy, moment))
+    pickup = timedelta(seconds=RETURN_SECONDS)
+    patch.setattr(
+        policies, "RETURN_TO_SLOT", replace(policies.RETURN_TO_SLOT, schedule_to_start=pickup)
+    )
     slow_turn = policies.run_claude
     patch.setattr(policies, "run_claude", lambda limit: _faster(slow_turn(limit), moment))
     patch.setattr(policies, "requeue_pauses", lambda: itertools.repeat(moment))
-    patch.setattr(policies, "TRANSIENT_PAUSES", (moment,) * len(policies.TRANSIENT_PAUSES))
+    for name in ("OVERLOAD_PAUSES", "LIMIT_PAUSES", "KILLED_PAUSES"):
+        patch.setattr(policies, name, (moment,) * len(getattr(policies, name)))
+    patch.setattr(policies, "UNKNOWN_RESET", moment)
 
 
 def _faster(policy: Policy, moment: timedelta) -> Policy:

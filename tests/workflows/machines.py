@@ -27,8 +27,8 @@ from activities.errors import WORKER_SHUTDOWN, ErrorTranslation
 from activities.finishing import to_its_end
 from activities.leases import LeaseKey, Leases
 from activities.pull_requests import Opened, OpenInput, WithdrawInput
-from activities.records import RECORDS_TASK_QUEUE, Ending, InboxMessage, QueueEntry
-from activities.slots import GRANT_SIGNAL, SLOTS_TASK_QUEUE, Grant
+from activities.records import RECORDS_TASK_QUEUE, Ending, InboxMessage, LimitWait, QueueEntry
+from activities.slots import GRANT_SIGNAL, SLOTS_TASK_QUEUE, Grant, slots_task_queue_of
 from activities.workspaces import MirrorResult, Prepared, Published, PublishInput
 from domain.errors import JobEnded
 from domain.jobs import FINAL, JobStatus
@@ -175,6 +175,7 @@ class Slots(_Scripted):
     async def hold_slot(self, key: LeaseKey) -> None:
         """Grant, and hold until the slot is released or the machine ends."""
         script = await self.script()
+        script.asked.append(activity.info().task_queue)
 
         async def usual(request: LeaseKey) -> None:
             if script.row in FINAL:
@@ -218,6 +219,8 @@ class Records(_Scripted):
             self.requeue_job,
             self.finish_job,
             self.wait_for_user,
+            self.wait_for_limit,
+            self.end_limit_wait,
             self.accept_message,
             self.note_completion,
             self.host_task_queues,
@@ -246,6 +249,14 @@ class Records(_Scripted):
     @activity.defn
     async def wait_for_user(self, job_id: str) -> None:
         await (await self.script()).play("wait_for_user", job_id, give())
+
+    @activity.defn
+    async def wait_for_limit(self, wait: LimitWait) -> None:
+        await (await self.script()).play("wait_for_limit", wait, give())
+
+    @activity.defn
+    async def end_limit_wait(self, key: LeaseKey) -> None:
+        await (await self.script()).play("end_limit_wait", key, give())
 
     @activity.defn
     async def accept_message(self, message: InboxMessage) -> bool:
@@ -279,12 +290,13 @@ class Records(_Scripted):
 
 @contextlib.asynccontextmanager
 async def running_machines(temporal: TemporalClient, scripts: Scripts) -> AsyncIterator[None]:
-    """Poll for everything but workflows; two machines are there, `a` and `b`."""
-    machines = [Machine(name, scripts) for name in ("a", "a-restarted", "b")]
+    """Poll for everything but workflows; `c` is the one machine to which no job can return."""
+    machines = [Machine(name, scripts) for name in ("a", "a-restarted", "b", "c")]
     slots = Slots(temporal, scripts, *machines)
     queues: dict[str, Activities] = {
         RECORDS_TASK_QUEUE: Records(scripts).activities,
         SLOTS_TASK_QUEUE: [slots.hold_slot],
+        **{slots_task_queue_of(host): [slots.hold_slot] for host in ("a", "b")},
         **{task_queue(machine.name): machine.activities for machine in machines},
     }
     async with contextlib.AsyncExitStack() as stack:

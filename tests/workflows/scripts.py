@@ -26,6 +26,8 @@ class Script:
     Args:
         machines: the names of the processes that grant its leases; the last one grants the rest.
             What follows a dash tells a process from an earlier one on the same machine.
+
+    `asked` are the task queues in which slots were asked for.
     """
 
     def __init__(self, *machines: str) -> None:
@@ -38,6 +40,7 @@ class Script:
         self.seen: list[str] = []
         self.life = Life()
         self.machine = ""
+        self.asked: list[str] = []
         self.dead: set[str] = set()
         self._planned: dict[str, deque[Step]] = {}
         self._gates: list[Gate] = []

@@ -180,7 +180,7 @@ async def test_a_second_cancellation_changes_nothing(lab: Lab) -> None:
 async def test_a_pause_after_an_overload_is_cut_short(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(policies, "TRANSIENT_PAUSES", (timedelta(minutes=5),))
+    monkeypatch.setattr(policies, "OVERLOAD_PAUSES", (timedelta(minutes=5),))
     script = Script()
     script.plan("run_claude", fail(JobFailure(FailureCode.CLAUDE_OVERLOADED, transient=True)))
     job = await lab.code_job(script)

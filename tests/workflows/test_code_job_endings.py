@@ -97,12 +97,13 @@ async def test_claude_is_run_again_after_an_overload(lab: Lab) -> None:
     assert await job.result() == DONE
     requests: list[TurnInput] = script.requests["run_claude"]
     assert [(request.turn, request.attempt) for request in requests] == [(1, 1), (1, 2), (1, 3)]
-    assert script.work.count("prepare") == 1
+    assert script.count("wait_for_limit") == 2
+    assert script.asked == ["slots", "slots-a", "slots-a"]
 
 
 async def test_an_overload_that_lasts_fails_the_job(lab: Lab) -> None:
     script = Script()
-    tries = len(policies.TRANSIENT_PAUSES) + 1
+    tries = len(policies.OVERLOAD_PAUSES) + 1
     script.plan("run_claude", *[fail(OVERLOADED)] * tries)
     job = await lab.code_job(script)
     assert await job.result() == failed(FailureCode.CLAUDE_OVERLOADED)

@@ -135,7 +135,7 @@ async def test_what_a_dead_process_left_is_removed_by_its_successor(lab: Lab) ->
 
 async def test_a_job_that_loses_five_machines_fails(lab: Lab) -> None:
     script = Script()
-    gates = [Gate() for _ in range(policies.MAX_GRANTS_WITHOUT_PROGRESS)]
+    gates = [Gate() for _ in range(policies.MAX_LOSSES)]
     script.plan("run_claude", *gates)
     job = await lab.code_job(script)
     for gate in gates:

@@ -31,7 +31,7 @@ from workflows.job_steps import workflow_id
 from workflows.reconciling import Reconciler
 from workflows.starting import JobLimits, start_job
 
-LIMITS = JobLimits(timedelta(minutes=1), timedelta(minutes=1))
+LIMITS = JobLimits(timedelta(minutes=1), timedelta(minutes=1), timedelta(minutes=1))
 SLEEPING = "sleeping"
 ENDED = {"status": JobStatus.COMPLETED, "phase": Phase.CLEANING_UP}
 Handle = WorkflowHandle[Any, Any]

@@ -1,0 +1,58 @@
+"""A retry that begins with publishing: the work is there, and Claude is not asked again."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+from activities.pull_requests import Opened
+from activities.workspaces import Prepared, Published
+from domain.errors import JobFailure
+from domain.failures import FailureCode
+from domain.jobs import JobStatus, Outcome, RetryFrom
+from tests.workflows.lab import Lab, a_job
+from tests.workflows.scripts import Gate, Script, fail, give
+from workflows.job_steps import JobResult
+
+DONE = JobResult(JobStatus.COMPLETED, Outcome.PULL_REQUEST)
+STEPS = ["prepare", "publish", "open_pull_request"]
+
+
+async def test_the_work_is_published_without_claude(lab: Lab) -> None:
+    script = Script()
+    job = await lab.start(replace(a_job(), retry_from=RetryFrom.PUBLISH, host="a"), script)
+    assert await job.result() == DONE
+    assert script.work == [*STEPS, "finish_job", "clean_up"]
+    assert script.asked == ["slots-a"]
+
+
+async def test_another_machine_does_it_when_that_one_is_gone(lab: Lab) -> None:
+    script = Script("b")
+    job = await lab.start(replace(a_job(), retry_from=RetryFrom.PUBLISH, host="c"), script)
+    assert await job.result() == DONE
+    assert script.work == [*STEPS, "finish_job", "clean_up"]
+    assert script.asked == ["slots"]
+
+
+async def test_a_machine_that_stops_costs_nothing(lab: Lab) -> None:
+    async def at(step: str, value: object) -> None:
+        script = Script("a", "b")
+        gate = Gate(give(value))
+        script.plan(step, gate)
+        job = await lab.start(replace(a_job(), retry_from=RetryFrom.PUBLISH, host="a"), script)
+        await gate.begun()
+        script.stop_machine()
+        gate.open()
+        assert await job.result() == DONE
+        assert script.count("run_claude") == 0
+
+    values = (Prepared("b" * 40, False), Published("c0ffee"), Opened(1, "https://x"))
+    await asyncio.gather(*map(at, STEPS, values))
+
+
+async def test_work_that_is_gone_fails_the_retry(lab: Lab) -> None:
+    script = Script()
+    script.plan("prepare", fail(JobFailure(FailureCode.GIT_FAILED, "It is gone.")))
+    job = await lab.start(replace(a_job(), retry_from=RetryFrom.PUBLISH, host="a"), script)
+    result = await job.result()
+    assert result == JobResult(JobStatus.FAILED, None, FailureCode.GIT_FAILED, "It is gone.")
