@@ -59,9 +59,9 @@ def observe(situation: Situation, fault: Fault) -> Seen:
 
 def worktrees(place: Installation) -> Iterator[Path]:
     """Yield the worktrees that are on the disk, on any host."""
-    for root in place.stack.root.glob("**/worktrees"):
-        if "repos" not in root.parts:
-            yield from root.glob("[!.]*/*/*[!.json]")
+    root = place.stack.root
+    for directory in (*root.glob("worktrees"), *root.glob("*/worktrees")):
+        yield from directory.glob("[!.]*/*/*[!.json]")
 
 
 def _wrong_end(job: Json, expected: frozenset[str], failure: str | None) -> Iterator[str]:
