@@ -112,8 +112,8 @@ def _secret(settings: Settings) -> Secret:
 async def _serve_api(settings: Settings, secret: Secret) -> None:
     from api.app import create_app
     from api.dispatch import Dispatch
+    from worker import job_limits
     from workflows.connection import connect
-    from workflows.starting import JobLimits
 
     store = _store(settings)
     await store.open()
@@ -121,10 +121,8 @@ async def _serve_api(settings: Settings, secret: Secret) -> None:
         temporal = await connect(
             settings.temporal_address or "", settings.temporal_namespace, lazy=True
         )
-        limits = JobLimits(settings.job_timeout, settings.task_idle_timeout)
-        app = create_app(
-            store, Dispatch(temporal, limits), secret.reveal(), settings.github_server_url
-        )
+        dispatch = Dispatch(temporal, job_limits(settings))
+        app = create_app(store, dispatch, secret.reveal(), settings.github_server_url)
         config = uvicorn.Config(
             app,
             host=settings.bind_address,

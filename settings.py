@@ -20,8 +20,14 @@ from urllib.parse import urlsplit
 
 from agent.environment import CLAUDE_CREDENTIAL_NAMES, PASSED_NAMES
 from domain.errors import OrchestratorError
+from domain.jobs import DEFAULT_PRIORITY, MAX_PRIORITY, MIN_PRIORITY
 
 T = TypeVar("T")
+V = TypeVar("V")
+
+MAX_TURNS = 100_000
+MAX_TIMEOUT_MINUTES = 10_080
+"""A week."""
 
 _HOST_ID = re.compile(r"[A-Za-z0-9._-]{1,63}")
 _SEARCH_PATH = "/usr/local/bin:/usr/bin:/bin"
@@ -79,13 +85,22 @@ class Settings:
     claude_bin: str | None
     claude_model: str | None
     claude_max_turns: int | None
+    claude_max_budget_usd: float | None
     mcp_config: Path | None
     mcp_servers: tuple[str, ...]
     task_tools: tuple[str, ...]
     git_author_name: str
     git_author_email: str
+    job_priority: int
+    pull_request_draft: bool
+    pull_request_labels: tuple[str, ...]
+    pull_request_reviewers: tuple[str, ...]
     job_timeout: timedelta
+    turn_timeout: timedelta
+    silence_timeout: timedelta
+    queue_timeout: timedelta | None
     task_idle_timeout: timedelta
+    keep_work: timedelta
     drain_timeout: timedelta
     search_path: str
     operator_home: Path
@@ -110,6 +125,20 @@ class Settings:
     def has_claude_credentials(self) -> bool:
         """Whether Claude's credentials come by environment, not by the operator's own login."""
         return any(name in CLAUDE_CREDENTIAL_NAMES for name in self.claude_environment)
+
+    @property
+    def credential_id(self) -> str:
+        """Tells Claude credentials apart, and nothing of them: machines that share one share this.
+
+        A login of the operator is told apart by machine only.
+        """
+        values = [
+            f"{name}={value}"
+            for name, value in sorted(self.claude_environment.items())
+            if name in CLAUDE_CREDENTIAL_NAMES
+        ]
+        text = "\n".join(values) if values else f"login/{self.host_id}/{self.operator_home}"
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
 
     @property
     def data_id(self) -> str:
@@ -178,17 +207,24 @@ class _Reader:
             host_id=self._host_id(),
             claude_bin=self._text("CLAUDE_BIN"),
             claude_model=self._text("CLAUDE_MODEL"),
-            claude_max_turns=self._optional_whole("CLAUDE_MAX_TURNS", 1, 100_000),
+            claude_max_turns=self._optional_whole("CLAUDE_MAX_TURNS", 1, MAX_TURNS),
+            claude_max_budget_usd=self._dollars("CLAUDE_MAX_BUDGET_USD"),
             mcp_config=mcp_config,
             mcp_servers=self._mcp_servers(mcp_config),
             task_tools=self._tools(),
             git_author_name=self._text("GIT_AUTHOR_NAME") or "Claude Code Orchestrator",
             git_author_email=self._text("GIT_AUTHOR_EMAIL")
             or "claude-code-orchestrator@users.noreply.github.com",
-            job_timeout=timedelta(minutes=self._whole("JOB_TIMEOUT_MINUTES", 720, 1, 10_080)),
-            task_idle_timeout=timedelta(
-                minutes=self._whole("TASK_IDLE_TIMEOUT_MINUTES", 10_080, 1, 525_600)
-            ),
+            job_priority=self._whole("JOB_PRIORITY", DEFAULT_PRIORITY, MIN_PRIORITY, MAX_PRIORITY),
+            pull_request_draft=self._flag("PULL_REQUEST_DRAFT"),
+            pull_request_labels=self._names("PULL_REQUEST_LABELS"),
+            pull_request_reviewers=self._names("PULL_REQUEST_REVIEWERS"),
+            job_timeout=self._minutes("JOB_TIMEOUT_MINUTES", 720, MAX_TIMEOUT_MINUTES),
+            turn_timeout=self._minutes("TURN_TIMEOUT_MINUTES", 240, MAX_TIMEOUT_MINUTES),
+            silence_timeout=self._minutes("SILENCE_TIMEOUT_MINUTES", 60, MAX_TIMEOUT_MINUTES),
+            queue_timeout=self._optional_minutes("QUEUE_TIMEOUT_MINUTES", 525_600),
+            task_idle_timeout=self._minutes("TASK_IDLE_TIMEOUT_MINUTES", 10_080, 525_600),
+            keep_work=timedelta(days=self._whole("KEEP_WORK_DAYS", 30, 1, 3650)),
             drain_timeout=timedelta(seconds=self._whole("DRAIN_TIMEOUT_SECONDS", 20, 0, 86_400)),
             search_path=self._text("PATH") or _SEARCH_PATH,
             operator_home=home,
@@ -247,7 +283,24 @@ class _Reader:
     def _optional_whole(self, name: str, low: int, high: int) -> int | None:
         return self._parse(name, lambda text: _whole_number(text, low, high), None)
 
-    def _parse(self, name: str, parse: Callable[[str], int], default: T) -> int | T:
+    def _minutes(self, name: str, default: int, high: int) -> timedelta:
+        return timedelta(minutes=self._whole(name, default, 1, high))
+
+    def _optional_minutes(self, name: str, high: int) -> timedelta | None:
+        minutes = self._optional_whole(name, 1, high)
+        return None if minutes is None else timedelta(minutes=minutes)
+
+    def _dollars(self, name: str) -> float | None:
+        return self._parse(name, _dollars, None)
+
+    def _flag(self, name: str) -> bool:
+        return bool(self._parse(name, _flag, default=False))
+
+    def _names(self, name: str) -> tuple[str, ...]:
+        parts = [part.strip() for part in (self._text(name) or "").split(",")]
+        return tuple(dict.fromkeys(filter(None, parts)))
+
+    def _parse(self, name: str, parse: Callable[[str], V], default: T) -> V | T:
         text = self._text(name)
         if text is None:
             return default
@@ -267,7 +320,7 @@ class _Reader:
 
     def _tools(self) -> tuple[str, ...]:
         allowed = {"WebSearch", "WebFetch"}
-        tools = tuple(part.strip() for part in (self._text("TASK_TOOLS") or "").split(",") if part)
+        tools = self._names("TASK_TOOLS")
         unknown = sorted(set(tools) - allowed)
         if unknown:
             self._problems.append(
@@ -290,6 +343,18 @@ def _whole_number(text: str, low: int, high: int) -> int:
     if not re.fullmatch(r"\d{1,9}", text) or not low <= int(text) <= high:
         raise ValueError(f"it must be a whole number from {low} to {high}")
     return int(text)
+
+
+def _dollars(text: str) -> float:
+    if not re.fullmatch(r"\d{1,6}(\.\d{1,6})?", text) or float(text) <= 0:
+        raise ValueError("it must be an amount of US dollars above 0, such as 5 or 0.50")
+    return float(text)
+
+
+def _flag(text: str) -> bool:
+    if text.lower() not in {"true", "false"}:
+        raise ValueError("it must be true or false")
+    return text.lower() == "true"
 
 
 def current_environment() -> dict[str, str]:

@@ -16,11 +16,12 @@ from enum import StrEnum
 from typing import Any
 
 from temporalio.client import Client as TemporalClient
-from temporalio.worker import FixedSizeSlotSupplier, Worker, WorkerTuner
+from temporalio.worker import CustomSlotSupplier, FixedSizeSlotSupplier, Worker, WorkerTuner
 
 from activities.boot import Boot
 from activities.capacity import Capacity
 from activities.claude import ClaudeActivities, ClaudeSetup
+from activities.credential import Credential
 from activities.errors import ErrorTranslation
 from activities.fencing import Fence
 from activities.github_access import GithubAccess
@@ -29,7 +30,7 @@ from activities.leases import Leases
 from activities.probes import ClaudeProbeSetup, HostReports
 from activities.pull_requests import PullRequestActivities
 from activities.records import RECORDS_TASK_QUEUE, RecordActivities
-from activities.slots import SLOTS_TASK_QUEUE, SlotActivities
+from activities.slots import SLOTS_TASK_QUEUE, SlotActivities, slots_task_queue_of
 from activities.sweeping import Sweeper
 from activities.workspaces import WorkspaceActivities
 from agent.environment import Marker
@@ -81,7 +82,12 @@ class Role(StrEnum):
 
 def job_limits(settings: Settings) -> JobLimits:
     """Return the time limits that workflows are started with."""
-    return JobLimits(settings.job_timeout, settings.task_idle_timeout)
+    return JobLimits(
+        settings.job_timeout,
+        settings.task_idle_timeout,
+        settings.turn_timeout,
+        settings.queue_timeout,
+    )
 
 
 async def run_worker(
@@ -160,22 +166,25 @@ async def _host(
     worktrees = Worktrees(settings.worktrees_dir, mirrors)
     removal = Removal(worktrees, Salvage(mirrors))
     sweeper = Sweeper(store, removal, Upkeep(mirrors), settings.sessions_dir)
-    slots = SlotActivities(store, temporal, leases, capacity, settings.host_id, task_queue)
-    granting = Worker(
+    credential = Credential(store, settings.credential_id)
+    slots = SlotActivities(
+        store, temporal, leases, capacity, credential, settings.host_id, task_queue
+    )
+    granting = _granting(settings, temporal, slots, boot, SLOTS_TASK_QUEUE, capacity)
+    # Jobs that return to this machine wait here, however many, until a slot is free for them.
+    returning = _granting(
+        settings,
         temporal,
-        task_queue=SLOTS_TASK_QUEUE,
-        activities=[slots.hold_slot],
-        tuner=_slots_tuner(capacity),
-        interceptors=[ErrorTranslation(), Heartbeats()],
-        max_heartbeat_throttle_interval=HEARTBEAT_THROTTLE,
-        graceful_shutdown_timeout=settings.drain_timeout,
-        identity=identity(boot.id),
+        slots,
+        boot,
+        slots_task_queue_of(settings.host_id),
+        FixedSizeSlotSupplier(HOST_ACTIVITIES_AT_ONCE),
     )
     working = Worker(
         temporal,
         task_queue=task_queue,
         activities=_host_activities(
-            settings, patient(store), leases, slots, worktrees, removal, boot
+            settings, patient(store), leases, slots, worktrees, removal, boot, credential
         ),
         max_concurrent_activities=HOST_ACTIVITIES_AT_ONCE,
         interceptors=[ErrorTranslation(), Heartbeats()],
@@ -193,7 +202,7 @@ async def _host(
             _in_background(sweeper.run_forever(), stop),
             _in_background(Fence(temporal, leases).run_forever(), stop),
             working,
-            granting,
+            _drained_together(granting, returning),
         ):
             yield
     finally:
@@ -209,6 +218,7 @@ def _host_activities(
     worktrees: Worktrees,
     removal: Removal,
     boot: Boot,
+    credential: Credential,
 ) -> list[Callable[..., Any]]:
     publishing = Publishing(worktrees.mirrors)
     workspaces = WorkspaceActivities(
@@ -238,11 +248,44 @@ def _host_activities(
     ]
 
 
-def _slots_tuner(capacity: Capacity) -> WorkerTuner:
+@asynccontextmanager
+async def _drained_together(*workers: Worker) -> AsyncIterator[None]:
+    """Poll with workers that stop taking tasks at the same moment."""
+    async with contextlib.AsyncExitStack() as stack:
+        for each in workers:
+            await stack.enter_async_context(each)
+        try:
+            yield
+        finally:
+            await asyncio.gather(*(each.shutdown() for each in workers))
+
+
+def _granting(
+    settings: Settings,
+    temporal: TemporalClient,
+    slots: SlotActivities,
+    boot: Boot,
+    task_queue: str,
+    supplier: CustomSlotSupplier | FixedSizeSlotSupplier,
+) -> Worker:
+    """Return a worker that takes jobs from a queue, and at its end lets those it has finish."""
+    return Worker(
+        temporal,
+        task_queue=task_queue,
+        activities=[slots.hold_slot],
+        tuner=_slots_tuner(supplier),
+        interceptors=[ErrorTranslation(), Heartbeats()],
+        max_heartbeat_throttle_interval=HEARTBEAT_THROTTLE,
+        graceful_shutdown_timeout=settings.drain_timeout,
+        identity=identity(boot.id),
+    )
+
+
+def _slots_tuner(supplier: CustomSlotSupplier | FixedSizeSlotSupplier) -> WorkerTuner:
     unused = FixedSizeSlotSupplier(1)
     return WorkerTuner.create_composite(
         workflow_supplier=unused,
-        activity_supplier=capacity,
+        activity_supplier=supplier,
         local_activity_supplier=unused,
         nexus_supplier=unused,
     )

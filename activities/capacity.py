@@ -34,12 +34,13 @@ class Capacity(CustomSlotSupplier):
         self._permits = 0
         self._waiting = 0
         self._taken = 0
+        self._returned = 0
         self._news = asyncio.Event()
         self._loop = asyncio.get_running_loop()
 
     async def reserve_slot(self, ctx: SlotReserveContext) -> SlotPermit:
         """Wait for a permit to poll."""
-        while self._permits >= self.slots + min(self._waiting, MAX_WAITING):
+        while self._permits + self._returned >= self.slots + min(self._waiting, MAX_WAITING):
             self._news.clear()
             await self._news.wait()
         self._permits += 1
@@ -71,13 +72,19 @@ class Capacity(CustomSlotSupplier):
         """Whether as many jobs as there are slots hold one."""
         return self._taken >= self.slots
 
-    def take_slot(self) -> None:
-        """Let a job hold one of the slots; not when it `is_full`."""
-        self._taken += 1
+    def take_slot(self, *, returned: bool = False) -> None:
+        """Let a job hold one of the slots; not when it `is_full`.
 
-    def give_slot_back(self) -> None:
+        One that `returned` to this machine came without a permit, and takes the place of one.
+        """
+        self._taken += 1
+        self._returned += returned
+
+    def give_slot_back(self, *, returned: bool = False) -> None:
         """Let another job have it."""
         self._taken -= 1
+        self._returned -= returned
+        self._news.set()
 
     def _take_back(self) -> None:
         self._permits -= 1

@@ -15,6 +15,7 @@ from temporalio.client import Client as TemporalClient
 from temporalio.service import RPCError
 
 from activities.capacity import Capacity
+from activities.credential import Credential
 from activities.leases import Lease, LeaseKey, Leases
 from activities.turns import Turns
 from domain.clock import utc_now
@@ -49,6 +50,7 @@ class SlotActivities:
         temporal: TemporalClient,
         leases: Leases,
         capacity: Capacity,
+        credential: Credential,
         host_id: str,
         host_task_queue: str,
     ) -> None:
@@ -58,7 +60,7 @@ class SlotActivities:
         self._capacity = capacity
         self._host_id = host_id
         self._host_task_queue = host_task_queue
-        self._turns = Turns(store, capacity)
+        self._turns = Turns(store, capacity, credential)
 
     @activity.defn
     async def hold_slot(self, key: LeaseKey) -> None:
@@ -68,12 +70,13 @@ class SlotActivities:
         `LeaseLost` when it holds a later lease. When it is cancelled (by the workflow, a lost
         heartbeat or the end of the process) everything that runs under the lease is stopped first.
         """
-        await self._turns.take_slot(key.job_id)
+        returned = activity.info().task_queue == slots_task_queue_of(self._host_id)
+        await self._turns.take_slot(key.job_id, returned=returned)
         try:
             await self._record_grant(key)
             await self._hold(key)
         finally:
-            self._capacity.give_slot_back()
+            self._capacity.give_slot_back(returned=returned)
 
     @activity.defn
     async def release_slot(self, key: LeaseKey) -> None:

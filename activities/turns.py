@@ -8,11 +8,13 @@ is taken only by the job that the store names.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from datetime import timedelta
 
 from temporalio import activity
 
 from activities.capacity import Capacity
+from activities.credential import Credential
 from domain.errors import LeaseLost
 from store.protocol import Store
 
@@ -29,23 +31,30 @@ another machine by then, so that few are remembered."""
 class Turns:
     """Gives this machine's slots to jobs in the order of the store: priority, `queued_at`, id."""
 
-    def __init__(self, store: Store, capacity: Capacity) -> None:
+    def __init__(self, store: Store, capacity: Capacity, credential: Credential) -> None:
         self._store = store
         self._capacity = capacity
+        self._credential = credential
         self._clock = asyncio.get_running_loop().time
         self._passed_by: dict[str, float] = {}
 
-    async def take_slot(self, job_id: str) -> None:
+    async def take_slot(self, job_id: str, *, returned: bool = False) -> None:
         """Wait until a slot is free and it is the job's turn, and take it.
+
+        Nobody's turn comes while Claude's credential is held for a usage limit.
+
+        Args:
+            job_id: the job.
+            returned: whether it asked for this machine, and so came without a permit.
 
         Raises:
             LeaseLost: the worker stops taking jobs; the job has to ask another machine.
         """
         self._passed_by.pop(job_id, None)
         if not await self._is_turn_of(job_id):
-            with self._capacity.waiting():
+            with contextlib.nullcontext() if returned else self._capacity.waiting():
                 await self._wait_for_turn(job_id)
-        self._capacity.take_slot()
+        self._capacity.take_slot(returned=returned)
         # Others may have passed it by while it waited here for a slot.
         self._passed_by.pop(job_id, None)
 
@@ -55,7 +64,8 @@ class Turns:
             if activity.is_worker_shutdown():
                 raise LeaseLost("This machine takes no more jobs. Another is asked for a slot.")
             # When it is full, the earlier job may be waiting in Temporal's queue to be polled.
-            first = None if self._capacity.is_full else await self._first(job_id)
+            can_take = not self._capacity.is_full and not await self._credential.is_held()
+            first = await self._first(job_id) if can_take else None
             if first != awaited:
                 awaited, since = first, self._clock()
             elif first and self._clock() - since > TURN_PATIENCE.total_seconds():
@@ -64,7 +74,7 @@ class Turns:
 
     async def _is_turn_of(self, job_id: str) -> bool:
         """Tell whether the job may take a slot now; one that is in no queue has had its turn."""
-        if self._capacity.is_full:
+        if self._capacity.is_full or await self._credential.is_held():
             return False
         first = await self._first(job_id)
         is_next = first in {None, job_id} or await self._store.queue_position(job_id) == 0

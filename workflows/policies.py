@@ -79,9 +79,6 @@ UNKNOWN_RESET = timedelta(minutes=15)
 """The wait for a usage limit that did not say when it ends: short against its five hours, and each
 try costs one refused request."""
 
-LONGEST_LIMIT = timedelta(days=8)
-"""The longest usage limit lasts a week; a reset time beyond that is a mistake."""
-
 STAGGER = timedelta(minutes=1)
 STAGGER_SHARE = 0.1
 """Jobs that wait for one limit go on one after the other within a minute, or a tenth of their wait

@@ -12,6 +12,7 @@ from temporalio import workflow
 with workflow.unsafe.imports_passed_through():
     from domain.errors import JobFailure
     from domain.failures import FailureCode
+    from domain.usage_limits import is_plausible
     from workflows import policies
 
 
@@ -44,7 +45,7 @@ class Standstills:
     def _until_reset(self, failure: JobFailure) -> Standstill | None:
         now = workflow.now()
         resets_at = failure.resets_at or now + policies.UNKNOWN_RESET
-        if resets_at > now + policies.LONGEST_LIMIT:
+        if not is_plausible(resets_at, now):
             return None
         pauses = policies.LIMIT_PAUSES
         least = now + pauses[min(self._limits, len(pauses) - 1)]

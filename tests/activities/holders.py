@@ -13,21 +13,23 @@ from temporalio import workflow
 from temporalio.client import Client as TemporalClient
 from temporalio.client import WorkflowHandle
 from temporalio.exceptions import ActivityError, ApplicationError
-from temporalio.worker import UnsandboxedWorkflowRunner, Worker
+from temporalio.worker import FixedSizeSlotSupplier, UnsandboxedWorkflowRunner, Worker
 
 from activities.capacity import Capacity
+from activities.credential import Credential
 from activities.errors import ErrorTranslation, present_lease
 from activities.heartbeats import Heartbeats
 from activities.leases import Lease, LeaseKey, Leases
-from activities.slots import GRANT_SIGNAL, Grant, SlotActivities
+from activities.slots import GRANT_SIGNAL, Grant, SlotActivities, slots_task_queue_of
 from domain.jobs import Job
 from store.protocol import Store
 from tests.workflows.server import eventually
-from worker import HEARTBEAT_THROTTLE, _slots_tuner
+from worker import HEARTBEAT_THROTTLE, _drained_together, _slots_tuner
 from workflows import policies
 from workflows.perform import perform
 
 ASKING_TASK_QUEUE = "asking"
+CREDENTIAL = "c0ffee"
 
 # As the jobs' own, save that the end of the activity is always waited for.
 HOLD_TO_THE_END = replace(
@@ -97,33 +99,51 @@ class SlotHost:
 
     def __init__(self, temporal: TemporalClient, store: Store, slots: int) -> None:
         self.temporal = temporal
+        self.host_id = f"mill-{uuid.uuid4().hex}"
         self.task_queue = f"slots-{uuid.uuid4().hex}"
+        self.own_task_queue = slots_task_queue_of(self.host_id)
         self.host_queue = f"host-{uuid.uuid4().hex}"
         self.leases = WatchedLeases()
         self.capacity = Capacity(slots)
+        self.credential = Credential(store, CREDENTIAL)
         self.activities = SlotActivities(
-            store, temporal, self.leases, self.capacity, "mill-1", self.host_queue
+            store,
+            temporal,
+            self.leases,
+            self.capacity,
+            self.credential,
+            self.host_id,
+            self.host_queue,
         )
 
     @contextlib.asynccontextmanager
     async def poll(self, grace: timedelta = timedelta(0)) -> AsyncIterator[Worker]:
-        worker = Worker(
+        worker = self._worker(self.task_queue, self.capacity, grace)
+        returning = self._worker(self.own_task_queue, FixedSizeSlotSupplier(20), grace)
+        async with _drained_together(worker, returning):
+            yield worker
+
+    def _worker(
+        self, task_queue: str, supplier: Capacity | FixedSizeSlotSupplier, grace: timedelta
+    ) -> Worker:
+        return Worker(
             self.temporal,
-            task_queue=self.task_queue,
+            task_queue=task_queue,
             activities=[self.activities.hold_slot],
-            tuner=_slots_tuner(self.capacity),
+            tuner=_slots_tuner(supplier),
             interceptors=[ErrorTranslation(), Heartbeats()],
             max_heartbeat_throttle_interval=HEARTBEAT_THROTTLE,
             graceful_shutdown_timeout=grace,
         )
-        async with worker:
-            yield worker
 
-    async def ask(self, job: Job, lease: int = 1) -> WorkflowHandle[AskForSlot, Ended]:
+    async def ask(
+        self, job: Job, lease: int = 1, *, returning: bool = False
+    ) -> WorkflowHandle[AskForSlot, Ended]:
         """Let a workflow ask for a slot, as the job's would."""
+        task_queue = self.own_task_queue if returning else self.task_queue
         return await self.temporal.start_workflow(
             AskForSlot.run,
-            Ask(LeaseKey(job.id, lease), self.task_queue),
+            Ask(LeaseKey(job.id, lease), task_queue),
             id=f"asks-{job.id}-{lease}-{uuid.uuid4().hex}",
             task_queue=ASKING_TASK_QUEUE,
         )

@@ -77,3 +77,14 @@ async def test_slots_are_counted() -> None:
         change()
         full.append(slots.is_full)
     assert full == [False, True, False]
+
+
+async def test_a_job_that_returned_takes_the_place_of_a_permit() -> None:
+    polls = Polls(2)
+    polls.capacity.take_slot(returned=True)
+    await polls.ask(2)
+    assert polls.granted == 1
+    polls.capacity.give_slot_back(returned=True)
+    await asyncio.sleep(0.01)
+    assert polls.granted == 2
+    await polls.end()

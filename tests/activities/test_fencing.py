@@ -15,6 +15,7 @@ from temporalio.testing import ActivityEnvironment
 
 from activities import fencing
 from activities.capacity import Capacity
+from activities.credential import Credential
 from activities.fencing import Fence
 from activities.leases import LeaseKey, Leases
 from activities.slots import SlotActivities
@@ -48,7 +49,13 @@ class Machine:
         self.leases = Leases()
         self.fence = WatchedFence(temporal, self.leases)
         self.slots = SlotActivities(
-            world.store, temporal, self.leases, Capacity(2), "mill-1", "host-mill-1"
+            world.store,
+            temporal,
+            self.leases,
+            Capacity(2),
+            Credential(world.store, "c0ffee"),
+            "mill-1",
+            "host-mill-1",
         )
 
     async def hold(self) -> tuple[LeaseKey, asyncio.Task[None]]:

@@ -52,13 +52,13 @@ async def test_a_grant_is_recorded_told_and_held_until_it_is_released(
     async with asyncio.timeout(20):
         while not await handle.query(AskForSlot.grants):
             pass
-    assert await handle.query(AskForSlot.grants) == [Grant(1, "mill-1", polling.host_queue)]
+    assert await handle.query(AskForSlot.grants) == [Grant(1, polling.host_id, polling.host_queue)]
     row = await world.read(job)
     assert (row.status, row.phase, row.lease, row.host) == (
         JobStatus.RUNNING,
         Phase.PREPARING,
         1,
-        "mill-1",
+        polling.host_id,
     )
     assert row.started_at is not None
     await polling.release(job)

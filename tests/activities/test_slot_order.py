@@ -11,9 +11,10 @@ from temporalio.testing import ActivityEnvironment
 
 from activities import turns
 from activities.capacity import Capacity
+from activities.credential import Credential
 from domain.jobs import Job, JobStatus, Phase
 from store.protocol import Guard
-from tests.activities.holders import SlotHost
+from tests.activities.holders import CREDENTIAL, SlotHost
 from tests.store.samples import World, later
 from tests.workflows.server import eventually
 
@@ -138,7 +139,7 @@ async def test_a_job_that_was_passed_by_is_waited_for_again_some_day(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(turns, "TURN_PATIENCE", timedelta(milliseconds=100))
-    here = turns.Turns(world.store, Capacity(3))
+    here = turns.Turns(world.store, Capacity(3), Credential(world.store, CREDENTIAL))
     missing, waiting = await queued(world, 2)
     await ActivityEnvironment().run(here.take_slot, waiting.id)
     assert await here._first(waiting.id) == waiting.id
@@ -150,7 +151,7 @@ async def test_a_job_that_was_passed_by_while_it_waited_here_still_has_its_turn(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(turns, "TURN_PATIENCE", timedelta(seconds=30))
-    here = turns.Turns(world.store, Capacity(1))
+    here = turns.Turns(world.store, Capacity(1), Credential(world.store, CREDENTIAL))
     missing, waiting, _ = await queued(world, 3)
     taking = asyncio.create_task(ActivityEnvironment().run(here.take_slot, waiting.id))
     await asyncio.sleep(0.1)

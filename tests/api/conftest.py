@@ -24,7 +24,7 @@ from tests.api.live import Live, running_live
 from workflows.connection import connect, register_search_attributes
 from workflows.starting import JobLimits
 
-LIMITS = JobLimits(timedelta(hours=1), timedelta(hours=1))
+LIMITS = JobLimits(timedelta(hours=1), timedelta(hours=1), timedelta(hours=1))
 NAMESPACES = ("parked", "live")
 """Nobody works in `parked`: what is started there stays as it is."""
 

@@ -17,6 +17,7 @@ from temporalio.worker import Worker
 
 from activities.capacity import Capacity
 from activities.claude import Delivery, TurnInput, TurnOutput
+from activities.credential import Credential
 from activities.errors import ErrorTranslation
 from activities.heartbeats import Heartbeats
 from activities.leases import LeaseKey, Leases
@@ -150,7 +151,15 @@ async def running_live(api: Api, temporal: TemporalClient) -> AsyncIterator[Live
     leases, capacity = Leases(), Capacity(1)
     machine = PlayedMachine(api.store, leases)
     records = RecordActivities(api.store)
-    slots = SlotActivities(api.store, temporal, leases, capacity, "played", Live.task_queue)
+    slots = SlotActivities(
+        api.store,
+        temporal,
+        leases,
+        capacity,
+        Credential(api.store, "c0ffee"),
+        "played",
+        Live.task_queue,
+    )
     on_machine = [slots.release_slot, slots.stop_work, *_activities(machine)]
     deciding = Worker(
         temporal,

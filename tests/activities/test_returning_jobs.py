@@ -1,0 +1,88 @@
+"""Jobs that want the machine that has their work, and jobs that a usage limit holds back."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+from temporalio.client import Client as TemporalClient
+
+from activities import credential
+from activities.credential import Credential
+from domain.clock import utc_now
+from tests.activities.holders import CREDENTIAL, SlotHost
+from tests.activities.test_slot_order import queued
+from tests.store.samples import World
+
+
+async def test_a_machine_takes_the_jobs_that_return_to_it(
+    world: World, slot_host: SlotHost
+) -> None:
+    returning, other = await queued(world, 2)
+    async with slot_host.poll():
+        await slot_host.ask(returning, returning=True)
+        await slot_host.ask(other)
+        await slot_host.until_held(returning, other)
+
+
+async def test_all_jobs_of_a_machine_share_its_slots(world: World, slot_host: SlotHost) -> None:
+    jobs = await queued(world, 6)
+    async with slot_host.poll():
+        for number, job in enumerate(jobs):
+            await slot_host.ask(job, returning=number % 2 == 0)
+        for first, second in ((0, 1), (2, 3), (4, 5)):
+            await slot_host.until_held(jobs[first], jobs[second])
+            await slot_host.release(jobs[first])
+            await slot_host.release(jobs[second])
+    assert slot_host.leases.taken == [job.id for job in jobs]
+    assert slot_host.leases.most_at_once == 2
+
+
+async def test_another_machine_does_not_take_them(
+    temporal: TemporalClient, world: World, slot_host: SlotHost
+) -> None:
+    [returning] = await queued(world, 1)
+    other = SlotHost(temporal, world.store, 2)
+    async with other.poll():
+        await slot_host.ask(returning, returning=True)
+        await asyncio.sleep(0.5)
+        assert other.leases.taken == []
+    async with slot_host.poll():
+        await slot_host.until_held(returning)
+
+
+async def test_nothing_starts_on_a_credential_that_is_held(
+    world: World, slot_host: SlotHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even when another machine has met the limit while jobs wait here."""
+    monkeypatch.setattr(credential, "LOOKED_UP_EVERY", timedelta(milliseconds=50))
+    elsewhere = Credential(world.store, CREDENTIAL)
+    until = utc_now() + timedelta(seconds=2)
+    await elsewhere.hold(until)
+    first, second, third = await queued(world, 3)
+    async with slot_host.poll():
+        await slot_host.ask(first)
+        await slot_host.ask(second, returning=True)
+        await slot_host.ask(third)
+        await slot_host.until_held(first, second)
+        assert utc_now() >= until
+        await slot_host.release(first)
+        await slot_host.until_held(second, third)
+    assert slot_host.leases.taken == [first.id, second.id, third.id]
+
+
+async def test_other_credentials_go_on(world: World, slot_host: SlotHost) -> None:
+    await Credential(world.store, "another").hold(utc_now() + timedelta(hours=1))
+    [job] = await queued(world, 1)
+    async with slot_host.poll():
+        await slot_host.ask(job)
+        await slot_host.until_held(job)
+
+
+async def test_a_limit_that_none_can_be_holds_nothing(world: World) -> None:
+    here = Credential(world.store, CREDENTIAL)
+    await here.hold(utc_now() + timedelta(days=400))
+    assert not await here.is_held()
+    await here.hold(utc_now() + timedelta(days=6))
+    assert await here.is_held()
