@@ -28,7 +28,7 @@ from activities.github_access import GithubAccess
 from activities.heartbeats import Heartbeats
 from activities.leases import Leases
 from activities.probes import ClaudeProbeSetup, HostReports
-from activities.pull_requests import PullRequestActivities
+from activities.pull_requests import PullRequestActivities, PullRequestDefaults
 from activities.records import RECORDS_TASK_QUEUE, RecordActivities
 from activities.slots import SLOTS_TASK_QUEUE, SlotActivities, slots_task_queue_of
 from activities.sweeping import Sweeper
@@ -120,6 +120,7 @@ async def _flow(
         Publishing(_mirrors(settings)),
         github_access(settings),
         settings.github_server_url,
+        _pull_request_defaults(settings),
     )
     records = RecordActivities(store)
     reconciler = Reconciler(store, temporal, job_limits(settings))
@@ -232,7 +233,12 @@ def _host_activities(
     )
     claude = ClaudeActivities(store, leases, worktrees, _claude_setup(settings, boot))
     pull_requests = PullRequestActivities(
-        store, leases, publishing, github_access(settings), settings.github_server_url
+        store,
+        leases,
+        publishing,
+        github_access(settings),
+        settings.github_server_url,
+        _pull_request_defaults(settings),
     )
     return [
         slots.release_slot,
@@ -305,6 +311,14 @@ def github_access(settings: Settings) -> GithubAccess:
     """Return the GitHub API with the configured token."""
     token = settings.github_token
     return GithubAccess(lambda: token.reveal() if token else None, settings.github_api_url)
+
+
+def _pull_request_defaults(settings: Settings) -> PullRequestDefaults:
+    return PullRequestDefaults(
+        settings.pull_request_draft,
+        settings.pull_request_labels,
+        settings.pull_request_reviewers,
+    )
 
 
 def _identity(settings: Settings) -> Identity:

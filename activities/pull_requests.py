@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from temporalio import activity
 
 from activities.finishing import to_its_end
 from activities.github_access import GithubAccess
+from activities.github_pulls import OpenPull, Proposal, Route, close, open_or_find
 from activities.leases import LeaseKey, Leases
 from activities.progress import Progress
 from domain.errors import JobFailure
@@ -16,15 +16,10 @@ from domain.failures import FailureCode
 from domain.ids import derived_id
 from domain.jobs import Job
 from domain.pull_requests import body, job_mark
-from domain.repositories import Repository
+from domain.repositories import Repository, base_branch
 from domain.titles import subject
 from store.protocol import JobChanges, JobDetails, PullRequestRecord, Store
 from workspace.publishing import Publishing
-
-if TYPE_CHECKING:
-    from github import Github
-    from github.PullRequest import PullRequest
-    from github.Repository import Repository as GithubRepository
 
 _TAKEN_BACK = "The job was cancelled while it was published; what it had published was taken back."
 _BRANCH_STAYS = (
@@ -39,6 +34,15 @@ class OpenInput:
 
     key: LeaseKey
     sha: str
+
+
+@dataclass(frozen=True, slots=True)
+class PullRequestDefaults:
+    """What pull requests are like of jobs that do not say it themselves."""
+
+    draft: bool = False
+    labels: tuple[str, ...] = ()
+    reviewers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,20 +71,24 @@ class PullRequestActivities:
         publishing: Publishing,
         github: GithubAccess,
         server_url: str,
+        defaults: PullRequestDefaults,
     ) -> None:
         self._store = store
         self._leases = leases
         self._publishing = publishing
         self._github = github
         self._server_url = server_url
+        self._defaults = defaults
         self._progress = Progress(store)
 
     @activity.defn
     async def open_pull_request(self, request: OpenInput) -> Opened:
         """Open the job's pull request, or find the open one of its branch; record it. Repeatable.
 
+        Success means that the branch has the commit and that its pull request is open.
+
         Raises:
-            JobFailure: GitHub refused it, or did not answer.
+            JobFailure: GitHub refused it, or did not answer; or the branch has lost the commit.
         """
         key = request.key
         self._leases.require(key)
@@ -88,11 +96,12 @@ class PullRequestActivities:
         await self._progress.update(key, {})
         repository = _repository(details)
         # A request that is under way cannot be called back, so its effect is awaited.
-        pull = await to_its_end(
-            self._github.call(lambda github: _find_or_create(github, details.job, repository))
-        )
+        proposal = self._proposal(details.job, repository)
+        pull = await to_its_end(self._github.call(lambda github: open_or_find(github, proposal)))
         await self._record(key, details, repository, pull)
-        return pull
+        if pull.head_sha != request.sha:
+            await self._require_pushed(details.job, repository, request.sha)
+        return Opened(pull.number, pull.url)
 
     @activity.defn
     async def withdraw(self, request: WithdrawInput) -> None:
@@ -104,13 +113,31 @@ class PullRequestActivities:
         job, repository = details.job, _repository(details)
         if job.head_sha is None:
             return
-        closed = await self._github.call(lambda github: _close_own(github, job, repository))
+        route, mark = _route(job, repository), job_mark(job.id)
+        closed = await self._github.call(lambda github: close(github, route, mark))
         stays = not request.created_branch
         if request.created_branch:
             stays = not await self._delete_branch(job, repository, job.head_sha)
         if closed or request.created_branch:
             text = _BRANCH_STAYS if stays else _TAKEN_BACK
             await self._progress.say(request.job_id, text, once="withdrawn")
+
+    def _proposal(self, job: Job, repository: Repository) -> Proposal:
+        options, defaults = job.options, self._defaults
+        return Proposal(
+            route=_route(job, repository),
+            title=subject(job),
+            body=body(job),
+            draft=defaults.draft if options.draft is None else options.draft,
+            labels=defaults.labels if options.labels is None else options.labels,
+            reviewers=defaults.reviewers if options.reviewers is None else options.reviewers,
+        )
+
+    async def _require_pushed(self, job: Job, repository: Repository, sha: str) -> None:
+        """Check by git that the branch has the commit; the pull request may show more, or lag."""
+        owner, name = repository.owner_name, repository.repo_name
+        if not await self._publishing.remote_contains(owner, name, job.branch_name, sha):
+            raise JobFailure(FailureCode.BRANCH_MOVED)
 
     async def _delete_branch(self, job: Job, repository: Repository, sha: str) -> bool:
         """Delete the branch, unless somebody else has pushed to it; tell whether it is gone."""
@@ -125,7 +152,7 @@ class PullRequestActivities:
         return True
 
     async def _record(
-        self, key: LeaseKey, details: JobDetails, repository: Repository, pull: Opened
+        self, key: LeaseKey, details: JobDetails, repository: Repository, pull: OpenPull
     ) -> None:
         job = details.job
         page = f"{self._server_url}/{repository.full_name}"
@@ -151,6 +178,8 @@ class PullRequestActivities:
         await self._progress.say(
             job.id, f"Pull request #{pull.number}: {pull.url}", once=("opened", pull.number)
         )
+        for notice in pull.notices:
+            await self._progress.say(job.id, notice, once=("notice", notice))
 
     async def _details(self, job_id: str) -> JobDetails:
         details = await self._store.get_job(job_id)
@@ -165,37 +194,5 @@ def _repository(details: JobDetails) -> Repository:
     return details.repository
 
 
-def _find_or_create(github: Github, job: Job, repository: Repository) -> Opened:
-    from github import GithubException
-
-    remote = github.get_repo(repository.full_name)
-    found = _open_pull(remote, job, repository)
-    if found is None:
-        try:
-            found = remote.create_pull(
-                base=repository.default_branch,
-                head=job.branch_name,
-                title=subject(job),
-                body=body(job),
-            )
-        except GithubException as error:
-            # 422 also answers a create whose first reply was lost, so look before giving up.
-            found = _open_pull(remote, job, repository) if error.status == 422 else None
-            if found is None:
-                raise
-    return Opened(found.number, found.html_url)
-
-
-def _open_pull(remote: GithubRepository, job: Job, repository: Repository) -> PullRequest | None:
-    head = f"{repository.owner_name}:{job.branch_name}"
-    pulls = remote.get_pulls(state="open", head=head, base=repository.default_branch)
-    return next(iter(pulls), None)
-
-
-def _close_own(github: Github, job: Job, repository: Repository) -> bool:
-    remote = github.get_repo(repository.full_name)
-    pull = _open_pull(remote, job, repository)
-    if pull is None or job_mark(job.id) not in (pull.body or ""):
-        return False
-    pull.edit(state="closed")
-    return True
+def _route(job: Job, repository: Repository) -> Route:
+    return Route(repository.full_name, job.branch_name, base_branch(job, repository))

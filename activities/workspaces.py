@@ -12,7 +12,7 @@ from activities.progress import Progress
 from domain.errors import JobFailure, NotFound
 from domain.failures import FailureCode
 from domain.jobs import Job, JobStatus, JobType, Phase
-from domain.repositories import Repository
+from domain.repositories import Repository, base_branch
 from domain.titles import commit_message
 from store.protocol import Guard, Store
 from workspace.identity import Identity
@@ -198,24 +198,24 @@ class WorkspaceActivities:
             start = job.base_sha or await self._task_start(job, repository, mirror)
             return await self._worktrees.create_detached(owner, name, job.id, start)
         return await self._worktrees.create_for_branch(
-            owner, name, job.id, job.branch_name, repository.default_branch
+            owner, name, job.id, job.branch_name, base_branch(job, repository)
         )
 
     def _require_publishable(self, job: Job, repository: Repository) -> None:
         """Refuse before Claude works what could not be published afterwards."""
         if not self._has_token:
             raise JobFailure(FailureCode.GITHUB_TOKEN_MISSING)
-        if job.branch_name == repository.default_branch:
+        if job.branch_name in {repository.default_branch, base_branch(job, repository)}:
             raise JobFailure(
                 FailureCode.BRANCH_CONFLICT,
-                f"{job.branch_name} is the repository's default branch, which pull requests are "
-                "merged into. Use another branch name.",
+                f"{job.branch_name} is a branch that pull requests are merged into. Use another "
+                "branch name.",
             )
 
     async def _task_start(self, job: Job, repository: Repository, mirror: Mirror) -> str:
-        """Return the branch a task reads: its own where the remote has it, else the default."""
+        """Return the branch a task reads: its own where the remote has it, else its base."""
         branches = await self._mirrors.branches(mirror)
-        return job.branch_name if job.branch_name in branches else repository.default_branch
+        return job.branch_name if job.branch_name in branches else base_branch(job, repository)
 
     async def _commit_and_push(self, key: LeaseKey, job: Job, repository: Repository) -> Published:
         owner, name = repository.owner_name, repository.repo_name

@@ -121,6 +121,19 @@ class Publishing:
         with explained(self._mirrors.credentials, f"Asking about {mirror.full_name}"):
             return await self._mirrors.network.branch_head(mirror.url, branch)
 
+    async def remote_contains(self, owner: str, name: str, branch: str, sha: str) -> bool:
+        """Tell whether the remote's branch is at `sha`, a commit of the mirror, or has grown on.
+
+        Raises:
+            JobFailure: the remote cannot be fetched.
+        """
+        mirror = await self._mirrors.fetch(owner, name)
+        head = (await self._mirrors.branches(mirror)).get(branch)
+        if head is None:
+            return False
+        with explained(self._mirrors.credentials, f"Comparing {mirror.full_name}"):
+            return await self._mirrors.network.is_ancestor(mirror.objects, sha, head)
+
     async def delete_remote_branch(
         self, owner: str, name: str, branch: str, expected_sha: str
     ) -> None:

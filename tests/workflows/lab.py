@@ -145,9 +145,9 @@ def a_job(job_type: JobType = JobType.CODE) -> Job:
 
 @contextlib.asynccontextmanager
 async def running_lab(
-    temporal: TemporalClient, max_cached_workflows: int = 100
+    temporal: TemporalClient, max_cached_workflows: int = 100, *, fast: bool = True
 ) -> AsyncIterator[Lab]:
-    """Poll for workflows and activities, under policies that wait less."""
+    """Poll for workflows and activities; `fast` is under policies that wait less."""
     lab = Lab(temporal)
     deciding = Worker(
         temporal,
@@ -156,7 +156,8 @@ async def running_lab(
         max_cached_workflows=max_cached_workflows,
     )
     with pytest.MonkeyPatch.context() as patch:
-        make_fast(patch)
+        if fast:
+            make_fast(patch)
         async with running_machines(temporal, lab.scripts), deciding:
             yield lab
             await lab.end_all()
