@@ -60,9 +60,11 @@ def diagnose(exit_code: int, evidence: Evidence) -> JobFailure | None:
     if not last.is_error and last.subtype == "success":
         return None
     code = _code(last, evidence)
+    # Of a budget the CLI names what was left for this process, not what the job was given.
+    words = "" if code is FailureCode.BUDGET_REACHED else _words(last, evidence)
     return JobFailure(
         code,
-        _sentence(code, _words(last, evidence)),
+        _sentence(code, words),
         transient=code is FailureCode.CLAUDE_OVERLOADED,
     )
 
