@@ -66,6 +66,7 @@ def diagnose(exit_code: int, evidence: Evidence) -> JobFailure | None:
         code,
         _sentence(code, words),
         transient=code is FailureCode.CLAUDE_OVERLOADED,
+        resets_at=evidence.error.resets_at if evidence.error is not None else None,
     )
 
 
@@ -97,18 +98,11 @@ def _code(last: TurnEnded, evidence: Evidence) -> FailureCode:
     return (
         _BY_SUBTYPE.get(last.subtype)
         or _BY_TERMINAL_REASON.get(last.terminal_reason or "")
-        or _code_by_limit(last, evidence)
         or _code_by_error(evidence.error)
         or _code_by_status(last.api_error_status)
         or _code_by_words(_words(last, evidence))
         or FailureCode.CLAUDE_FAILED
     )
-
-
-def _code_by_limit(last: TurnEnded, evidence: Evidence) -> FailureCode | None:
-    """A 429 with a reset time is the end of a quota; a plain one is too many requests at once."""
-    limited = last.api_error_status == 429 and evidence.limit_resets_at is not None
-    return FailureCode.USAGE_LIMIT if limited else None
 
 
 def _code_by_error(error: AssistantError | None) -> FailureCode | None:

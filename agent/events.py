@@ -69,20 +69,13 @@ class ApiRetry:
 
 
 @dataclass(frozen=True, slots=True)
-class RateLimit:
-    """State of the credential's usage limit; `status` is `allowed`, ... or `rejected`."""
-
-    status: str
-    resets_at: datetime | None
-    type: str | None
-
-
-@dataclass(frozen=True, slots=True)
 class AssistantError:
     """An API error as the CLI words it; the turn's `result` follows.
 
     `kind` is the CLI's word, such as `authentication_failed`; `api_error` and `api_error_type`
-    are finer when present.
+    are finer when present. `api_error` is `usage_limit_reached` when a quota is used up, and
+    `resets_at` its end where the API told it. The CLI's `rate_limit_event` lines do not tell: one
+    with status `rejected` comes with too many requests at once as well (measured).
     """
 
     kind: str
@@ -118,16 +111,7 @@ class Other:
     type: str | None
 
 
-Event = (
-    SessionStarted
-    | SessionState
-    | MessageTaken
-    | ApiRetry
-    | RateLimit
-    | AssistantError
-    | TurnEnded
-    | Other
-)
+Event = SessionStarted | SessionState | MessageTaken | ApiRetry | AssistantError | TurnEnded | Other
 
 
 def read_event(line: str) -> Event:
@@ -182,15 +166,6 @@ def _api_retry(fields: Fields) -> Event:
         max_retries=_integer(fields.get("max_retries")) or 0,
         status=_integer(fields.get("error_status")),
         error=_text(fields.get("error")),
-    )
-
-
-def _rate_limit(fields: Fields) -> Event:
-    info = _mapping(fields.get("rate_limit_info"))
-    return RateLimit(
-        status=_text(info.get("status")) or "",
-        resets_at=_time(info.get("resetsAt")),
-        type=_text(info.get("rateLimitType")),
     )
 
 
@@ -272,7 +247,6 @@ _READERS: dict[str, Callable[[Fields], Event | None]] = {
     "system/session_state_changed": _session_state,
     "system/api_retry": _api_retry,
     "command_lifecycle": _message_taken,
-    "rate_limit_event": _rate_limit,
     "assistant": _assistant,
     "result": _turn_ended,
 }

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime
 
 from agent.events import (
     AssistantError,
     MessageTaken,
-    RateLimit,
     SessionStarted,
     SessionState,
     TurnEnded,
@@ -25,7 +23,6 @@ class Evidence:
     started: SessionStarted | None = None
     results: list[TurnEnded] = field(default_factory=list)
     error: AssistantError | None = None
-    rate_limit: RateLimit | None = None
     stderr_tail: str = ""
     turn_open: bool = False
     idle: bool = False
@@ -44,8 +41,6 @@ class Evidence:
                 self.idle, self.turn_open = True, False
             case AssistantError() as error:
                 self.error = error
-            case RateLimit() as limit:
-                self.rate_limit = limit
             case TurnEnded() as result:
                 self.results.append(result)
                 self.turn_open = False
@@ -63,11 +58,3 @@ class Evidence:
     def last(self) -> TurnEnded | None:
         """The last turn's result, unless a turn after it has none."""
         return self.results[-1] if self.results and not self.turn_open else None
-
-    @property
-    def limit_resets_at(self) -> datetime | None:
-        """When the usage limit that stopped the turn ends; None when none did or it is unknown."""
-        if self.error is not None and self.error.resets_at is not None:
-            return self.error.resets_at
-        limit = self.rate_limit
-        return limit.resets_at if limit is not None and limit.status == "rejected" else None

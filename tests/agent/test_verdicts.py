@@ -16,20 +16,21 @@ from tests.agent.conftest import Lines, Room
 
 RESET = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=2)
 OAUTH = {"CLAUDE_CODE_OAUTH_TOKEN": "test-token"}
-USAGE_LIMIT: Step = {
-    "status": 429,
-    "error": "rate_limit_error",
-    "headers": {
-        "anthropic-ratelimit-unified-status": "rejected",
-        "anthropic-ratelimit-unified-reset": str(int(RESET.timestamp())),
-        "anthropic-ratelimit-unified-representative-claim": "five_hour",
-    },
-    "times": 9,
-}
+LIMIT = "anthropic-ratelimit-unified-"
+REJECTED = {f"{LIMIT}status": "rejected"}
+QUOTA = {**REJECTED, f"{LIMIT}representative-claim": "five_hour"}
+UNTIL = {f"{LIMIT}reset": str(int(RESET.timestamp()))}
 
 
-def refusal(status: int, error: str, message: str = "No.") -> Step:
-    return {"status": status, "error": error, "message": message, "times": 9}
+def refusal(
+    status: int, error: str, message: str = "No.", headers: Mapping[str, str] | None = None
+) -> Step:
+    step: Step = {"status": status, "error": error, "message": message, "times": 9}
+    return {**step, "headers": headers or {}}
+
+
+def too_many(**headers: str) -> Step:
+    return refusal(429, "rate_limit_error", headers=headers)
 
 
 REFUSALS: list[tuple[FailureCode, Step, Mapping[str, str]]] = [
@@ -42,7 +43,10 @@ REFUSALS: list[tuple[FailureCode, Step, Mapping[str, str]]] = [
         refusal(400, "invalid_request_error", "Your credit balance is too low to access it."),
         {},
     ),
-    (FailureCode.CLAUDE_OVERLOADED, refusal(429, "rate_limit_error"), {}),
+    (FailureCode.CLAUDE_OVERLOADED, too_many(**{"retry-after": "1"}), {}),
+    (FailureCode.CLAUDE_OVERLOADED, too_many(**{"retry-after": "1"}), OAUTH),
+    (FailureCode.CLAUDE_OVERLOADED, too_many(**REJECTED, **UNTIL), OAUTH),
+    (FailureCode.CLAUDE_OVERLOADED, too_many(**QUOTA, **UNTIL), {}),
     (FailureCode.CLAUDE_OVERLOADED, refusal(529, "overloaded_error"), {}),
     (FailureCode.CLAUDE_OVERLOADED, refusal(500, "api_error"), {}),
     (FailureCode.CLAUDE_OVERLOADED, {"drop": "before", "times": 9}, {}),
@@ -52,7 +56,6 @@ REFUSALS: list[tuple[FailureCode, Step, Mapping[str, str]]] = [
         refusal(400, "invalid_request_error", "prompt is too long: 250000 tokens > 200000 maximum"),
         {},
     ),
-    (FailureCode.USAGE_LIMIT, USAGE_LIMIT, OAUTH),
 ]
 
 
@@ -75,8 +78,36 @@ async def test_what_the_api_refuses_is_told_apart(
     assert found.failure.code is code, lines.text
     assert code.sentence in found.failure.message
     assert found.failure.transient is (code is FailureCode.CLAUDE_OVERLOADED)
+    assert found.failure.resets_at is None
     assert found.answer is None
-    assert found.limit_resets_at == (RESET if code is FailureCode.USAGE_LIMIT else None)
+
+
+@pytest.mark.parametrize("told", [UNTIL, {}], ids=["with a reset time", "without"])
+async def test_a_usage_limit(room: Room, told: Mapping[str, str]) -> None:
+    room.passed = OAUTH
+    room.script(too_many(**QUOTA, **told))
+
+    failure = (await room.turn("Go.")).verdict.failure
+
+    assert failure is not None
+    assert failure.code is FailureCode.USAGE_LIMIT
+    assert failure.resets_at == (RESET if told else None)
+    assert not failure.transient
+    assert len(room.requests) == 1
+
+
+async def test_the_warning_of_a_limit_is_no_failure(room: Room) -> None:
+    room.passed = OAUTH
+    warning = {**QUOTA, f"{LIMIT}status": "allowed_warning", **UNTIL}
+    usage = {f"{LIMIT}5h-utilization": "0.9", f"{LIMIT}5h-reset": UNTIL[f"{LIMIT}reset"]}
+    room.script({"text": "Done.", "headers": {**warning, **usage}})
+    lines = Lines()
+
+    report = await room.turn("Go.", lines=lines)
+
+    assert "allowed_warning" in lines.text
+    assert report.verdict.failure is None
+    assert report.verdict.answer == "Done."
 
 
 async def test_no_credential_at_all(room: Room) -> None:
