@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from agent.events import (
+    ApiRetry,
     AssistantError,
     MessageTaken,
     SessionStarted,
@@ -12,17 +13,25 @@ from agent.events import (
     TurnEnded,
 )
 from agent.output import OutputLine
+from domain.errors import JobFailure
 
+_REFUSED = frozenset({401, 403})
 _STDERR_TAIL_CHARACTERS = 4000
 
 
 @dataclass(slots=True)
 class Evidence:
-    """Filled line by line; `error` is the last turn's, `turn_open` means one without a result."""
+    """Filled line by line; `error` is the last turn's, `turn_open` means one without a result.
+
+    `refusals` counts how often in a row the API has refused the credential for one model call.
+    `stopped_for` is set when the process is ended from here, in the middle of a turn.
+    """
 
     started: SessionStarted | None = None
     results: list[TurnEnded] = field(default_factory=list)
     error: AssistantError | None = None
+    refusals: int = 0
+    stopped_for: JobFailure | None = None
     stderr_tail: str = ""
     turn_open: bool = False
     idle: bool = False
@@ -39,6 +48,9 @@ class Evidence:
                 self.turn_open = True
             case SessionState(state="idle"):
                 self.idle, self.turn_open = True, False
+            case ApiRetry(status=status, attempt=attempt):
+                before = self.refusals if attempt > 1 else 0
+                self.refusals = before + 1 if status in _REFUSED else 0
             case AssistantError() as error:
                 self.error = error
             case TurnEnded() as result:

@@ -9,12 +9,14 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 
 from agent.delivery import Delivery
+from agent.diagnosis import credential_refused
 from agent.evidence import Evidence
 from agent.inbox import Inbox, UserMessage, settle
 from agent.output import OutputLine
 from agent.process import ClaudeProcess
 from agent.sessions import holds_message
 from agent.verdict import Verdict, verdict
+from domain.errors import JobFailure
 
 HANGING = 10.0
 """Seconds a CLI may live on after its last result; it takes 0.06 s to exit (measured)."""
@@ -144,9 +146,14 @@ class _Turn:
                 self.delivery.failed(message.id)
 
     async def end_when_done(self) -> None:
-        """Close the input when nothing is left to do, and stop a process that then hangs."""
+        """Close the input when nothing is left to do, and stop a process that then hangs.
+
+        One whose credential is refused is stopped at once.
+        """
         while True:
             self._news.clear()
+            if failure := credential_refused(self.evidence):
+                return await self._stop_for(failure)
             if self._is_done:
                 self.inbox.close()
                 self.process.close_input()
@@ -158,5 +165,8 @@ class _Turn:
             except TimeoutError:
                 if self._at_work:
                     continue
-                await self.process.stop()
-                return
+                return await self.process.stop()
+
+    async def _stop_for(self, failure: JobFailure) -> None:
+        self.evidence.stopped_for = failure
+        await self.process.stop()

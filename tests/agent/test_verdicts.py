@@ -110,6 +110,42 @@ async def test_the_warning_of_a_limit_is_no_failure(room: Room) -> None:
     assert report.verdict.answer == "Done."
 
 
+@pytest.mark.parametrize("credential", [{}, OAUTH], ids=["key", "token"])
+async def test_a_refused_credential_is_not_tried_to_the_end(
+    room: Room, credential: Mapping[str, str]
+) -> None:
+    room.passed = dict(credential)
+    room.script(refusal(401, "authentication_error"))
+    lines = Lines()
+
+    report = await room.turn("Go.", lines=lines)
+
+    assert report.verdict.failure is not None
+    assert report.verdict.failure.code is FailureCode.CLAUDE_AUTHENTICATION
+    assert FailureCode.CLAUDE_AUTHENTICATION.sentence in report.verdict.failure.message
+    assert not report.verdict.failure.transient
+    assert len(room.requests) == 2
+    assert '"type":"result"' not in lines.text
+
+
+async def test_a_credential_that_works_after_a_refusal_is_good(room: Room) -> None:
+    refused: Step = {"status": 401, "error": "authentication_error"}
+    room.script(refused, {"tools": [["Glob", {"pattern": "*"}]]}, refused, {"text": "Done."})
+
+    report = await room.turn("Go.")
+
+    assert report.verdict.answer == "Done."
+    assert len(room.requests) == 4
+
+
+async def test_an_overload_in_between_is_no_refusal(room: Room) -> None:
+    refused: Step = {"status": 401, "error": "authentication_error"}
+    overloaded: Step = {"status": 529, "error": "overloaded_error"}
+    room.script(refused, overloaded, refused, {"text": "Done."})
+
+    assert (await room.turn("Go.")).verdict.answer == "Done."
+
+
 async def test_no_credential_at_all(room: Room) -> None:
     room.changes["ANTHROPIC_API_KEY"] = ""
     found = (await room.turn("Go.")).verdict
