@@ -16,15 +16,16 @@ from domain.jobs import Usage
 
 Fields = Mapping[str, Any]
 
-NOT_STORED = frozenset(
+HEARTBEATS = frozenset({"keep_alive", "tool_progress"})
+"""Types that repeat by the clock while nothing happens: `tool_progress` every 30 s (measured)."""
+
+NOT_STORED = HEARTBEATS | frozenset(
     {
         "stream_event",
-        "keep_alive",
         "control_request",
         "control_response",
         "control_cancel_request",
         "command_lifecycle",
-        "tool_progress",
     }
 )
 """Types that only drive the protocol, or repeat in pieces what a later line says whole."""
@@ -105,13 +106,27 @@ class TurnEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """The CLI is there, or a tool still runs; neither has to be getting on."""
+
+
+@dataclass(frozen=True, slots=True)
 class Other:
     """A line that nothing here reacts to; `type` is None when it is not a JSON object."""
 
     type: str | None
 
 
-Event = SessionStarted | SessionState | MessageTaken | ApiRetry | AssistantError | TurnEnded | Other
+Event = (
+    SessionStarted
+    | SessionState
+    | MessageTaken
+    | ApiRetry
+    | AssistantError
+    | TurnEnded
+    | Heartbeat
+    | Other
+)
 
 
 def read_event(line: str) -> Event:
@@ -249,4 +264,5 @@ _READERS: dict[str, Callable[[Fields], Event | None]] = {
     "command_lifecycle": _message_taken,
     "assistant": _assistant,
     "result": _turn_ended,
+    **dict.fromkeys(HEARTBEATS, lambda _: Heartbeat()),
 }
