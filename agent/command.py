@@ -24,6 +24,9 @@ class Launch:
     `session_id` is a UUID; `resume` continues it, else it must be new to the config directory.
     `system_prompt` is added to Claude Code's own, and is fixed at a session's first use: the CLI
     keeps the old text when a resumed session brings another (read in its help).
+    `max_turns` bounds the model calls of each turn; `max_budget_usd`, above 0, what this process
+    may spend over all its turns, not counting what a resumed session spent before (measured): see
+    `agent.budget`.
     `mcp_servers` names the servers of `mcp_config` whose tools a task job may call;
     `task_tools` are further built-in tools of a task job, such as WebSearch.
     """
@@ -101,7 +104,9 @@ def _limits(launch: Launch) -> list[str]:
         "--max-turns": launch.max_turns,
         "--max-budget-usd": launch.max_budget_usd,
     }
-    return [part for flag, value in limits.items() if value for part in (flag, str(value))]
+    return [
+        part for flag, value in limits.items() if value is not None for part in (flag, str(value))
+    ]
 
 
 def _system_prompt(launch: Launch, file: Path | None) -> list[str]:

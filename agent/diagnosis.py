@@ -11,9 +11,13 @@ import signal
 from agent.events import AssistantError, TurnEnded
 from agent.evidence import Evidence
 from domain.errors import JobFailure
-from domain.failures import FailureCode
+from domain.failures import Clock, FailureCode
 
 MAX_REASON_CHARACTERS = 1000
+
+_REFUSALS = 2
+"""The first may be an OAuth token that had to be renewed; after the second the CLI gives a token up
+in 1.2 s, and a key in 8 s with four retries (measured)."""
 
 _BY_SUBTYPE = {
     "error_max_turns": FailureCode.MAX_TURNS,
@@ -56,14 +60,35 @@ def diagnose(exit_code: int, evidence: Evidence) -> JobFailure | None:
     """
     last = evidence.last
     if last is None:
-        return _died(exit_code, evidence)
+        return evidence.stopped_for or _died(exit_code, evidence)
     if not last.is_error and last.subtype == "success":
         return None
     code = _code(last, evidence)
+    # Of a budget the CLI names what was left for this process, not what the job was given.
+    words = "" if code is FailureCode.BUDGET_REACHED else _words(last, evidence)
     return JobFailure(
         code,
-        _sentence(code, _words(last, evidence)),
+        _sentence(code, words),
         transient=code is FailureCode.CLAUDE_OVERLOADED,
+        resets_at=evidence.error.resets_at if evidence.error is not None else None,
+    )
+
+
+def credential_refused(evidence: Evidence) -> JobFailure | None:
+    """Return why further retries are in vain, once the API has refused the credential for good."""
+    if evidence.refusals < _REFUSALS:
+        return None
+    code = FailureCode.CLAUDE_AUTHENTICATION
+    return JobFailure(code, f"{code.sentence} The API refused it again when it was retried.")
+
+
+def gone_silent(limit: float) -> JobFailure:
+    """Return why a process was stopped that was silent for `limit` seconds."""
+    return JobFailure(
+        FailureCode.TIMED_OUT,
+        f"Claude Code was stopped because it neither said anything nor used the processor for "
+        f"{limit / 60:g} minutes. Raise SILENCE_TIMEOUT_MINUTES if its tools may wait that long.",
+        clock=Clock.SILENCE,
     )
 
 
@@ -95,18 +120,11 @@ def _code(last: TurnEnded, evidence: Evidence) -> FailureCode:
     return (
         _BY_SUBTYPE.get(last.subtype)
         or _BY_TERMINAL_REASON.get(last.terminal_reason or "")
-        or _code_by_limit(last, evidence)
         or _code_by_error(evidence.error)
         or _code_by_status(last.api_error_status)
         or _code_by_words(_words(last, evidence))
         or FailureCode.CLAUDE_FAILED
     )
-
-
-def _code_by_limit(last: TurnEnded, evidence: Evidence) -> FailureCode | None:
-    """A 429 with a reset time is the end of a quota; a plain one is too many requests at once."""
-    limited = last.api_error_status == 429 and evidence.limit_resets_at is not None
-    return FailureCode.USAGE_LIMIT if limited else None
 
 
 def _code_by_error(error: AssistantError | None) -> FailureCode | None:

@@ -111,7 +111,7 @@ _FORBIDDEN_NAMES = frozenset({"GITHUB_TOKEN", "GH_TOKEN", "AGENT_API_SECRET"})
 _FORBIDDEN_PREFIXES = ("SUPABASE_", "TEMPORAL_")
 
 _FIXED = {
-    # A wrong key is retried ten times by default, which takes 181 s; four take 9 s (measured).
+    # An overload is retried ten times by default, which takes 181 s; four take 9 s (measured).
     "CLAUDE_CODE_MAX_RETRIES": "4",
     # Memory is keyed by repository, so jobs would read each other's.
     "CLAUDE_CODE_DISABLE_AUTO_MEMORY": "1",

@@ -16,15 +16,16 @@ from domain.jobs import Usage
 
 Fields = Mapping[str, Any]
 
-NOT_STORED = frozenset(
+HEARTBEATS = frozenset({"keep_alive", "tool_progress"})
+"""Types that repeat by the clock while nothing happens: `tool_progress` every 30 s (measured)."""
+
+NOT_STORED = HEARTBEATS | frozenset(
     {
         "stream_event",
-        "keep_alive",
         "control_request",
         "control_response",
         "control_cancel_request",
         "command_lifecycle",
-        "tool_progress",
     }
 )
 """Types that only drive the protocol, or repeat in pieces what a later line says whole."""
@@ -69,20 +70,13 @@ class ApiRetry:
 
 
 @dataclass(frozen=True, slots=True)
-class RateLimit:
-    """State of the credential's usage limit; `status` is `allowed`, ... or `rejected`."""
-
-    status: str
-    resets_at: datetime | None
-    type: str | None
-
-
-@dataclass(frozen=True, slots=True)
 class AssistantError:
     """An API error as the CLI words it; the turn's `result` follows.
 
     `kind` is the CLI's word, such as `authentication_failed`; `api_error` and `api_error_type`
-    are finer when present.
+    are finer when present. `api_error` is `usage_limit_reached` when a quota is used up, and
+    `resets_at` its end where the API told it. The CLI's `rate_limit_event` lines do not tell: one
+    with status `rejected` comes with too many requests at once as well (measured).
     """
 
     kind: str
@@ -112,6 +106,11 @@ class TurnEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """The CLI is there, or a tool still runs; neither has to be getting on."""
+
+
+@dataclass(frozen=True, slots=True)
 class Other:
     """A line that nothing here reacts to; `type` is None when it is not a JSON object."""
 
@@ -123,9 +122,9 @@ Event = (
     | SessionState
     | MessageTaken
     | ApiRetry
-    | RateLimit
     | AssistantError
     | TurnEnded
+    | Heartbeat
     | Other
 )
 
@@ -182,15 +181,6 @@ def _api_retry(fields: Fields) -> Event:
         max_retries=_integer(fields.get("max_retries")) or 0,
         status=_integer(fields.get("error_status")),
         error=_text(fields.get("error")),
-    )
-
-
-def _rate_limit(fields: Fields) -> Event:
-    info = _mapping(fields.get("rate_limit_info"))
-    return RateLimit(
-        status=_text(info.get("status")) or "",
-        resets_at=_time(info.get("resetsAt")),
-        type=_text(info.get("rateLimitType")),
     )
 
 
@@ -272,7 +262,7 @@ _READERS: dict[str, Callable[[Fields], Event | None]] = {
     "system/session_state_changed": _session_state,
     "system/api_retry": _api_retry,
     "command_lifecycle": _message_taken,
-    "rate_limit_event": _rate_limit,
     "assistant": _assistant,
     "result": _turn_ended,
+    **dict.fromkeys(HEARTBEATS, lambda _: Heartbeat()),
 }

@@ -3,29 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime
 
 from agent.events import (
+    ApiRetry,
     AssistantError,
     MessageTaken,
-    RateLimit,
     SessionStarted,
     SessionState,
     TurnEnded,
 )
 from agent.output import OutputLine
+from domain.errors import JobFailure
 
+_REFUSED = frozenset({401, 403})
 _STDERR_TAIL_CHARACTERS = 4000
 
 
 @dataclass(slots=True)
 class Evidence:
-    """Filled line by line; `error` is the last turn's, `turn_open` means one without a result."""
+    """Filled line by line; `error` is the last turn's, `turn_open` means one without a result.
+
+    `refusals` counts how often in a row the API has refused the credential for one model call.
+    `stopped_for` is set when the process is ended from here, in the middle of a turn.
+    """
 
     started: SessionStarted | None = None
     results: list[TurnEnded] = field(default_factory=list)
     error: AssistantError | None = None
-    rate_limit: RateLimit | None = None
+    refusals: int = 0
+    stopped_for: JobFailure | None = None
     stderr_tail: str = ""
     turn_open: bool = False
     idle: bool = False
@@ -42,10 +48,11 @@ class Evidence:
                 self.turn_open = True
             case SessionState(state="idle"):
                 self.idle, self.turn_open = True, False
+            case ApiRetry(status=status, attempt=attempt):
+                before = self.refusals if attempt > 1 else 0
+                self.refusals = before + 1 if status in _REFUSED else 0
             case AssistantError() as error:
                 self.error = error
-            case RateLimit() as limit:
-                self.rate_limit = limit
             case TurnEnded() as result:
                 self.results.append(result)
                 self.turn_open = False
@@ -63,11 +70,3 @@ class Evidence:
     def last(self) -> TurnEnded | None:
         """The last turn's result, unless a turn after it has none."""
         return self.results[-1] if self.results and not self.turn_open else None
-
-    @property
-    def limit_resets_at(self) -> datetime | None:
-        """When the usage limit that stopped the turn ends; None when none did or it is unknown."""
-        if self.error is not None and self.error.resets_at is not None:
-            return self.error.resets_at
-        limit = self.rate_limit
-        return limit.resets_at if limit is not None and limit.status == "rejected" else None

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, Self, cast
 
-from agent.events import Event, read_event
+from agent.events import Event, Heartbeat, MessageTaken, SessionState, read_event
 
 StreamName = Literal["stdout", "stderr"]
 
@@ -26,6 +26,12 @@ class OutputLine:
     stream: StreamName
     text: str
     event: Event | None
+
+    @property
+    def carries_something(self) -> bool:
+        """Whether it shows that the work goes on, and not only that the CLI is there."""
+        is_sign = isinstance(self.event, Heartbeat | MessageTaken | SessionState)
+        return bool(self.text) and not is_sign
 
 
 class LineSplitter:

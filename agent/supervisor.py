@@ -168,7 +168,8 @@ class Supervisor:
 
     def _living(self) -> list[int]:
         if _LINUX:
-            return list(_descendants(os.getpid()))
+            below = descendants(os.getpid())
+            return [pid for pid, fields in below if fields[0] not in (b"Z", b"X")]
         try:
             os.killpg(self.child, signal.SIGKILL)
         except OSError:
@@ -190,28 +191,29 @@ def _send(pid: int, number: int) -> None:
         pass
 
 
-def _descendants(root: int) -> Iterator[int]:
-    """Yield every living process below `root`, zombies left out."""
-    children: dict[int, list[tuple[int, str]]] = {}
+def descendants(root: int) -> Iterator[tuple[int, list[bytes]]]:
+    """Yield every process below `root`, zombies too, with its `stat_fields`."""
+    children: dict[int, list[tuple[int, list[bytes]]]] = {}
     for name in os.listdir("/proc"):
-        if name.isdigit() and (found := _parent_and_state(name)):
-            children.setdefault(found[0], []).append((int(name), found[1]))
+        if name.isdigit() and (fields := stat_fields(int(name))):
+            children.setdefault(int(fields[1]), []).append((int(name), fields))
     waiting = [root]
     while waiting:
-        for pid, state in children.get(waiting.pop(), ()):
+        for pid, fields in children.get(waiting.pop(), ()):
             waiting.append(pid)
-            if state not in "ZX":
-                yield pid
+            yield pid, fields
 
 
-def _parent_and_state(pid: str) -> tuple[int, str] | None:
-    """Read proc_pid_stat(5); the name in parentheses may hold spaces and parentheses."""
+def stat_fields(pid: int) -> list[bytes]:
+    """Read proc_pid_stat(5) from its third field, the state, on; empty when there is no process.
+
+    The second, a name in parentheses, may hold spaces and parentheses.
+    """
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
-        return int(fields[1]), fields[0].decode()
-    except (OSError, IndexError, ValueError):
-        return None
+            return file.read().rpartition(b")")[2].split()
+    except OSError:
+        return []
 
 
 def _prctl(option: int, value: int) -> None:

@@ -9,12 +9,15 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 
 from agent.delivery import Delivery
+from agent.diagnosis import credential_refused, gone_silent
 from agent.evidence import Evidence
 from agent.inbox import Inbox, UserMessage, settle
+from agent.liveness import SilenceClock
 from agent.output import OutputLine
 from agent.process import ClaudeProcess
 from agent.sessions import holds_message
 from agent.verdict import Verdict, verdict
+from domain.errors import JobFailure
 
 HANGING = 10.0
 """Seconds a CLI may live on after its last result; it takes 0.06 s to exit (measured)."""
@@ -42,6 +45,7 @@ async def run_turn(
     on_line: Callable[[OutputLine], Awaitable[None]],
     inbox: Inbox,
     hanging: float = HANGING,
+    silence: float | None = None,
 ) -> TurnReport:
     """Send messages, hand every line to `on_line`, and wait until the process has ended.
 
@@ -53,19 +57,24 @@ async def run_turn(
         on_line: called in order, one line at a time; a slow one holds the process back.
         inbox: closed by the time this returns, in every case.
         hanging: seconds the process may live on after its last result before it is stopped.
+        silence: seconds it may neither say anything nor use the processor before it is stopped,
+            which the verdict tells as TIMED_OUT; see `SilenceClock`. None is no limit.
     """
     began = time.monotonic()
     turn = _Turn(process, inbox, hanging)
     try:
         async with asyncio.TaskGroup() as group:
-            feeding = group.create_task(turn.feed(first, keep_open=keep_open))
-            ending = group.create_task(turn.end_when_done())
+            tasks = [
+                group.create_task(turn.feed(first, keep_open=keep_open)),
+                group.create_task(turn.end_when_done()),
+                group.create_task(turn.end_when_silent(silence)),
+            ]
             async for line in process.output():
                 turn.note(line)
                 with turn.at_work():
                     await on_line(line)
-            feeding.cancel()
-            ending.cancel()
+            for task in tasks:
+                task.cancel()
     except BaseExceptionGroup as group_error:
         # Callers know the errors of their `on_line` by type.
         first_error = group_error.exceptions[0]
@@ -93,22 +102,23 @@ class _Turn:
         self.hanging = hanging
         self.evidence = Evidence()
         self.delivery = Delivery()
+        self._clock = SilenceClock(process.pid)
         self._news = asyncio.Event()
-        self._at_work = False
 
     @contextlib.contextmanager
     def at_work(self) -> Iterator[None]:
         """Mark that silence now is the reader's, not the process's."""
-        self._at_work = True
         try:
-            yield
+            with self._clock.held():
+                yield
         finally:
-            self._at_work = False
             self._news.set()
 
     def note(self, line: OutputLine) -> None:
         """Take in one line; may find that the turn is over."""
         self.evidence.add(line)
+        if line.carries_something:
+            self._clock.hear()
         if line.event is not None:
             self.delivery.note(line.event)
         self._news.set()
@@ -144,19 +154,33 @@ class _Turn:
                 self.delivery.failed(message.id)
 
     async def end_when_done(self) -> None:
-        """Close the input when nothing is left to do, and stop a process that then hangs."""
+        """Close the input when nothing is left to do, and stop a process that then hangs.
+
+        One whose credential is refused is stopped at once.
+        """
         while True:
             self._news.clear()
+            if failure := credential_refused(self.evidence):
+                return await self._stop_for(failure)
             if self._is_done:
                 self.inbox.close()
                 self.process.close_input()
-            is_due = self.evidence.is_between_turns and not self._at_work
+            is_due = self.evidence.is_between_turns and not self._clock.is_held
             patience = self.hanging if is_due else None
             try:
                 async with asyncio.timeout(patience):
                     await self._news.wait()
             except TimeoutError:
-                if self._at_work:
+                if self._clock.is_held:
                     continue
-                await self.process.stop()
-                return
+                return await self.process.stop()
+
+    async def end_when_silent(self, limit: float | None) -> None:
+        """Stop a process that was silent for so many seconds."""
+        if limit is not None:
+            await self._clock.runs_out(limit)
+            await self._stop_for(gone_silent(limit))
+
+    async def _stop_for(self, failure: JobFailure) -> None:
+        self.evidence.stopped_for = failure
+        await self.process.stop()

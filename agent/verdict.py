@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import datetime
 
 from agent.diagnosis import diagnose
 from agent.events import TurnEnded
 from agent.evidence import Evidence
 from domain.errors import JobFailure
-from domain.failures import FailureCode
 from domain.jobs import Usage
 
 MAX_ANSWER_BYTES = 64 * 1024
@@ -20,7 +18,7 @@ class Verdict:
     """The outcome of one process.
 
     `answer` is the last turn's text, at most 64 KiB. `failure` is None when the last turn
-    succeeded. `limit_resets_at` is set with USAGE_LIMIT when the API told it.
+    succeeded.
     """
 
     usage: Usage
@@ -28,7 +26,6 @@ class Verdict:
     session_id: str | None
     model: str | None
     failure: JobFailure | None
-    limit_resets_at: datetime | None = None
 
 
 def verdict(exit_code: int, evidence: Evidence, used_before: Usage, used_after: Usage) -> Verdict:
@@ -46,14 +43,12 @@ def verdict(exit_code: int, evidence: Evidence, used_before: Usage, used_after: 
     """
     last = evidence.last
     failure = diagnose(exit_code, evidence)
-    is_limit = failure is not None and failure.code is FailureCode.USAGE_LIMIT
     return Verdict(
         usage=_usage(evidence.results, used_before, used_after),
         answer=_cut(last.text) if last and last.text is not None and failure is None else None,
         session_id=_session_id(evidence),
         model=_model(evidence),
         failure=failure,
-        limit_resets_at=evidence.limit_resets_at if is_limit else None,
     )
 
 

@@ -127,6 +127,7 @@ class Room:
         lines: Lines | None = None,
         inbox: Inbox | None = None,
         hanging: float = 10.0,
+        silence: float | None = None,
     ) -> TurnReport:
         """Run one whole turn with a single first message."""
         async with self.process(launch) as process:
@@ -137,6 +138,7 @@ class Room:
                 on_line=Lines() if lines is None else lines,
                 inbox=inbox or Inbox(),
                 hanging=hanging,
+                silence=silence,
             )
 
 

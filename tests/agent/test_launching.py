@@ -88,6 +88,11 @@ def test_limits_model_and_resuming() -> None:
     assert (found["--model"], found["--max-turns"], found["--max-budget-usd"]) == ("m", "7", "1.5")
 
 
+def test_a_limit_of_nothing_is_no_missing_limit() -> None:
+    found = options(command_line(Path("claude"), launch(JobType.CODE, max_budget_usd=0.0)))
+    assert found["--max-budget-usd"] == "0.0"
+
+
 def test_a_system_prompt_goes_by_file_when_there_is_one() -> None:
     asked = launch(JobType.CODE, system_prompt="Rules.")
     assert options(command_line(Path("c"), asked))["--append-system-prompt"] == "Rules."

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 from collections.abc import Callable
 
 import pytest
@@ -88,16 +89,22 @@ def count(room: Room) -> int:
     return int(path.read_text() or 0) if path.exists() else 0
 
 
+@pytest.mark.parametrize(
+    ("obstinacy", "silence"),
+    [("", None), ("", 0.1), ("signal.signal(signal.SIGTERM, signal.SIG_IGN)", 0.1)],
+    ids=["hanging", "silent", "ignoring SIGTERM"],
+)
 async def test_a_process_that_hangs_after_its_result_is_stopped(
-    fake_room: Callable[[str], Room],
+    fake_room: Callable[[str], Room], obstinacy: str, silence: float | None
 ) -> None:
-    room = fake_room(f"import time\nprint('{RESULT}')\ntime.sleep(300)\n")
+    room = fake_room(f"import signal, time\n{obstinacy}\nprint('{RESULT}')\ntime.sleep(300)\n")
 
-    report = await room.turn("Go.", hanging=0.3)
+    report = await room.turn("Go.", hanging=0.3, silence=silence)
 
     assert report.verdict.failure is None
     assert report.verdict.answer == "Done."
-    assert report.seconds < 5
+    assert report.exit_code == 128 + (signal.SIGKILL if obstinacy else signal.SIGTERM)
+    assert report.seconds < 8
 
 
 async def test_a_slow_reader_is_no_hanging_process(fake_room: Callable[[str], Room]) -> None:
