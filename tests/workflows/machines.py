@@ -166,9 +166,12 @@ class Machine(_Scripted):
 class Slots(_Scripted):
     """The slots of all machines; a machine that is not among them does not answer later."""
 
-    def __init__(self, temporal: TemporalClient, scripts: Scripts, *machines: Machine) -> None:
+    def __init__(
+        self, temporal: TemporalClient, scripts: Scripts, *machines: Machine, lingering: float
+    ) -> None:
         super().__init__(scripts)
         self._temporal = temporal
+        self._lingering = lingering
         self._machines = {machine.name: machine for machine in machines}
 
     @activity.defn
@@ -197,6 +200,7 @@ class Slots(_Scripted):
             await asyncio.wait({stops, ended}, return_when=asyncio.FIRST_COMPLETED)
             if stops.done():
                 raise ApplicationError("The worker stops.", type=WORKER_SHUTDOWN)
+            await asyncio.sleep(self._lingering)
         finally:
             stops.cancel()
             ended.cancel()
@@ -289,10 +293,15 @@ class Records(_Scripted):
 
 
 @contextlib.asynccontextmanager
-async def running_machines(temporal: TemporalClient, scripts: Scripts) -> AsyncIterator[None]:
-    """Poll for everything but workflows; `c` is the one machine to which no job can return."""
+async def running_machines(
+    temporal: TemporalClient, scripts: Scripts, lingering: float = 0.0
+) -> AsyncIterator[None]:
+    """Poll for everything but workflows; `c` is the one machine to which no job can return.
+
+    Holders end some seconds, `lingering`, after their slot was given back.
+    """
     machines = [Machine(name, scripts) for name in ("a", "a-restarted", "b", "c")]
-    slots = Slots(temporal, scripts, *machines)
+    slots = Slots(temporal, scripts, *machines, lingering=lingering)
     queues: dict[str, Activities] = {
         RECORDS_TASK_QUEUE: Records(scripts).activities,
         SLOTS_TASK_QUEUE: [slots.hold_slot],
