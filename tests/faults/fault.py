@@ -68,10 +68,13 @@ class Fault:
 
 
 def each(strike: Callable[[Situation], None]) -> Strike:
-    """A fault that is done to one job after the other."""
+    """A fault that is done to one job after the other.
+
+    The one that was brought last comes first: it may wait for a slot that the fault frees.
+    """
 
     def strike_all(place: Installation, situations: Sequence[Situation]) -> None:
-        for situation in situations:
+        for situation in reversed(situations):
             strike(situation)
 
     return strike_all

@@ -104,7 +104,8 @@ WHOLE_INSTALLATION: tuple[Fault, ...] = (
     Fault("Temporal away for 20 s", stop_temporal_for_long),
     Fault("SIGTERM of the worker", terminate_worker, ends_processes=False),
     Fault("SIGTERM, jobs outlast the drain", drain_worker),
-    Fault("worker frozen for 20 s", freeze_worker),
+    # The tasks that it was given while it was frozen have to time out first.
+    Fault("worker frozen for 20 s", freeze_worker, recovers_within=25.0),
 )
 
 
