@@ -47,6 +47,11 @@ class Message:
     seq: int | None
 
 
+def is_storable(text: str) -> bool:
+    """Tell whether every store can keep `text` unchanged, where its length is not bounded."""
+    return _UNSTORABLE.search(text) is None
+
+
 def storable(text: str) -> str:
     """Return `text` as every store can keep it: without NUL and lone surrogates, and bounded.
 

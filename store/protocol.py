@@ -8,7 +8,8 @@ Promises that hold for each method, in every adapter:
   after the adapter's own short retries.
 - A malformed id is answered like an unknown one.
 - Times are aware UTC datetimes, to the microsecond, in and out.
-- Text given to the store is stored as `domain.messages.storable` leaves it.
+- Text given to the store is stored as `domain.messages.storable` leaves it; a patch and an answer
+  unchanged, whatever their length, or refused with `InvalidRequest` where `is_storable` is false.
 """
 
 from __future__ import annotations
@@ -130,7 +131,8 @@ class KeptWork:
 class KeyedRequest:
     """What a client's Idempotency-Key stands for.
 
-    `scope` is the method and path. `fingerprint` tells whether a request is the same; `resource_id`
+    `scope` is the method and path; with `key` it has at most 2,000 bytes, which is what an index of
+    Postgres takes. `fingerprint` tells whether a request is the same; `resource_id`
     (a UUID) is the id of what it makes; `answer` is the JSON text of the first answer, None while
     there is none yet, and `status` its HTTP status.
     """
@@ -329,7 +331,11 @@ class Store(Protocol):
         """Forget the hosts whose last report is older."""
 
     async def keep_work(self, work: KeptWork) -> None:
-        """Keep a job's undelivered work, in place of what was kept for it before."""
+        """Keep a job's undelivered work, in place of what was kept for it before.
+
+        Raises:
+            NotFound: no such job.
+        """
 
     async def kept_work(self, job_id: str) -> KeptWork | None:
         """Return a job's undelivered work."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from domain.errors import InvalidRequest
 from domain.ids import is_id
-from domain.messages import storable
+from domain.messages import is_storable, storable
 
-ColumnValue = str | int | float | None
+JsonObject = dict[str, Any]
+ColumnValue = str | int | float | JsonObject | None
 
 Member = TypeVar("Member", bound=StrEnum)
 
@@ -59,6 +60,19 @@ def parse_optional_time(text: str | None) -> datetime | None:
 def parse_member(kind: type[Member], text: str | None) -> Member | None:
     """Return the member of that value; None for None and for a value of a newer version."""
     return kind(text) if text is not None and text in kind._value2member_map_ else None
+
+
+def unchanged_text(text: str, column: str) -> str:
+    """Return text that is of use only as it is, whatever its length.
+
+    Raises:
+        InvalidRequest: no store can keep it so.
+    """
+    if not is_storable(text):
+        raise InvalidRequest(
+            f"{column} has a NUL or half a surrogate pair, which cannot be stored. Leave it out."
+        )
+    return text
 
 
 def column_value(value: str | int | float | datetime | StrEnum | None) -> ColumnValue:

@@ -10,12 +10,23 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from domain.failures import FailureCode
+from domain.failures import Clock, FailureCode
 from domain.hosts import Host
-from domain.jobs import DEFAULT_PRIORITY, Job, JobStatus, JobType, Outcome, Phase, Usage
+from domain.jobs import (
+    DEFAULT_PRIORITY,
+    Job,
+    JobOptions,
+    JobStatus,
+    JobType,
+    Outcome,
+    Phase,
+    RetryFrom,
+    Usage,
+)
 from domain.messages import Message, MessageType
 from domain.repositories import Client, Repository
-from store.protocol import PullRequestRecord, QueueEntry
+from store.job_options import options_from_json, options_to_json
+from store.protocol import KeptWork, KeyedRequest, PullRequestRecord, QueueEntry
 from store.row_values import (
     ColumnValue,
     column_value,
@@ -23,6 +34,7 @@ from store.row_values import (
     parse_optional_time,
     parse_time,
     required_id,
+    unchanged_text,
 )
 
 Row = Mapping[str, Any]
@@ -44,6 +56,8 @@ REPOSITORY_COLUMNS = tuple(field.name for field in fields(Repository))
 MESSAGE_COLUMNS = tuple(field.name for field in fields(Message))
 QUEUE_COLUMNS = tuple(field.name for field in fields(QueueEntry))
 HOST_COLUMNS = tuple(field.name for field in fields(Host))
+KEPT_WORK_COLUMNS = tuple(field.name for field in fields(KeptWork))
+KEYED_REQUEST_COLUMNS = tuple(field.name for field in fields(KeyedRequest))
 
 JOB_ID_COLUMNS = (
     "id",
@@ -114,6 +128,8 @@ def job_changes_to_row(changes: Mapping[str, Any]) -> dict[str, ColumnValue]:
 def _job_value(name: str, value: Any) -> ColumnValue:
     if name in JOB_ID_COLUMNS and value is not None:
         return required_id(value, name)
+    if isinstance(value, JobOptions):
+        return options_to_json(value)
     return column_value(value)
 
 
@@ -133,6 +149,9 @@ def job_from_row(row: Row) -> Job:
         phase=parse_member(Phase, row["phase"]),
         outcome=parse_member(Outcome, row["outcome"]),
         failure_code=_failure_code(row["failure_code"]),
+        clock=parse_member(Clock, row["clock"]),
+        retry_from=parse_member(RetryFrom, row["retry_from"]),
+        options=options_from_json(row["options"]),
         priority=DEFAULT_PRIORITY if row["priority"] is None else row["priority"],
         lease=row["lease"] or 0,
         attempt=row["attempt"] or 0,
@@ -141,7 +160,9 @@ def job_from_row(row: Row) -> Job:
         updated_at=parse_optional_time(row["updated_at"]) or created_at,
         started_at=parse_optional_time(row["started_at"]),
         completed_at=parse_optional_time(row["completed_at"]),
+        resumes_at=parse_optional_time(row["resumes_at"]),
         usage=_usage_from_row(row),
+        cost_is_estimate=bool(row["cost_is_estimate"]),
         claude_seconds=row["claude_seconds"] or 0.0,
     )
 
@@ -282,3 +303,40 @@ def host_from_row(row: Row) -> Host:
         git_authenticated=bool(row["git_authenticated"]),
         git_user=row["git_user"],
     )
+
+
+def kept_work_to_row(work: KeptWork) -> dict[str, ColumnValue]:
+    """Return the columns of kept work, its job's id as it was given.
+
+    Raises:
+        InvalidRequest: the patch cannot be kept as it is.
+    """
+    row = {name: column_value(getattr(work, name)) for name in KEPT_WORK_COLUMNS}
+    return row | {"patch": None if work.patch is None else unchanged_text(work.patch, "patch")}
+
+
+def kept_work_from_row(row: Row) -> KeptWork:
+    """Return the kept work of a row that has all of `KEPT_WORK_COLUMNS`."""
+    values = {name: row[name] for name in KEPT_WORK_COLUMNS}
+    return KeptWork(**values | {"created_at": parse_time(row["created_at"])})
+
+
+def claim_to_row(request: KeyedRequest) -> dict[str, ColumnValue]:
+    """Return the columns of a key that has no answer yet.
+
+    Raises:
+        InvalidRequest: the resource's id is no UUID.
+    """
+    return {
+        "scope": column_value(request.scope),
+        "key": column_value(request.key),
+        "fingerprint": column_value(request.fingerprint),
+        "resource_id": required_id(request.resource_id, "resource_id"),
+        "created_at": column_value(request.created_at),
+    }
+
+
+def keyed_request_from_row(row: Row) -> KeyedRequest:
+    """Return what a key stands for, of a row that has all of `KEYED_REQUEST_COLUMNS`."""
+    values = {name: row[name] for name in KEYED_REQUEST_COLUMNS}
+    return KeyedRequest(**values | {"created_at": parse_time(row["created_at"])})

@@ -16,10 +16,13 @@ from domain.messages import Message, NewMessage
 from domain.repositories import Client, Repository
 from store import (
     sqlite_clients,
+    sqlite_credential_holds,
     sqlite_hosts,
+    sqlite_idempotency_keys,
     sqlite_inbox,
     sqlite_job_lists,
     sqlite_jobs,
+    sqlite_kept_work,
     sqlite_messages,
     sqlite_pull_requests,
     sqlite_queue,
@@ -32,6 +35,8 @@ from store.protocol import (
     JobDetails,
     JobFilter,
     JobPage,
+    KeptWork,
+    KeyedRequest,
     PullRequestRecord,
     Queue,
     Store,
@@ -207,3 +212,45 @@ class SqliteStore(Store):
     @override
     async def remove_host(self, host_id: str, boot_id: str) -> None:
         await self._file.write(sqlite_hosts.remove_host, host_id, boot_id)
+
+    @override
+    async def forget_hosts(self, seen_before: datetime) -> None:
+        await self._file.write(sqlite_hosts.forget_hosts, seen_before)
+
+    @override
+    async def keep_work(self, work: KeptWork) -> None:
+        await self._file.write(sqlite_kept_work.keep_work, work)
+
+    @override
+    async def kept_work(self, job_id: str) -> KeptWork | None:
+        return await self._file.read(sqlite_kept_work.kept_work, job_id)
+
+    @override
+    async def forget_work(self, kept_before: datetime) -> None:
+        await self._file.write(sqlite_kept_work.forget_work, kept_before)
+
+    @override
+    async def hold_credential(self, credential: str, until: datetime) -> None:
+        await self._file.write(sqlite_credential_holds.hold_credential, credential, until)
+
+    @override
+    async def credential_held_until(self, credential: str) -> datetime | None:
+        return await self._file.read(sqlite_credential_holds.credential_held_until, credential)
+
+    @override
+    async def claim_key(self, request: KeyedRequest) -> KeyedRequest:
+        return await self._file.write(sqlite_idempotency_keys.claim_key, request)
+
+    @override
+    async def answer_key(self, scope: str, key: str, status: int, answer: str) -> KeyedRequest:
+        return await self._file.write(
+            sqlite_idempotency_keys.answer_key, scope, key, status, answer
+        )
+
+    @override
+    async def release_key(self, scope: str, key: str) -> None:
+        await self._file.write(sqlite_idempotency_keys.release_key, scope, key)
+
+    @override
+    async def forget_keys(self, claimed_before: datetime) -> None:
+        await self._file.write(sqlite_idempotency_keys.forget_keys, claimed_before)

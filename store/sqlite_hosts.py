@@ -37,3 +37,8 @@ def remove_host(connection: sqlite3.Connection, host_id: str, boot_id: str) -> N
         "DELETE FROM agent_hosts WHERE id = ? AND boot_id = ?",
         (column_value(host_id), column_value(boot_id)),
     )
+
+
+def forget_hosts(connection: sqlite3.Connection, seen_before: datetime) -> None:
+    """Forget the hosts whose last report is older."""
+    connection.execute("DELETE FROM agent_hosts WHERE last_seen < ?", (time_text(seen_before),))

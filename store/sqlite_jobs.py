@@ -21,7 +21,16 @@ from store.rows import (
     usage_to_row,
 )
 from store.sqlite_errors import is_duplicate
-from store.sqlite_rows import bounded, existing_job, exists, insert_new, marks, named, selected
+from store.sqlite_rows import (
+    bounded,
+    existing_job,
+    exists,
+    insert_new,
+    json_value,
+    marks,
+    named,
+    selected,
+)
 from store.sqlite_schema import HOLDS_BRANCH, IS_LIVE, STILL_CLEANS_UP
 
 _REFERENCES = {
@@ -73,13 +82,18 @@ def details_from_values(values: tuple[Any, ...]) -> JobDetails:
     after_job = len(JOB_COLUMNS)
     *repository, client_name, feature_title = values[after_job:]
     return JobDetails(
-        job=job_from_row(named(JOB_COLUMNS, values[:after_job])),
+        job=_job_from_values(values[:after_job]),
         client_name=client_name,
         repository=(
             repository_from_row(named(REPOSITORY_COLUMNS, repository)) if repository[0] else None
         ),
         feature_title=feature_title,
     )
+
+
+def _job_from_values(values: tuple[Any, ...]) -> Job:
+    row = named(JOB_COLUMNS, values)
+    return job_from_row({**row, "options": json_value(row["options"])})
 
 
 def update_job(
@@ -166,7 +180,7 @@ def jobs_to_reconcile(
     """
     bounds = {"older_than": time_text(older_than), "after_id": after_id, "limit": bounded(limit)}
     rows = connection.execute(statement, bounds)
-    return [job_from_row(named(JOB_COLUMNS, values)) for values in rows]
+    return [_job_from_values(values) for values in rows]
 
 
 def _branch_is_held(connection: sqlite3.Connection, row: dict[str, ColumnValue]) -> Conflict:

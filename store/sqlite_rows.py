@@ -25,7 +25,13 @@ def insert_new(connection: sqlite3.Connection, table: str, row: Mapping[str, Col
         f"INSERT INTO {table} ({', '.join(row)}) SELECT {', '.join(f':{name}' for name in row)} "
         f"WHERE NOT EXISTS (SELECT 1 FROM {table} WHERE id = :id)"
     )
-    return connection.execute(statement, row).rowcount == 1
+    return connection.execute(statement, _bound(row)).rowcount == 1
+
+
+def _bound(row: Mapping[str, ColumnValue]) -> dict[str, ColumnValue]:
+    return {
+        name: json.dumps(value) if isinstance(value, dict) else value for name, value in row.items()
+    }
 
 
 def exists(connection: sqlite3.Connection, table: str, row_id: str | None) -> bool:
@@ -49,6 +55,11 @@ def existing_job(connection: sqlite3.Connection, job_id: str) -> str:
 def named(columns: Sequence[str], values: Sequence[Any]) -> Row:
     """Return a row that was selected as these columns."""
     return dict(zip(columns, values, strict=True))
+
+
+def json_value(text: str | None) -> Any:
+    """Return what a column of JSON holds."""
+    return None if text is None else json.loads(text)
 
 
 def selected(columns: Iterable[str], table: str) -> str:

@@ -41,3 +41,9 @@ async def remove_host(connection: SupabaseConnection, host_id: str, boot_id: str
     await connection.rows(
         query.eq("id", column_value(host_id)).eq("boot_id", column_value(boot_id))
     )
+
+
+async def forget_hosts(connection: SupabaseConnection, seen_before: datetime) -> None:
+    """Forget the hosts whose last report is older."""
+    query = connection.table(_TABLE).delete(returning=ReturnMethod.minimal)
+    await connection.rows(query.lt("last_seen", time_text(seen_before)))

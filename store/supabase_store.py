@@ -14,9 +14,12 @@ from domain.messages import Message, NewMessage
 from domain.repositories import Client, Repository
 from store import (
     supabase_clients,
+    supabase_credential_holds,
     supabase_hosts,
+    supabase_idempotency_keys,
     supabase_job_lists,
     supabase_jobs,
+    supabase_kept_work,
     supabase_messages,
     supabase_pull_requests,
     supabase_queue,
@@ -29,6 +32,8 @@ from store.protocol import (
     JobDetails,
     JobFilter,
     JobPage,
+    KeptWork,
+    KeyedRequest,
     PullRequestRecord,
     Queue,
     Store,
@@ -193,3 +198,45 @@ class SupabaseStore(Store):
     @override
     async def remove_host(self, host_id: str, boot_id: str) -> None:
         await supabase_hosts.remove_host(self._connection, host_id, boot_id)
+
+    @override
+    async def forget_hosts(self, seen_before: datetime) -> None:
+        await supabase_hosts.forget_hosts(self._connection, seen_before)
+
+    @override
+    async def keep_work(self, work: KeptWork) -> None:
+        await supabase_kept_work.keep_work(self._connection, work)
+
+    @override
+    async def kept_work(self, job_id: str) -> KeptWork | None:
+        return await supabase_kept_work.kept_work(self._connection, job_id)
+
+    @override
+    async def forget_work(self, kept_before: datetime) -> None:
+        await supabase_kept_work.forget_work(self._connection, kept_before)
+
+    @override
+    async def hold_credential(self, credential: str, until: datetime) -> None:
+        await supabase_credential_holds.hold_credential(self._connection, credential, until)
+
+    @override
+    async def credential_held_until(self, credential: str) -> datetime | None:
+        return await supabase_credential_holds.credential_held_until(self._connection, credential)
+
+    @override
+    async def claim_key(self, request: KeyedRequest) -> KeyedRequest:
+        return await supabase_idempotency_keys.claim_key(self._connection, request)
+
+    @override
+    async def answer_key(self, scope: str, key: str, status: int, answer: str) -> KeyedRequest:
+        return await supabase_idempotency_keys.answer_key(
+            self._connection, scope, key, status, answer
+        )
+
+    @override
+    async def release_key(self, scope: str, key: str) -> None:
+        await supabase_idempotency_keys.release_key(self._connection, scope, key)
+
+    @override
+    async def forget_keys(self, claimed_before: datetime) -> None:
+        await supabase_idempotency_keys.forget_keys(self._connection, claimed_before)

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from domain.messages import MAX_CONTENT_CHARACTERS, storable
+from domain.messages import MAX_CONTENT_CHARACTERS, is_storable, storable
 
 LIMIT = MAX_CONTENT_CHARACTERS
 
@@ -27,6 +27,7 @@ LIMIT = MAX_CONTENT_CHARACTERS
 )
 def test_what_can_be_kept_stays(text: str) -> None:
     assert storable(text) == text
+    assert is_storable(text)
 
 
 @pytest.mark.parametrize(
@@ -44,6 +45,8 @@ def test_what_can_be_kept_stays(text: str) -> None:
 )
 def test_what_cannot_is_replaced_one_for_one(text: str, kept: str) -> None:
     assert storable(text) == kept
+    assert not is_storable(text)
+    assert not is_storable("x" * LIMIT + text)
 
 
 @pytest.mark.parametrize("length", [LIMIT + 1, LIMIT + 30, 3 * LIMIT])
@@ -52,6 +55,7 @@ def test_what_is_too_long_is_cut_and_says_so(length: int) -> None:
     note = f" … [cut: {length} characters]"
     assert kept == "x" * (LIMIT - len(note)) + note
     assert len(kept) == LIMIT
+    assert is_storable("x" * length)
 
 
 def test_twice_is_once() -> None:

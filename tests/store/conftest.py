@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing, suppress
@@ -25,13 +26,14 @@ class SqliteTables:
 
     def _insert(self, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
         names = list(rows[0])
+        values = [{name: as_text(value) for name, value in row.items()} for row in rows]
         statement = (
             f"INSERT INTO {table} ({', '.join(names)}) "
             f"VALUES ({', '.join(f':{name}' for name in names)})"
         )
         with closing(sqlite3.connect(self._path)) as connection, connection:
             connection.execute("PRAGMA foreign_keys = ON")
-            connection.executemany(statement, rows)
+            connection.executemany(statement, values)
 
     async def select(self, table: str) -> list[dict[str, Any]]:
         return await asyncio.to_thread(self._select, table)
@@ -40,6 +42,11 @@ class SqliteTables:
         with closing(sqlite3.connect(self._path)) as connection:
             connection.row_factory = sqlite3.Row
             return [dict(row) for row in connection.execute(f"SELECT * FROM {table} ORDER BY id")]
+
+
+def as_text(value: Any) -> Any:
+    """JSON as its text; other values as they are."""
+    return json.dumps(value) if isinstance(value, dict) else value
 
 
 @asynccontextmanager

@@ -12,7 +12,7 @@ from domain.hosts import Host
 from domain.jobs import Job
 from domain.messages import Message, MessageType, NewMessage
 from domain.repositories import Client, Repository
-from store.protocol import JobDetails, Store
+from store.protocol import JobDetails, KeptWork, KeyedRequest, Store
 
 START = datetime(2026, 3, 1, 12, 30, 15, 123456, tzinfo=UTC)
 
@@ -31,6 +31,20 @@ NO_IDS = (
     "x" * 100_000,
 )
 """Ids that name no row: unknown ones, and what is no id at all."""
+
+TEXTS = {
+    "quotes": """it's "quoted" `here`; DROP TABLE agent_jobs; -- \\ \\n %s {} $1 ?""",
+    "emoji": "👩‍👩‍👧‍👦 🏳️‍🌈 \U0001f4a9 é e\u0301",
+    "scripts": "日本語 العربية עברית ไทย",
+    "separators": "a\u2028b\u2029c\u0085d\r\ne\tf\x0bg\x1fh\x7f\ufeff",
+    "nul": "before\x00after\x00",
+    "surrogates": "\ud800 alone \udfff and \udc80\ud83d",
+    "last": "\U0010ffff\ufffe\uffff",
+    "empty": "",
+    "spaces": "  both ends \n",
+    "number": "0123",
+    "json": '{"type":"assistant","message":{"content":[{"text":"\\u0000"}]}}',
+}
 
 
 class RawTables(Protocol):
@@ -145,3 +159,12 @@ def lines(count: int, prefix: str = "line") -> list[NewMessage]:
 
 def a_host(**overrides: Any) -> Host:
     return replace(Host("mill-1", new_id(), "host-mill-1", 2, START), **overrides)
+
+
+def work_of(job: Job, **overrides: Any) -> KeptWork:
+    work = KeptWork(job.id, "a" * 40, "b" * 40, "mill-1", "diff --git a/x b/x\n", START)
+    return replace(work, **overrides)
+
+
+def a_request(key: str = "key-1", **overrides: Any) -> KeyedRequest:
+    return replace(KeyedRequest("POST /jobs", key, "fingerprint", new_id(), START), **overrides)

@@ -63,6 +63,17 @@ async def test_a_removed_process_is_forgotten_alone(store: Store) -> None:
     assert await store.live_hosts(START) == [stays]
 
 
+async def test_hosts_that_were_silent_are_forgotten(store: Store) -> None:
+    hosts = [a_host(id=f"mill-{seconds}", last_seen=later(seconds)) for seconds in (0, 1, 2)]
+    for host in hosts:
+        await store.report_host(host)
+    for _ in range(2):
+        await store.forget_hosts(later(1))
+        assert await store.live_hosts(START) == hosts[1:]
+    await store.forget_hosts(later(2.000001))
+    assert await store.live_hosts(START) == []
+
+
 @pytest.mark.parametrize("no_id", NO_IDS)
 async def test_sessions_of_no_job(world: World, no_id: str) -> None:
     assert await world.store.load_session(no_id) is None

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from domain.errors import Conflict, InvalidRequest, NotFound
-from domain.failures import FailureCode
+from domain.failures import Clock, FailureCode
 from domain.jobs import FINAL, LIVE, Job, JobStatus, JobType, Outcome, Phase, Usage
 from store.protocol import Guard, JobChanges, PullRequestRecord, Store
 from tests.store.samples import NO_IDS, World, later, new_id
@@ -34,9 +34,12 @@ EVERY_CHANGE: JobChanges = {
     "exit_code": 7,
     "outcome": Outcome.NO_CHANGES,
     "failure_code": FailureCode.TIMED_OUT,
+    "clock": Clock.TURN,
+    "resumes_at": later(4),
     "error": "too late",
     "result": "nothing",
     "usage": Usage(1, 2.5, 3, 4, 5, 6),
+    "cost_is_estimate": True,
     "claude_seconds": 8.5,
     "pr_url": "https://github.com/acme/shop/pull/9",
     "pr_number": 9,
@@ -44,7 +47,7 @@ EVERY_CHANGE: JobChanges = {
 }
 NULLABLE = (
     "phase completed_at host worktree_path pid session_id model base_sha head_sha exit_code "
-    "outcome failure_code error result pr_url pr_number files_changed"
+    "outcome failure_code clock resumes_at error result pr_url pr_number files_changed"
 ).split()
 
 

@@ -1,16 +1,28 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
 
 from domain.errors import Conflict, InvalidRequest
-from domain.failures import FailureCode
-from domain.jobs import FINAL, LIVE, JobStatus, JobType, Outcome, Phase, Usage
-from store.protocol import Guard, JobDetails, PullRequestRecord, Store
+from domain.failures import Clock, FailureCode
+from domain.jobs import (
+    FINAL,
+    LIVE,
+    Job,
+    JobOptions,
+    JobStatus,
+    JobType,
+    Outcome,
+    Phase,
+    RetryFrom,
+    Usage,
+)
+from store.protocol import Guard, JobDetails, JobFilter, PullRequestRecord, Store
 from tests.store.samples import NO_IDS, START, UNKNOWN_ID, RawTables, World, later, new_id
 
 
@@ -35,6 +47,8 @@ async def test_a_job_with_every_field_set_is_read_as_it_was_written(
         feature_id=feature,
         created_by_team_member_id=member,
         retry_of=original.id,
+        retry_from=RetryFrom.PUBLISH,
+        options=EVERY_OPTION,
         job_type=JobType.TASK,
         status=JobStatus.COMPLETED,
         phase=Phase.CLEANING_UP,
@@ -56,9 +70,12 @@ async def test_a_job_with_every_field_set_is_read_as_it_was_written(
         exit_code=-9,
         outcome=Outcome.PULL_REQUEST,
         failure_code=FailureCode.PUSH_REJECTED,
+        clock=Clock.SILENCE,
+        resumes_at=later(5.000001),
         error="an error",
         result="a result",
         usage=Usage(7, 0.123456789, 2**40, 2, 3, 4),
+        cost_is_estimate=True,
         claude_seconds=12.75,
         pr_url=record.url,
         pr_number=17,
@@ -66,7 +83,49 @@ async def test_a_job_with_every_field_set_is_read_as_it_was_written(
         code_branch_id=record.branch_id,
         code_pull_request_id=record.pull_request_id,
     )
+    assert [field.name for field in fields(Job) if getattr(job, field.name) == field.default] == []
     assert await world.details(job) == JobDetails(job, "Acme", world.repository, "Login")
+
+
+EVERY_OPTION = JobOptions(
+    model="opus",
+    max_turns=30,
+    max_budget_usd=2.5,
+    timeout_minutes=90,
+    base_branch="release/1.x",
+    draft=True,
+    labels=("bug", "needs review"),
+    reviewers=("octocat", "acme/team"),
+)
+ONE_OPTION = [
+    JobOptions(**{field.name: getattr(EVERY_OPTION, field.name)}) for field in fields(JobOptions)
+]
+
+
+@pytest.mark.parametrize("options", ONE_OPTION)
+async def test_only_the_options_that_were_chosen_are_written(
+    world: World, tables: RawTables, options: JobOptions
+) -> None:
+    chosen, plain = await world.add_job(options=options), await world.add_job()
+    assert (await world.read(chosen)).options == options
+    assert (await world.read(plain)).options == JobOptions()
+    rows = {row["id"]: row["options"] for row in await tables.select("agent_jobs")}
+    assert rows[plain.id] is None
+    stored = rows[chosen.id]
+    written = json.loads(stored) if isinstance(stored, str) else stored
+    assert written == {
+        field.name: json.loads(json.dumps(getattr(options, field.name)))
+        for field in fields(JobOptions)
+        if getattr(options, field.name) != field.default
+    }
+    assert len(written) == 1
+
+
+async def test_options_are_read_in_lists_too(world: World) -> None:
+    job = await world.add_job(options=EVERY_OPTION)
+    (listed,) = (await world.store.list_jobs(JobFilter(), 10, 0)).jobs
+    (stale,) = await world.store.jobs_to_reconcile(later(1), "", 10)
+    assert (listed.job, stale) == (job, replace(job, prompt=""))
 
 
 def a_record(world: World) -> PullRequestRecord:
@@ -187,6 +246,8 @@ async def test_a_job_of_the_system_before_is_read(world: World, tables: RawTable
     assert job.created_at == job.queued_at == job.updated_at
     assert job.created_at == START.replace(2025, 1, 2, 3, 4, 5, microsecond=0)
     assert (job.priority, job.lease, job.attempt, job.usage) == (3, 0, 0, Usage())
+    assert (job.options, job.retry_from, job.cost_is_estimate) == (JobOptions(), None, False)
+    assert (job.clock, job.resumes_at) == (None, None)
 
 
 async def test_words_of_a_newer_version_are_read(world: World, tables: RawTables) -> None:
@@ -200,6 +261,17 @@ async def test_words_of_a_newer_version_are_read(world: World, tables: RawTables
         "phase": "dreaming",
         "outcome": "poem",
         "failure_code": "lost_interest",
+        "clock": "tea_time",
+        "retry_from": "yesterday",
+        "options": {
+            "model": {"name": "opus"},
+            "max_turns": "many",
+            "max_budget_usd": 3,
+            "draft": None,
+            "labels": ["bug", {"name": "red"}, 7],
+            "reviewers": {"all": True},
+            "mood": "calm",
+        },
         "created_at": START.isoformat(),
     }
     await tables.insert("agent_jobs", [row])
@@ -207,3 +279,5 @@ async def test_words_of_a_newer_version_are_read(world: World, tables: RawTables
     assert found is not None
     assert (found.job.phase, found.job.outcome) == (None, None)
     assert found.job.failure_code is FailureCode.INTERNAL
+    assert (found.job.clock, found.job.retry_from) == (None, None)
+    assert found.job.options == JobOptions(max_budget_usd=3, labels=("bug",))

@@ -2,37 +2,28 @@ from __future__ import annotations
 
 import pytest
 
-from domain.jobs import JobStatus
+from domain.jobs import JobOptions, JobStatus
 from domain.messages import MAX_CONTENT_CHARACTERS, storable
 from store.protocol import Guard
-from tests.store.samples import World, a_client, a_line, a_repository, later
+from tests.store.samples import TEXTS, World, a_client, a_line, a_repository, later
 
-TEXTS = {
-    "quotes": """it's "quoted" `here`; DROP TABLE agent_jobs; -- \\ \\n %s {} $1 ?""",
-    "emoji": "👩‍👩‍👧‍👦 🏳️‍🌈 \U0001f4a9 é e\u0301",
-    "scripts": "日本語 العربية עברית ไทย",
-    "separators": "a\u2028b\u2029c\u0085d\r\ne\tf\x0bg\x1fh\x7f\ufeff",
-    "nul": "before\x00after\x00",
-    "surrogates": "\ud800 alone \udfff and \udc80\ud83d",
-    "last": "\U0010ffff\ufffe\uffff",
-    "empty": "",
-    "spaces": "  both ends \n",
-    "number": "0123",
-    "json": '{"type":"assistant","message":{"content":[{"text":"\\u0000"}]}}',
-}
 ANY = Guard(frozenset(JobStatus))
 
 
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS.keys())
 async def test_every_text_is_kept_as_storable_leaves_it(world: World, text: str) -> None:
     kept = storable(text)
-    job = await world.add_job(prompt=text, title=text, branch_name=text, session_id=text)
+    options = JobOptions(model=text, labels=(text, "x"))
+    job = await world.add_job(
+        prompt=text, title=text, branch_name=text, session_id=text, options=options
+    )
     await world.store.update_job(job.id, {"error": text, "result": text, "host": text}, ANY)
     await world.store.append_messages(job.id, [a_line(text)])
     await world.store.save_session(job.id, text, b"transcript")
     found = await world.read(job)
     assert {found.prompt, found.title, found.branch_name, found.session_id} == {kept}
     assert {found.error, found.result, found.host} == {kept}
+    assert found.options == JobOptions(model=kept, labels=(kept, "x"))
     assert [line.content for line in await world.transcript(job)] == [kept]
     assert await world.store.load_session(job.id) == (kept, b"transcript")
     assert [entry.branch_name for entry in (await world.store.queue(1)).queued] == [kept]

@@ -10,9 +10,19 @@ import pytest
 
 from store.protocol import Store
 from store.supabase_store import SupabaseStore
-from tests.store.samples import lines, new_world
+from tests.store.samples import START, a_request, lines, new_world, work_of
 from tests.store.supabase.data_api import PUBLISHABLE_KEY
 from tests.store.supabase.project import DATABASE, SupabaseProject
+
+FILLED = {
+    "clients",
+    "agent_jobs",
+    "agent_job_messages",
+    "agent_job_counts",
+    "agent_job_kept_work",
+    "agent_credential_holds",
+    "agent_idempotency_keys",
+}
 
 
 @pytest.fixture
@@ -44,8 +54,13 @@ async def test_no_table_shows_a_row(
     world = await new_world(store)
     job = await world.add_job()
     await store.append_messages(job.id, lines(2))
+    await store.keep_work(work_of(job))
+    await store.hold_credential("credential", START)
+    await store.claim_key(a_request())
     tables = listed(supabase_project, "select tablename from pg_tables where schemaname = 'public'")
-    assert "agent_job_counts" in tables
+    assert FILLED <= set(tables)
+    for table in FILLED:
+        assert supabase_project.server.run(DATABASE, f"select count(*) from {table}") != "0\n"
     for table in tables:
         answer = await stranger.get(f"/{table}")
         assert (answer.status_code, answer.json()) == (200, []), table

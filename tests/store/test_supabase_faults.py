@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -22,9 +22,11 @@ from tests.store.samples import (
     a_host,
     a_line,
     a_repository,
+    a_request,
     lines,
     new_id,
     new_world,
+    work_of,
 )
 from tests.store.supabase.fault_proxy import Fault, FaultProxy, Instead, fault_proxy
 from tests.store.supabase.project import SupabaseProject
@@ -162,6 +164,40 @@ async def reports_and_removes_a_host(faulty: Faulty) -> None:
     assert await faulty.world.store.live_hosts(START) == []
 
 
+async def keeps_work(faulty: Faulty) -> None:
+    job = await faulty.world.add_job()
+    work = work_of(job)
+    await faulty.store.keep_work(work)
+    assert await faulty.world.store.kept_work(job.id) == work
+
+
+async def holds_a_credential(faulty: Faulty) -> None:
+    await faulty.store.hold_credential("credential", START)
+    assert await faulty.world.store.credential_held_until("credential") == START
+
+
+async def claims_and_answers_a_key(faulty: Faulty) -> None:
+    request = a_request()
+    assert await faulty.store.claim_key(request) == request
+    answered = await faulty.store.answer_key(request.scope, request.key, 201, "{}")
+    assert answered == await faulty.world.store.claim_key(a_request())
+    assert answered == replace(request, status=201, answer="{}")
+
+
+async def answers_a_key(faulty: Faulty) -> None:
+    request = a_request()
+    await faulty.world.store.claim_key(request)
+    answered = await faulty.store.answer_key(request.scope, request.key, 201, "{}")
+    assert answered == replace(request, status=201, answer="{}")
+
+
+async def releases_a_key(faulty: Faulty) -> None:
+    await faulty.world.store.claim_key(a_request())
+    await faulty.store.release_key(a_request().scope, a_request().key)
+    again = a_request()
+    assert await faulty.world.store.claim_key(again) == again
+
+
 async def reads_what_is_there(faulty: Faulty) -> None:
     job, batch = await faulty.world.add_job(), lines(3)
     await faulty.world.store.append_messages(job.id, batch)
@@ -183,6 +219,11 @@ ACTIONS: list[Callable[[Faulty], Awaitable[None]]] = [
     saves_a_session,
     records_a_pull_request,
     reports_and_removes_a_host,
+    keeps_work,
+    holds_a_credential,
+    claims_and_answers_a_key,
+    answers_a_key,
+    releases_a_key,
     reads_what_is_there,
 ]
 

@@ -14,7 +14,7 @@ from store.sqlite_schema import VERSIONS
 from tests.store.supabase.project import DATABASE, SupabaseProject
 
 KINDS = {
-    "TEXT": {"text", "uuid", "timestamp with time zone"},
+    "TEXT": {"text", "uuid", "timestamp with time zone", "jsonb"},
     "INTEGER": {"integer", "bigint", "boolean"},
     "REAL": {"double precision"},
     "BLOB": {"text"},

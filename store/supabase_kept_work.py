@@ -1,0 +1,51 @@
+"""Work of ended jobs that was not delivered."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from postgrest import ReturnMethod
+
+from store.protocol import KeptWork
+from store.row_values import canonical_id, time_text
+from store.rows import KEPT_WORK_COLUMNS, kept_work_from_row, kept_work_to_row
+from store.supabase_connection import SupabaseConnection
+from store.supabase_errors import MISSING_REFERENCE, Refusal, translated
+from store.supabase_jobs import existing_id, no_such_job
+
+_TABLE = "agent_job_kept_work"
+
+
+async def keep_work(connection: SupabaseConnection, work: KeptWork) -> None:
+    """Keep work in place of what was kept for its job before.
+
+    Raises:
+        InvalidRequest: the patch cannot be kept as it is.
+        NotFound: no such job.
+    """
+    row = kept_work_to_row(work) | {"job_id": existing_id(work.job_id)}
+    query = connection.table(_TABLE).upsert(
+        row, on_conflict="job_id", returning=ReturnMethod.minimal
+    )
+    try:
+        await connection.attempt(query)
+    except Refusal as refused:
+        if refused.code == MISSING_REFERENCE:
+            raise no_such_job(work.job_id) from refused
+        raise translated(refused) from refused
+
+
+async def kept_work(connection: SupabaseConnection, job_id: str) -> KeptWork | None:
+    """Return a job's undelivered work."""
+    known = canonical_id(job_id)
+    if known is None:
+        return None
+    query = connection.table(_TABLE).select(*KEPT_WORK_COLUMNS).eq("job_id", known)
+    rows = await connection.rows(query)
+    return kept_work_from_row(rows[0]) if rows else None
+
+
+async def forget_work(connection: SupabaseConnection, kept_before: datetime) -> None:
+    """Forget the work that was kept before then."""
+    query = connection.table(_TABLE).delete(returning=ReturnMethod.minimal)
+    await connection.rows(query.lt("created_at", time_text(kept_before)))
