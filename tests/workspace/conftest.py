@@ -71,6 +71,11 @@ class Room:
         await self.publishing.commit_all(worktree, message, CLAUDE)
         return (await self.publishing.head(worktree)).sha
 
+    async def patch(self, job_id: str = "job") -> str | None:
+        """Return what is kept of a job, as a patch."""
+        kept = await self.salvage.kept(OWNER, NAME, job_id)
+        return None if kept is None else kept.patch
+
     def remote(self) -> dict[str, str]:
         return self.forge.branches(OWNER, NAME)
 
