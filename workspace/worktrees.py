@@ -40,6 +40,7 @@ class Worktrees:
         self.root = root
         self.mirrors = mirrors
         self.trash = root / ".trash"
+        self.orphaned = root / ".orphaned"
 
     def path(self, owner: str, name: str, job_id: str) -> Path:
         """Return where a job's worktree is, whether or not it exists."""
@@ -189,7 +190,7 @@ class Worktrees:
     def _spare_orphan(self, worktree: Worktree) -> None:
         if read_record(worktree.path) is None or (worktree.git_dir / "HEAD").is_file():
             return
-        spared = move_aside(worktree.path, self.root / ".orphaned")
+        spared = move_aside(worktree.path, self.orphaned)
         if spared is not None:
             _log.warning("Git no longer knows the files that are now in %s", spared)
 

@@ -13,6 +13,7 @@ import pytest
 from demo.forge import Forge, TokenGrant
 from workspace.command import Git
 from workspace.credentials import GitCredentials, write_token_file
+from workspace.expiry import Expiry
 from workspace.identity import Identity
 from workspace.mirrors import Mirrors
 from workspace.publishing import Publishing
@@ -49,6 +50,7 @@ class Room:
         self.publishing = Publishing(self.mirrors)
         self.salvage = Salvage(self.mirrors)
         self.removal = Removal(self.worktrees, self.salvage)
+        self.expiry = Expiry(self.worktrees)
 
     async def start(
         self, job_id: str, branch: str | None = None, base: str | None = "main"
