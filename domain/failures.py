@@ -144,6 +144,11 @@ class FailureCode(StrEnum):
         "Install it there.",
         False,
     )
+    KEPT_WORK_GONE = (
+        "kept_work_gone",
+        "The work is no longer kept, so it cannot be published. Post a new job.",
+        False,
+    )
     TASK_CHANGED_FILES = (
         "task_changed_files",
         "Files changed in the worktree of a task job, which must only read. Nothing was published.",

@@ -67,6 +67,10 @@ class GitError(Exception):
         self.stderr = stderr
 
 
+class OutputTooLong(GitError):
+    """A git command printed more than it was allowed to, and was stopped."""
+
+
 @dataclass(frozen=True)
 class Place:
     """The repository a command works on. It is always named, never discovered.
@@ -142,7 +146,8 @@ class Git:
             accept: exit codes that are no error.
 
         Raises:
-            GitError: any other exit code, too much output, or the time limit.
+            OutputTooLong: it printed more than `max_output`.
+            GitError: any other exit code, or the time limit.
         """
         ended = await self._execute(
             arguments, at, settings, variables or {}, stdin, timeout, max_output
@@ -185,7 +190,7 @@ class Git:
         except TimeoutError as error:
             raise GitError(arguments, None, f"timed out after {timeout:.0f} s") from error
         if ended.over_limit:
-            raise GitError(arguments, ended.exit_code, f"printed over {max_output} bytes")
+            raise OutputTooLong(arguments, ended.exit_code, f"printed over {max_output} bytes")
         return ended
 
     def _environment(self, at: Place, settings: Sequence[Setting]) -> dict[str, str]:

@@ -25,3 +25,7 @@ def identity_environment(name: str, email: str) -> dict[str, str]:
         "GIT_COMMITTER_NAME": name,
         "GIT_COMMITTER_EMAIL": email,
     }
+
+
+ORCHESTRATOR = Identity("Claude Code Orchestrator", "orchestrator@localhost")
+"""Who makes the commits that keep work; they are never pushed."""

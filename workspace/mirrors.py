@@ -78,6 +78,7 @@ class Mirrors:
         self.credentials = credentials
         self.locks = Locks()
         self.scratch = root / ".scratch"
+        self.damaged = root / ".damaged"
         self.network = Network(git, credentials, self.scratch)
         self.has_lfs = shutil.which("git-lfs", path=git.search_path) is not None
         self._host = urlsplit(credentials.server_url).netloc.replace(":", "_") or "local"
@@ -92,6 +93,10 @@ class Mirrors:
     def mirror(self, owner: str, name: str) -> Mirror:
         """Return the mirror of a repository, whether or not it has been fetched."""
         return Mirror(owner, name, self.path(owner, name), self._server_url(owner, name))
+
+    def on_disk(self) -> list[Path]:
+        """Return every mirror that has been fetched."""
+        return sorted(self.root.glob("[!.]*/*/*.git"))
 
     def lock(self, mirror: Mirror) -> AbstractAsyncContextManager[None]:
         """Hold the mirror for changing its refs or its worktrees."""
@@ -189,7 +194,7 @@ class Mirrors:
             )
         except GitError as error:
             _log.warning("Kept work stays in the damaged copy of %s: %s", damaged.path, error)
-        aside = Path(tempfile.mkdtemp(dir=_made(self.root / ".damaged"), prefix="mirror-"))
+        aside = Path(tempfile.mkdtemp(dir=_made(self.damaged), prefix="mirror-"))
         damaged.path.rename(aside / damaged.path.name)
 
     async def _refresh(self, mirror: Mirror) -> None:

@@ -11,10 +11,13 @@ from collections.abc import Awaitable, Callable, Iterator
 from domain.errors import JobFailure
 from workspace.command import NETWORK_SECONDS
 from workspace.refusals import explained
-from workspace.salvage import Salvage
+from workspace.salvage import Salvage, Salvaged
 from workspace.trees import delete_tree
 from workspace.worktree import RECORD_SUFFIX
 from workspace.worktrees import Worktrees
+
+Record = Callable[[str, Salvaged], Awaitable[None]]
+"""Writes down what is kept of a job, by its id, where more than this machine can see it."""
 
 _log = logging.getLogger(__name__)
 # No command lives longer than NETWORK_SECONDS, and a mirror is made with a few of them.
@@ -34,13 +37,22 @@ class Removal:
         self._mirrors = worktrees.mirrors
         self._salvage = salvage
 
-    async def remove(self, owner: str, name: str, job_id: str) -> str | None:
+    async def remove(
+        self, owner: str, name: str, job_id: str, record: Record | None = None
+    ) -> Salvaged | None:
         """Keep a job's work and remove its worktree; none being there is fine. Repeatable.
 
         Claude must have ended.
 
+        Args:
+            owner: of the repository.
+            name: of the repository.
+            job_id: the job.
+            record: is called with the kept work, if there is any, before the worktree goes. What it
+                raises leaves the worktree where it is.
+
         Returns:
-            The commit that keeps the work; None when there was nothing to keep.
+            The kept work; None when there was nothing to keep.
 
         Raises:
             JobFailure: the work could not be kept, so the worktree is still there.
@@ -51,12 +63,17 @@ class Removal:
             worktree = self._worktrees.recorded(owner, name, job_id)
             if worktree is not None and (worktree.git_dir / "HEAD").is_file():
                 await self._salvage.keep_held(worktree)
+            kept = await self._salvage.kept(owner, name, job_id)
+            if kept is not None and record is not None:
+                await record(job_id, kept)
             with explained(self._mirrors.credentials, "Removing the worktree"):
                 await self._worktrees.discard(worktree or blank)
             self._mirrors.locks.forget(blank.lock_file)
-        return await self._salvage.kept(owner, name, job_id)
+        return kept
 
-    async def sweep(self, is_needed: Callable[[str], Awaitable[bool]]) -> list[str]:
+    async def sweep(
+        self, is_needed: Callable[[str], Awaitable[bool]], record: Record | None = None
+    ) -> list[str]:
         """Remove every worktree whose job does not need it any more, and all leftovers.
 
         A worktree whose work cannot be kept stays, with a warning.
@@ -64,6 +81,7 @@ class Removal:
         Args:
             is_needed: tells, by job id, whether a job is live or still being cleaned up. It is
                 asked just before the removal, so jobs that begin meanwhile are safe.
+            record: as for `remove`.
 
         Returns:
             The ids of the jobs whose worktrees were removed.
@@ -73,7 +91,7 @@ class Removal:
             if await is_needed(job_id):
                 continue
             try:
-                await self.remove(owner, name, job_id)
+                await self.remove(owner, name, job_id, record)
             except (JobFailure, OSError) as error:
                 _log.warning("The worktree of job %s was not removed: %s", job_id, error)
             else:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import shutil
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from workspace.command import TREE_SECONDS
-from workspace.identity import Identity
+from workspace.identity import ORCHESTRATOR
+from workspace.kept_commits import SALVAGE, kept_commit, message
 from workspace.mirrors import Mirrors
 from workspace.patches import patch_between
 from workspace.refusals import explained
@@ -19,16 +19,32 @@ from workspace.unfinished import remove_worktree_locks
 from workspace.work_tip import ends, is_within, tip
 from workspace.worktree import Worktree, checked_job_id
 
-_REFS = "refs/orchestrator/salvage/"
-_BASE = re.compile(r"^Base: ([0-9a-f]{40,64})$", re.MULTILINE)
-_IDENTITY = Identity("Claude Code Orchestrator", "orchestrator@localhost")
+MAX_PATCH_BYTES = 8 * 1024 * 1024
+"""The longest patch that is handed out. It goes into one database row, in one request."""
+
+
+@dataclass(frozen=True)
+class Salvaged:
+    """Work that nobody has pushed.
+
+    Args:
+        base_sha: the commit it began from.
+        head_sha: the commit that keeps it, in the mirror of this machine.
+        patch: what makes the one the other. `git apply` takes it, `git apply --index` with
+            submodules. It is text: if a file is not, git's binary form is used. None when it would
+            be over MAX_PATCH_BYTES. It has the pointers of Git LFS files, and not the files.
+    """
+
+    base_sha: str
+    head_sha: str
+    patch: str | None
 
 
 @dataclass(frozen=True)
 class _Work:
     """What a worktree holds: the commits that reach all of its history, and its files."""
 
-    parents: tuple[str, ...]
+    lines: tuple[str, ...]
     tree: str
 
 
@@ -66,45 +82,35 @@ class Salvage:
             work = await self._work_in(worktree)
             return None if work is None else await self._store(worktree, work)
 
-    async def kept(self, owner: str, name: str, job_id: str) -> str | None:
-        """Return the commit that keeps a job's work; None when there is none."""
+    async def kept(self, owner: str, name: str, job_id: str) -> Salvaged | None:
+        """Return the work of a job that is kept on this machine; None when there is none.
+
+        Raises:
+            JobFailure: the mirror is damaged.
+        """
+        checked_job_id(job_id)
         mirror = self._mirrors.mirror(owner, name)
         if not mirror.path.is_dir():
             return None
-        with explained(self._mirrors.credentials, "Looking for kept work"):
-            found = await self._git.run(
-                "rev-parse", "--quiet", "--verify", _REFS + checked_job_id(job_id),
-                at=mirror.place, accept=(0, 1),
-            )  # fmt: skip
-        return found.strip() or None
-
-    async def patch(self, owner: str, name: str, job_id: str) -> str | None:
-        """Return a job's kept work as a patch from its base; None when nothing was kept.
-
-        `git apply` takes it. It is text: if a file is not UTF-8, git's binary form is used.
-        """
-        sha = await self.kept(owner, name, job_id)
-        if sha is None:
-            return None
-        mirror = self._mirrors.mirror(owner, name)
         with explained(self._mirrors.credentials, "Reading kept work"):
-            commit = await self._git.run("cat-file", "commit", sha, at=mirror.place)
-            base = _BASE.search(commit)
-            if base is None:
+            kept = await kept_commit(self._git, mirror.place, job_id)
+            if kept is None:
                 return None
-            return await patch_between(
-                self._git, mirror.objects, self._mirrors.scratch, base[1], sha
-            )
+            patch = await patch_between(
+                self._git, mirror.objects, self._mirrors.scratch, kept.base_sha, kept.sha,
+                MAX_PATCH_BYTES,
+            )  # fmt: skip
+        return Salvaged(kept.base_sha, kept.sha, patch)
 
     async def _work_in(self, worktree: Worktree) -> _Work | None:
         """Return what would be lost with the worktree; None when that is nothing."""
         head, branch = await ends(self._git, worktree)
         files = await self._tree_of_files(worktree, head)
-        committed = await self._tree_of(worktree, head)
-        if files == committed:
+        if files == await self._tree_of(worktree, head):
             if not await self._has_unpushed(worktree, head, branch):
                 return None
-            files = await self._tree_of(worktree, await tip(self._git, worktree))
+            head = await tip(self._git, worktree)
+            files = await self._tree_of(worktree, head)
         if branch is None or await is_within(self._git, worktree, branch, head):
             return _Work((head,), files)
         return _Work((head, branch), files)
@@ -137,22 +143,18 @@ class Salvage:
             await asyncio.to_thread(shutil.rmtree, private, True)
 
     async def _store(self, worktree: Worktree, work: _Work) -> str:
-        ref = _REFS + worktree.job_id
-        earlier = await self.kept(worktree.owner, worktree.name, worktree.job_id)
-        parents = list(work.parents)
+        lines = work.lines
+        earlier = await kept_commit(self._git, worktree.history, worktree.job_id)
         if earlier is not None:
-            shape = await self._git.run(
-                "log", "--max-count=1", "--format=%T %P", earlier, "--", at=worktree.history
-            )
-            tree, *known = shape.split()
-            if tree == work.tree and known[: len(parents)] == parents:
-                return earlier
-            parents.append(earlier)
-        arguments = [argument for parent in parents for argument in ("-p", parent)]
-        text = f"Work of job {worktree.job_id} that was not pushed\n\nBase: {worktree.base_sha}\n"
-        commit = await self._git.run(
-            "commit-tree", "--no-gpg-sign", *arguments, "-F", "-", work.tree,
-            at=worktree.history, variables=_IDENTITY.environment(), stdin=text.encode(),
+            if earlier.tree == work.tree and earlier.lines[: len(lines)] == lines:
+                return earlier.sha
+            lines = (*lines, earlier.sha)
+        parents = [argument for line in lines for argument in ("-p", line)]
+        written = await self._git.run(
+            "commit-tree", "--no-gpg-sign", *parents, "-F", "-", work.tree,
+            at=worktree.history, variables=ORCHESTRATOR.environment(),
+            stdin=message(worktree.job_id, worktree.base_sha).encode(),
         )  # fmt: skip
-        await self._git.run("update-ref", ref, commit.strip(), earlier or "", at=worktree.history)
-        return commit.strip()
+        commit = written.strip()
+        await self._git.run("update-ref", SALVAGE + worktree.job_id, commit, at=worktree.history)
+        return commit

@@ -9,20 +9,36 @@ from dataclasses import dataclass
 from domain.errors import JobFailure
 from domain.failures import FailureCode
 from workspace.command import Git, GitError
+from workspace.kept_commits import DISPLACED
 from workspace.mirrors import Mirror, Mirrors
 from workspace.network import refs
 
 _HEADS = "refs/heads/"
-_DISPLACED = "refs/orchestrator/displaced/"
 _SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
 class StartPoint:
-    """A commit to start from; `continued` when it is the head of the wanted branch itself."""
+    """Where a worktree starts.
+
+    Args:
+        sha: the commit that is checked out.
+        base_sha: the commit that the work is compared with.
+        files_sha: the commit whose files are there, staged.
+        continued: whether `sha` is the head of the wanted branch itself.
+        notices: what the job's owner should know, in sentences.
+    """
 
     sha: str
+    base_sha: str
+    files_sha: str
     continued: bool = False
+    notices: tuple[str, ...] = ()
+
+    @classmethod
+    def at(cls, sha: str, *, continued: bool = False) -> StartPoint:
+        """Start with exactly the files of a commit."""
+        return cls(sha, sha, sha, continued)
 
 
 def clash(branch: str, others: Iterable[str]) -> str | None:
@@ -31,6 +47,17 @@ def clash(branch: str, others: Iterable[str]) -> str | None:
         if branch.startswith(f"{other}/") or other.startswith(f"{branch}/"):
             return other
     return None
+
+
+def refuse_clash(branch: str, others: Iterable[str]) -> None:
+    """Refuse a branch that cannot exist beside those of the remote.
+
+    Raises:
+        JobFailure: BRANCH_CONFLICT.
+    """
+    other = clash(branch, others)
+    if other is not None:
+        raise _clash_failure(branch, other)
 
 
 async def for_branch(
@@ -49,11 +76,9 @@ async def for_branch(
     """
     branches = await mirrors.branches(mirror)
     if branch in branches:
-        return StartPoint(branches[branch], continued=True)
-    other = clash(branch, branches)
-    if other is not None:
-        raise _clash_failure(branch, other)
-    return StartPoint(await _head_of(mirrors, mirror, branches, base_branch))
+        return StartPoint.at(branches[branch], continued=True)
+    refuse_clash(branch, branches)
+    return StartPoint.at(await _head_of(mirrors, mirror, branches, base_branch))
 
 
 async def for_reading(mirrors: Mirrors, mirror: Mirror, revision: str | None) -> StartPoint:
@@ -69,10 +94,28 @@ async def for_reading(mirrors: Mirrors, mirror: Mirror, revision: str | None) ->
     """
     if revision is None or not _SHA.fullmatch(revision):
         branches = await mirrors.branches(mirror)
-        return StartPoint(await _head_of(mirrors, mirror, branches, revision))
-    if not await mirrors.has_commit(mirror, revision):
-        await _fetch_commit(mirrors, mirror, revision)
-    return StartPoint(revision)
+        return StartPoint.at(await _head_of(mirrors, mirror, branches, revision))
+    await require_commit(mirrors, mirror, revision)
+    return StartPoint.at(revision)
+
+
+async def require_commit(mirrors: Mirrors, mirror: Mirror, sha: str) -> None:
+    """Have a commit in the mirror, which no branch of the remote may contain any more.
+
+    Raises:
+        JobFailure: BASE_BRANCH_NOT_FOUND when the remote does not have it either.
+    """
+    if await mirrors.has_commit(mirror, sha):
+        return
+    try:
+        await mirrors.network.fetch_commit(mirror.url, mirror.objects, sha)
+    except GitError as error:
+        if "not our ref" not in error.stderr:
+            raise
+        raise JobFailure(
+            FailureCode.BASE_BRANCH_NOT_FOUND,
+            f"{mirror.full_name} no longer has the commit {sha}. Post a new job.",
+        ) from error
 
 
 async def make_room(git: Git, mirror: Mirror, branch: str, job_id: str) -> None:
@@ -146,20 +189,8 @@ async def _displace(git: Git, mirror: Mirror, branch: str, sha: str, job_id: str
     """Take a local branch out of the way; what only it has is kept under another name."""
     only_here = ("rev-list", "--max-count=1", sha, "--not", "--remotes=origin", "--")
     if await git.run(*only_here, at=mirror.place):
-        await git.run("update-ref", f"{_DISPLACED}{job_id}/{branch}", sha, at=mirror.place)
+        await git.run("update-ref", f"{DISPLACED}{job_id}/{branch}", sha, at=mirror.place)
     await git.run("update-ref", "--no-deref", "-d", _HEADS + branch, sha, at=mirror.place)
-
-
-async def _fetch_commit(mirrors: Mirrors, mirror: Mirror, sha: str) -> None:
-    try:
-        await mirrors.network.fetch_commit(mirror.url, mirror.objects, sha)
-    except GitError as error:
-        if "not our ref" not in error.stderr:
-            raise
-        raise JobFailure(
-            FailureCode.BASE_BRANCH_NOT_FOUND,
-            f"{mirror.full_name} no longer has the commit {sha}. Post a new job.",
-        ) from error
 
 
 def _clash_failure(branch: str, other: str) -> JobFailure:

@@ -13,12 +13,15 @@ from pathlib import Path
 def move_aside(path: Path, trash: Path) -> Path | None:
     """Rename a directory into `trash`, which is on the same file system.
 
+    Its own time becomes the present, so that its age is how long it has been there.
+
     Returns:
         What is to be deleted; None when there is no such directory.
     """
     if not path.is_dir():
         return None
     trash.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.utime(path)
     return path.rename(trash / f"{path.name}-{uuid.uuid4().hex}")
 
 

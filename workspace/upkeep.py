@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
 from pathlib import Path
 
 from workspace.command import TREE_SECONDS, GitError, Place
@@ -36,7 +35,7 @@ class Upkeep:
             The mirrors that were packed.
         """
         packed = []
-        for mirror in list(self._on_disk()):
+        for mirror in self._mirrors.on_disk():
             try:
                 async with self._mirrors.locks.hold(lock_file_of(mirror)):
                     if await self._needs_it(mirror):
@@ -53,6 +52,3 @@ class Upkeep:
         counted = await self._git.run("count-objects", "-v", at=Place(mirror))
         rows = dict(line.split(": ", 1) for line in counted.splitlines())
         return int(rows["count"]) > _MAX_LOOSE or int(rows["packs"]) > _MAX_PACKS
-
-    def _on_disk(self) -> Iterator[Path]:
-        yield from sorted(self._mirrors.root.glob("[!.]*/*/*.git"))

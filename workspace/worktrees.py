@@ -12,6 +12,7 @@ from domain.errors import JobFailure
 from domain.failures import FailureCode
 from workspace import contents, known_content, start_points
 from workspace.command import TREE_SECONDS
+from workspace.kept_work import for_kept_work
 from workspace.mirrors import Mirror, Mirrors, worktree_of
 from workspace.refusals import explained
 from workspace.start_points import StartPoint
@@ -39,6 +40,7 @@ class Worktrees:
         self.root = root
         self.mirrors = mirrors
         self.trash = root / ".trash"
+        self.orphaned = root / ".orphaned"
 
     def path(self, owner: str, name: str, job_id: str) -> Path:
         """Return where a job's worktree is, whether or not it exists."""
@@ -106,6 +108,40 @@ class Worktrees:
 
         return await self._create(self.at(owner, name, job_id), None, choose)
 
+    async def create_from_kept(
+        self,
+        owner: str,
+        name: str,
+        job_id: str,
+        branch: str,
+        kept_job_id: str,
+        base_sha: str,
+        patch: str | None,
+    ) -> Worktree:
+        """Make a worktree of what another job left, or return the job's complete one as it is.
+
+        What that job had not committed is staged; publishing commits it. The worktree's base is
+        the commit that job began from.
+
+        Args:
+            owner: of the repository, whose mirror must have been fetched.
+            name: of the repository.
+            job_id: the job it is for.
+            branch: a new branch.
+            kept_job_id: the job that left the work.
+            base_sha: the commit that job began from.
+            patch: its work, for machines that have not kept it; None when it was too long.
+
+        Raises:
+            JobFailure: KEPT_WORK_GONE; BRANCH_CONFLICT when the remote has such a branch; or git
+                or the disk refused.
+        """
+
+        async def choose(mirror: Mirror) -> StartPoint:
+            return await for_kept_work(self.mirrors, mirror, branch, kept_job_id, base_sha, patch)
+
+        return await self._create(self.at(owner, name, job_id), branch, choose)
+
     async def changed_paths(self, worktree: Worktree) -> list[str]:
         """Return the files that differ from the worktree's base commit, new ones included.
 
@@ -154,7 +190,7 @@ class Worktrees:
     def _spare_orphan(self, worktree: Worktree) -> None:
         if read_record(worktree.path) is None or (worktree.git_dir / "HEAD").is_file():
             return
-        spared = move_aside(worktree.path, self.root / ".orphaned")
+        spared = move_aside(worktree.path, self.orphaned)
         if spared is not None:
             _log.warning("Git no longer knows the files that are now in %s", spared)
 
@@ -178,27 +214,30 @@ class Worktrees:
                 await self.discard(blank)
                 start = await choose(mirror)
                 worktree = replace(
-                    blank, branch=branch, base_sha=start.sha, continued=start.continued
+                    blank, branch=branch, base_sha=start.base_sha, continued=start.continued
                 )
-                return await self._complete(mirror, worktree)
+                return await self._complete(mirror, worktree, start)
 
-    async def _complete(self, mirror: Mirror, worktree: Worktree) -> Worktree:
-        lfs = await contents.require_lfs(self.mirrors, mirror.place, worktree.base_sha)
+    async def _complete(self, mirror: Mirror, worktree: Worktree, start: StartPoint) -> Worktree:
+        lfs = await contents.require_lfs(self.mirrors, mirror.place, start.files_sha)
         async with self.mirrors.lock(mirror):
-            await self._add(mirror, worktree)
+            await self._add(mirror, worktree, start.files_sha)
         git = self.mirrors.git
         await git.run(
-            "reset", "--quiet", "--hard", "--no-recurse-submodules", worktree.base_sha,
+            "reset", "--quiet", "--hard", "--no-recurse-submodules", start.files_sha,
             at=worktree.place, timeout=TREE_SECONDS,
         )  # fmt: skip
         if lfs:
             await contents.fetch_lfs_files(self.mirrors, worktree)
         notices = await contents.fetch_submodules(self.mirrors, worktree)
-        worktree = replace(worktree, notices=notices)
+        if start.sha != start.files_sha:
+            # Only now, because git-lfs fetches what the commit that is checked out names.
+            await git.run("reset", "--quiet", "--soft", start.sha, at=worktree.place)
+        worktree = replace(worktree, notices=(*start.notices, *notices))
         write_record(worktree)
         return worktree
 
-    async def _add(self, mirror: Mirror, worktree: Worktree) -> None:
+    async def _add(self, mirror: Mirror, worktree: Worktree, sha: str) -> None:
         """Register the worktree, without its files: those take long and need no lock."""
         git = self.mirrors.git
         self.mirrors.restore(mirror)
@@ -209,7 +248,7 @@ class Worktrees:
         else:
             await start_points.make_room(git, mirror, worktree.branch, worktree.job_id)
             kind = ["--no-track", "-B", worktree.branch]
-        target = (str(worktree.path), worktree.base_sha)
+        target = (str(worktree.path), sha)
         await git.run(
             "worktree", "add", "--quiet", "--no-checkout", *kind, "--", *target, at=mirror.place
         )

@@ -205,9 +205,9 @@ async def test_cleaning_up_keeps_unpublished_work(machine: Machine, work: Work) 
         await machine.run(machine.workspaces.clean_up, granted.job.id)
     assert not worktree.path.exists()
     assert (await machine.world.read(granted.job)).phase is None
-    patch = await machine.salvage.patch(OWNER, NAME, granted.job.id)
-    assert patch is not None
-    assert "+login" in patch
+    kept = await machine.salvage.kept(OWNER, NAME, granted.job.id)
+    assert kept is not None
+    assert "+login" in (kept.patch or "")
 
 
 async def test_cleaning_up_after_a_push_keeps_nothing(machine: Machine, work: Work) -> None:

@@ -47,9 +47,9 @@ async def test_what_ended_jobs_left_is_removed_and_their_work_kept(machine: Mach
     for _ in range(2):
         await machine.sweeper.sweep()
     assert [path.exists() for path in (worktree, home, probe)] == [False, False, True]
-    patch = await machine.salvage.patch(OWNER, NAME, job.id)
-    assert patch is not None
-    assert "+login" in patch
+    kept = await machine.salvage.kept(OWNER, NAME, job.id)
+    assert kept is not None
+    assert "+login" in (kept.patch or "")
 
 
 @pytest.mark.parametrize(

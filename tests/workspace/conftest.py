@@ -13,6 +13,7 @@ import pytest
 from demo.forge import Forge, TokenGrant
 from workspace.command import Git
 from workspace.credentials import GitCredentials, write_token_file
+from workspace.expiry import Expiry
 from workspace.identity import Identity
 from workspace.mirrors import Mirrors
 from workspace.publishing import Publishing
@@ -49,6 +50,7 @@ class Room:
         self.publishing = Publishing(self.mirrors)
         self.salvage = Salvage(self.mirrors)
         self.removal = Removal(self.worktrees, self.salvage)
+        self.expiry = Expiry(self.worktrees)
 
     async def start(
         self, job_id: str, branch: str | None = None, base: str | None = "main"
@@ -70,6 +72,11 @@ class Room:
         """Commit what is in a worktree."""
         await self.publishing.commit_all(worktree, message, CLAUDE)
         return (await self.publishing.head(worktree)).sha
+
+    async def patch(self, job_id: str = "job") -> str | None:
+        """Return what is kept of a job, as a patch."""
+        kept = await self.salvage.kept(OWNER, NAME, job_id)
+        return None if kept is None else kept.patch
 
     def remote(self) -> dict[str, str]:
         return self.forge.branches(OWNER, NAME)

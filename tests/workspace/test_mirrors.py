@@ -210,7 +210,7 @@ async def test_kept_work_moves_to_the_new_mirror(room: Room) -> None:
     await room.mirrors.fetch(OWNER, NAME)
     assert list((room.mirrors.root / ".damaged").glob("*/shop.git"))
     assert await room.salvage.kept(OWNER, NAME, "job") == kept
-    assert "+work" in (await room.salvage.patch(OWNER, NAME, "job") or "")
+    assert "+work" in (await room.patch() or "")
 
 
 async def test_a_server_in_trouble_is_no_reason_to_make_the_mirror_again(room: Room) -> None:

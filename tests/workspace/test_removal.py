@@ -8,8 +8,9 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from domain.errors import JobFailure
+from domain.errors import DependencyUnavailable, JobFailure
 from tests.workspace.conftest import NAME, OWNER, Room, as_claude
+from workspace.salvage import Salvaged
 from workspace.worktree import Worktree
 
 
@@ -34,7 +35,7 @@ async def nothing_is(job_id: str) -> bool:
     return False
 
 
-async def remove(room: Room, job_id: str) -> str | None:
+async def remove(room: Room, job_id: str) -> Salvaged | None:
     return await room.removal.remove(OWNER, NAME, job_id)
 
 
@@ -53,7 +54,7 @@ async def test_an_untracked_file_survives_as_a_patch(room: Room) -> None:
     (worktree.path / "untracked.txt").write_text("hours of work\n")
     assert await remove(room, "job") is not None
     assert not worktree.path.exists()
-    assert "+hours of work" in (await room.salvage.patch(OWNER, NAME, "job") or "")
+    assert "+hours of work" in (await room.patch() or "")
 
 
 async def test_removing_twice_is_removing_once(room: Room) -> None:
@@ -114,7 +115,7 @@ async def test_a_missing_dot_git_file_is_no_reason_to_lose_work(room: Room) -> N
     await room.start("another")
     kept = await remove(room, "job")
     assert kept is not None
-    assert "+x" in (await room.salvage.patch(OWNER, NAME, "job") or "")
+    assert "+x" in (await room.patch() or "")
 
 
 async def removed(room: Room) -> None:
@@ -164,6 +165,43 @@ async def test_sweeping_removes_what_no_live_job_owns(room: Room) -> None:
     assert not other.path.exists()
     assert await room.salvage.kept(OWNER, NAME, "dead1") is not None
     assert await room.removal.sweep(is_live) == []
+
+
+async def test_kept_work_is_recorded_before_the_worktree_goes(room: Room) -> None:
+    worktree = await room.start("job")
+    (worktree.path / "new").write_text("x")
+    recorded: list[tuple[str, Salvaged]] = []
+
+    async def refuse(job_id: str, kept: Salvaged) -> None:
+        raise DependencyUnavailable("The store does not answer.", "store")
+
+    async def record(job_id: str, kept: Salvaged) -> None:
+        assert len(recorded) > 0 or (worktree.path / "new").exists()
+        recorded.append((job_id, kept))
+
+    with pytest.raises(DependencyUnavailable):
+        await room.removal.remove(OWNER, NAME, "job", refuse)
+    with pytest.raises(DependencyUnavailable):
+        await room.removal.sweep(nothing_is, refuse)
+    assert (worktree.path / "new").read_text() == "x"
+    kept = await room.removal.remove(OWNER, NAME, "job", record)
+    assert kept is not None
+    assert not worktree.path.exists()
+    assert await room.removal.remove(OWNER, NAME, "job", record) == kept
+    assert recorded == [("job", kept)] * 2
+
+
+async def test_sweeping_records_what_is_kept(room: Room) -> None:
+    recorded: dict[str, Salvaged] = {}
+
+    async def record(job_id: str, kept: Salvaged) -> None:
+        recorded[job_id] = kept
+
+    for job_id in ("clean", "edited"):
+        worktree = await room.start(job_id)
+    (worktree.path / "new").write_text("x")
+    assert await room.removal.sweep(nothing_is, record) == ["clean", "edited"]
+    assert recorded == {"edited": await room.salvage.kept(OWNER, NAME, "edited")}
 
 
 async def test_sweeping_clears_what_crashes_leave(room: Room) -> None:

@@ -22,16 +22,12 @@ def apply(worktree: Worktree, patch: str | None) -> None:
     as_claude(worktree.path, "apply", "--index", "--binary", str(file))
 
 
-async def patch_of(room: Room, job_id: str = "job") -> str | None:
-    return await room.salvage.patch(OWNER, NAME, job_id)
-
-
 async def test_nothing_to_keep(room: Room) -> None:
     worktree = await room.start("job")
     (worktree.path / "noise.log").write_text("ignored")
     assert await room.salvage.keep(worktree) is None
     assert await room.salvage.kept(OWNER, NAME, "job") is None
-    assert await patch_of(room) is None
+    assert await room.patch() is None
 
 
 async def test_uncommitted_work_is_kept_and_nothing_is_disturbed(room: Room) -> None:
@@ -70,7 +66,7 @@ async def test_commits_that_were_not_pushed_are_kept(room: Room) -> None:
     commit = as_claude(worktree.path, "rev-parse", "HEAD")
     sha = await room.salvage.keep(worktree)
     assert as_claude(room.mirror_path, "log", "-1", "--format=%P", str(sha)) == commit
-    assert "+x" in (await patch_of(room) or "")
+    assert "+x" in (await room.patch() or "")
 
 
 async def test_what_was_pushed_need_not_be_kept(room: Room) -> None:
@@ -113,7 +109,7 @@ async def test_a_conflict_is_kept_as_it_stands(room: Room) -> None:
     assert before == "UU README.md"
     await room.salvage.keep(worktree)
     assert as_claude(worktree.path, "status", "--porcelain") == before
-    assert "<<<<<<<" in (await patch_of(room) or "")
+    assert "<<<<<<<" in (await room.patch() or "")
 
 
 async def test_a_new_component_with_a_repository_of_its_own_is_kept(room: Room) -> None:
@@ -140,7 +136,7 @@ async def test_a_patch_brings_the_work_back(room: Room) -> None:
     (worktree.path / "src/app.py").unlink()
     await room.salvage.keep(worktree)
     again = await room.start("again")
-    apply(again, await patch_of(room))
+    apply(again, await room.patch())
     assert (again.path / "README.md").read_text() == "edited\n"
     assert (again.path / "f\u00fcr \u4f60.txt").read_text() == "new\n"
     assert (again.path / "image.bin").read_bytes() == bytes(range(256)) * 4
@@ -151,7 +147,7 @@ async def test_a_patch_is_text_even_if_the_files_are_not_utf_8(room: Room) -> No
     worktree = await room.start("job")
     (worktree.path / "latin.txt").write_bytes("caf\u00e9\n".encode("latin-1"))
     await room.salvage.keep(worktree)
-    patch = await patch_of(room)
+    patch = await room.patch()
     assert patch is not None
     patch.encode("utf-8")
     again = await room.start("again")
@@ -160,11 +156,11 @@ async def test_a_patch_is_text_even_if_the_files_are_not_utf_8(room: Room) -> No
 
 
 async def test_a_job_nobody_knows_has_no_patch(room: Room) -> None:
-    assert await patch_of(room, "nobody") is None
+    assert await room.patch("nobody") is None
     await room.mirrors.fetch(OWNER, NAME)
-    assert await patch_of(room, "nobody") is None
+    assert await room.patch("nobody") is None
     with pytest.raises(InvalidRequest):
-        await patch_of(room, "../../heads/main")
+        await room.patch("../../heads/main")
 
 
 async def test_odd_files_are_kept_too(room: Room) -> None:

@@ -1,0 +1,88 @@
+"""Where a worktree starts that takes up what another job left."""
+
+from __future__ import annotations
+
+from domain.errors import JobFailure
+from domain.failures import FailureCode
+from workspace import start_points
+from workspace.kept_commits import SALVAGE, KeptCommit, kept_commit
+from workspace.mirrors import Mirror, Mirrors
+from workspace.patches import commit_of_patch
+from workspace.start_points import StartPoint
+from workspace.worktree import checked_job_id
+
+
+async def for_kept_work(
+    mirrors: Mirrors,
+    mirror: Mirror,
+    branch: str,
+    kept_job_id: str,
+    base_sha: str,
+    patch: str | None,
+) -> StartPoint:
+    """Return where a new branch starts that is to deliver the work of an ended job.
+
+    Where this machine keeps the work, its commits are taken up as they are. Elsewhere it is made
+    of the patch.
+
+    Args:
+        mirrors: owns the mirror.
+        mirror: fetched before.
+        branch: the new branch.
+        kept_job_id: the job that left the work.
+        base_sha: the commit that job began from.
+        patch: from `Salvage.kept`; None when it was too long.
+
+    Raises:
+        JobFailure: KEPT_WORK_GONE, or BRANCH_CONFLICT when the remote has such a branch.
+    """
+    branches = await mirrors.branches(mirror)
+    if branch in branches:
+        raise JobFailure(
+            FailureCode.BRANCH_CONFLICT,
+            f"The branch {branch} exists already, and kept work is published on a new one. Use "
+            "another name.",
+        )
+    start_points.refuse_clash(branch, branches)
+    kept = await kept_commit(mirrors.git, mirror.place, checked_job_id(kept_job_id))
+    if kept is not None:
+        notices = await _left_out(mirrors, mirror, kept_job_id, kept)
+        return StartPoint(kept.lines[0], kept.base_sha, kept.sha, notices=notices)
+    if patch is None:
+        raise JobFailure(FailureCode.KEPT_WORK_GONE)
+    await _require_base(mirrors, mirror, base_sha)
+    made = await commit_of_patch(mirrors.git, mirror.objects, mirrors.scratch, base_sha, patch)
+    return StartPoint(base_sha, base_sha, made)
+
+
+async def _left_out(
+    mirrors: Mirrors, mirror: Mirror, job_id: str, kept: KeptCommit
+) -> tuple[str, ...]:
+    """Say which commits of the work the branch will not contain; they stay where they are kept."""
+    first, *others = kept.lines
+    missing = [other for other in others if not await _contains(mirrors, mirror, first, other)]
+    if not missing:
+        return ()
+    names = ", ".join(sha[:12] for sha in missing)
+    return (
+        f"Job {job_id} left more than one line of work, and this is the one it had checked out. "
+        f"Not in it: {names}. They are kept in the repository's mirror on this machine, under "
+        f"{SALVAGE}{job_id}.",
+    )
+
+
+async def _contains(mirrors: Mirrors, mirror: Mirror, newer: str, older: str) -> bool:
+    return await mirrors.git.says("merge-base", "--is-ancestor", older, newer, at=mirror.place)
+
+
+async def _require_base(mirrors: Mirrors, mirror: Mirror, base_sha: str) -> None:
+    try:
+        await start_points.require_commit(mirrors, mirror, base_sha)
+    except JobFailure as failure:
+        if failure.code is not FailureCode.BASE_BRANCH_NOT_FOUND:
+            raise
+        raise JobFailure(
+            FailureCode.KEPT_WORK_GONE,
+            f"The work is kept as changes to the commit {base_sha}, which {mirror.full_name} no "
+            "longer has. Post a new job.",
+        ) from failure
