@@ -127,6 +127,17 @@ class Settings:
         return any(name in CLAUDE_CREDENTIAL_NAMES for name in self.claude_environment)
 
     @property
+    def is_subscription(self) -> bool:
+        """Whether Claude is paid for by a subscription, so that what it reports costs nobody that.
+
+        An API key, a proxy's token and the clouds are billed by use; each comes before the rest.
+        """
+        billed = {"ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"} | {
+            name for name in CLAUDE_CREDENTIAL_NAMES if name.startswith("CLAUDE_CODE_USE_")
+        }
+        return not billed & self.claude_environment.keys()
+
+    @property
     def credential_id(self) -> str:
         """Tells Claude credentials apart, and nothing of them: machines that share one share this.
 

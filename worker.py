@@ -26,10 +26,12 @@ from activities.errors import ErrorTranslation
 from activities.fencing import Fence
 from activities.github_access import GithubAccess
 from activities.heartbeats import Heartbeats
+from activities.keeping import Keeping
 from activities.leases import Leases
 from activities.probes import ClaudeProbeSetup, HostReports
 from activities.pull_requests import PullRequestActivities, PullRequestDefaults
 from activities.records import RECORDS_TASK_QUEUE, RecordActivities
+from activities.retention import Retention
 from activities.slots import SLOTS_TASK_QUEUE, SlotActivities, slots_task_queue_of
 from activities.sweeping import Sweeper
 from activities.workspaces import WorkspaceActivities
@@ -50,6 +52,7 @@ from workflows.starting import JobLimits
 from workflows.task_job import TaskJobWorkflow
 from workspace.command import Git
 from workspace.credentials import GitCredentials, write_token_file
+from workspace.expiry import Expiry
 from workspace.identity import Identity
 from workspace.mirrors import Mirrors
 from workspace.publishing import Publishing
@@ -166,7 +169,9 @@ async def _host(
     mirrors = _mirrors(settings)
     worktrees = Worktrees(settings.worktrees_dir, mirrors)
     removal = Removal(worktrees, Salvage(mirrors))
-    sweeper = Sweeper(store, removal, Upkeep(mirrors), settings.sessions_dir)
+    keeping = Keeping(store, settings.host_id)
+    retention = Retention(store, Expiry(worktrees), settings.keep_work)
+    sweeper = Sweeper(store, removal, keeping, retention, Upkeep(mirrors), settings.sessions_dir)
     credential = Credential(store, settings.credential_id)
     slots = SlotActivities(
         store, temporal, leases, capacity, credential, settings.host_id, task_queue
@@ -228,10 +233,11 @@ def _host_activities(
         worktrees,
         publishing,
         removal,
+        Keeping(store, settings.host_id),
         _identity(settings),
         has_token=settings.github_token is not None,
     )
-    claude = ClaudeActivities(store, leases, worktrees, _claude_setup(settings, boot))
+    claude = ClaudeActivities(store, leases, worktrees, credential, _claude_setup(settings, boot))
     pull_requests = PullRequestActivities(
         store,
         leases,
@@ -336,6 +342,9 @@ def _claude_setup(settings: Settings, boot: Boot) -> ClaudeSetup:
         boot_id=boot.id,
         model=settings.claude_model,
         max_turns=settings.claude_max_turns,
+        max_budget_usd=settings.claude_max_budget_usd,
+        silence=settings.silence_timeout,
+        is_subscription=settings.is_subscription,
         mcp_config=settings.mcp_config,
         mcp_servers=settings.mcp_servers,
         task_tools=settings.task_tools,

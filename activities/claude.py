@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 from temporalio import activity
 
 from activities import prompts
-from activities.conversations import Conversations, as_user_message
+from activities.conversations import Conversations, Session, as_user_message
+from activities.credential import Credential
 from activities.leases import Lease, LeaseKey, Leases
 from activities.progress import Progress
 from activities.transcript import TranscriptWriter
+from agent.budget import process_budget
 from agent.command import Launch
 from agent.environment import Marker, child_environment
 from agent.events import worth_storing
@@ -20,17 +26,20 @@ from agent.executable import find_executable
 from agent.inbox import Inbox
 from agent.output import OutputLine
 from agent.process import ClaudeProcess
-from agent.sessions import read_transcript
-from agent.turn import TurnReport, run_turn
+from agent.sessions import read_transcript, usage_so_far
+from agent.turn import TimeLimit, TurnReport, run_turn
 from domain.errors import JobFailure
 from domain.failures import Clock, FailureCode
 from domain.ids import derived_id
-from domain.jobs import Job, JobType, Phase
+from domain.jobs import Job, JobType, Phase, Usage
 from domain.messages import MessageType
 from domain.repositories import Repository
-from store.protocol import Store
+from store.protocol import JobChanges, Store
 from workspace.identity import Identity
 from workspace.worktrees import Worktrees
+
+STOPPED_USAGE = timedelta(seconds=5)
+"""How long a job that is stopped waits for the store to take what it has used."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +47,9 @@ class ClaudeSetup:
     """How Claude runs on this machine.
 
     `operator_home` is set when the operator is logged in by subscription only: then Claude uses the
-    operator's own home and configuration instead of a home for each job.
+    operator's own home and configuration instead of a home for each job. `model`, `max_turns` and
+    `max_budget_usd` are those of jobs that do not name their own. `silence` is how long Claude may
+    neither say anything nor use the processor. With `is_subscription` costs are estimates.
     """
 
     claude_bin: str | None
@@ -50,6 +61,9 @@ class ClaudeSetup:
     boot_id: str
     model: str | None
     max_turns: int | None
+    max_budget_usd: float | None
+    silence: timedelta
+    is_subscription: bool
     mcp_config: Path | None
     mcp_servers: tuple[str, ...]
     task_tools: tuple[str, ...]
@@ -91,11 +105,17 @@ class ClaudeActivities:
     """Claude on this machine."""
 
     def __init__(
-        self, store: Store, leases: Leases, worktrees: Worktrees, setup: ClaudeSetup
+        self,
+        store: Store,
+        leases: Leases,
+        worktrees: Worktrees,
+        credential: Credential,
+        setup: ClaudeSetup,
     ) -> None:
         self._store = store
         self._leases = leases
         self._worktrees = worktrees
+        self._credential = credential
         self._setup = setup
         self._conversations = Conversations(store)
         self._progress = Progress(store)
@@ -154,43 +174,60 @@ class ClaudeActivities:
             was_begun=request.turn > 1 or request.attempt > 1,
         )
         executable = find_executable(self._setup.claude_bin, self._setup.search_path)
-        launch = self._launch(job, repository, worktree, resume=session.transcript is not None)
+        launch = self._launch(job, repository, worktree, session)
+        began = time.monotonic()
         async with (
             TranscriptWriter(self._store, job.id, key.number) as writer,
             await ClaudeProcess.start(executable, launch, self._environment(job), worktree) as run,
         ):
             await self._progress.enter(
-                key, Phase.WORKING, pid=run.pid, session_id=job.id, attempt=request.attempt
+                key,
+                Phase.WORKING,
+                pid=run.pid,
+                session_id=job.id,
+                attempt=request.attempt,
+                cost_is_estimate=self._setup.is_subscription,
             )
-            return await run_turn(
-                run,
-                session.first,
-                keep_open=job.job_type is JobType.TASK,
-                on_line=lambda line: _write(writer, line),
-                inbox=inbox,
-            )
+            try:
+                return await run_turn(
+                    run,
+                    session.first,
+                    keep_open=job.job_type is JobType.TASK,
+                    on_line=lambda line: _write(writer, line),
+                    inbox=inbox,
+                    silence=self._setup.silence.total_seconds(),
+                    limit=_time_limit(request),
+                )
+            except asyncio.CancelledError:
+                await self._record_stopped(request, run, began)
+                raise
+
+    async def _record_stopped(self, request: TurnInput, run: ClaudeProcess, began: float) -> None:
+        """Add what a turn has used that is stopped; a store that is away is not waited for long."""
+        await run.stop()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STOPPED_USAGE.total_seconds()):
+                await self._add_usage(request, await run.used(), time.monotonic() - began)
+
+    async def _add_usage(self, request: TurnInput, usage: Usage, seconds: float) -> None:
+        key = request.key
+        report_id = derived_id(key.job_id, "usage", key.number, request.turn, request.attempt)
+        await self._store.add_usage(key.job_id, report_id, usage, seconds)
 
     async def _record(self, request: TurnInput, report: TurnReport) -> None:
         """Keep what a turn leaves: its usage, its answer and its session's transcript."""
         key, verdict = request.key, report.verdict
-        await self._store.add_usage(
-            key.job_id,
-            derived_id(key.job_id, "usage", key.number, request.turn, request.attempt),
-            verdict.usage,
-            report.seconds,
-        )
+        await self._add_usage(request, verdict.usage, report.seconds)
         transcript = read_transcript(self._config_dir(key.job_id), key.job_id)
         if transcript is not None:
             await self._store.save_session(key.job_id, key.job_id, transcript)
-        await self._progress.update(
-            key,
-            {
-                "pid": None,
-                "exit_code": report.exit_code,
-                "model": verdict.model,
-                "result": verdict.answer,
-            },
-        )
+        changes: JobChanges = {"pid": None, "exit_code": report.exit_code, "model": verdict.model}
+        if verdict.answer is not None:
+            changes["result"] = verdict.answer
+        await self._progress.update(key, changes)
+        failure = verdict.failure
+        if failure is not None and failure.resets_at is not None:
+            await self._credential.hold(failure.resets_at)
 
     async def _job(self, key: LeaseKey) -> tuple[Job, Repository]:
         details = await self._store.get_job(key.job_id)
@@ -198,15 +235,18 @@ class ClaudeActivities:
             raise JobFailure(FailureCode.REPOSITORY_NOT_FOUND)
         return details.job, details.repository
 
-    def _launch(self, job: Job, repository: Repository, worktree: Path, *, resume: bool) -> Launch:
-        setup = self._setup
+    def _launch(self, job: Job, repository: Repository, worktree: Path, session: Session) -> Launch:
+        setup, options = self._setup, job.options
+        budget = options.max_budget_usd or setup.max_budget_usd
         return Launch(
             job_type=job.job_type,
             session_id=job.id,
-            resume=resume,
-            model=setup.model,
-            max_turns=setup.max_turns,
-            max_budget_usd=None,
+            resume=session.transcript is not None,
+            model=options.model or setup.model,
+            max_turns=options.max_turns or setup.max_turns,
+            max_budget_usd=process_budget(
+                budget, job.usage, usage_so_far(session.transcript or b"")
+            ),
             system_prompt=prompts.rules(job, repository, worktree),
             mcp_config=setup.mcp_config,
             mcp_servers=setup.mcp_servers,
@@ -231,6 +271,11 @@ class ClaudeActivities:
             identity=setup.identity.environment(),
             temporary=setup.sessions_dir / job.id / "tmp",
         )
+
+
+def _time_limit(request: TurnInput) -> TimeLimit | None:
+    seconds = request.limit_seconds
+    return None if seconds is None else TimeLimit(seconds, request.limit_clock)
 
 
 async def _write(writer: TranscriptWriter, line: OutputLine) -> None:

@@ -118,7 +118,8 @@ def failure_from(error: BaseException) -> JobFailure | None:
         case TimeoutError(type=TimeoutType.START_TO_CLOSE):
             step = error.activity_type if isinstance(error, ActivityError) else "step"
             return JobFailure(
-                FailureCode.INTERNAL, f"The step {step} took too long and was given up. Retry it."
+                FailureCode.INTERNAL,
+                f"The step {step} took too long and was given up. Retry the job.",
             )
         case TimeoutError() | CancelledError():
             return None

@@ -9,6 +9,8 @@ import shutil
 from datetime import timedelta
 from pathlib import Path
 
+from activities.keeping import Keeping
+from activities.retention import Retention
 from domain.errors import OrchestratorError
 from domain.ids import is_id
 from store.protocol import Store
@@ -26,9 +28,19 @@ log = logging.getLogger(__name__)
 class Sweeper:
     """Sweeps at the start of the worker and then now and again."""
 
-    def __init__(self, store: Store, removal: Removal, upkeep: Upkeep, sessions_dir: Path) -> None:
+    def __init__(
+        self,
+        store: Store,
+        removal: Removal,
+        keeping: Keeping,
+        retention: Retention,
+        upkeep: Upkeep,
+        sessions_dir: Path,
+    ) -> None:
         self._store = store
         self._removal = removal
+        self._keeping = keeping
+        self._retention = retention
         self._upkeep = upkeep
         self._sessions_dir = sessions_dir
 
@@ -38,6 +50,7 @@ class Sweeper:
             try:
                 await self.sweep()
                 if sweeps % SWEEPS_A_DAY == 0:
+                    await self._retention.expire()
                     await self._upkeep.pack_idle()
             except (OrchestratorError, OSError) as error:
                 log.warning("The sweep waits: %s", error)
@@ -45,7 +58,7 @@ class Sweeper:
 
     async def sweep(self) -> None:
         """Remove worktrees, their work kept first, and session homes of jobs that have ended."""
-        for job_id in await self._removal.sweep(self._is_needed):
+        for job_id in await self._removal.sweep(self._is_needed, self._keeping.record):
             log.info("Removed the worktree that job %s had left", job_id)
         for home in await asyncio.to_thread(self._homes):
             if not await self._is_needed(home.name):

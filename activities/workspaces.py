@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from temporalio import activity
 
 from activities.finishing import to_its_end
+from activities.keeping import Keeping
 from activities.leases import LeaseKey, Leases
 from activities.progress import Progress
 from domain.errors import JobFailure, NotFound
 from domain.failures import FailureCode
-from domain.jobs import Job, JobStatus, JobType, Phase
+from domain.jobs import Job, JobStatus, JobType, Phase, RetryFrom
 from domain.repositories import Repository, base_branch
 from domain.titles import commit_message
 from store.protocol import Guard, Store
@@ -71,6 +72,7 @@ class WorkspaceActivities:
         worktrees: Worktrees,
         publishing: Publishing,
         removal: Removal,
+        keeping: Keeping,
         identity: Identity,
         *,
         has_token: bool,
@@ -81,6 +83,7 @@ class WorkspaceActivities:
         self._worktrees = worktrees
         self._publishing = publishing
         self._removal = removal
+        self._keeping = keeping
         self._identity = identity
         self._has_token = has_token
         self._progress = Progress(store)
@@ -142,7 +145,9 @@ class WorkspaceActivities:
 
     @activity.defn
     async def clean_up(self, job_id: str) -> None:
-        """Keep unpublished work under the salvage ref, then remove the worktree. Repeatable.
+        """Keep undelivered work under the salvage ref and in the store, then remove the worktree.
+
+        Repeatable.
 
         Needs no lease: by now the job has a final status.
         """
@@ -150,7 +155,13 @@ class WorkspaceActivities:
         if details is None or details.repository is None:
             return
         repository = details.repository
-        await self._removal.remove(repository.owner_name, repository.repo_name, job_id)
+        await self._removal.remove(
+            repository.owner_name,
+            repository.repo_name,
+            job_id,
+            self._keeping.record,
+            is_delivered=details.job.status is JobStatus.COMPLETED,
+        )
         ended = Guard(frozenset(JobStatus) - {JobStatus.QUEUED, JobStatus.RUNNING})
         await self._store.update_job(job_id, {"phase": None}, ended)
 
@@ -194,11 +205,29 @@ class WorkspaceActivities:
         if job.job_type is JobType.CODE:
             self._require_publishable(job, repository)
         mirror = await self._fetch(repository)
+        if job.retry_from is RetryFrom.PUBLISH:
+            return await self._take_up_kept(job, repository)
         if job.job_type is JobType.TASK:
             start = job.base_sha or await self._task_start(job, repository, mirror)
             return await self._worktrees.create_detached(owner, name, job.id, start)
         return await self._worktrees.create_for_branch(
             owner, name, job.id, job.branch_name, base_branch(job, repository)
+        )
+
+    async def _take_up_kept(self, job: Job, repository: Repository) -> Worktree:
+        """Make the worktree of the work that the job's original left."""
+        original = job.retry_of or ""
+        kept = await self._store.kept_work(original)
+        if kept is None:
+            raise JobFailure(FailureCode.KEPT_WORK_GONE)
+        return await self._worktrees.create_from_kept(
+            repository.owner_name,
+            repository.repo_name,
+            job.id,
+            job.branch_name,
+            original,
+            kept.base_sha,
+            kept.patch,
         )
 
     def _require_publishable(self, job: Job, repository: Repository) -> None:

@@ -11,7 +11,7 @@ import signal
 from agent.events import AssistantError, TurnEnded
 from agent.evidence import Evidence
 from domain.errors import JobFailure
-from domain.failures import Clock, FailureCode
+from domain.failures import FailureCode
 
 MAX_REASON_CHARACTERS = 1000
 
@@ -80,16 +80,6 @@ def credential_refused(evidence: Evidence) -> JobFailure | None:
         return None
     code = FailureCode.CLAUDE_AUTHENTICATION
     return JobFailure(code, f"{code.sentence} The API refused it again when it was retried.")
-
-
-def gone_silent(limit: float) -> JobFailure:
-    """Return why a process was stopped that was silent for `limit` seconds."""
-    return JobFailure(
-        FailureCode.TIMED_OUT,
-        f"Claude Code was stopped because it neither said anything nor used the processor for "
-        f"{limit / 60:g} minutes. Raise SILENCE_TIMEOUT_MINUTES if its tools may wait that long.",
-        clock=Clock.SILENCE,
-    )
 
 
 def _died(exit_code: int, evidence: Evidence) -> JobFailure:

@@ -90,6 +90,10 @@ class ClaudeProcess:
         """What the session has used by its transcript, over all its processes."""
         return await self._session.usage()
 
+    async def used(self) -> Usage:
+        """What this process has used by the transcript, which a stopped one brings up to date."""
+        return await self.usage() - self.used_before
+
     async def send(self, message_id: str, text: str) -> bool:
         """Write one user message; returns whether the process could still take it.
 

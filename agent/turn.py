@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 
 from agent.delivery import Delivery
-from agent.diagnosis import credential_refused, gone_silent
+from agent.diagnosis import credential_refused
 from agent.evidence import Evidence
 from agent.inbox import Inbox, UserMessage, settle
 from agent.liveness import SilenceClock
@@ -17,10 +17,19 @@ from agent.output import OutputLine
 from agent.process import ClaudeProcess
 from agent.sessions import holds_message
 from agent.verdict import Verdict, verdict
-from domain.errors import JobFailure
+from domain.errors import JobFailure, timed_out
+from domain.failures import Clock
 
 HANGING = 10.0
 """Seconds a CLI may live on after its last result; it takes 0.06 s to exit (measured)."""
+
+
+@dataclass(frozen=True, slots=True)
+class TimeLimit:
+    """How long a process may run, and the clock that it runs into then."""
+
+    seconds: float
+    clock: Clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +55,7 @@ async def run_turn(
     inbox: Inbox,
     hanging: float = HANGING,
     silence: float | None = None,
+    limit: TimeLimit | None = None,
 ) -> TurnReport:
     """Send messages, hand every line to `on_line`, and wait until the process has ended.
 
@@ -59,6 +69,7 @@ async def run_turn(
         hanging: seconds the process may live on after its last result before it is stopped.
         silence: seconds it may neither say anything nor use the processor before it is stopped,
             which the verdict tells as TIMED_OUT; see `SilenceClock`. None is no limit.
+        limit: after which it is stopped whatever it does, told in the same way.
     """
     began = time.monotonic()
     turn = _Turn(process, inbox, hanging)
@@ -68,6 +79,7 @@ async def run_turn(
                 group.create_task(turn.feed(first, keep_open=keep_open)),
                 group.create_task(turn.end_when_done()),
                 group.create_task(turn.end_when_silent(silence)),
+                group.create_task(turn.end_in_time(limit)),
             ]
             async for line in process.output():
                 turn.note(line)
@@ -179,7 +191,13 @@ class _Turn:
         """Stop a process that was silent for so many seconds."""
         if limit is not None:
             await self._clock.runs_out(limit)
-            await self._stop_for(gone_silent(limit))
+            await self._stop_for(timed_out(Clock.SILENCE))
+
+    async def end_in_time(self, limit: TimeLimit | None) -> None:
+        """Stop a process whose time is over."""
+        if limit is not None:
+            await asyncio.sleep(limit.seconds)
+            await self._stop_for(timed_out(limit.clock))
 
     async def _stop_for(self, failure: JobFailure) -> None:
         self.evidence.stopped_for = failure

@@ -57,7 +57,7 @@ def _usage(results: list[TurnEnded], before: Usage, after: Usage) -> Usage:
     total = after
     for result in results:
         total = _larger(total, result.session_usage)
-    return replace(_difference(total, before), turns=sum(result.turns for result in results))
+    return replace(total - before, turns=sum(result.turns for result in results))
 
 
 def _larger(one: Usage, other: Usage) -> Usage:
@@ -68,17 +68,6 @@ def _larger(one: Usage, other: Usage) -> Usage:
         output_tokens=max(one.output_tokens, other.output_tokens),
         cache_read_tokens=max(one.cache_read_tokens, other.cache_read_tokens),
         cache_creation_tokens=max(one.cache_creation_tokens, other.cache_creation_tokens),
-    )
-
-
-def _difference(total: Usage, before: Usage) -> Usage:
-    cost = total.cost_usd
-    return Usage(
-        cost_usd=None if cost is None else max(0.0, cost - (before.cost_usd or 0.0)),
-        input_tokens=max(0, total.input_tokens - before.input_tokens),
-        output_tokens=max(0, total.output_tokens - before.output_tokens),
-        cache_read_tokens=max(0, total.cache_read_tokens - before.cache_read_tokens),
-        cache_creation_tokens=max(0, total.cache_creation_tokens - before.cache_creation_tokens),
     )
 
 

@@ -111,6 +111,18 @@ class Usage:
             cache_creation_tokens=self.cache_creation_tokens + other.cache_creation_tokens,
         )
 
+    def __sub__(self, other: Usage) -> Usage:
+        """Return what came on top of an earlier report; never less than nothing."""
+        cost = self.cost_usd
+        return Usage(
+            turns=max(0, self.turns - other.turns),
+            cost_usd=None if cost is None else max(0.0, cost - (other.cost_usd or 0.0)),
+            input_tokens=max(0, self.input_tokens - other.input_tokens),
+            output_tokens=max(0, self.output_tokens - other.output_tokens),
+            cache_read_tokens=max(0, self.cache_read_tokens - other.cache_read_tokens),
+            cache_creation_tokens=max(0, self.cache_creation_tokens - other.cache_creation_tokens),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Job:

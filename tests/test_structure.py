@@ -128,9 +128,7 @@ def documented_in_example() -> set[str]:
 def read_by_settings() -> set[str]:
     """The names that settings.py asks for, by the text of its source."""
     source = (ROOT / "settings.py").read_text()
-    asked = re.findall(
-        r"_(?:text|secret|path|file|url|whole|optional_whole)\(\s*\"([A-Z_]+)\"", source
-    )
+    asked = re.findall(r"self\._[a-z_]+\(\s*\"([A-Z_]+)\"", source)
     return set(asked) - {"HOME", "PATH", "SUPABASE_SERVICE_KEY"}
 
 

@@ -38,7 +38,13 @@ class Removal:
         self._salvage = salvage
 
     async def remove(
-        self, owner: str, name: str, job_id: str, record: Record | None = None
+        self,
+        owner: str,
+        name: str,
+        job_id: str,
+        record: Record | None = None,
+        *,
+        is_delivered: bool = False,
     ) -> Salvaged | None:
         """Keep a job's work and remove its worktree; none being there is fine. Repeatable.
 
@@ -50,6 +56,7 @@ class Removal:
             job_id: the job.
             record: is called with the kept work, if there is any, before the worktree goes. What it
                 raises leaves the worktree where it is.
+            is_delivered: whether what was pushed is where it belongs, and need not be kept.
 
         Returns:
             The kept work; None when there was nothing to keep.
@@ -62,7 +69,7 @@ class Removal:
             # Without a record it was never complete, so nobody has worked in it.
             worktree = self._worktrees.recorded(owner, name, job_id)
             if worktree is not None and (worktree.git_dir / "HEAD").is_file():
-                await self._salvage.keep_held(worktree)
+                await self._salvage.keep_held(worktree, all_of_it=not is_delivered)
             kept = await self._salvage.kept(owner, name, job_id)
             if kept is not None and record is not None:
                 await record(job_id, kept)

@@ -59,8 +59,10 @@ class Salvage:
         self._mirrors = mirrors
         self._git = mirrors.git
 
-    async def keep(self, worktree: Worktree) -> str | None:
+    async def keep(self, worktree: Worktree, *, all_of_it: bool = False) -> str | None:
         """Keep what is uncommitted (ignored files aside) or unpushed, and return the commit.
+
+        With `all_of_it` also what was pushed: it may be taken back, or want its pull request.
 
         The worktree and its index stay as they are. Kept again, the same work gives the same
         commit, and other work is added to it. Claude must have ended.
@@ -72,14 +74,14 @@ class Salvage:
             JobFailure: git or the disk refused.
         """
         async with self._mirrors.locks.hold(worktree.lock_file):
-            return await self.keep_held(worktree)
+            return await self.keep_held(worktree, all_of_it=all_of_it)
 
-    async def keep_held(self, worktree: Worktree) -> str | None:
+    async def keep_held(self, worktree: Worktree, *, all_of_it: bool) -> str | None:
         """Do what `keep` does, for a caller who holds the worktree's lock."""
         with explained(self._mirrors.credentials, "Keeping the work"):
             self._mirrors.restore(self._mirrors.mirror(worktree.owner, worktree.name))
             remove_worktree_locks(worktree)
-            work = await self._work_in(worktree)
+            work = await self._work_in(worktree, all_of_it=all_of_it)
             return None if work is None else await self._store(worktree, work)
 
     async def kept(self, owner: str, name: str, job_id: str) -> Salvaged | None:
@@ -102,12 +104,13 @@ class Salvage:
             )  # fmt: skip
         return Salvaged(kept.base_sha, kept.sha, patch)
 
-    async def _work_in(self, worktree: Worktree) -> _Work | None:
+    async def _work_in(self, worktree: Worktree, *, all_of_it: bool) -> _Work | None:
         """Return what would be lost with the worktree; None when that is nothing."""
         head, branch = await ends(self._git, worktree)
         files = await self._tree_of_files(worktree, head)
         if files == await self._tree_of(worktree, head):
-            if not await self._has_unpushed(worktree, head, branch):
+            known = () if all_of_it else ("--remotes=origin",)
+            if not await self._has_commits(worktree, head, branch, known):
                 return None
             head = await tip(self._git, worktree)
             files = await self._tree_of(worktree, head)
@@ -115,11 +118,13 @@ class Salvage:
             return _Work((head,), files)
         return _Work((head, branch), files)
 
-    async def _has_unpushed(self, worktree: Worktree, head: str, branch: str | None) -> bool:
+    async def _has_commits(
+        self, worktree: Worktree, head: str, branch: str | None, known: tuple[str, ...]
+    ) -> bool:
         wanted = [head] if branch is None else [head, branch]
         found = await self._git.run(
-            "rev-list", "--max-count=1", *wanted, "--not", worktree.base_sha, "--remotes=origin",
-            "--", at=worktree.history,
+            "rev-list", "--max-count=1", *wanted, "--not", worktree.base_sha, *known, "--",
+            at=worktree.history,
         )  # fmt: skip
         return bool(found)
 

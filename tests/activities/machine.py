@@ -5,15 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
 from temporalio.testing import ActivityEnvironment
 
 from activities.claude import ClaudeActivities, ClaudeSetup
+from activities.credential import Credential
 from activities.github_access import GithubAccess
+from activities.keeping import Keeping
 from activities.leases import LeaseKey, Leases
-from activities.pull_requests import PullRequestActivities
+from activities.pull_requests import PullRequestActivities, PullRequestDefaults
+from activities.retention import Retention
 from activities.sweeping import Sweeper
 from activities.workspaces import WorkspaceActivities
 from demo.forge import Forge
@@ -22,6 +26,7 @@ from store.protocol import Store
 from tests.store.samples import World
 from workspace.command import Git
 from workspace.credentials import GitCredentials, write_token_file
+from workspace.expiry import Expiry
 from workspace.identity import Identity
 from workspace.mirrors import Mirrors
 from workspace.publishing import Publishing
@@ -39,6 +44,7 @@ OWNER, NAME = "acme", "shop"
 FILES = {"README.md": "# Shop\n", "src/app.py": "print('hello')\n", ".gitignore": "*.log\n"}
 CLAUDE = Identity("Claude", "claude@example.invalid")
 MODEL = "claude-opus-5-5"
+HOST = "mill-1"
 
 
 @dataclass(frozen=True)
@@ -90,16 +96,30 @@ class Machine:
             self.worktrees,
             self.publishing,
             self.removal,
+            Keeping(used, HOST),
             CLAUDE,
             has_token=token is not None,
         )
         self.pull_requests = PullRequestActivities(
-            used, self.leases, self.publishing, self.github, "https://github.example"
+            used,
+            self.leases,
+            self.publishing,
+            self.github,
+            "https://github.example",
+            PullRequestDefaults(),
         )
+        self.credential = Credential(used, "c0ffee")
         self.claude = ClaudeActivities(
-            used, self.leases, self.worktrees, self._setup(credentials or {})
+            used, self.leases, self.worktrees, self.credential, self._setup(credentials or {})
         )
-        self.sweeper = Sweeper(used, self.removal, Upkeep(self.mirrors), self.sessions)
+        self.sweeper = Sweeper(
+            used,
+            self.removal,
+            Keeping(used, HOST),
+            Retention(used, Expiry(self.worktrees), timedelta(days=30)),
+            Upkeep(self.mirrors),
+            self.sessions,
+        )
 
     def _setup(self, credentials: dict[str, str]) -> ClaudeSetup:
         return ClaudeSetup(
@@ -112,6 +132,9 @@ class Machine:
             boot_id="0123456789ab",
             model=MODEL,
             max_turns=20,
+            max_budget_usd=None,
+            silence=timedelta(minutes=5),
+            is_subscription=False,
             mcp_config=None,
             mcp_servers=(),
             task_tools=(),

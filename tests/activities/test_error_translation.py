@@ -210,5 +210,5 @@ async def test_what_is_tried_again(catching: TemporalClient) -> None:
 
 async def test_a_step_that_takes_too_long_names_its_limit(catching: TemporalClient) -> None:
     result = await caught(catching, Raise("own words", dawdles=1.5))
-    assert result.failure == FailureCode.TIMED_OUT.value
-    assert result.message == "The step raise_it took longer than it may, and was given up."
+    assert result.failure == FailureCode.INTERNAL.value
+    assert result.message == "The step raise_it took too long and was given up. Retry the job."

@@ -14,7 +14,7 @@ from domain.errors import JobFailure, LeaseLost
 from domain.failures import FailureCode
 from domain.jobs import LIVE, Job, JobStatus, Phase
 from store.protocol import Guard
-from tests.activities.machine import CLAUDE, NAME, OWNER, Granted, Machine
+from tests.activities.machine import CLAUDE, HOST, NAME, OWNER, Granted, Machine
 from tests.store.samples import UNKNOWN_ID
 from workspace.worktree import Worktree
 
@@ -193,8 +193,8 @@ async def test_a_task_that_changed_files_fails_and_names_some(machine: Machine) 
     assert names == "README.md, new-0, new-1, new-2, new-3."
 
 
-async def ended(machine: Machine, job: Job) -> None:
-    changes: Any = {"status": JobStatus.CANCELLED, "phase": Phase.CLEANING_UP}
+async def ended(machine: Machine, job: Job, status: JobStatus = JobStatus.CANCELLED) -> None:
+    changes: Any = {"status": status, "phase": Phase.CLEANING_UP}
     assert await machine.world.store.update_job(job.id, changes, Guard(LIVE))
 
 
@@ -210,13 +210,33 @@ async def test_cleaning_up_keeps_unpublished_work(machine: Machine, work: Work) 
     assert "+login" in (kept.patch or "")
 
 
-async def test_cleaning_up_after_a_push_keeps_nothing(machine: Machine, work: Work) -> None:
+async def test_cleaning_up_after_a_delivery_keeps_nothing(machine: Machine, work: Work) -> None:
     granted, worktree = work
     await publish(machine, granted)
-    await ended(machine, granted.job)
+    await ended(machine, granted.job, JobStatus.COMPLETED)
     await machine.run(machine.workspaces.clean_up, granted.job.id)
     assert not worktree.path.exists()
     assert await machine.salvage.kept(OWNER, NAME, granted.job.id) is None
+    assert await machine.world.store.kept_work(granted.job.id) is None
+
+
+@pytest.mark.parametrize("status", [JobStatus.FAILED, JobStatus.CANCELLED])
+async def test_what_was_pushed_and_not_delivered_is_kept(
+    machine: Machine, work: Work, status: JobStatus
+) -> None:
+    """Its pull request was refused, or its branch is taken back."""
+    granted, worktree = work
+    await publish(machine, granted)
+    await ended(machine, granted.job, status)
+    for _ in range(2):
+        await machine.run(machine.workspaces.clean_up, granted.job.id)
+    assert not worktree.path.exists()
+    kept = await machine.world.store.kept_work(granted.job.id)
+    assert kept is not None
+    assert (kept.host, kept.base_sha) == (HOST, worktree.base_sha)
+    assert "login" in (kept.patch or "")
+    notices = [line for line in await machine.said(granted.job) if "The work is kept" in line]
+    assert len(notices) == 1
 
 
 async def test_cleaning_up_where_there_is_nothing(machine: Machine) -> None:

@@ -144,7 +144,7 @@ async def test_every_machine_is_named_once_by_its_newest_process(
     world: World, records: RecordActivities
 ) -> None:
     now = utc_now()
-    for name, queue, age in (("a", "a-old", 3), ("a", "a-new", 1), ("b", "b", 2), ("c", "c", 60)):
+    for name, queue, age in (("a", "a-old", 3), ("a", "a-new", 1), ("b", "b", 2), ("c", "c", 180)):
         seen = now - timedelta(seconds=age)
         await world.store.report_host(a_host(id=name, task_queue=queue, last_seen=seen))
     assert await records.host_task_queues(30.0) == ["a-new", "b"]

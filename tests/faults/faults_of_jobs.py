@@ -74,7 +74,7 @@ def reset_to_last(situation: Situation) -> None:
     _temporal(situation, "reset", "--type", "LastWorkflowTask", "--reason", "a fault")
 
 
-EVERY_PHASE = (phases.Completed, *phases.PHASES)
+EVERY_PHASE: tuple[type[Situation], ...] = (phases.Completed, *phases.PHASES)
 OF_JOBS: tuple[Fault, ...] = (
     Fault("kill -9 of Claude", each(kill_claude), WITH_CLAUDE),
     Fault("kill -9 of its supervisor", each(kill_supervisor), WITH_CLAUDE),
