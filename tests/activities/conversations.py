@@ -26,12 +26,19 @@ class Conversations:
         self._model = model
         self._name = uuid.uuid4().hex
 
-    def machine(self, name: str = "first") -> Machine:
+    def machine(self, name: str = "first", *, is_subscription: bool = False) -> Machine:
+        credential = "CLAUDE_CODE_OAUTH_TOKEN" if is_subscription else "ANTHROPIC_API_KEY"
         credentials = {
             "ANTHROPIC_BASE_URL": self._model.url_for(self._name),
-            "ANTHROPIC_API_KEY": "test-key",
+            credential: "test-key",
         }
-        return Machine(self._directory / name, self._world, self._forge, credentials=credentials)
+        return Machine(
+            self._directory / name,
+            self._world,
+            self._forge,
+            credentials=credentials,
+            is_subscription=is_subscription,
+        )
 
     def script(self, *steps: Step, **options: Any) -> None:
         """Say what the model answers from now on, and forget what it was asked before."""
@@ -45,6 +52,12 @@ class Conversations:
             for request in self._model.requests(self._name)
             if request["main"]
         ]
+
+    @property
+    def models_asked(self) -> list[str]:
+        """Which model each call was for."""
+        requests = self._model.requests(self._name)
+        return [request["body"]["model"] for request in requests if request["main"]]
 
     async def user_says(self, job: Job, text: str) -> str:
         """Put a user's message into the transcript; returns its id."""

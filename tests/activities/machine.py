@@ -75,6 +75,8 @@ class Machine:
         token: str | None = TOKEN,
         store: Store | None = None,
         credentials: dict[str, str] | None = None,
+        *,
+        is_subscription: bool = False,
     ) -> None:
         directory.mkdir(exist_ok=True)
         self.directory, self.world, self.forge = directory, world, forge
@@ -109,9 +111,8 @@ class Machine:
             PullRequestDefaults(),
         )
         self.credential = Credential(used, "c0ffee")
-        self.claude = ClaudeActivities(
-            used, self.leases, self.worktrees, self.credential, self._setup(credentials or {})
-        )
+        setup = self._setup(credentials or {}, is_subscription=is_subscription)
+        self.claude = ClaudeActivities(used, self.leases, self.worktrees, self.credential, setup)
         self.sweeper = Sweeper(
             used,
             self.removal,
@@ -121,7 +122,7 @@ class Machine:
             self.sessions,
         )
 
-    def _setup(self, credentials: dict[str, str]) -> ClaudeSetup:
+    def _setup(self, credentials: dict[str, str], *, is_subscription: bool) -> ClaudeSetup:
         return ClaudeSetup(
             claude_bin=None,
             search_path="/usr/local/bin:/usr/bin:/bin",
@@ -134,7 +135,7 @@ class Machine:
             max_turns=20,
             max_budget_usd=None,
             silence=timedelta(minutes=5),
-            is_subscription=False,
+            is_subscription=is_subscription,
             mcp_config=None,
             mcp_servers=(),
             task_tools=(),

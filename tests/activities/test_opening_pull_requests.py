@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,12 @@ from typing import Any
 import pytest
 
 from activities.leases import LeaseKey
-from activities.pull_requests import Opened, OpenInput, WithdrawInput
+from activities.pull_requests import Opened, OpenInput, PullRequestDefaults, WithdrawInput
 from activities.workspaces import PublishInput
 from demo.forge import Forge
 from domain.errors import JobFailure, LeaseLost
 from domain.failures import FailureCode
-from domain.jobs import LIVE, Job, JobStatus
+from domain.jobs import LIVE, Job, JobOptions, JobStatus
 from domain.pull_requests import job_mark
 from store.protocol import Guard
 from tests.activities.machine import NAME, OWNER, Granted, Machine
@@ -38,9 +39,17 @@ def somebody_opens(forge: Forge, branch: str) -> None:
         repository.pulls.open("alice", "Hers", "By hand", branch, "main", draft=False)
 
 
-async def published(machine: Machine, branch: str | None = None) -> tuple[Granted, str]:
+def somebody_resets(forge: Forge, branch: str) -> None:
+    git = ("git", "-C", str(forge.repository(OWNER, NAME).bare.path))
+    subprocess.run([*git, "update-ref", f"refs/heads/{branch}", "refs/heads/main"], check=True)
+
+
+async def published(
+    machine: Machine, branch: str | None = None, **overrides: Any
+) -> tuple[Granted, str]:
     """A job whose work is on the remote, without a pull request."""
-    overrides = {"branch_name": branch} if branch else {}
+    if branch:
+        overrides["branch_name"] = branch
     granted, worktree = await machine.prepared(title="Add a login page", **overrides)
     (worktree.path / "login.py").write_text("login\n")
     result = await machine.run(machine.workspaces.publish, PublishInput(granted.key))
@@ -226,3 +235,67 @@ async def test_withdrawing_goes_on_after_an_outage(
     await withdraw(Machine(tmp_path / "other", machine.world, forge), work[0].job)
     assert states(forge) == ["closed"]
     assert set(forge.branches(OWNER, NAME)) == {"main"}
+
+
+async def test_a_pull_request_is_as_the_job_asks(machine: Machine, forge: Forge) -> None:
+    forge.commit(OWNER, NAME, "develop", {"dev.py": "dev"}, "Develop")
+    options = JobOptions(
+        base_branch="develop", draft=True, labels=("auto", "login"), reviewers=("alice", "acme/web")
+    )
+    work = await published(machine, options=options)
+    for _ in range(2):
+        await open_one(machine, work)
+    (pull,) = forge.pull_requests(OWNER, NAME)
+    assert (pull.base, pull.draft) == ("develop", True)
+    assert sorted(pull.labels) == ["auto", "login"]
+    assert pull.reviewers == ["alice"]
+    assert pull.head_sha == work[1]
+
+
+async def test_settings_say_what_a_job_does_not(machine: Machine, forge: Forge) -> None:
+    machine.pull_requests._defaults = PullRequestDefaults(True, ("auto",), ("alice",))
+    await open_one(machine, await published(machine))
+    await open_one(machine, await published(machine, options=JobOptions(draft=False, labels=())))
+    first, second = forge.pull_requests(OWNER, NAME)
+    assert (first.draft, first.labels, first.reviewers) == (True, ["auto"], ["alice"])
+    assert (second.draft, second.labels, second.reviewers) == (False, [], ["alice"])
+
+
+async def test_a_reviewer_who_cannot_review_is_told_of_and_fails_nothing(
+    machine: Machine, forge: Forge
+) -> None:
+    work = await published(machine, options=JobOptions(reviewers=("bot", "alice")))
+    await open_one(machine, work)
+    (pull,) = forge.pull_requests(OWNER, NAME)
+    assert pull.reviewers == ["alice"]
+    assert [line for line in await machine.said(work[0].job) if "bot was not asked" in line]
+
+
+async def test_github_is_asked_again_for_labels_when_it_stumbles(
+    machine: Machine, forge: Forge
+) -> None:
+    work = await published(machine, options=JobOptions(labels=("auto",)))
+    forge.fail_next("issues/add-labels", status=502)
+    with pytest.raises(JobFailure) as caught:
+        await open_one(machine, work)
+    assert caught.value.transient
+    await open_one(machine, work)
+    (pull,) = forge.pull_requests(OWNER, NAME)
+    assert pull.labels == ["auto"]
+
+
+async def test_somebody_may_go_on_from_what_was_pushed(machine: Machine, forge: Forge) -> None:
+    work = await published(machine)
+    forge.commit(OWNER, NAME, work[0].job.branch_name, {"more.py": "more"}, "More")
+    await open_one(machine, work)
+    (pull,) = forge.pull_requests(OWNER, NAME)
+    assert pull.head_sha != work[1]
+
+
+async def test_a_branch_that_lost_the_work_is_no_delivery(machine: Machine, forge: Forge) -> None:
+    work = await published(machine)
+    somebody_opens(forge, work[0].job.branch_name)
+    somebody_resets(forge, work[0].job.branch_name)
+    with pytest.raises(JobFailure) as caught:
+        await open_one(machine, work)
+    assert caught.value.code is FailureCode.BRANCH_MOVED
