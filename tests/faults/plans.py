@@ -15,7 +15,7 @@ from tests.faults.phases import PHASES
 from tests.faults.situations import Situation
 from tests.faults.trial import Row, run_trial
 
-AT_ONCE = 5
+AT_ONCE = 3
 """Faults of the outside; some requests are held for a few seconds only until all are there."""
 
 Plan = Sequence[tuple[Fault, type[Situation]]]
