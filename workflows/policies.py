@@ -40,8 +40,9 @@ HOST_PICKUP = timedelta(seconds=20)
 """A live host takes a task from its own queue within a second. One that has not in 20 s is gone;
 its queue is named after its process and nobody else will ever poll it."""
 
-WORKFLOW_TASK_TIMEOUT = timedelta(seconds=10)
-"""Temporal's default. Decisions here take milliseconds."""
+WORKFLOW_TASK_TIMEOUT = timedelta(seconds=5)
+"""Half of Temporal's default. Decisions here take milliseconds, and a task that was given to a
+process which is cut off is given to another only after this."""
 
 MAX_LOSSES = 5
 """A job that loses its machine five times in a row, each time soon, is likely the cause."""
