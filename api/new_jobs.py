@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from api.job_options import checked_options
 from api.schemas import NewJob
 from domain.branches import retry_branch_name, task_branch_name, validate_branch_name
 from domain.clock import utc_now
 from domain.errors import InvalidRequest
 from domain.ids import new_id
-from domain.jobs import Job, JobType
+from domain.jobs import DEFAULT_PRIORITY, Job, JobType
 from domain.repositories import Repository, validate_owner_name, validate_repository_name
 from store.protocol import Store
 
@@ -20,6 +21,7 @@ async def build_job(store: Store, body: NewJob) -> tuple[Job, Repository]:
     """
     job_type = body.jobType or JobType.CODE
     branch = _branch(body, job_type)
+    options = checked_options(body, job_type, branch)
     client_id, repository = await _repository(store, body)
     await _check_references(store, body)
     now = utc_now()
@@ -36,6 +38,8 @@ async def build_job(store: Store, body: NewJob) -> tuple[Job, Repository]:
         title=body.title,
         feature_id=body.featureId,
         created_by_team_member_id=body.createdByTeamMemberId,
+        options=options,
+        priority=body.priority or DEFAULT_PRIORITY,
     )
     return job, repository
 
@@ -56,6 +60,7 @@ def build_retry(original: Job) -> Job:
         title=original.title,
         feature_id=original.feature_id,
         created_by_team_member_id=original.created_by_team_member_id,
+        options=original.options,
         priority=original.priority,
         retry_of=original.id,
     )
