@@ -13,8 +13,8 @@ _INTRODUCTION = """\
 Made by `make docs` from `domain/failures.py`.
 
 A failed job has `failure`: its `code`, the particulars as `message`, the `remedy`, and `retryable`,
-which tells whether posting the same job again can help without anybody changing anything first. To
-publish the kept work, which does not run Claude again, see [api.md](api.md).
+which tells whether posting the same job again can help without anybody changing anything first. A
+retry with `from` set to publish does not run Claude again; see [api.md](api.md).
 """
 _CLOCKS = """
 With `timed_out`, `clock` names the time limit that ran out, and `remedy` and `retryable` are those

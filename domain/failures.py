@@ -118,7 +118,8 @@ class FailureCode(_Explained):
     GITHUB_REFUSED = (
         "github_refused",
         "GitHub refused the pull request.",
-        "Correct what GitHub gives as the reason in the error text, then publish the kept work.",
+        "Correct what GitHub gives as the reason in the error text, then retry the job with `from` "
+        "set to publish.",
         False,
     )
     GITHUB_UNAVAILABLE = (
@@ -155,8 +156,8 @@ class FailureCode(_Explained):
     PUSH_REJECTED = (
         "push_rejected",
         "The remote refused the push, by a branch protection rule or a hook.",
-        "Its reason is in the error text. Change the rule, or publish the kept work on another "
-        "branch.",
+        "Its reason is in the error text. Change the rule, then retry the job with `from` set to "
+        "publish.",
         False,
     )
     GIT_LFS_MISSING = (

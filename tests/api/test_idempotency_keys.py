@@ -61,8 +61,9 @@ def taken_over_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class TestRepeating:
-    async def test_a_job_is_made_once(self, api: Api) -> None:
+    async def test_a_job_is_made_once(self, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
         body = await new_job(api)
+        claims = counted_claims(api, monkeypatch)
         first = await post(api, "/jobs", body)
         assert (first.status_code, is_replay(first)) == (201, False)
         assert set(first.json()) == {"id", "status", "position", "branchName", "createdAt"}
@@ -71,6 +72,7 @@ class TestRepeating:
             assert outcome(again) == outcome(first)
             assert is_replay(again)
             assert again.headers["content-type"] == first.headers["content-type"]
+        assert len(claims) == 3
         assert await jobs(api) == [first.json()["id"]]
 
     async def test_the_answer_stays_what_it_was(self, api: Api) -> None:
