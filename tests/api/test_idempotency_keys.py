@@ -407,6 +407,15 @@ class TestOutages:
         assert (again.status_code, await jobs(api)) == (201, [again.json()["id"]])
         assert outcome(await post(api, "/jobs", body)) == outcome(again)
 
+    @pytest.mark.parametrize("job_type", JobType)
+    async def test_of_twenty_that_all_do_the_work_one_job_comes(
+        self, api: Api, job_type: JobType
+    ) -> None:
+        body = await new_job(api, jobType=job_type)
+        answers = await asyncio.gather(*(post(api, "/jobs", body) for _ in range(20)))
+        assert len({outcome(answer) for answer in answers}) == 1
+        assert await jobs(api) == [answers[0].json()["id"]]
+
     async def test_a_refusal_whose_key_could_not_be_given_back(
         self, api: Api, monkeypatch: pytest.MonkeyPatch
     ) -> None:
