@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install install-dev up doctor demo test faults check format bench lock clean
+.PHONY: install install-dev up doctor demo test faults check format docs bench lock clean
 
 install: $(VENV)/installed
 install-dev: $(VENV)/installed-dev
@@ -42,6 +42,9 @@ check: install-dev
 format: install-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: install-dev
+	$(BIN)/python -m api.failure_page > docs/failures.md
 
 bench: install-dev
 	$(BIN)/python -m tests.bench

@@ -10,6 +10,8 @@ from api import (
     conversation_routes,
     health_routes,
     job_routes,
+    new_job_routes,
+    patch_routes,
     queue_routes,
     repository_routes,
 )
@@ -24,7 +26,9 @@ from store.protocol import Store
 ROUTERS = (
     health_routes.router,
     client_routes.router,
+    new_job_routes.router,
     job_routes.router,
+    patch_routes.router,
     conversation_routes.router,
     queue_routes.router,
     repository_routes.router,

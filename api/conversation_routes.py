@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from fastapi import APIRouter
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 
-from api.lookups import existing_job
+from api.idempotency import Claim, OnceOnly
+from api.lookups import checked_id, existing_job
 from api.schemas import CompletingJob, Error, NewMessage, SentMessage
 from api.state import Parts, State
+from api.views import Json
 from domain.clock import utc_now
 from domain.errors import InvalidRequest
-from domain.ids import new_id
 from domain.jobs import Job, JobStatus, JobType
 from domain.messages import MessageType
 from domain.messages import NewMessage as MessageToStore
@@ -19,13 +20,19 @@ router = APIRouter(tags=["conversation"], responses={400: {"model": Error}})
 
 
 @router.post("/jobs/{job_id}/message", response_model=SentMessage)
-async def send_message(job_id: str, body: NewMessage, parts: Parts) -> JSONResponse:
+async def send_message(job_id: str, body: NewMessage, parts: Parts, once: OnceOnly) -> Response:
     """Send a message. Once this answers 200, Claude gets it exactly once, in order."""
-    job = await _conversation(parts, job_id, "Only task jobs support interactive messaging")
-    message = MessageToStore(new_id(), MessageType.USER_INPUT, body.message, utc_now())
-    await parts.store.put_in_inbox(job.id, message)
-    await parts.dispatch.send_message(job.id, message.id)
-    return JSONResponse({"id": job.id, "messageSent": True, "messageId": message.id})
+    known = checked_id(job_id, "The job id")
+
+    async def send(claim: Claim) -> Json:
+        message = MessageToStore(claim.resource_id, MessageType.USER_INPUT, body.message, utc_now())
+        if not (claim.is_keyed and await parts.store.messages_by_id(known, [message.id])):
+            await _conversation(parts, known, "Only task jobs support interactive messaging")
+            await parts.store.put_in_inbox(known, message)
+            await parts.dispatch.send_message(known, message.id)
+        return {"id": known, "messageSent": True, "messageId": message.id}
+
+    return await once.answer(200, body, send)
 
 
 @router.post("/jobs/{job_id}/complete", response_model=CompletingJob)

@@ -18,7 +18,12 @@ from temporalio.exceptions import ApplicationError, TemporalError
 from temporalio.service import RPCError, RPCStatusCode
 
 from activities.workspaces import MirrorResult
-from domain.errors import DependencyFailed, DependencyUnavailable, InvalidRequest
+from domain.errors import (
+    DependencyFailed,
+    DependencyUnavailable,
+    InvalidRequest,
+    OutcomeUnknown,
+)
 from domain.jobs import Job
 from domain.repositories import Repository
 from workflows.job_steps import JOBS_TASK_QUEUE, workflow_id
@@ -93,7 +98,8 @@ class Dispatch:
         Raises:
             InvalidRequest: the conversation takes no more messages.
             DependencyUnavailable: Temporal does not answer; the message was not handed over.
-            DependencyFailed: it is not known whether the message was accepted.
+            DependencyFailed: the message was not accepted.
+            OutcomeUnknown: it is not known whether the message was accepted.
         """
         await self._reach()
         handle = self._temporal.get_workflow_handle_for(TaskJobWorkflow.run, workflow_id(job_id))
@@ -117,7 +123,8 @@ class Dispatch:
         Raises:
             InvalidRequest: it has ended already.
             DependencyUnavailable: Temporal does not answer; the conversation was not told.
-            DependencyFailed: it is not known whether it was told.
+            DependencyFailed: it was told, and could not end.
+            OutcomeUnknown: it is not known whether it was told.
         """
         await self._reach()
         handle = self._temporal.get_workflow_handle_for(TaskJobWorkflow.run, workflow_id(job_id))
@@ -186,7 +193,7 @@ def _raise_refusal(error: Exception, what: str, gone: str) -> NoReturn:
         case RPCError(status=RPCStatusCode.NOT_FOUND):
             raise InvalidRequest(gone) from error
         case WorkflowUpdateRPCTimeoutOrCancelledError() | RPCError():
-            raise DependencyFailed(
+            raise OutcomeUnknown(
                 f"{what} It was handed to the workflow, which did not answer in time; no worker "
                 "may be running. Look at the job's messages before sending it again.",
                 "temporal",

@@ -17,6 +17,7 @@ from domain.errors import (
     DependencyFailed,
     DependencyUnavailable,
     InvalidRequest,
+    KeyReused,
     NotFound,
     OrchestratorError,
     TooLarge,
@@ -29,6 +30,7 @@ STATUSES: tuple[tuple[type[OrchestratorError], int], ...] = (
     (NotFound, 404),
     (Conflict, 409),
     (TooLarge, 413),
+    (KeyReused, 422),
     (DependencyFailed, 500),
     (DependencyUnavailable, 503),
 )

@@ -1,4 +1,4 @@
-"""Jobs: list, read, create, cancel, retry."""
+"""Jobs: list, read, cancel."""
 
 from __future__ import annotations
 
@@ -8,24 +8,18 @@ from fastapi import APIRouter, Query
 from starlette.responses import JSONResponse
 
 from api.lookups import checked_id, existing_job
-from api.new_jobs import build_job, build_retry
 from api.schemas import (
     CancelledJob,
-    CreatedJob,
-    Error,
     JobAnswer,
     JobsAnswer,
     MessagesAnswer,
-    NewJob,
-    RetriedJob,
 )
-from api.state import Parts, State
-from api.views import iso, job_view, message_view
+from api.state import Parts
+from api.views import job_view, message_view
 from domain.clock import utc_now
-from domain.errors import DependencyUnavailable, InvalidRequest
-from domain.jobs import Job, JobStatus, Phase
+from domain.errors import InvalidRequest
+from domain.jobs import JobStatus, Phase
 from domain.messages import Message
-from domain.repositories import Repository
 from store.protocol import Guard, JobChanges, JobFilter, Store
 
 MESSAGE_PAGE = 1000
@@ -87,23 +81,6 @@ async def get_messages(
     )
 
 
-@router.post("/jobs", response_model=CreatedJob, status_code=201, responses={409: {"model": Error}})
-async def create_job(body: NewJob, parts: Parts) -> JSONResponse:
-    """Create a job. It is accepted for good once this answers."""
-    job, repository = await build_job(parts.store, body)
-    position = await _accept(parts, job, repository)
-    return JSONResponse(
-        {
-            "id": job.id,
-            "status": job.status,
-            "position": position,
-            "branchName": job.branch_name,
-            "createdAt": iso(job.created_at),
-        },
-        201,
-    )
-
-
 @router.post("/jobs/{job_id}/cancel", response_model=CancelledJob)
 async def cancel_job(job_id: str, parts: Parts) -> JSONResponse:
     """Cancel a queued or running job.
@@ -124,42 +101,6 @@ async def cancel_job(job_id: str, parts: Parts) -> JSONResponse:
         raise InvalidRequest("Job already finished")
     await parts.dispatch.cancel(job.id)
     return JSONResponse({"id": job.id, "status": JobStatus.CANCELLED, "wasRunning": was_running})
-
-
-@router.post("/jobs/{job_id}/retry", response_model=RetriedJob, status_code=201)
-async def retry_job(job_id: str, parts: Parts) -> JSONResponse:
-    """Create a new job that asks for the same; only of failed and cancelled jobs."""
-    details = await existing_job(parts.store, job_id)
-    original = details.job
-    if original.status not in {JobStatus.FAILED, JobStatus.CANCELLED}:
-        raise InvalidRequest(
-            f"Only failed and cancelled jobs can be retried; this one is {original.status}."
-        )
-    if details.repository is None:
-        raise InvalidRequest("The job's repository is gone, so it cannot be retried.")
-    job = build_retry(original)
-    await _accept(parts, job, details.repository)
-    return JSONResponse(
-        {
-            "id": job.id,
-            "originalJobId": original.id,
-            "status": job.status,
-            "branchName": job.branch_name,
-        },
-        201,
-    )
-
-
-async def _accept(parts: State, job: Job, repository: Repository) -> int:
-    """Store a job and start its workflow. Returns its place in the queue; 0 if not known."""
-    await parts.store.create_job(job)
-    try:
-        position = await parts.store.queue_position(job.id)
-    except DependencyUnavailable:
-        # The job is accepted; an error would make the caller post it again.
-        position = 0
-    await parts.dispatch.start(job, repository)
-    return position
 
 
 async def _all_messages(store: Store, job_id: str) -> list[Message]:

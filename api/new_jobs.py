@@ -1,30 +1,32 @@
-"""From the body of POST /jobs to a job: every check before anything is stored."""
+"""From what a request asks for to a new job: every check before anything is stored."""
 
 from __future__ import annotations
 
+from api.job_options import checked_options
+from api.lookups import existing_job
 from api.schemas import NewJob
 from domain.branches import retry_branch_name, task_branch_name, validate_branch_name
 from domain.clock import utc_now
 from domain.errors import InvalidRequest
-from domain.ids import new_id
-from domain.jobs import Job, JobType
+from domain.jobs import DEFAULT_PRIORITY, Job, JobStatus, JobType, RetryFrom
 from domain.repositories import Repository, validate_owner_name, validate_repository_name
 from store.protocol import Store
 
 
-async def build_job(store: Store, body: NewJob) -> tuple[Job, Repository]:
-    """Return the job that `body` asks for, and its repository. Stores nothing.
+async def build_job(store: Store, job_id: str, body: NewJob) -> tuple[Job, Repository]:
+    """Return the job of this id that `body` asks for, and its repository. Stores nothing.
 
     Raises:
         InvalidRequest: naming what is wrong.
     """
     job_type = body.jobType or JobType.CODE
     branch = _branch(body, job_type)
+    options = checked_options(body, job_type, branch)
     client_id, repository = await _repository(store, body)
     await _check_references(store, body)
     now = utc_now()
     job = Job(
-        id=new_id(),
+        id=job_id,
         client_id=client_id,
         repository_id=repository.id,
         prompt=body.prompt,
@@ -36,15 +38,34 @@ async def build_job(store: Store, body: NewJob) -> tuple[Job, Repository]:
         title=body.title,
         feature_id=body.featureId,
         created_by_team_member_id=body.createdByTeamMemberId,
+        options=options,
+        priority=body.priority or DEFAULT_PRIORITY,
     )
     return job, repository
 
 
-def build_retry(original: Job) -> Job:
-    """Return a new job that asks for the same as `original`, on a branch of its own."""
+async def build_retry(
+    store: Store, job_id: str, original_id: str, start: RetryFrom | None
+) -> tuple[Job, Repository]:
+    """Return a job that asks for the same as another, on a branch of its own. Stores nothing.
+
+    Raises:
+        InvalidRequest: the original cannot be retried, or not from there.
+        NotFound: there is no original.
+    """
+    details = await existing_job(store, original_id)
+    original = details.job
+    if original.status not in {JobStatus.FAILED, JobStatus.CANCELLED}:
+        raise InvalidRequest(
+            f"Only failed and cancelled jobs can be retried; this one is {original.status}."
+        )
+    if details.repository is None:
+        raise InvalidRequest("The job's repository is gone, so it cannot be retried.")
+    if start is RetryFrom.PUBLISH:
+        await _check_publishable(store, original)
     now = utc_now()
-    return Job(
-        id=new_id(),
+    job = Job(
+        id=job_id,
         client_id=original.client_id,
         repository_id=original.repository_id,
         prompt=original.prompt,
@@ -56,9 +77,24 @@ def build_retry(original: Job) -> Job:
         title=original.title,
         feature_id=original.feature_id,
         created_by_team_member_id=original.created_by_team_member_id,
+        options=original.options,
         priority=original.priority,
         retry_of=original.id,
+        retry_from=start,
     )
+    return job, details.repository
+
+
+async def _check_publishable(store: Store, original: Job) -> None:
+    if original.job_type is not JobType.CODE:
+        raise InvalidRequest(
+            "A task job has nothing to publish. Leave `from` out to have the conversation anew."
+        )
+    if await store.kept_work(original.id) is None:
+        raise InvalidRequest(
+            "No work of this job is kept that could be published. Leave `from` out to have it "
+            "done anew."
+        )
 
 
 def _branch(body: NewJob, job_type: JobType) -> str:

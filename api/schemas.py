@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -13,8 +13,9 @@ from pydantic import (
     StringConstraints,
 )
 
+from api.job_options import RequestedOptions
 from domain.ids import is_id
-from domain.jobs import MAX_PROMPT_BYTES, MAX_TITLE_CHARACTERS, JobType
+from domain.jobs import MAX_PROMPT_BYTES, MAX_TITLE_CHARACTERS, JobType, RetryFrom
 from domain.messages import MAX_USER_MESSAGE_BYTES, storable
 
 
@@ -43,6 +44,12 @@ def _one_of(text: object) -> object:
     return text
 
 
+def _retry_from(text: object) -> object:
+    if text not in list(RetryFrom):
+        raise ValueError('must be "publish", or left out to begin anew')
+    return text
+
+
 Uuid = Annotated[str, AfterValidator(_uuid)]
 Prompt = Annotated[str, _text_up_to(MAX_PROMPT_BYTES)]
 UserMessage = Annotated[str, _text_up_to(MAX_USER_MESSAGE_BYTES)]
@@ -50,7 +57,7 @@ Title = Annotated[str, StringConstraints(max_length=MAX_TITLE_CHARACTERS), _text
 Kind = Annotated[JobType, BeforeValidator(_one_of)]
 
 
-class NewJob(BaseModel):
+class NewJob(RequestedOptions):
     """POST /jobs."""
 
     prompt: Prompt = Field(description="What Claude is to do; up to 1 MiB.")
@@ -63,6 +70,16 @@ class NewJob(BaseModel):
     repositoryId: Uuid | None = None
     title: Title | None = None
     createdByTeamMemberId: Uuid | None = None
+
+
+class Retry(BaseModel):
+    """POST /jobs/:id/retry. Without `from`, the new job does everything again."""
+
+    start: Annotated[RetryFrom, BeforeValidator(_retry_from)] | None = Field(
+        None,
+        alias="from",
+        description='"publish": publish the work that the job left, without running Claude.',
+    )
 
 
 class NewClient(BaseModel):
@@ -144,6 +161,23 @@ class MessagesAnswer(_Answer):
     next_after: int | None
 
 
+class Failure(_Answer):
+    """Why a job failed; `clock` is there when a time limit ran out."""
+
+    code: str
+    message: str
+    remedy: str
+    retryable: bool
+    clock: str | None = None
+
+
+class Cost(_Answer):
+    """What Claude reported; `estimated` when a subscription pays and nobody is billed it."""
+
+    usd: float
+    kind: Literal["reported", "estimated"]
+
+
 class JobAnswer(_Answer):
     """A job: its whole row, and the names of what it refers to."""
 
@@ -153,6 +187,19 @@ class JobAnswer(_Answer):
     job_type: str
     prompt: str
     branch_name: str
+    base_branch: str | None
+    draft: bool
+    labels: list[str]
+    reviewers: list[str]
+    requested_model: str | None
+    max_turns: int | None
+    max_budget_usd: float | None
+    timeout_minutes: int | None
+    priority: int
+    resumes_at: str | None
+    retry_from: str | None
+    failure: Failure | None
+    cost: Cost | None
     client: dict[str, Any]
     feature: dict[str, Any] | None
     repository: dict[str, Any] | None
@@ -164,6 +211,17 @@ class JobsAnswer(_Answer):
 
     jobs: list[JobAnswer]
     total: int
+
+
+class KeptPatch(_Answer):
+    """GET /jobs/:id/patch. `git apply` takes `patch` on the commit `base_sha`."""
+
+    id: str
+    base_sha: str
+    head_sha: str
+    branch_name: str
+    patch: str
+    created_at: str
 
 
 class CreatedJob(_Answer):

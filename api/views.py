@@ -6,10 +6,11 @@ from datetime import datetime
 from typing import Any
 
 from domain.clock import utc_now
+from domain.failures import FailureCode
 from domain.jobs import Job
 from domain.messages import Message
 from domain.repositories import Repository
-from store.protocol import ClientDetails, JobDetails, QueueEntry
+from store.protocol import ClientDetails, JobDetails, KeptWork, QueueEntry
 
 Json = dict[str, Any]
 
@@ -77,6 +78,18 @@ def message_view(message: Message) -> Json:
     }
 
 
+def kept_patch_view(work: KeptWork, patch: str, branch_name: str) -> Json:
+    """Return undelivered work whose `patch` is stored."""
+    return {
+        "id": work.job_id,
+        "base_sha": work.base_sha,
+        "head_sha": work.head_sha,
+        "branch_name": branch_name,
+        "patch": patch,
+        "created_at": iso(work.created_at),
+    }
+
+
 def running_view(entry: QueueEntry) -> Json:
     """Return a job that holds a slot, or waits for its user."""
     return {
@@ -112,7 +125,7 @@ def _short(repository: Repository) -> Json:
 
 
 def _row(job: Job) -> Json:
-    usage = job.usage
+    usage, options = job.usage, job.options
     return {
         "id": job.id,
         "client_id": job.client_id,
@@ -120,6 +133,7 @@ def _row(job: Job) -> Json:
         "repository_id": job.repository_id,
         "created_by_team_member_id": job.created_by_team_member_id,
         "retry_of": job.retry_of,
+        "retry_from": job.retry_from,
         "title": job.title,
         "job_type": job.job_type,
         "status": job.status,
@@ -127,9 +141,14 @@ def _row(job: Job) -> Json:
         "outcome": job.outcome,
         "failure_code": job.failure_code,
         "error": job.error,
+        "failure": _failure(job),
         "prompt": job.prompt,
         "result": job.result,
         "branch_name": job.branch_name,
+        "base_branch": options.base_branch,
+        "draft": options.draft,
+        "labels": list(options.labels),
+        "reviewers": list(options.reviewers),
         "base_sha": job.base_sha,
         "head_sha": job.head_sha,
         "pr_url": job.pr_url,
@@ -144,9 +163,14 @@ def _row(job: Job) -> Json:
         "attempt": job.attempt,
         "session_id": job.session_id,
         "model": job.model,
+        "requested_model": options.model,
+        "max_turns": options.max_turns,
+        "max_budget_usd": options.max_budget_usd,
+        "timeout_minutes": options.timeout_minutes,
         "exit_code": job.exit_code,
         "num_turns": usage.turns,
         "total_cost_usd": usage.cost_usd,
+        "cost": _cost(job),
         "input_tokens": usage.input_tokens,
         "output_tokens": usage.output_tokens,
         "cache_read_tokens": usage.cache_read_tokens,
@@ -156,9 +180,34 @@ def _row(job: Job) -> Json:
         "created_at": iso(job.created_at),
         "queued_at": iso(job.queued_at),
         "started_at": iso(job.started_at),
+        "resumes_at": iso(job.resumes_at),
         "completed_at": iso(job.completed_at),
         "updated_at": iso(job.updated_at),
     }
+
+
+def _failure(job: Job) -> Json | None:
+    """Return why a job failed; a time limit's remedy is that of its clock."""
+    code = job.failure_code
+    if code is None:
+        return None
+    clock = job.clock if code is FailureCode.TIMED_OUT else None
+    explained = clock or code
+    return {
+        "code": code,
+        "message": job.error or explained.meaning,
+        "remedy": explained.remedy,
+        "retryable": explained.retryable,
+        **({"clock": clock} if clock else {}),
+    }
+
+
+def _cost(job: Job) -> Json | None:
+    """Return what Claude reported it cost; an estimate where a subscription pays."""
+    if job.usage.cost_usd is None:
+        return None
+    kind = "estimated" if job.cost_is_estimate else "reported"
+    return {"usd": job.usage.cost_usd, "kind": kind}
 
 
 def _spoken(since: datetime | None) -> str | None:

@@ -6,7 +6,9 @@
     ├── NotFound               the named thing does not exist                         (HTTP 404)
     ├── Conflict               it clashes with something that exists or is under way  (HTTP 409)
     ├── TooLarge               the body is over the limit                             (HTTP 413)
+    ├── KeyReused              the Idempotency-Key stands for another request         (HTTP 422)
     ├── DependencyFailed       an outside system answered, but did not do it          (HTTP 500)
+    │   └── OutcomeUnknown     it was asked, and may have done it all the same        (HTTP 500)
     ├── DependencyUnavailable  an outside system did not answer                       (HTTP 503)
     ├── LeaseLost              the writer no longer holds the job's slot
     ├── JobEnded               the job has a final status already
@@ -50,6 +52,10 @@ class TooLarge(OrchestratorError):
     """The request body is over the limit."""
 
 
+class KeyReused(OrchestratorError):
+    """The Idempotency-Key stands for a request with another body."""
+
+
 class DependencyFailed(OrchestratorError):
     """An outside system answered that it could not do what was asked.
 
@@ -61,6 +67,10 @@ class DependencyFailed(OrchestratorError):
     def __init__(self, message: str, system: str) -> None:
         super().__init__(message)
         self.system = system
+
+
+class OutcomeUnknown(DependencyFailed):
+    """An outside system was asked and did not answer in time; it may do it all the same."""
 
 
 class DependencyUnavailable(OrchestratorError):

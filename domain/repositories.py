@@ -42,15 +42,21 @@ class Repository:
         return f"{self.owner_name}/{self.repo_name}"
 
 
-def validate_owner_name(name: str) -> str:
-    """Return `name` if GitHub could have such a user or organisation.
+def is_owner_name(name: str) -> bool:
+    """Tell whether GitHub could have such a user or organisation.
 
     Letters, digits and single inner dashes, at most 39; enterprise users end in `_shortcode`.
+    """
+    return bool(_OWNER.fullmatch(name))
+
+
+def validate_owner_name(name: str) -> str:
+    """Return `name` if GitHub could have such a user or organisation.
 
     Raises:
         InvalidRequest: otherwise.
     """
-    if not _OWNER.fullmatch(name):
+    if not is_owner_name(name):
         raise InvalidRequest(
             f"githubOrg {name[:80]!r} is not a GitHub owner name: use letters, digits and single "
             "dashes, at most 39 characters."

@@ -12,12 +12,14 @@ from tests.api.calls import Api, later
 
 ROW_KEYS = {
     "id", "client_id", "feature_id", "repository_id", "created_by_team_member_id", "retry_of",
-    "title", "job_type", "status", "phase", "outcome", "failure_code", "error", "prompt", "result",
-    "branch_name", "base_sha", "head_sha", "pr_url", "pr_number", "files_changed",
-    "code_branch_id", "code_pull_request_id", "host", "worktree_path", "pid", "lease", "attempt",
-    "session_id", "model", "exit_code", "num_turns", "total_cost_usd", "input_tokens",
-    "output_tokens", "cache_read_tokens", "cache_creation_tokens", "claude_seconds", "priority",
-    "created_at", "queued_at", "started_at", "completed_at", "updated_at",
+    "retry_from", "title", "job_type", "status", "phase", "outcome", "failure_code", "error",
+    "failure", "prompt", "result", "branch_name", "base_branch", "draft", "labels", "reviewers",
+    "base_sha", "head_sha", "pr_url", "pr_number", "files_changed", "code_branch_id",
+    "code_pull_request_id", "host", "worktree_path", "pid", "lease", "attempt", "session_id",
+    "model", "requested_model", "max_turns", "max_budget_usd", "timeout_minutes", "exit_code",
+    "num_turns", "total_cost_usd", "cost", "input_tokens", "output_tokens", "cache_read_tokens",
+    "cache_creation_tokens", "claude_seconds", "priority", "created_at", "queued_at",
+    "started_at", "resumes_at", "completed_at", "updated_at",
 }  # fmt: skip
 EMBEDDED = {"client", "feature", "repository"}
 STATUSES = "queued, running, completed, failed, cancelled"

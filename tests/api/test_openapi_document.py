@@ -22,6 +22,7 @@ ROUTES = {
     "POST /jobs",
     "GET /jobs/{job_id}",
     "GET /jobs/{job_id}/messages",
+    "GET /jobs/{job_id}/patch",
     "POST /jobs/{job_id}/cancel",
     "POST /jobs/{job_id}/retry",
     "POST /jobs/{job_id}/message",
@@ -97,7 +98,7 @@ def test_what_creates_answers_201(document: Json) -> None:
 
 
 def test_errors_are_documented_as_they_are(document: Json) -> None:
-    """Never 422, which FastAPI documents by itself; always `{"error": ...}`."""
+    """Never with the form that FastAPI gives its 422; always `{"error": ...}`."""
     error = {"$ref": "#/components/schemas/Error"}
     for name, operation in operations(document):
         responses = operation["responses"]
@@ -137,7 +138,18 @@ def test_every_parameter_of_a_path_is_declared(document: Json) -> None:
             )
 
 
-def test_the_fields_of_a_job_are_those_of_the_specification(document: Json) -> None:
+def test_what_can_be_repeated_takes_a_key(document: Json) -> None:
+    repeatable = {
+        name
+        for name, operation in operations(document)
+        for entry in operation.get("parameters", [])
+        if (entry["in"], entry["name"], entry["required"]) == ("header", "Idempotency-Key", False)
+    }
+    assert repeatable == {"POST /jobs", "POST /jobs/{job_id}/retry", "POST /jobs/{job_id}/message"}
+
+
+def test_the_fields_of_a_job(document: Json) -> None:
+    """Those of the specification, and the options."""
     schema = document["components"]["schemas"]["NewJob"]
     assert schema["required"] == ["prompt"]
     assert set(schema["properties"]) == {
@@ -151,4 +163,13 @@ def test_the_fields_of_a_job_are_those_of_the_specification(document: Json) -> N
         "repositoryId",
         "title",
         "createdByTeamMemberId",
+        "model",
+        "maxTurns",
+        "maxBudgetUsd",
+        "timeoutMinutes",
+        "priority",
+        "baseBranch",
+        "draft",
+        "labels",
+        "reviewers",
     }

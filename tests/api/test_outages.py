@@ -37,6 +37,7 @@ CALLS: dict[str, tuple[str, str, Any]] = {
     "GET /jobs": ("GET", "/jobs?status=failed", None),
     "GET /jobs/{job_id}": ("GET", f"/jobs/{SOME_ID}?includeMessages=true", None),
     "GET /jobs/{job_id}/messages": ("GET", f"/jobs/{SOME_ID}/messages", None),
+    "GET /jobs/{job_id}/patch": ("GET", f"/jobs/{SOME_ID}/patch", None),
     "POST /jobs": ("POST", "/jobs", {**CODE, "clientId": SOME_ID}),
     "POST /jobs by name": (
         "POST",

@@ -96,10 +96,10 @@ async def test_every_field_is_kept(api: Api) -> None:
 async def test_what_is_unknown_is_ignored(api: Api) -> None:
     client_id = await api.add_owner()
     job = await api.add_job(
-        client_id, status="completed", id=new_id(), priority=0, timeout=5, nested={"a": [1]}
+        client_id, status="completed", id=new_id(), lease=7, timeout=5, nested={"a": [1]}
     )
     shown = await api.get(f"/jobs/{job['id']}")
-    assert (shown["status"], shown["priority"]) == ("queued", 3)
+    assert (shown["status"], shown["lease"]) == ("queued", 0)
 
 
 class TestWhoseJobItIs:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from domain.failures import FailureCode
+from domain.failures import Clock, FailureCode
 from domain.ids import new_id
 from domain.jobs import JobStatus, JobType, Outcome, Phase, Usage
 from domain.messages import MessageType, NewMessage
@@ -49,6 +49,7 @@ class TestGettingAJob:
             usage=Usage(3, 0.25, 10, 20, 30, 40),
             claude_seconds=12.5,
             files_changed=4,
+            resumes_at=later(2),
         )
         job = await api.get(f"/jobs/{job_id}")
         shown = {
@@ -61,6 +62,7 @@ class TestGettingAJob:
             "lease": 2,
             "exit_code": 1,
             "started_at": "2026-03-01T12:30:16.123Z",
+            "resumes_at": "2026-03-01T12:30:17.123Z",
             "completed_at": "2026-03-02T12:30:15.123Z",
             "num_turns": 3,
             "total_cost_usd": 0.25,
@@ -103,6 +105,60 @@ class TestGettingAJob:
     async def test_an_id_in_capitals(self, api: Api) -> None:
         job_id = await seed(api)
         assert (await api.get(f"/jobs/{job_id.upper()}"))["id"] == job_id
+
+
+class TestFailures:
+    """`failure`: what happened and what to do, for a machine to read."""
+
+    async def failure(self, api: Api, **values: Any) -> Any:
+        values = {"status": JobStatus.FAILED, "phase": None, **values}
+        job_id = await seed(api, **values)
+        (listed,) = (await api.get("/jobs"))["jobs"]
+        job = await api.get(f"/jobs/{job_id}")
+        assert listed["failure"] == job["failure"]
+        assert job["failure_code"] == values.get("failure_code")
+        return job["failure"]
+
+    @pytest.mark.parametrize("code", FailureCode)
+    async def test_each_has_its_remedy(self, api: Api, code: FailureCode) -> None:
+        assert await self.failure(api, failure_code=code, error="So it was.") == {
+            "code": code,
+            "message": "So it was.",
+            "remedy": code.remedy,
+            "retryable": code.retryable,
+        }
+
+    @pytest.mark.parametrize("clock", Clock)
+    async def test_a_time_limit_has_the_remedy_of_its_clock(self, api: Api, clock: Clock) -> None:
+        code = FailureCode.TIMED_OUT
+        assert await self.failure(api, failure_code=code, clock=clock, error="Too long.") == {
+            "code": "timed_out",
+            "message": "Too long.",
+            "remedy": clock.remedy,
+            "retryable": clock.retryable,
+            "clock": clock,
+        }
+
+    async def test_without_particulars_it_says_what_it_means(self, api: Api) -> None:
+        failure = await self.failure(api, failure_code=FailureCode.HOST_LOST)
+        assert failure["message"] == "The machine that ran the job was lost too often."
+
+    async def test_only_a_failure_has_one(self, api: Api) -> None:
+        assert await self.failure(api, status=JobStatus.CANCELLED, error="Stopped.") is None
+
+
+class TestCosts:
+    """`cost`: what Claude reported, which is an estimate where a subscription pays."""
+
+    @pytest.mark.parametrize(("estimate", "kind"), [(False, "reported"), (True, "estimated")])
+    async def test_a_known_cost(self, api: Api, estimate: bool, kind: str) -> None:
+        usage = Usage(cost_usd=0.25)
+        job = await api.get(f"/jobs/{await seed(api, usage=usage, cost_is_estimate=estimate)}")
+        assert (job["cost"], job["total_cost_usd"]) == ({"usd": 0.25, "kind": kind}, 0.25)
+
+    async def test_an_unknown_cost_is_not_nothing(self, api: Api) -> None:
+        job = await api.get(f"/jobs/{await seed(api, cost_is_estimate=True)}")
+        assert (job["cost"], job["total_cost_usd"]) == (None, None)
 
 
 class TestReadingATranscript:
@@ -225,6 +281,7 @@ class TestLinesOfAnOlderSystem:
         ("GET", "/jobs/{}"),
         ("GET", "/jobs/{}?includeMessages=true"),
         ("GET", "/jobs/{}/messages"),
+        ("GET", "/jobs/{}/patch"),
         ("POST", "/jobs/{}/cancel"),
         ("POST", "/jobs/{}/retry"),
         ("POST", "/jobs/{}/complete"),

@@ -9,29 +9,33 @@ import pytest
 
 from domain import errors
 from domain.errors import JobFailure, OrchestratorError
-from domain.failures import FailureCode
+from domain.failures import Clock, FailureCode
 
 KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type)]
 
 
-@pytest.mark.parametrize("code", FailureCode)
-def test_every_code_says_what_to_do(code: FailureCode) -> None:
-    assert re.fullmatch(r"[A-Z].*\w\.", code.sentence), code.sentence
-    assert "  " not in code.sentence
-    assert isinstance(code.retryable, bool)
+@pytest.mark.parametrize("entry", [*FailureCode, *Clock])
+def test_every_entry_says_what_happened_and_what_to_do(entry: FailureCode | Clock) -> None:
+    for text in (entry.meaning, entry.remedy):
+        assert re.fullmatch(r"[A-Z].*\w\.", text), text
+        assert "  " not in text
+        assert "|" not in text
+    assert entry.sentence == f"{entry.meaning} {entry.remedy}"
+    assert isinstance(entry.retryable, bool)
 
 
-@pytest.mark.parametrize("code", FailureCode)
-def test_a_code_is_found_again_by_what_is_stored(code: FailureCode) -> None:
+@pytest.mark.parametrize("code", [*FailureCode, *Clock])
+def test_an_entry_is_found_again_by_what_is_stored(code: FailureCode | Clock) -> None:
     assert code.value == code.name.lower()
-    assert FailureCode(code.value) is code  # type: ignore[call-arg]
+    assert type(code)(code.value) is code  # type: ignore[call-arg]
     assert f"{code}" == str(code) == code.value
     assert pickle.loads(pickle.dumps(code)) is code
 
 
 def test_codes_and_sentences_are_told_apart() -> None:
     assert len(set(FailureCode)) == len({code.value for code in FailureCode}) == len(FailureCode)
-    assert len({code.sentence for code in FailureCode}) == len(FailureCode)
+    assert len({code.meaning for code in FailureCode}) == len(FailureCode)
+    assert len({clock.meaning for clock in Clock}) == len(Clock)
 
 
 def test_an_unknown_code() -> None:
