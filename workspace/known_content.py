@@ -57,12 +57,13 @@ def restore(mirror: Path, url: str, *, lfs: bool) -> None:
     )
     config = mirror / "config"
     if config.is_symlink() or _read(config) != wanted:
+        if not config.is_file():
+            _remove(config)
         replacement = mirror / f"config.{os.getpid()}.{time.monotonic_ns()}"
         replacement.write_text(wanted, "utf-8")
         replacement.replace(config)
-    for name in _UNWANTED:
-        (mirror / name).unlink(missing_ok=True)
-    shutil.rmtree(mirror / "hooks", ignore_errors=True)
+    for name in (*_UNWANTED, "hooks"):
+        _remove(mirror / name)
 
 
 def remove_stale_locks(mirror: Path) -> None:
@@ -89,5 +90,12 @@ def _lock_files(mirror: Path) -> Iterator[Path]:
 def _read(file: Path) -> str | None:
     try:
         return file.read_text("utf-8")
-    except (FileNotFoundError, UnicodeDecodeError):
+    except (OSError, UnicodeDecodeError):
         return None
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -80,7 +80,10 @@ _NETWORK_RULES = (
 _DAMAGE = re.compile(
     r"not a git repository|bad object|is corrupt|object file .* is empty|unable to read (tree|sha1)"
     r"|missing blob|missing tree|does not match index|does not point to a valid object"
-    r"|bad (tree|commit|blob) object|invalid sha1 pointer|could not parse|unexpected line in",
+    r"|bad (tree|commit|blob) object|invalid sha1 pointer|could not parse|unexpected line in"
+    r"|unterminated line in|reference broken|no such ref: refs/remotes/origin/head"
+    r"|cat-file [0-9a-f]+: bad file|is not a git packfile|packfile \S+ (index not opened|cannot be)"
+    r"|index file \S+ is too small|unable to unpack [0-9a-f]+ header|invalid object|missing object",
     re.IGNORECASE,
 )
 

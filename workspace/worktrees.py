@@ -209,16 +209,15 @@ class Worktrees:
             found = await self.find(blank.owner, blank.name, blank.job_id)
             if found is not None:
                 return found
-            with explained(self.mirrors.credentials, doing):
+            with self.mirrors.explained(mirror, doing):
                 _require_mirror(mirror)
                 await self.discard(blank)
-                start = await choose(mirror)
-                worktree = replace(
-                    blank, branch=branch, base_sha=start.base_sha, continued=start.continued
-                )
-                return await self._complete(mirror, worktree, start)
+                return await self._complete(mirror, blank, branch, await choose(mirror))
 
-    async def _complete(self, mirror: Mirror, worktree: Worktree, start: StartPoint) -> Worktree:
+    async def _complete(
+        self, mirror: Mirror, blank: Worktree, branch: str | None, start: StartPoint
+    ) -> Worktree:
+        worktree = replace(blank, branch=branch, base_sha=start.base_sha, continued=start.continued)
         lfs = await contents.require_lfs(self.mirrors, mirror.place, start.files_sha)
         async with self.mirrors.lock(mirror):
             await self._add(mirror, worktree, start.files_sha)

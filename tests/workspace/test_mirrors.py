@@ -191,17 +191,6 @@ async def test_a_mirror_that_is_no_repository_any_more_is_made_again(room: Room)
     assert tracked(room) == room.remote()
 
 
-async def test_a_damaged_mirror_with_a_live_worktree_is_left_alone(room: Room) -> None:
-    worktree = await room.start("live")
-    (worktree.path / "edit").write_text("work")
-    damage(room)
-    commit(room, "main")
-    with pytest.raises(JobFailure, match="damaged and jobs still use it") as caught:
-        await room.mirrors.fetch(OWNER, NAME)
-    assert caught.value.transient
-    assert (worktree.path / "edit").read_text() == "work"
-
-
 async def test_kept_work_moves_to_the_new_mirror(room: Room) -> None:
     worktree = await room.start("job")
     (worktree.path / "edit").write_text("work")
