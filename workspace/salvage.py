@@ -13,6 +13,7 @@ from workspace.identity import ORCHESTRATOR
 from workspace.kept_commits import SALVAGE, kept_commit, message
 from workspace.mirrors import Mirrors
 from workspace.patches import patch_between
+from workspace.pointers import restore_pointers
 from workspace.staging import stage_everything
 from workspace.unfinished import remove_worktree_locks
 from workspace.work_tip import ends, is_within, tip
@@ -78,6 +79,7 @@ class Salvage:
         mirror = self._mirrors.mirror(worktree.owner, worktree.name)
         with self._mirrors.explained(mirror, "Keeping the work"):
             self._mirrors.restore(mirror)
+            restore_pointers(worktree)
             remove_worktree_locks(worktree)
             work = await self._work_in(worktree)
             return None if work is None else await self._store(worktree, work)

@@ -14,6 +14,7 @@ from workspace import contents, known_content, start_points
 from workspace.command import TREE_SECONDS
 from workspace.kept_work import for_kept_work
 from workspace.mirrors import Mirror, Mirrors, worktree_of
+from workspace.pointers import restore_pointers
 from workspace.refusals import explained
 from workspace.start_points import StartPoint
 from workspace.trees import delete_tree, move_aside
@@ -68,7 +69,10 @@ class Worktrees:
     async def find(self, owner: str, name: str, job_id: str) -> Worktree | None:
         """Return a job's worktree if it is complete, else None."""
         worktree = self.recorded(owner, name, job_id)
-        return worktree if worktree is not None and worktree.exists else None
+        if worktree is None or not worktree.exists:
+            return None
+        restore_pointers(worktree)
+        return worktree
 
     async def create_for_branch(
         self, owner: str, name: str, job_id: str, branch: str, base_branch: str | None
