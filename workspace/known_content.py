@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 _TEMPLATE = """\
@@ -37,8 +38,10 @@ _LFS = """\
 """
 # Each of these changes what git does without being configuration (gitrepository-layout(5)).
 _UNWANTED = ("info/attributes", "info/exclude", "info/grafts", "objects/info/alternates", "shallow")
-# git holds the lock of a ref for milliseconds; the longest, packing all refs, takes seconds.
+# git holds the lock of a ref for milliseconds; the longest, packing all refs, takes seconds. It
+# writes to an object without a pause, but may compute for long between two writes to a pack.
 _STALE_SECONDS = 60.0
+_STALE_PACK_SECONDS = 3600.0
 
 
 def restore(mirror: Path, url: str, *, lfs: bool) -> None:
@@ -66,19 +69,23 @@ def restore(mirror: Path, url: str, *, lfs: bool) -> None:
         _remove(mirror / name)
 
 
-def remove_stale_locks(mirror: Path) -> None:
-    """Delete lock files of git processes that were killed.
+def remove_leftovers(mirror: Path) -> None:
+    """Delete locks and half-written objects of git processes that were killed or had no space.
 
     Call it while holding the mirror's lock: then only the short commands of running jobs can have
-    younger ones.
+    younger locks.
     """
-    limit = time.time() - _STALE_SECONDS
-    for lock in _lock_files(mirror):
-        try:
-            if lock.stat().st_mtime < limit:
-                lock.unlink()
-        except FileNotFoundError:
-            continue
+    _delete_older(_lock_files(mirror), _STALE_SECONDS)
+    _delete_older(mirror.glob("objects/??/tmp_obj_*"), _STALE_SECONDS)
+    _delete_older(mirror.glob("objects/pack/tmp_*"), _STALE_PACK_SECONDS)
+
+
+def _delete_older(files: Iterable[Path], seconds: float) -> None:
+    limit = time.time() - seconds
+    for file in files:
+        with contextlib.suppress(FileNotFoundError):
+            if file.stat().st_mtime < limit:
+                file.unlink()
 
 
 def _lock_files(mirror: Path) -> Iterator[Path]:

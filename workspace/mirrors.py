@@ -207,7 +207,7 @@ class Mirrors:
 
     async def _refresh(self, mirror: Mirror) -> None:
         self.restore(mirror)
-        known_content.remove_stale_locks(mirror.path)
+        known_content.remove_leftovers(mirror.path)
         known = await refs(self.git, mirror.place, TRACKING)
         latest = await self.network.fetch(mirror.url, mirror.objects, known)
         if not latest:

@@ -62,8 +62,12 @@ _ACCESS_RULES = (
         r"|repository not found|does not appear to be a git repository",
     ),
 )
+# Where a file could be opened and not be written, git often does not say why: there is no space.
+_UNWRITTEN = (
+    r"(unable to|couldn't|could not|failed to) write (?!.*: (permission denied|input/output error))"
+)
 _LOCAL_RULES = (
-    _rule(FailureCode.DISK_FULL, r"no space left on device|disk quota exceeded"),
+    _rule(FailureCode.DISK_FULL, rf"no space left on device|disk quota exceeded|{_UNWRITTEN}"),
     _rule(FailureCode.BRANCH_IN_USE, r"already (checked out|used by worktree) at", True),
     _rule(FailureCode.BRANCH_CONFLICT, r"cannot lock ref .*' exists; cannot create"),
 )

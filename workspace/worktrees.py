@@ -244,7 +244,7 @@ class Worktrees:
         """Register the worktree, without its files: those take long and need no lock."""
         git = self.mirrors.git
         self.mirrors.restore(mirror)
-        known_content.remove_stale_locks(mirror.path)
+        known_content.remove_leftovers(mirror.path)
         self._forget_lost_worktrees(mirror)
         if worktree.branch is None:
             kind = ["--detach"]
