@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 _TEMPLATE = """\
@@ -37,8 +38,10 @@ _LFS = """\
 """
 # Each of these changes what git does without being configuration (gitrepository-layout(5)).
 _UNWANTED = ("info/attributes", "info/exclude", "info/grafts", "objects/info/alternates", "shallow")
-# git holds the lock of a ref for milliseconds; the longest, packing all refs, takes seconds.
+# git holds the lock of a ref for milliseconds; the longest, packing all refs, takes seconds. It
+# writes to an object without a pause, but may compute for long between two writes to a pack.
 _STALE_SECONDS = 60.0
+_STALE_PACK_SECONDS = 3600.0
 
 
 def restore(mirror: Path, url: str, *, lfs: bool) -> None:
@@ -57,27 +60,32 @@ def restore(mirror: Path, url: str, *, lfs: bool) -> None:
     )
     config = mirror / "config"
     if config.is_symlink() or _read(config) != wanted:
+        if not config.is_file():
+            _remove(config)
         replacement = mirror / f"config.{os.getpid()}.{time.monotonic_ns()}"
         replacement.write_text(wanted, "utf-8")
         replacement.replace(config)
-    for name in _UNWANTED:
-        (mirror / name).unlink(missing_ok=True)
-    shutil.rmtree(mirror / "hooks", ignore_errors=True)
+    for name in (*_UNWANTED, "hooks"):
+        _remove(mirror / name)
 
 
-def remove_stale_locks(mirror: Path) -> None:
-    """Delete lock files of git processes that were killed.
+def remove_leftovers(mirror: Path) -> None:
+    """Delete locks and half-written objects of git processes that were killed or had no space.
 
     Call it while holding the mirror's lock: then only the short commands of running jobs can have
-    younger ones.
+    younger locks.
     """
-    limit = time.time() - _STALE_SECONDS
-    for lock in _lock_files(mirror):
-        try:
-            if lock.stat().st_mtime < limit:
-                lock.unlink()
-        except FileNotFoundError:
-            continue
+    _delete_older(_lock_files(mirror), _STALE_SECONDS)
+    _delete_older(mirror.glob("objects/??/tmp_obj_*"), _STALE_SECONDS)
+    _delete_older(mirror.glob("objects/pack/tmp_*"), _STALE_PACK_SECONDS)
+
+
+def _delete_older(files: Iterable[Path], seconds: float) -> None:
+    limit = time.time() - seconds
+    for file in files:
+        with contextlib.suppress(FileNotFoundError):
+            if file.stat().st_mtime < limit:
+                file.unlink()
 
 
 def _lock_files(mirror: Path) -> Iterator[Path]:
@@ -89,5 +97,12 @@ def _lock_files(mirror: Path) -> Iterator[Path]:
 def _read(file: Path) -> str | None:
     try:
         return file.read_text("utf-8")
-    except (FileNotFoundError, UnicodeDecodeError):
+    except (OSError, UnicodeDecodeError):
         return None
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +16,11 @@ from urllib.parse import urlsplit
 from domain.errors import InvalidRequest, JobFailure
 from domain.failures import FailureCode
 from workspace import known_content
-from workspace.command import TREE_SECONDS, Git, GitError, Place
+from workspace.command import Git, GitError, Place
 from workspace.credentials import GitCredentials
 from workspace.locks import Locks
 from workspace.network import TRACKING, Network, refs
+from workspace.recovery import carry_over, move_worktrees
 from workspace.refusals import explained, is_damage
 
 _log = logging.getLogger(__name__)
@@ -109,7 +111,7 @@ class Mirrors:
     async def fetch(self, owner: str, name: str) -> Mirror:
         """Bring the mirror up to date with the remote, and make it first if need be.
 
-        A damaged mirror is moved aside and made again, unless a worktree depends on it.
+        A damaged mirror is moved aside and made again, with the work and the worktrees in it.
 
         Raises:
             JobFailure: the remote or the disk refused, or the repository is empty.
@@ -118,10 +120,30 @@ class Mirrors:
         with explained(self.credentials, f"Fetching {mirror.full_name}"):
             async with self.lock(mirror):
                 if mirror.path.is_dir():
-                    await self._refresh_or_rebuild(mirror)
+                    await self._refresh_or_remake(mirror)
                 else:
-                    await self._create(mirror)
+                    await self._make(mirror)
         return mirror
+
+    @contextlib.contextmanager
+    def explained(self, mirror: Mirror, doing: str) -> Iterator[None]:
+        """Turn what git and the disk complain about into `JobFailure`.
+
+        A mirror that proves to be damaged is made again by the next fetch.
+        """
+        with explained(self.credentials, doing):
+            try:
+                yield
+            except GitError as error:
+                if not is_damage(error):
+                    raise
+                _mark_of(mirror).touch()
+                raise JobFailure(
+                    FailureCode.GIT_FAILED,
+                    f"{doing} failed: the mirror of {mirror.full_name} on this machine is damaged. "
+                    "It is made again by the next job of this repository.",
+                    transient=True,
+                ) from error
 
     async def default_branch(self, mirror: Mirror) -> str:
         """Return the remote's default branch: as it is now or, if it does not answer, as it was.
@@ -154,7 +176,7 @@ class Mirrors:
         except GitError:
             return False
 
-    async def _create(self, mirror: Mirror) -> None:
+    async def _make(self, mirror: Mirror) -> None:
         """Make the mirror elsewhere and move it into place, so that a half-made one is not seen."""
         temporary = Path(tempfile.mkdtemp(dir=_made(self.scratch), prefix="mirror-"))
         draft = Mirror(mirror.owner, mirror.name, temporary, mirror.url)
@@ -162,44 +184,30 @@ class Mirrors:
             await self.git.run("init", "--quiet", "--bare", "--template=", at=draft.place)
             await self._refresh(draft)
             if mirror.path.is_dir():
-                await self._move_aside(mirror, draft)
-            _move(temporary, mirror.path)
+                await carry_over(self.git, mirror.path, temporary)
+                aside = Path(tempfile.mkdtemp(dir=_made(self.damaged), prefix="mirror-"))
+                damaged = mirror.path.rename(aside / mirror.path.name)
+                _move(temporary, mirror.path)
+                move_worktrees(damaged, mirror.path)
+            else:
+                _move(temporary, mirror.path)
         finally:
             await asyncio.to_thread(shutil.rmtree, temporary, True)
 
-    async def _refresh_or_rebuild(self, mirror: Mirror) -> None:
+    async def _refresh_or_remake(self, mirror: Mirror) -> None:
         try:
-            await self._refresh(mirror)
+            if not _mark_of(mirror).exists():
+                await self._refresh(mirror)
+                return
         except GitError as error:
             if not is_damage(error):
                 raise
-            if has_worktrees(mirror.path):
-                raise JobFailure(
-                    FailureCode.GIT_FAILED,
-                    f"The mirror of {mirror.full_name} is damaged and jobs still use it. It is "
-                    "made again once they have ended.",
-                    transient=True,
-                ) from error
-            _log.warning("The mirror %s is damaged and made again: %s", mirror.path, error)
-            await self._create(mirror)
-
-    async def _move_aside(self, damaged: Mirror, draft: Mirror) -> None:
-        """Keep a damaged mirror, and carry kept work over as far as its objects are there."""
-        self.restore(damaged)
-        source, kept = damaged.path.absolute().as_uri(), "refs/orchestrator/*"
-        options = ("--quiet", "--no-tags", "--no-write-fetch-head", "--", source)
-        try:
-            await self.git.run(
-                "fetch", *options, f"+{kept}:{kept}", at=draft.place, timeout=TREE_SECONDS
-            )
-        except GitError as error:
-            _log.warning("Kept work stays in the damaged copy of %s: %s", damaged.path, error)
-        aside = Path(tempfile.mkdtemp(dir=_made(self.damaged), prefix="mirror-"))
-        damaged.path.rename(aside / damaged.path.name)
+            _log.warning("The mirror %s is damaged: %s", mirror.path, error)
+        await self._make(mirror)
 
     async def _refresh(self, mirror: Mirror) -> None:
         self.restore(mirror)
-        known_content.remove_stale_locks(mirror.path)
+        known_content.remove_leftovers(mirror.path)
         known = await refs(self.git, mirror.place, TRACKING)
         latest = await self.network.fetch(mirror.url, mirror.objects, known)
         if not latest:
@@ -234,6 +242,11 @@ class Mirrors:
 
     def _server_url(self, owner: str, name: str) -> str:
         return f"{self.credentials.server_url.rstrip('/')}/{owner}/{name}.git"
+
+
+def _mark_of(mirror: Mirror) -> Path:
+    """Return the file that says that a mirror is damaged."""
+    return mirror.path / "damaged"
 
 
 def lock_file_of(mirror: Path) -> Path:

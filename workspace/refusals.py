@@ -62,8 +62,12 @@ _ACCESS_RULES = (
         r"|repository not found|does not appear to be a git repository",
     ),
 )
+# Where a file could be opened and not be written, git often does not say why: there is no space.
+_UNWRITTEN = (
+    r"(unable to|couldn't|could not|failed to) write (?!.*: (permission denied|input/output error))"
+)
 _LOCAL_RULES = (
-    _rule(FailureCode.DISK_FULL, r"no space left on device|disk quota exceeded"),
+    _rule(FailureCode.DISK_FULL, rf"no space left on device|disk quota exceeded|{_UNWRITTEN}"),
     _rule(FailureCode.BRANCH_IN_USE, r"already (checked out|used by worktree) at", True),
     _rule(FailureCode.BRANCH_CONFLICT, r"cannot lock ref .*' exists; cannot create"),
 )
@@ -80,7 +84,10 @@ _NETWORK_RULES = (
 _DAMAGE = re.compile(
     r"not a git repository|bad object|is corrupt|object file .* is empty|unable to read (tree|sha1)"
     r"|missing blob|missing tree|does not match index|does not point to a valid object"
-    r"|bad (tree|commit|blob) object|invalid sha1 pointer|could not parse|unexpected line in",
+    r"|bad (tree|commit|blob) object|invalid sha1 pointer|could not parse|unexpected line in"
+    r"|unterminated line in|reference broken|no such ref: refs/remotes/origin/head"
+    r"|cat-file [0-9a-f]+: bad file|is not a git packfile|packfile \S+ (index not opened|cannot be)"
+    r"|index file \S+ is too small|unable to unpack [0-9a-f]+ header|invalid object|missing object",
     re.IGNORECASE,
 )
 

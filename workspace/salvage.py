@@ -8,12 +8,12 @@ import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from workspace.command import TREE_SECONDS
+from workspace.command import TREE_SECONDS, GitError, Place
 from workspace.identity import ORCHESTRATOR
 from workspace.kept_commits import SALVAGE, kept_commit, message
 from workspace.mirrors import Mirrors
 from workspace.patches import patch_between
-from workspace.refusals import explained
+from workspace.pointers import restore_pointers
 from workspace.staging import stage_everything
 from workspace.unfinished import remove_worktree_locks
 from workspace.work_tip import ends, is_within, tip
@@ -78,8 +78,10 @@ class Salvage:
 
     async def keep_held(self, worktree: Worktree, *, all_of_it: bool) -> str | None:
         """Do what `keep` does, for a caller who holds the worktree's lock."""
-        with explained(self._mirrors.credentials, "Keeping the work"):
-            self._mirrors.restore(self._mirrors.mirror(worktree.owner, worktree.name))
+        mirror = self._mirrors.mirror(worktree.owner, worktree.name)
+        with self._mirrors.explained(mirror, "Keeping the work"):
+            self._mirrors.restore(mirror)
+            restore_pointers(worktree)
             remove_worktree_locks(worktree)
             work = await self._work_in(worktree, all_of_it=all_of_it)
             return None if work is None else await self._store(worktree, work)
@@ -94,7 +96,7 @@ class Salvage:
         mirror = self._mirrors.mirror(owner, name)
         if not mirror.path.is_dir():
             return None
-        with explained(self._mirrors.credentials, "Reading kept work"):
+        with self._mirrors.explained(mirror, "Reading kept work"):
             kept = await kept_commit(self._git, mirror.place, job_id)
             if kept is None:
                 return None
@@ -136,16 +138,22 @@ class Salvage:
         if not worktree.path.is_dir():
             return await self._tree_of(worktree, head)
         private = Path(tempfile.mkdtemp(dir=worktree.git_dir, prefix="salvage-"))
+        place = replace(worktree.place, index=private / "index")
         try:
-            place = replace(worktree.place, index=private / "index")
-            if (worktree.git_dir / "index").is_file():
+            try:
                 shutil.copy2(worktree.git_dir / "index", private / "index")
-            else:
+                return await self._write_tree(place)
+            except (FileNotFoundError, GitError):
+                # It may be damaged, or name objects that are. All files are read then.
+                (private / "index").unlink(missing_ok=True)
                 await self._git.run("read-tree", head, at=place)
-            await stage_everything(self._git, place, lenient=True)
-            return (await self._git.run("write-tree", at=place, timeout=TREE_SECONDS)).strip()
+                return await self._write_tree(place)
         finally:
             await asyncio.to_thread(shutil.rmtree, private, True)
+
+    async def _write_tree(self, place: Place) -> str:
+        await stage_everything(self._git, place, lenient=True)
+        return (await self._git.run("write-tree", at=place, timeout=TREE_SECONDS)).strip()
 
     async def _store(self, worktree: Worktree, work: _Work) -> str:
         lines = work.lines

@@ -14,6 +14,7 @@ from workspace import contents, known_content, start_points
 from workspace.command import TREE_SECONDS
 from workspace.kept_work import for_kept_work
 from workspace.mirrors import Mirror, Mirrors, worktree_of
+from workspace.pointers import restore_pointers
 from workspace.refusals import explained
 from workspace.start_points import StartPoint
 from workspace.trees import delete_tree, move_aside
@@ -68,7 +69,10 @@ class Worktrees:
     async def find(self, owner: str, name: str, job_id: str) -> Worktree | None:
         """Return a job's worktree if it is complete, else None."""
         worktree = self.recorded(owner, name, job_id)
-        return worktree if worktree is not None and worktree.exists else None
+        if worktree is None or not worktree.exists:
+            return None
+        restore_pointers(worktree)
+        return worktree
 
     async def create_for_branch(
         self, owner: str, name: str, job_id: str, branch: str, base_branch: str | None
@@ -209,16 +213,15 @@ class Worktrees:
             found = await self.find(blank.owner, blank.name, blank.job_id)
             if found is not None:
                 return found
-            with explained(self.mirrors.credentials, doing):
+            with self.mirrors.explained(mirror, doing):
                 _require_mirror(mirror)
                 await self.discard(blank)
-                start = await choose(mirror)
-                worktree = replace(
-                    blank, branch=branch, base_sha=start.base_sha, continued=start.continued
-                )
-                return await self._complete(mirror, worktree, start)
+                return await self._complete(mirror, blank, branch, await choose(mirror))
 
-    async def _complete(self, mirror: Mirror, worktree: Worktree, start: StartPoint) -> Worktree:
+    async def _complete(
+        self, mirror: Mirror, blank: Worktree, branch: str | None, start: StartPoint
+    ) -> Worktree:
+        worktree = replace(blank, branch=branch, base_sha=start.base_sha, continued=start.continued)
         lfs = await contents.require_lfs(self.mirrors, mirror.place, start.files_sha)
         async with self.mirrors.lock(mirror):
             await self._add(mirror, worktree, start.files_sha)
@@ -241,7 +244,7 @@ class Worktrees:
         """Register the worktree, without its files: those take long and need no lock."""
         git = self.mirrors.git
         self.mirrors.restore(mirror)
-        known_content.remove_stale_locks(mirror.path)
+        known_content.remove_leftovers(mirror.path)
         self._forget_lost_worktrees(mirror)
         if worktree.branch is None:
             kind = ["--detach"]

@@ -1,36 +1,31 @@
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
 import pytest
 
 from domain.errors import JobFailure
-from domain.failures import FailureCode
 from tests.workspace.conftest import NAME, OWNER, Room, as_claude
 
 PART = {"part.py": "part\n"}
-needs_lfs = pytest.mark.skipif(shutil.which("git-lfs") is None, reason="git-lfs is not installed")
 
 
-def add_submodule(room: Room, url: str, path: str = "libs/part") -> str:
-    """Add a submodule to the repository's main branch, and return the commit it points to."""
-    scratch = room.directory / f"author-{path.replace('/', '-')}"
-    origin = room.forge.root / OWNER / f"{NAME}.git"
+def add_submodule(
+    room: Room, url: str, path: str = "libs/part", *, to: str = NAME, part: str = "Part"
+) -> str:
+    """Point a path of a repository's main branch to another's head, and return that commit."""
+    scratch = room.directory / "author"
+    shutil.rmtree(scratch, ignore_errors=True)
+    origin = room.forge.root / OWNER / f"{to}.git"
     as_claude(room.directory, "clone", "--quiet", str(origin), str(scratch))
-    part = room.forge.branches(OWNER, "Part")["main"]
-    as_claude(scratch, "update-index", "--add", "--cacheinfo", f"160000,{part},{path}")
+    head = room.forge.branches(OWNER, part)["main"]
+    as_claude(scratch, "update-index", "--add", "--cacheinfo", f"160000,{head},{path}")
     as_claude(scratch, "config", "-f", ".gitmodules", f"submodule.{path}.path", path)
     as_claude(scratch, "config", "-f", ".gitmodules", f"submodule.{path}.url", url)
     as_claude(scratch, "add", ".gitmodules")
     as_claude(scratch, "commit", "-m", "Add a submodule")
     as_claude(scratch, "push", "--quiet", "origin", "main")
-    return part
+    return head
 
 
 @pytest.mark.parametrize(
@@ -103,125 +98,48 @@ async def test_a_submodule_on_this_machine_is_not_read(room: Room) -> None:
     assert not (worktree.path / "libs/part/part.py").exists()
 
 
-class LfsServer:
-    """Git LFS's batch API and its storage, without any access check."""
-
-    def __init__(self) -> None:
-        self.files: dict[str, bytes] = {}
-        self.authorizations: list[str] = []
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
-        self._thread.start()
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-
-    def stop(self) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
-
-    def store(self, data: bytes) -> str:
-        """Keep a file and return its pointer."""
-        name = hashlib.sha256(data).hexdigest()
-        self.files[name] = data
-        return f"version https://git-lfs.github.com/spec/v1\noid sha256:{name}\nsize {len(data)}\n"
-
-    def batch(self, request: dict[str, object]) -> dict[str, object]:
-        wanted = request["objects"]
-        assert isinstance(wanted, list)
-        return {
-            "transfer": "basic",
-            "objects": [self._entry(str(request["operation"]), o) for o in wanted],
-        }
-
-    def _entry(self, operation: str, wanted: dict[str, object]) -> dict[str, object]:
-        known = wanted["oid"] in self.files
-        if operation == "upload" and known:
-            return wanted
-        if operation == "download" and not known:
-            return {**wanted, "error": {"code": 404, "message": "not here"}}
-        return {**wanted, "actions": {operation: {"href": f"{self.url}/file/{wanted['oid']}"}}}
-
-    def _handler(self) -> type[BaseHTTPRequestHandler]:
-        lfs = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def answer(self, data: bytes = b"") -> None:
-                lfs.authorizations.append(self.headers.get("authorization", ""))
-                self.send_response(200)
-                self.send_header("content-type", "application/vnd.git-lfs+json")
-                self.send_header("content-length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            def body(self) -> bytes:
-                return self.rfile.read(int(self.headers["content-length"]))
-
-            def do_GET(self) -> None:
-                self.answer(lfs.files[self.path.rpartition("/")[2]])
-
-            def do_PUT(self) -> None:
-                lfs.files[self.path.rpartition("/")[2]] = self.body()
-                self.answer()
-
-            def do_POST(self) -> None:
-                self.answer(json.dumps(lfs.batch(json.loads(self.body()))).encode())
-
-            def log_message(self, format: str, *args: object) -> None:
-                pass
-
-        return Handler
-
-
-@pytest.fixture
-def lfs(room: Room) -> Iterator[LfsServer]:
-    server = LfsServer()
-    files = {
-        ".gitattributes": "*.psd filter=lfs diff=lfs merge=lfs -text\n",
-        ".lfsconfig": f"[lfs]\n\turl = {server.url}\n",
-        "old.psd": server.store(b"a picture"),
-    }
-    room.forge.commit(OWNER, NAME, "main", files, "Pictures")
-    yield server
-    server.stop()
-
-
-@needs_lfs
-async def test_lfs_files_are_fetched(room: Room, lfs: LfsServer) -> None:
+async def test_submodules_of_submodules_are_checked_out(room: Room) -> None:
+    for name in ("Part", "Bolt"):
+        room.forge.create_repository(OWNER, name, {f"{name}.py": f"{name}\n"})
+    add_submodule(room, "../Bolt.git", "bolt", to="Part", part="Bolt")
+    add_submodule(room, "../Part.git")
     worktree = await room.start("job")
-    assert (worktree.path / "old.psd").read_bytes() == b"a picture"
+    assert worktree.notices == ()
+    assert (worktree.path / "libs/part/bolt/Bolt.py").read_text() == "Bolt\n"
     assert await room.worktrees.is_clean(worktree)
-    assert set(lfs.authorizations) == {""}
-
-
-@needs_lfs
-async def test_lfs_files_are_published_as_such(room: Room, lfs: LfsServer) -> None:
-    worktree = await room.start("job", "feature/x")
-    (worktree.path / "new.psd").write_bytes(b"another picture")
-    sha = await room.publish(worktree)
-    pointer = room.forge.read_file(OWNER, NAME, sha, "new.psd")
-    assert pointer.startswith("version https://git-lfs.github.com/spec/v1\n")
-    assert hashlib.sha256(b"another picture").hexdigest() in pointer
-    assert b"another picture" in lfs.files.values()
     assert await room.removal.remove(OWNER, NAME, "job") is None
 
 
-@needs_lfs
-async def test_lfs_files_nobody_fetched_do_not_stop_a_push(room: Room, lfs: LfsServer) -> None:
-    room.forge.commit(OWNER, NAME, "main", {"old.psd": lfs.store(b"its successor")}, "Newer")
-    worktree = await room.start("job", "feature/x")
-    (worktree.path / "new.txt").write_text("x")
-    assert room.remote().get("feature/x") is None
-    sha = await room.publish(worktree)
-    assert room.remote()["feature/x"] == sha
+async def test_a_later_job_gets_the_submodule_where_it_is_now(room: Room) -> None:
+    for name in ("Part", "Other"):
+        room.forge.create_repository(OWNER, name, PART)
+    add_submodule(room, "../Part.git")
+    await room.start("before")
+    room.forge.commit(OWNER, "Part", "main", {"part.py": "newer\n"}, "Newer")
+    add_submodule(room, "../Part.git")
+    newer = await room.start("newer")
+    assert (newer.path / "libs/part/part.py").read_text() == "newer\n"
+    room.forge.commit(OWNER, "Other", "main", {"part.py": "elsewhere\n"}, "Elsewhere")
+    add_submodule(room, "../Other.git", part="Other")
+    elsewhere = await room.start("elsewhere")
+    assert (elsewhere.path / "libs/part/part.py").read_text() == "elsewhere\n"
+    assert (newer.path / "libs/part/part.py").read_text() == "newer\n"
+    assert [worktree.notices for worktree in (newer, elsewhere)] == [(), ()]
 
 
-async def test_lfs_without_git_lfs_is_refused(room: Room, lfs: LfsServer, tmp_path: Path) -> None:
-    programs = tmp_path / "bin"
-    programs.mkdir()
-    for name in ("git", "sh", "cat"):
-        (programs / name).symlink_to(shutil.which(name) or "")
-    plain = Room(tmp_path / "plain", room.forge, search_path=str(programs))
-    with pytest.raises(JobFailure) as caught:
-        await plain.start("job")
-    assert caught.value.code is FailureCode.GIT_LFS_MISSING
-    assert not plain.worktrees.path(OWNER, NAME, "job").exists()
+async def test_kept_work_with_a_submodule_is_taken_up(room: Room) -> None:
+    room.forge.create_repository(OWNER, "Part", PART)
+    add_submodule(room, "../Part.git")
+    worktree = await room.start("job")
+    newer = room.forge.commit(OWNER, "Part", "main", {"part.py": "newer\n"}, "Newer")
+    part = room.forge.root / OWNER / "Part.git"
+    as_claude(worktree.path / "libs/part", "fetch", "--quiet", str(part), "main")
+    as_claude(worktree.path / "libs/part", "checkout", "--quiet", newer)
+    kept = await room.removal.remove(OWNER, NAME, "job")
+    assert kept is not None
+    again = await room.worktrees.create_from_kept(
+        OWNER, NAME, "again", "again", "job", kept.base_sha, kept.patch
+    )
+    assert (again.path / "libs/part/part.py").read_text() == "newer\n"
+    sha = await room.publish(again)
+    assert as_claude(room.mirror_path, "rev-parse", f"{sha}:libs/part") == newer

@@ -24,12 +24,14 @@ from workspace.credentials import GitCredentials
 from workspace.mirrors import Mirrors
 from workspace.worktrees import Worktrees
 
-async def main(data, url, token, search_path, owner, name, branch):
+async def main(data, url, token, search_path, owner, name, branch, kept_base):
     credentials = GitCredentials(url, Path(token))
     mirrors = Mirrors(Path(data, "mirrors"), Git(search_path), credentials)
     worktrees = Worktrees(Path(data, "worktrees"), mirrors)
     await mirrors.fetch(owner, name)
-    if branch:
+    if kept_base:
+        await worktrees.create_from_kept(owner, name, "job", branch, "ended", kept_base, None)
+    elif branch:
         await worktrees.create_for_branch(owner, name, "job", branch, "main")
     else:
         await worktrees.create_detached(owner, name, "job", None)
@@ -55,7 +57,9 @@ echo $PPID > {directory}/draft; mv {directory}/draft {directory}/stuck; exec sle
 class Worker:
     """A process that makes a worktree and gets stuck in the middle of it."""
 
-    def __init__(self, room: Room, command: str, moment: str, branch: str) -> None:
+    def __init__(
+        self, room: Room, command: str, moment: str, branch: str, kept_base: str = ""
+    ) -> None:
         self.directory = room.directory / "stuck"
         self.directory.mkdir()
         git = shutil.which("git")
@@ -68,7 +72,7 @@ class Worker:
         search_path = f"{self.directory}:{room.git.search_path}"
         arguments = (room.directory, room.forge.url, room.token_file, search_path, OWNER, NAME)
         self.process = subprocess.Popen(
-            (sys.executable, "-c", WORKER, *map(str, arguments), branch),
+            (sys.executable, "-c", WORKER, *map(str, arguments), branch, kept_base),
             cwd=Path(__file__).parents[2],
         )
 
@@ -137,6 +141,36 @@ async def test_a_half_made_worktree_is_made_again(
     assert {name: (worktree.path / name).read_text() for name in FILES} == FILES
     assert as_claude(worktree.path, "status", "--porcelain") == ""
     assert len(list((worktree.mirror / "worktrees").iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "moment"),
+    [
+        ("worktree add", "hook"),
+        ("worktree add", "after"),
+        ("reset --quiet --hard", "after"),
+        ("reset --quiet --soft", "before"),
+        ("reset --quiet --soft", "after"),
+    ],
+)
+async def test_half_taken_up_work_is_taken_up_again(
+    room: Room, workers: list[Worker], command: str, moment: str
+) -> None:
+    (await room.start("ended")).path.joinpath("new").write_text("x")
+    kept = await room.removal.remove(OWNER, NAME, "ended")
+    assert kept is not None
+    worker = Worker(room, command, moment, "again", kept.base_sha)
+    workers.append(worker)
+    await until(worker.is_stuck)
+    worker.kill()
+    worker.kill_git()
+    assert await room.worktrees.find(OWNER, NAME, "job") is None
+    worktree = await room.worktrees.create_from_kept(
+        OWNER, NAME, "job", "again", "ended", kept.base_sha, None
+    )
+    assert as_claude(worktree.path, "rev-parse", "HEAD") == kept.base_sha
+    assert as_claude(worktree.path, "status", "--porcelain") == "A  new"
+    assert await room.salvage.kept(OWNER, NAME, "ended") == kept
 
 
 async def test_a_command_that_outlives_its_worker_is_waited_for(

@@ -166,6 +166,19 @@ async def test_locks_of_killed_commands_are_removed_in_time(room: Room) -> None:
     assert tracked(room)["main"] == sha
 
 
+async def test_half_written_objects_are_removed_in_time(room: Room) -> None:
+    mirror = await room.mirrors.fetch(OWNER, NAME)
+    young = {"ab/tmp_obj_1": 0, "pack/tmp_pack_1": 1800}
+    old = {"ab/tmp_obj_2": 61, "pack/tmp_pack_2": 3601, "pack/tmp_idx_1": 3601}
+    for name, age in {**young, **old}.items():
+        file = mirror.objects / name
+        file.parent.mkdir(exist_ok=True)
+        file.touch()
+        os.utime(file, (time.time() - age, time.time() - age))
+    await room.mirrors.fetch(OWNER, NAME)
+    assert [name for name in (*young, *old) if (mirror.objects / name).exists()] == [*young]
+
+
 def damage(room: Room) -> None:
     """Empty every object file, as a full disk or a power cut does."""
     for file in room.mirror_path.glob("objects/*/*"):
@@ -189,17 +202,6 @@ async def test_a_mirror_that_is_no_repository_any_more_is_made_again(room: Room)
     (room.mirror_path / "HEAD").unlink()
     await room.mirrors.fetch(OWNER, NAME)
     assert tracked(room) == room.remote()
-
-
-async def test_a_damaged_mirror_with_a_live_worktree_is_left_alone(room: Room) -> None:
-    worktree = await room.start("live")
-    (worktree.path / "edit").write_text("work")
-    damage(room)
-    commit(room, "main")
-    with pytest.raises(JobFailure, match="damaged and jobs still use it") as caught:
-        await room.mirrors.fetch(OWNER, NAME)
-    assert caught.value.transient
-    assert (worktree.path / "edit").read_text() == "work"
 
 
 async def test_kept_work_moves_to_the_new_mirror(room: Room) -> None:

@@ -69,8 +69,18 @@ FINAL = {
         f"push: remote: error: 404, not found\n{rejected('pre-receive hook declined')}",
         f"push: remote: fatal: No space left on device\n{rejected('unpacker error')}",
     ],
-    FailureCode.DISK_FULL: ["fetch: error: unable to write file x: No space left on device"],
-    FailureCode.GIT_FAILED: [f"commit: {reply(403)}", "commit: fatal: something else"],
+    FailureCode.DISK_FULL: [
+        "fetch: error: unable to write file x: No space left on device",
+        "reset: error: unable to write file README.md\nfatal: Could not reset index file",
+        "worktree: fatal: cannot update ref 'refs/heads/b': couldn't write '/m/refs/heads/b.lock'",
+        "init: error: failed to write new configuration file /m/config.lock",
+        "add: fatal: unable to write new index file",
+    ],
+    FailureCode.GIT_FAILED: [
+        f"commit: {reply(403)}",
+        "commit: fatal: something else",
+        "add: error: unable to write file x: Permission denied",
+    ],
 }
 PASSING = {
     FailureCode.GITHUB_UNAVAILABLE: [

@@ -221,8 +221,8 @@ async def test_one_bad_worktree_does_not_stop_the_sweep(
 ) -> None:
     bad, good = await room.start("bad"), await room.start("good")
     (bad.path / "new").write_text("x")
-    (bad.git_dir / "HEAD").write_text("nonsense")
-    (bad.git_dir / "index").write_bytes(b"nonsense")
+    (bad.git_dir / "index").unlink()
+    (bad.git_dir / "index").mkdir()
     with caplog.at_level(logging.WARNING):
         assert await room.removal.sweep(nothing_is) == ["good"]
     assert not good.path.exists()
