@@ -133,9 +133,9 @@ def checked_options(body: RequestedOptions, job_type: JobType, branch_name: str)
         max_budget_usd=body.maxBudgetUsd,
         timeout_minutes=body.timeoutMinutes,
         base_branch=base,
-        draft=body.draft or False,
-        labels=tuple(body.labels or ()),
-        reviewers=tuple(body.reviewers or ()),
+        draft=body.draft,
+        labels=None if body.labels is None else tuple(body.labels),
+        reviewers=None if body.reviewers is None else tuple(body.reviewers),
     )
 
 

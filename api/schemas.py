@@ -188,9 +188,9 @@ class JobAnswer(_Answer):
     prompt: str
     branch_name: str
     base_branch: str | None
-    draft: bool
-    labels: list[str]
-    reviewers: list[str]
+    draft: bool | None
+    labels: list[str] | None
+    reviewers: list[str] | None
     requested_model: str | None
     max_turns: int | None
     max_budget_usd: float | None

@@ -167,7 +167,8 @@ class FailureCode(_Explained):
     )
     KEPT_WORK_GONE = (
         "kept_work_gone",
-        "The work is no longer kept, so it cannot be published. Post a new job.",
+        "The work is no longer kept, so it cannot be published.",
+        "Post a new job; undelivered work is kept for KEEP_WORK_DAYS.",
         False,
     )
     TASK_CHANGED_FILES = (
