@@ -122,7 +122,9 @@ async def _serve_api(settings: Settings, secret: Secret) -> None:
             settings.temporal_address or "", settings.temporal_namespace, lazy=True
         )
         dispatch = Dispatch(temporal, job_limits(settings))
-        app = create_app(store, dispatch, secret.reveal(), settings.github_server_url)
+        app = create_app(
+            store, dispatch, secret.reveal(), settings.github_server_url, settings.job_priority
+        )
         config = uvicorn.Config(
             app,
             host=settings.bind_address,

@@ -21,6 +21,7 @@ from api.errors import handle_errors
 from api.health import HealthChecks
 from api.schemas import Error
 from api.state import State
+from domain.jobs import DEFAULT_PRIORITY
 from store.protocol import Store
 
 ROUTERS = (
@@ -35,7 +36,13 @@ ROUTERS = (
 )
 
 
-def create_app(store: Store, dispatch: Dispatch, secret: str, github_server_url: str) -> FastAPI:
+def create_app(
+    store: Store,
+    dispatch: Dispatch,
+    secret: str,
+    github_server_url: str,
+    default_priority: int = DEFAULT_PRIORITY,
+) -> FastAPI:
     """Return the application. `store` is open; the caller closes it."""
     app = FastAPI(
         title="Claude Code Orchestrator",
@@ -44,7 +51,8 @@ def create_app(store: Store, dispatch: Dispatch, secret: str, github_server_url:
         responses={"4XX": {"model": Error}, "5XX": {"model": Error}},
         middleware=[Middleware(RequireSecret, secret=secret), Middleware(LimitBody)],
     )
-    app.state.parts = State(store, dispatch, HealthChecks(store, dispatch), github_server_url)
+    health = HealthChecks(store, dispatch)
+    app.state.parts = State(store, dispatch, health, github_server_url, default_priority)
     handle_errors(app)
     for router in ROUTERS:
         app.include_router(router)

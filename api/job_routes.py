@@ -88,7 +88,11 @@ async def cancel_job(job_id: str, parts: Parts) -> JSONResponse:
     The status is final at once; the answer comes when Claude is gone too, after 8 s at the latest.
     """
     job = (await existing_job(parts.store, job_id)).job
-    changes: JobChanges = {"status": JobStatus.CANCELLED, "completed_at": utc_now()}
+    changes: JobChanges = {
+        "status": JobStatus.CANCELLED,
+        "completed_at": utc_now(),
+        "resumes_at": None,
+    }
     was_running = False
     for status in (JobStatus.QUEUED, JobStatus.RUNNING):
         was_running = status is JobStatus.RUNNING

@@ -29,7 +29,7 @@ async def create_job(body: NewJob, parts: Parts, once: OnceOnly) -> Response:
     """Create a job. It is accepted for good once this answers."""
 
     async def create(claim: Claim) -> Json:
-        build = partial(build_job, parts.store, claim.resource_id, body)
+        build = partial(build_job, parts.store, claim.resource_id, body, parts.default_priority)
         job, position = await _accept(parts, claim, build)
         return {
             "id": job.id,

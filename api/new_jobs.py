@@ -7,13 +7,15 @@ from api.lookups import existing_job
 from api.schemas import NewJob
 from domain.branches import retry_branch_name, task_branch_name, validate_branch_name
 from domain.clock import utc_now
-from domain.errors import InvalidRequest
-from domain.jobs import DEFAULT_PRIORITY, Job, JobStatus, JobType, RetryFrom
+from domain.errors import Conflict, InvalidRequest
+from domain.jobs import Job, JobStatus, JobType, RetryFrom
 from domain.repositories import Repository, validate_owner_name, validate_repository_name
-from store.protocol import Store
+from store.protocol import KeptWork, Store
 
 
-async def build_job(store: Store, job_id: str, body: NewJob) -> tuple[Job, Repository]:
+async def build_job(
+    store: Store, job_id: str, body: NewJob, default_priority: int
+) -> tuple[Job, Repository]:
     """Return the job of this id that `body` asks for, and its repository. Stores nothing.
 
     Raises:
@@ -39,7 +41,7 @@ async def build_job(store: Store, job_id: str, body: NewJob) -> tuple[Job, Repos
         feature_id=body.featureId,
         created_by_team_member_id=body.createdByTeamMemberId,
         options=options,
-        priority=body.priority or DEFAULT_PRIORITY,
+        priority=body.priority or default_priority,
     )
     return job, repository
 
@@ -61,8 +63,7 @@ async def build_retry(
         )
     if details.repository is None:
         raise InvalidRequest("The job's repository is gone, so it cannot be retried.")
-    if start is RetryFrom.PUBLISH:
-        await _check_publishable(store, original)
+    kept = await _publishable(store, original) if start is RetryFrom.PUBLISH else None
     now = utc_now()
     job = Job(
         id=job_id,
@@ -81,20 +82,28 @@ async def build_retry(
         priority=original.priority,
         retry_of=original.id,
         retry_from=start,
+        # The machine that has the work is asked first, and Claude's words are about it.
+        host=kept.host if kept else None,
+        result=original.result if kept else None,
     )
     return job, details.repository
 
 
-async def _check_publishable(store: Store, original: Job) -> None:
+async def _publishable(store: Store, original: Job) -> KeptWork:
+    """Return the work that a job left."""
     if original.job_type is not JobType.CODE:
         raise InvalidRequest(
             "A task job has nothing to publish. Leave `from` out to have the conversation anew."
         )
-    if await store.kept_work(original.id) is None:
+    kept = await store.kept_work(original.id)
+    if kept is None and original.phase is not None:
+        raise Conflict("The job is still cleaning up. Ask again in a moment.")
+    if kept is None:
         raise InvalidRequest(
             "No work of this job is kept that could be published. Leave `from` out to have it "
             "done anew."
         )
+    return kept
 
 
 def _branch(body: NewJob, job_type: JobType) -> str:

@@ -14,12 +14,13 @@ from store.protocol import Store
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """The API's parts."""
+    """The API's parts; `default_priority` is that of jobs that name none."""
 
     store: Store
     dispatch: Dispatch
     health: HealthChecks
     github_server_url: str
+    default_priority: int
 
 
 def _state(request: Request) -> State:
