@@ -5,11 +5,14 @@ from __future__ import annotations
 from domain.errors import JobFailure
 from domain.failures import FailureCode
 from workspace import start_points
+from workspace.command import TREE_SECONDS
 from workspace.kept_commits import SALVAGE, KeptCommit, kept_commit
 from workspace.mirrors import Mirror, Mirrors
 from workspace.patches import commit_of_patch
 from workspace.start_points import StartPoint
 from workspace.worktree import checked_job_id
+
+_MAX_NAMED = 5
 
 
 async def for_kept_work(
@@ -46,13 +49,17 @@ async def for_kept_work(
     start_points.refuse_clash(branch, branches)
     kept = await kept_commit(mirrors.git, mirror.place, checked_job_id(kept_job_id))
     if kept is not None:
-        notices = await _left_out(mirrors, mirror, kept_job_id, kept)
+        notices = (
+            *await _left_out(mirrors, mirror, kept_job_id, kept),
+            *await _unresolved(mirrors, mirror, kept.base_sha, kept.sha),
+        )
         return StartPoint(kept.lines[0], kept.base_sha, kept.sha, notices=notices)
     if patch is None:
         raise JobFailure(FailureCode.KEPT_WORK_GONE)
     await _require_base(mirrors, mirror, base_sha)
     made = await commit_of_patch(mirrors.git, mirror.objects, mirrors.scratch, base_sha, patch)
-    return StartPoint(base_sha, base_sha, made)
+    notices = await _unresolved(mirrors, mirror, base_sha, made)
+    return StartPoint(base_sha, base_sha, made, notices=notices)
 
 
 async def _left_out(
@@ -69,6 +76,26 @@ async def _left_out(
         f"Not in it: {names}. They are kept in the repository's mirror on this machine, under "
         f"{SALVAGE}{job_id}.",
     )
+
+
+async def _unresolved(mirrors: Mirrors, mirror: Mirror, base_sha: str, sha: str) -> tuple[str, ...]:
+    """Name the files in which the job left a merge with conflicts."""
+    names = await _with_markers(mirrors, mirror, sha)
+    if names:
+        names -= await _with_markers(mirrors, mirror, base_sha)
+    if not names:
+        return ()
+    listing = ", ".join(sorted(names)[:_MAX_NAMED])
+    return (f"A merge was left with conflicts. Resolve them before you merge this: {listing}.",)
+
+
+async def _with_markers(mirrors: Mirrors, mirror: Mirror, sha: str) -> set[str]:
+    listing = await mirrors.git.run(
+        "grep", "-z", "--name-only", "--all-match", "-e", "^<<<<<<< ", "-e", "^>>>>>>> ", sha, "--",
+        at=mirror.place, accept=(0, 1), timeout=TREE_SECONDS,
+    )  # fmt: skip
+    paths = {entry.partition(":")[2] for entry in listing.split("\0") if entry}
+    return {path.encode("utf-8", "surrogateescape").decode("utf-8", "replace") for path in paths}
 
 
 async def _contains(mirrors: Mirrors, mirror: Mirror, newer: str, older: str) -> bool:

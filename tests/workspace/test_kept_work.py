@@ -154,6 +154,26 @@ async def test_what_was_kept_before_is_named_too(room: Room) -> None:
     assert str(earlier)[:12] in again.notices[0]
 
 
+@pytest.mark.parametrize("here", [True, False], ids=["here", "elsewhere"])
+async def test_a_merge_left_with_conflicts_is_told(room: Room, elsewhere: Room, here: bool) -> None:
+    markers = "<<<<<<< ours\n=======\n>>>>>>> theirs\n"
+    room.forge.commit(OWNER, NAME, "main", {"manual.md": markers}, "Explain conflicts")
+    worktree = await room.start("job")
+    commit(worktree, "clash")
+    as_claude(worktree.path, "checkout", "--quiet", "-b", "side", worktree.base_sha)
+    (worktree.path / "clash").write_text("other\n")
+    as_claude(worktree.path, "add", "clash")
+    as_claude(worktree.path, "commit", "--quiet", "-m", "Other")
+    as_claude(worktree.path, "checkout", "--quiet", "feature/job")
+    with pytest.raises(AssertionError):
+        as_claude(worktree.path, "merge", "side")
+    kept = await leave(room)
+    again = await take_up(room if here else elsewhere, kept.base_sha, kept.patch)
+    [notice] = again.notices
+    assert "conflicts" in notice
+    assert notice.endswith(": clash.")
+
+
 async def test_going_back_to_look_does_not_split_the_work(room: Room) -> None:
     worktree = await room.start("job")
     by_claude = commit(worktree, "one")
