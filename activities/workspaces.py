@@ -205,7 +205,7 @@ class WorkspaceActivities:
         if job.job_type is JobType.CODE:
             self._require_publishable(job, repository)
         mirror = await self._fetch(repository)
-        if job.retry_from is RetryFrom.PUBLISH:
+        if job.retry_from is RetryFrom.PUBLISH and not await self._has_pushed(job, mirror):
             return await self._take_up_kept(job, repository)
         if job.job_type is JobType.TASK:
             start = job.base_sha or await self._task_start(job, repository, mirror)
@@ -213,6 +213,11 @@ class WorkspaceActivities:
         return await self._worktrees.create_for_branch(
             owner, name, job.id, job.branch_name, base_branch(job, repository)
         )
+
+    async def _has_pushed(self, job: Job, mirror: Mirror) -> bool:
+        """Tell whether the job has pushed its branch, on a machine that was lost then."""
+        pushed = (await self._mirrors.branches(mirror)).get(job.branch_name)
+        return pushed is not None and pushed == job.head_sha
 
     async def _take_up_kept(self, job: Job, repository: Repository) -> Worktree:
         """Make the worktree of the work that the job's original left."""
