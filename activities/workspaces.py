@@ -160,7 +160,7 @@ class WorkspaceActivities:
             repository.repo_name,
             job_id,
             self._keeping.record,
-            is_delivered=details.job.status is JobStatus.COMPLETED,
+            all_of_it=details.job.status is not JobStatus.COMPLETED,
         )
         ended = Guard(frozenset(JobStatus) - {JobStatus.QUEUED, JobStatus.RUNNING})
         await self._store.update_job(job_id, {"phase": None}, ended)

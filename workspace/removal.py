@@ -44,7 +44,7 @@ class Removal:
         job_id: str,
         record: Record | None = None,
         *,
-        is_delivered: bool = False,
+        all_of_it: bool = False,
     ) -> Salvaged | None:
         """Keep a job's work and remove its worktree; none being there is fine. Repeatable.
 
@@ -56,7 +56,7 @@ class Removal:
             job_id: the job.
             record: is called with the kept work, if there is any, before the worktree goes. What it
                 raises leaves the worktree where it is.
-            is_delivered: whether what was pushed is where it belongs, and need not be kept.
+            all_of_it: whether to keep also what was pushed.
 
         Returns:
             The kept work; None when there was nothing to keep.
@@ -69,7 +69,7 @@ class Removal:
             # Without a record it was never complete, so nobody has worked in it.
             worktree = self._worktrees.recorded(owner, name, job_id)
             if worktree is not None and (worktree.git_dir / "HEAD").is_file():
-                await self._salvage.keep_held(worktree, all_of_it=not is_delivered)
+                await self._salvage.keep_held(worktree, all_of_it=all_of_it)
             kept = await self._salvage.kept(owner, name, job_id)
             if kept is not None and record is not None:
                 await record(job_id, kept)
@@ -98,7 +98,7 @@ class Removal:
             if await is_needed(job_id):
                 continue
             try:
-                await self.remove(owner, name, job_id, record)
+                await self.remove(owner, name, job_id, record, all_of_it=True)
             except (JobFailure, OSError) as error:
                 _log.warning("The worktree of job %s was not removed: %s", job_id, error)
             else:

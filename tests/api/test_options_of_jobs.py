@@ -37,9 +37,9 @@ NOTHING: dict[str, Any] = {
     "max_budget_usd": None,
     "timeout_minutes": None,
     "base_branch": None,
-    "draft": False,
-    "labels": [],
-    "reviewers": [],
+    "draft": None,
+    "labels": None,
+    "reviewers": None,
 }
 NO_TURNS = "maxTurns: Input should be"
 NO_BUDGET = "maxBudgetUsd: Input should be"
