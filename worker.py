@@ -140,6 +140,8 @@ async def _flow(
             records.enqueue_job,
             records.requeue_job,
             records.wait_for_user,
+            records.wait_for_limit,
+            records.end_limit_wait,
             records.finish_job,
             records.accept_message,
             records.note_completion,

@@ -142,3 +142,20 @@ FORBIDDEN_NAMES = {"manager", "helper", "helpers", "utils", "common", "base", "m
 def test_no_module_is_named_after_nothing():
     for path in SOURCES:
         assert not set(path.stem.split("_")) & FORBIDDEN_NAMES, path
+
+
+def test_every_activity_is_offered_by_a_worker():
+    """One that is not would be waited for without end."""
+    defined = {
+        node.name
+        for path in (ROOT / "activities").glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.AsyncFunctionDef)
+        and any(ast.unparse(each) == "activity.defn" for each in node.decorator_list)
+    }
+    offered = {
+        node.attr
+        for node in ast.walk(ast.parse((ROOT / "worker.py").read_text()))
+        if isinstance(node, ast.Attribute)
+    }
+    assert defined - offered == set()

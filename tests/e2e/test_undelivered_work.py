@@ -1,0 +1,104 @@
+"""Work that cannot be published is kept, given as a patch, and published later without Claude."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.steps import COMMIT_ALL, bash, say, wait_for_file, write
+from tests.stack import OWNER, Json, Stack, eventually
+
+STEPS = [
+    bash(f"echo one > one.txt; {COMMIT_ALL} 'Claude commits'"),
+    write("two.txt", "two\n"),
+    say("Two files."),
+]
+
+
+def git(*arguments: str, at: Path) -> str:
+    done = subprocess.run(["git", *arguments], cwd=at, capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def failed_job(stack: Stack, client: str, prompt: str, **body: str) -> Json:
+    job_id = stack.post_job(client, prompt, branchName="feature/x", title="Two files", **body)
+    eventually(lambda: stack.job(job_id)["status"] == "failed", 90, "failed")
+    eventually(lambda: stack.job(job_id)["phase"] is None, 60, "cleaned up")
+    return stack.job(job_id)
+
+
+def applied(stack: Stack, name: str, job_id: str, directory: Path) -> list[str]:
+    """The files of a fresh clone to which the job's patch was applied."""
+    answer = stack.http.get(f"/jobs/{job_id}/patch")
+    assert answer.status_code == 200
+    source = str(stack.forge.repository(OWNER, name).bare.path)
+    git("clone", "--quiet", source, str(directory), at=directory.parent)
+    git("checkout", "--quiet", answer.headers["X-Base-Commit"], at=directory)
+    patch = directory.parent / "work.patch"
+    patch.write_text(answer.text)
+    git("apply", "--index", str(patch), at=directory)
+    return git("ls-files", at=directory).split()
+
+
+def model_calls(stack: Stack, prompt: str) -> int:
+    name = prompt.removeprefix("[[script:").removesuffix("]]")
+    return sum(request["main"] for request in stack.model.requests(name))
+
+
+@pytest.mark.parametrize("operation", ["git-receive-pack", "pulls/create"])
+def test_refused_work_is_kept_and_published_without_claude(
+    stack: Stack, tmp_path: Path, operation: str
+) -> None:
+    client, name = stack.new_repository()
+    prompt = stack.script(STEPS)
+    stack.forge.fail_next(operation, status=403)
+    job = failed_job(stack, client, prompt)
+    assert job["failure"]["code"] == "github_permission"
+    assert job["failure"]["remedy"]
+    assert {"one.txt", "two.txt"} <= set(applied(stack, name, job["id"], tmp_path / "clone"))
+    assert stack.forge.pull_requests(OWNER, name) == []
+
+    asked = model_calls(stack, prompt)
+    retried = stack.call("POST", f"/jobs/{job['id']}/retry", {"from": "publish"}, 201)
+    done = stack.wait_for(retried["id"], "completed")
+    assert (done["retry_of"], done["retry_from"]) == (job["id"], "publish")
+    assert (done["outcome"], done["cost"], done["files_changed"]) == ("pull_request", None, 2)
+    assert model_calls(stack, prompt) == asked
+    [pull] = stack.forge.pull_requests(OWNER, name)
+    assert pull.head == retried["branchName"]
+    assert "Two files." in (pull.body or "")
+    log = stack.forge.log(OWNER, name, retried["branchName"])
+    assert [entry.subject for entry in log] == ["Two files", "Claude commits", "Initial commit"]
+    eventually(lambda: stack.job(retried["id"])["phase"] is None, 60, "cleaned up")
+    assert stack.http.get(f"/jobs/{retried['id']}/patch").status_code == 404
+
+
+def test_work_of_a_cancelled_job_is_kept(stack: Stack, tmp_path: Path) -> None:
+    client, name = stack.new_repository()
+    prompt = stack.script([*STEPS[:2], wait_for_file(tmp_path / "never"), say("Done.")])
+    job_id = stack.post_job(client, prompt, branchName="feature/x")
+    eventually(lambda: model_calls(stack, prompt) == 3, 60, "both files are there")
+    assert stack.http.get(f"/jobs/{job_id}/patch").status_code == 409
+    stack.call("POST", f"/jobs/{job_id}/cancel")
+    eventually(lambda: stack.job(job_id)["phase"] is None, 60, "cleaned up")
+    assert {"one.txt", "two.txt"} <= set(applied(stack, name, job_id, tmp_path / "clone"))
+    retried = stack.call("POST", f"/jobs/{job_id}/retry", {"from": "publish"}, 201)
+    stack.wait_for(retried["id"], "completed")
+    assert len(stack.forge.pull_requests(OWNER, name)) == 1
+
+
+def test_a_worker_that_dies_while_it_publishes_kept_work_publishes_once(stack: Stack) -> None:
+    client, name = stack.new_repository()
+    stack.forge.fail_next("git-receive-pack", status=403)
+    job = failed_job(stack, client, stack.script(STEPS))
+    stack.forge.delay_next("pulls/create", 3)
+    retried = stack.call("POST", f"/jobs/{job['id']}/retry", {"from": "publish"}, 201)
+    stack.wait_for(retried["id"], lambda found: bool(found["head_sha"]))
+    [worker] = stack.pids("cli.py worker")
+    os.kill(worker, signal.SIGKILL)
+    stack.wait_for(retried["id"], "completed", 90)
+    assert len(stack.forge.pull_requests(OWNER, name)) == 1
