@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any
 
 from demo.model_steps import Step
@@ -98,6 +102,36 @@ OUTSIDE: tuple[Fault, ...] = (
     _model("model: stream dropped", {"text": "On my way", "drop": "mid"}, 1),
     _model("model: connection dropped", {"drop": "before"}, 1),
     _model("model: hangs", {"drop": "hang"}, 1),
+)
+
+RESETS_IN = 10
+
+
+def _use_up(situation: Situation) -> None:
+    """Let the next call meet a usage limit that ends soon."""
+    prefix = "anthropic-ratelimit-unified-"
+    headers = {
+        f"{prefix}status": "rejected",
+        f"{prefix}reset": str(int(time.time()) + RESETS_IN),
+        f"{prefix}representative-claim": "five_hour",
+    }
+    step = _error(429, "rate_limit_error", headers=headers)
+    situation.place.model.disturb(situation.script_name, step, 1)
+
+
+def _subscribed(root: Path) -> AbstractContextManager[dict[str, str]]:
+    """Only a subscription has usage limits."""
+    return contextlib.nullcontext(
+        {"ANTHROPIC_API_KEY": "", "CLAUDE_CODE_OAUTH_TOKEN": "subscription-token"}
+    )
+
+
+LIMIT = Fault(
+    "model: 429, resets in 10 s",
+    each(_use_up),
+    (phases.Working, phases.MessageInFlight),
+    ends_processes=False,
+    surroundings=_subscribed,
 )
 
 ENVIRONMENT = {"API_TIMEOUT_MS": "5000"}

@@ -9,7 +9,7 @@ from tests.faults.fault import Fault
 from tests.faults.faults_of_all import WHOLE_INSTALLATION
 from tests.faults.faults_of_jobs import OF_JOBS
 from tests.faults.faults_of_machines import MACHINES
-from tests.faults.faults_outside import ENVIRONMENT, OUTSIDE
+from tests.faults.faults_outside import ENVIRONMENT, LIMIT, OUTSIDE
 from tests.faults.installation import installed
 from tests.faults.phases import PHASES
 from tests.faults.situations import Situation
@@ -23,7 +23,7 @@ Plan = Sequence[tuple[Fault, type[Situation]]]
 
 def all_plans() -> Iterator[Plan]:
     """Yield what shares one installation: a fault in all phases, or some faults of the outside."""
-    for fault in (*WHOLE_INSTALLATION, *OF_JOBS, *MACHINES):
+    for fault in (*WHOLE_INSTALLATION, *OF_JOBS, *MACHINES, LIMIT):
         yield in_its_phases([fault])
     for first in range(0, len(OUTSIDE), AT_ONCE):
         yield in_its_phases(OUTSIDE[first : first + AT_ONCE])

@@ -44,6 +44,7 @@ SHORT_FORM = {
         phases.Completed,
         phases.AfterPullRequest,
     ),
+    "limit": in_its_phases([faults_outside.LIMIT]),
     "outside": [
         *_plan(faults_outside.OUTSIDE, "GitHub: fetch 503, 3 times"),
         *_plan(faults_outside.OUTSIDE, "GitHub: push dropped, refs updated"),
