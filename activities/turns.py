@@ -52,7 +52,9 @@ class Turns:
         """
         self._passed_by.pop(job_id, None)
         if not await self._is_turn_of(job_id):
-            with contextlib.nullcontext() if returned else self._capacity.waiting():
+            # While nothing can start here, further jobs are left to other machines.
+            is_counted = returned or await self._credential.is_held()
+            with contextlib.nullcontext() if is_counted else self._capacity.waiting():
                 await self._wait_for_turn(job_id)
         self._capacity.take_slot(returned=returned)
         # Others may have passed it by while it waited here for a slot.

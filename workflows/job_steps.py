@@ -91,7 +91,7 @@ class JobSteps:
                 policies.PREPARE.within(remaining),
             )
         except ActivityError as error:
-            if took_too_long(error):
+            if took_too_long(error) and self._left_on(Clock.JOB) <= timedelta():
                 raise timed_out(Clock.JOB) from error
             raise
 

@@ -51,9 +51,10 @@ SETTLED_AFTER = timedelta(minutes=10)
 """A machine that was held longer was not brought down by the job: what does so takes effect as the
 job begins, or when Claude repeats what it did before."""
 
-RETURN_PICKUP = timedelta(seconds=5)
+RETURN_PICKUP = timedelta(seconds=10)
 """How long a job asks for the machine that has its work before it takes any. A process that lives
-polls without a pause and takes a task within a second; this keeps recovery below 15 s."""
+takes a task within a second, and one that replaces another is there in some 4 s (measured); this
+keeps recovery below 15 s all the same."""
 
 UNLIMITED = timedelta(days=3650)
 """The time on machines of conversations that began when there was no limit for it."""
@@ -158,8 +159,8 @@ STOP = Policy(
     retry=RetryPolicy(maximum_attempts=2),
 )
 
-# Pushing and opening the pull request are repeated for some eight minutes: GitHub's incidents that
-# pass at all mostly pass in minutes, and the work is done already, so waiting costs nothing.
+# Pushing and opening the pull request are repeated for more than half an hour: GitHub's incidents
+# mostly pass within it, and the work is done already, so that waiting costs no more than a slot.
 PUBLISH = Policy(
     schedule_to_start=HOST_PICKUP,
     cancellation=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
@@ -168,7 +169,7 @@ PUBLISH = Policy(
     retry=RetryPolicy(
         initial_interval=timedelta(seconds=2),
         maximum_interval=timedelta(seconds=60),
-        maximum_attempts=12,
+        maximum_attempts=40,
     ),
 )
 
@@ -188,7 +189,7 @@ PULL_REQUEST = Policy(
     retry=RetryPolicy(
         initial_interval=timedelta(seconds=2),
         maximum_interval=timedelta(seconds=60),
-        maximum_attempts=12,
+        maximum_attempts=40,
     ),
 )
 

@@ -86,3 +86,17 @@ async def test_a_limit_that_none_can_be_holds_nothing(world: World) -> None:
     assert not await here.is_held()
     await here.hold(utc_now() + timedelta(days=6))
     assert await here.is_held()
+
+
+async def test_a_machine_that_is_held_leaves_jobs_to_others(
+    temporal: TemporalClient, world: World, slot_host: SlotHost
+) -> None:
+    """It takes no more than it could start, so that another credential's machine has the rest."""
+    await Credential(world.store, CREDENTIAL).hold(utc_now() + timedelta(hours=1))
+    jobs = await queued(world, 6)
+    async with slot_host.poll():
+        for job in jobs:
+            await slot_host.ask(job)
+        await asyncio.sleep(1)
+        assert slot_host.capacity._permits == slot_host.capacity.slots
+    assert slot_host.leases.taken == []

@@ -36,7 +36,7 @@ DEAD_QUEUE_SECONDS = 3.0
 SILENCE_SECONDS = 2.5
 """Instead of 10 s: how long an activity may be silent. Only those that last beat here."""
 RETURN_SECONDS = 0.1
-"""Instead of 5 s: how long an earlier lease's machine is asked for; nobody polls for it here."""
+"""Instead of 10 s: how long an earlier lease's machine is asked for; nobody polls for it here."""
 LIMITS = JobLimits(
     job_timeout=timedelta(minutes=1),
     task_idle_timeout=timedelta(minutes=1),
