@@ -69,6 +69,22 @@ def code_job_that_lost_its_machine(stack: Stack, client: str) -> str:
     return job_id
 
 
+def code_job_that_waited_for_servers(stack: Stack, client: str) -> str:
+    overload: Step = {"status": 529, "error": "overloaded_error", "message": "busy", "times": 5}
+    job_id = stack.post_job(client, stack.script([overload, {"text": "Nothing to do."}]))
+    stack.wait_for(job_id, "completed", seconds=90)
+    return job_id
+
+
+def code_job_that_publishes_kept_work(stack: Stack, client: str) -> str:
+    stack.forge.fail_next("git-receive-pack", status=403)
+    failed = stack.post_job(client, "Write a note")
+    stack.wait_for(failed, lambda job: job["status"] == "failed" and job["phase"] is None)
+    job_id = str(stack.call("POST", f"/jobs/{failed}/retry", {"from": "publish"})["id"])
+    stack.wait_for(job_id, "completed")
+    return job_id
+
+
 def conversation(stack: Stack, client: str) -> str:
     job_id = stack.post_job(client, "What is this?", jobType="task")
     stack.wait_for(job_id, "waiting_for_user")
@@ -96,6 +112,8 @@ RUNS: tuple[Callable[[Stack, str], str], ...] = (
     conversation,
     conversation_cancelled_while_waiting,
     code_job_that_lost_its_machine,
+    code_job_that_waited_for_servers,
+    code_job_that_publishes_kept_work,
 )
 
 
