@@ -134,3 +134,43 @@ def test_an_mcp_config_that_is_none_is_refused(tmp_path: Path, content: str):
     config = tmp_path / "mcp.json"
     config.write_bytes(content.encode("latin-1"))
     assert "MCP_CONFIG" in problems(MCP_CONFIG=str(config))
+
+
+def test_only_the_queue_is_unlimited_by_default():
+    settings = read(QUEUE_TIMEOUT_MINUTES="")
+    assert settings.queue_timeout is None
+    assert settings.turn_timeout == timedelta(hours=4)
+    assert settings.silence_timeout == timedelta(hours=1)
+    assert settings.keep_work == timedelta(days=30)
+    assert read(QUEUE_TIMEOUT_MINUTES="90").queue_timeout == timedelta(minutes=90)
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "1e3", "nan", "five", "1.2345678"])
+def test_a_budget_is_an_amount_of_money(text: str):
+    assert read(CLAUDE_MAX_BUDGET_USD="2.50").claude_max_budget_usd == 2.5
+    assert "CLAUDE_MAX_BUDGET_USD" in problems(CLAUDE_MAX_BUDGET_USD=text)
+
+
+def test_pull_requests_have_defaults():
+    settings = read(PULL_REQUEST_DRAFT="True", PULL_REQUEST_LABELS=" auto, claude,,auto ")
+    assert settings.pull_request_draft
+    assert settings.pull_request_labels == ("auto", "claude")
+    assert settings.pull_request_reviewers == ()
+    assert "PULL_REQUEST_DRAFT" in problems(PULL_REQUEST_DRAFT="yes")
+    assert "JOB_PRIORITY" in problems(JOB_PRIORITY="6")
+
+
+def test_what_a_subscription_costs_is_an_estimate():
+    assert read().is_subscription
+    assert read(CLAUDE_CODE_OAUTH_TOKEN="t").is_subscription
+    assert not read(CLAUDE_CODE_OAUTH_TOKEN="t", ANTHROPIC_API_KEY="k").is_subscription
+    assert not read(CLAUDE_CODE_USE_BEDROCK="1", AWS_REGION="eu-central-1").is_subscription
+
+
+def test_machines_with_one_credential_know_it_and_nobody_else_learns_it():
+    one = read(ANTHROPIC_API_KEY="sk-ant-secret", HOST_ID="a")
+    assert one.credential_id == read(ANTHROPIC_API_KEY="sk-ant-secret", HOST_ID="b").credential_id
+    assert one.credential_id != read(ANTHROPIC_API_KEY="sk-ant-other").credential_id
+    assert read(HOST_ID="a").credential_id != read(HOST_ID="b").credential_id
+    assert "secret" not in one.credential_id
+    assert one.credential_id == read(ANTHROPIC_API_KEY="sk-ant-secret", TZ="UTC").credential_id
