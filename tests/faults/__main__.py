@@ -33,7 +33,7 @@ def main() -> int:
             for row in carry_out(plan, (options.keep or Path(name)) / str(number)):
                 _say(line(row))
                 rows += 1
-                broken += bool(row.seen.violations)
+                broken += row.is_late or bool(row.seen.violations)
     _say(f"{rows - broken} held, {broken} broken")
     return 1 if broken else 0
 

@@ -25,7 +25,11 @@ def line(row: Row) -> str:
     seen = row.seen
     seconds = "never" if row.seconds is None else f"{row.seconds:.1f}"
     end = seen.status if seen.failure is None else f"{seen.status}, {seen.failure}"
-    verdict = f"held ({end})" if not seen.violations else f"BROKEN: {'; '.join(seen.violations)}"
+    verdict = f"held ({end})"
+    if row.is_late:
+        verdict = f"LATE: {row.limit:.0f} s are allowed ({end})"
+    if seen.violations:
+        verdict = f"BROKEN: {'; '.join(seen.violations)}"
     figures = (seen.runs, seen.commits, seen.pull_requests, seen.lost, seen.doubled)
     return _line([row.fault, row.phase, seconds, *map(str, figures), verdict])
 

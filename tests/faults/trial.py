@@ -24,13 +24,20 @@ ENDED_WITHIN = 120.0
 class Row:
     """One line of the table.
 
-    `seconds` from the end of the strike until the job went on; None when it never did.
+    `seconds` from the end of the strike until the job went on, None when it never did; `limit` is
+    how long that may take on a machine that does nothing else.
     """
 
     fault: str
     phase: str
     seconds: float | None
+    limit: float
     seen: Seen
+
+    @property
+    def is_late(self) -> bool:
+        """Whether it took too long."""
+        return self.seconds is None or self.seconds > self.limit
 
 
 def run_trial(place: Installation, plan: Sequence[tuple[Fault, type[Situation]]]) -> list[Row]:
@@ -102,9 +109,9 @@ class _Trial:
         if situation.job_id in self.unfinished:
             seen = seen.with_violation("its workflow has not ended")
         seconds = self.went_on.get(situation.job_id)
-        if seconds is None or seconds > fault.recovers_within:
-            seen = seen.with_violation(f"did not go on within {fault.recovers_within:.0f} s")
-        return Row(fault.name, situation.phase, seconds, seen)
+        if seconds is None:
+            seen = seen.with_violation(f"did not go on within {WATCHED_FOR:.0f} s")
+        return Row(fault.name, situation.phase, seconds, fault.recovers_within, seen)
 
 
 def _wait(reached: Callable[[], bool], seconds: float) -> None:

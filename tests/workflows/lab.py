@@ -30,6 +30,8 @@ from workflows.policies import Policy
 from workflows.starting import JobLimits, start_job
 from workflows.task_job import TaskJobWorkflow
 
+_AS_THEY_ARE = {name: value for name, value in vars(policies).items() if not name.startswith("__")}
+
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 DEAD_QUEUE_SECONDS = 3.0
 """Instead of 20 s: how long a task may lie in a queue that nobody polls."""
@@ -156,6 +158,8 @@ async def running_lab(
         max_cached_workflows=max_cached_workflows,
     )
     with pytest.MonkeyPatch.context() as patch:
+        for name, value in _AS_THEY_ARE.items():
+            patch.setattr(policies, name, value)
         if fast:
             make_fast(patch)
         # Temporal's server that skips time cannot take the cancellation of what has just ended.
