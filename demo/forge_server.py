@@ -20,6 +20,9 @@ _STOP_LIMIT = 10.0
 _GRACE = 1.0
 _POLL = 0.002
 
+_LAST_ROUNDS = 5
+"""Of the loop, in which connections come up that were just being accepted, and let go."""
+
 
 @contextlib.contextmanager
 def serving(app: ASGIApp, port: int) -> Iterator[str]:
@@ -101,8 +104,10 @@ class _Server(uvicorn.Server):
             await asyncio.wait(state.tasks, timeout=_GRACE)
         for asyncio_task in list(state.tasks):
             asyncio_task.cancel()
-        for connection in list(state.connections):
-            connection.transport.abort()
+        for _ in range(_LAST_ROUNDS):
+            for connection in list(state.connections):
+                connection.transport.abort()
+            await asyncio.sleep(0)
         if state.tasks:
             await asyncio.wait(state.tasks)
 
