@@ -146,7 +146,7 @@ class Settings:
         values = [
             f"{name}={value}"
             for name, value in sorted(self.claude_environment.items())
-            if name in CLAUDE_CREDENTIAL_NAMES
+            if name in CLAUDE_CREDENTIAL_NAMES and not name.endswith(("_MODEL", "_REGION"))
         ]
         text = "\n".join(values) if values else f"login/{self.host_id}/{self.operator_home}"
         return hashlib.sha256(text.encode()).hexdigest()[:32]

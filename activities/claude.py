@@ -28,12 +28,13 @@ from agent.output import OutputLine
 from agent.process import ClaudeProcess
 from agent.sessions import read_transcript, usage_so_far
 from agent.turn import TimeLimit, TurnReport, run_turn
-from domain.errors import JobFailure
+from domain.errors import JobFailure, OrchestratorError
 from domain.failures import Clock, FailureCode
 from domain.ids import derived_id
 from domain.jobs import Job, JobType, Phase, Usage
 from domain.messages import MessageType
 from domain.repositories import Repository
+from domain.usage_limits import is_of_credential
 from store.protocol import JobChanges, Store
 from workspace.identity import Identity
 from workspace.worktrees import Worktrees
@@ -188,8 +189,9 @@ class ClaudeActivities:
                 attempt=request.attempt,
                 cost_is_estimate=self._setup.is_subscription,
             )
+            is_recorded = False
             try:
-                return await run_turn(
+                report = await run_turn(
                     run,
                     session.first,
                     keep_open=job.job_type is JobType.TASK,
@@ -198,14 +200,17 @@ class ClaudeActivities:
                     silence=self._setup.silence.total_seconds(),
                     limit=_time_limit(request),
                 )
-            except asyncio.CancelledError:
-                await self._record_stopped(request, run, began)
-                raise
+                await self._add_usage(request, report.verdict.usage, report.seconds)
+                is_recorded = True
+                return report
+            finally:
+                if not is_recorded:
+                    await self._record_stopped(request, run, began)
 
     async def _record_stopped(self, request: TurnInput, run: ClaudeProcess, began: float) -> None:
         """Add what a turn has used that is stopped; a store that is away is not waited for long."""
         await run.stop()
-        with contextlib.suppress(TimeoutError):
+        with contextlib.suppress(TimeoutError, OrchestratorError):
             async with asyncio.timeout(STOPPED_USAGE.total_seconds()):
                 await self._add_usage(request, await run.used(), time.monotonic() - began)
 
@@ -215,9 +220,8 @@ class ClaudeActivities:
         await self._store.add_usage(key.job_id, report_id, usage, seconds)
 
     async def _record(self, request: TurnInput, report: TurnReport) -> None:
-        """Keep what a turn leaves: its usage, its answer and its session's transcript."""
+        """Keep what a turn leaves: its answer and its session's transcript."""
         key, verdict = request.key, report.verdict
-        await self._add_usage(request, verdict.usage, report.seconds)
         transcript = read_transcript(self._config_dir(key.job_id), key.job_id)
         if transcript is not None:
             await self._store.save_session(key.job_id, key.job_id, transcript)
@@ -225,9 +229,9 @@ class ClaudeActivities:
         if verdict.answer is not None:
             changes["result"] = verdict.answer
         await self._progress.update(key, changes)
-        failure = verdict.failure
-        if failure is not None and failure.resets_at is not None:
-            await self._credential.hold(failure.resets_at)
+        resets_at = verdict.failure.resets_at if verdict.failure else None
+        if resets_at is not None and is_of_credential(verdict.limit_type):
+            await self._credential.hold(resets_at)
 
     async def _job(self, key: LeaseKey) -> tuple[Job, Repository]:
         details = await self._store.get_job(key.job_id)

@@ -36,6 +36,11 @@ class Credential:
         if time.monotonic() - self._looked_up_at > LOOKED_UP_EVERY.total_seconds():
             self._held_until = await self._store.credential_held_until(self._fingerprint)
             self._looked_up_at = time.monotonic()
+        return self.was_held
+
+    @property
+    def was_held(self) -> bool:
+        """Whether a usage limit lasts by what was known when `is_held` was last asked."""
         return self._held_until is not None and self._held_until > utc_now()
 
     async def hold(self, until: datetime) -> None:

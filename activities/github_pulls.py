@@ -37,25 +37,19 @@ class Proposal:
     title: str
     body: str
     draft: bool
-    labels: tuple[str, ...]
-    reviewers: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class OpenPull:
-    """A pull request that exists; `notices` say what was asked for and could not be had."""
+    """A pull request that exists."""
 
     number: int
     url: str
     head_sha: str
-    notices: tuple[str, ...]
 
 
 def open_or_find(github: Github, proposal: Proposal) -> OpenPull:
-    """Return the open pull request of the branch, made now if there is none.
-
-    Labels and reviewers that GitHub refuses are no reason to have no pull request.
-    """
+    """Return the open pull request of the branch, made now if there is none."""
     from github import GithubException
 
     route = proposal.route
@@ -75,8 +69,18 @@ def open_or_find(github: Github, proposal: Proposal) -> OpenPull:
             pull = _find(remote, route) if error.status == 422 else None
             if pull is None:
                 raise
-    notices = [*_label(pull, proposal.labels), *_ask_for_review(pull, proposal.reviewers)]
-    return OpenPull(pull.number, pull.html_url, pull.head.sha, tuple(notices))
+    return OpenPull(pull.number, pull.html_url, pull.head.sha)
+
+
+def label_and_assign(
+    github: Github, repository: str, number: int, labels: Sequence[str], reviewers: Sequence[str]
+) -> list[str]:
+    """Set labels and ask for reviews, and return what GitHub refused, in sentences.
+
+    What it may not refuse later is raised, to be tried again.
+    """
+    pull = github.get_repo(repository).get_pull(number)
+    return [*_label(pull, labels), *_ask_for_review(pull, reviewers)]
 
 
 def close(github: Github, route: Route, mark: str) -> bool:
@@ -107,27 +111,32 @@ def _label(pull: PullRequest, labels: Sequence[str]) -> list[str]:
 
 
 def _ask_for_review(pull: PullRequest, reviewers: Sequence[str]) -> list[str]:
-    """Ask one by one, because GitHub refuses all when it refuses one."""
+    """Ask all at once, and one by one when GitHub refuses that because of some of them."""
     from github import GithubException
 
-    notices = []
-    for reviewer in reviewers:
-        team = reviewer.partition("/")[2]
-        try:
-            if team:
-                pull.create_review_request(team_reviewers=[team])
-            else:
-                pull.create_review_request(reviewers=[reviewer])
-        except GithubException as error:
-            notices.append(_notice(f"{reviewer} was not asked to review", error))
-    return notices
+    if not reviewers:
+        return []
+    try:
+        _request(pull, reviewers)
+    except GithubException as error:
+        refusal = _notice(f"{', '.join(reviewers)}: not asked to review", error)
+        if len(reviewers) == 1:
+            return [refusal]
+        return [notice for each in reviewers for notice in _ask_for_review(pull, [each])]
+    return []
+
+
+def _request(pull: PullRequest, reviewers: Sequence[str]) -> None:
+    users = [name for name in reviewers if "/" not in name]
+    teams = [name.partition("/")[2] for name in reviewers if "/" in name]
+    pull.create_review_request(reviewers=users, team_reviewers=teams)
 
 
 def _notice(what: str, error: Exception) -> str:
-    """Return what GitHub refused; what it may not refuse later is raised, to be tried again."""
+    """Return what GitHub refused for good; raise what it may grant later."""
     status = getattr(error, "status", 0)
-    if status not in {403, 404, 422}:
-        raise error
     data = getattr(error, "data", None)
-    reason = data.get("message") if isinstance(data, dict) else None
-    return f"{what}: GitHub answered {status}, {str(reason or 'without a reason')[:200]}"
+    reason = str(data.get("message") if isinstance(data, dict) else "")
+    if status not in {403, 404, 422} or "rate limit" in reason.lower():
+        raise error
+    return f"{what}: GitHub answered {status}, {reason[:200] or 'without a reason'}"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from activities.progress import Progress
 from domain.clock import utc_now
-from domain.jobs import JobStatus
+from domain.jobs import Job, JobStatus, JobType
 from store.protocol import KeptWork, Store
 from workspace.salvage import Salvaged
 
-_KEPT = (
-    "The work is kept: GET /jobs/{job_id}/patch gives it, and POST /jobs/{job_id}/retry with "
-    '{{"from": "publish"}} publishes it without running Claude.'
+_KEPT = "The work is kept."
+_AS_PATCH = " GET /jobs/{job_id}/patch gives it."
+_PUBLISHED_LATER = (
+    ' POST /jobs/{job_id}/retry with {{"from": "publish"}} publishes it without running Claude.'
 )
 
 
@@ -30,12 +31,24 @@ class Keeping:
     async def record(self, job_id: str, work: Salvaged) -> None:
         """Keep a job's work in the store, and say so in its transcript. Repeatable.
 
-        What a completed job left beside its pull request is no undelivered work.
+        What a completed job left beside its pull request is no undelivered work. A machine that
+        was lost does not put its part of the work in the place of what its successor has recorded.
         """
         details = await self._store.get_job(job_id)
         if details is None or details.job.status is JobStatus.COMPLETED:
             return
+        is_late = details.job.host != self._host_id
+        if is_late and await self._store.kept_work(job_id) is not None:
+            return
         await self._store.keep_work(
             KeptWork(job_id, work.base_sha, work.head_sha, self._host_id, work.patch, utc_now())
         )
-        await self._progress.say(job_id, _KEPT.format(job_id=job_id), once=("kept", work.head_sha))
+        text = _words(details.job, work).format(job_id=job_id)
+        await self._progress.say(job_id, text, once=("kept", work.head_sha))
+
+
+def _words(job: Job, work: Salvaged) -> str:
+    """Return what can be done with the work; a patch may be too long, and tasks publish nothing."""
+    by_patch = _AS_PATCH if work.patch is not None else ""
+    later = _PUBLISHED_LATER if job.job_type is JobType.CODE else ""
+    return _KEPT + by_patch + later

@@ -8,7 +8,14 @@ from temporalio import activity
 
 from activities.finishing import to_its_end
 from activities.github_access import GithubAccess
-from activities.github_pulls import OpenPull, Proposal, Route, close, open_or_find
+from activities.github_pulls import (
+    OpenPull,
+    Proposal,
+    Route,
+    close,
+    label_and_assign,
+    open_or_find,
+)
 from activities.leases import LeaseKey, Leases
 from activities.progress import Progress
 from domain.errors import JobFailure
@@ -21,10 +28,13 @@ from domain.titles import subject
 from store.protocol import JobChanges, JobDetails, PullRequestRecord, Store
 from workspace.publishing import Publishing
 
+LABELLING_ATTEMPTS = 5
+"""Half a minute of tries by the policy, for what a pull request can do without."""
+
 _TAKEN_BACK = "The job was cancelled while it was published; what it had published was taken back."
 _BRANCH_STAYS = (
-    "The job was cancelled while it was published. Its pull request is closed; its branch is not "
-    "the job's alone and stays."
+    "The job was cancelled while it was published. Its pull request is closed; its branch stays, "
+    "because it is not the job's alone, or is the only copy of the work."
 )
 
 
@@ -99,6 +109,7 @@ class PullRequestActivities:
         proposal = self._proposal(details.job, repository)
         pull = await to_its_end(self._github.call(lambda github: open_or_find(github, proposal)))
         await self._record(key, details, repository, pull)
+        await self._label_and_assign(details.job, repository, pull)
         if pull.head_sha != request.sha:
             await self._require_pushed(details.job, repository, request.sha)
         return Opened(pull.number, pull.url)
@@ -123,15 +134,33 @@ class PullRequestActivities:
             await self._progress.say(request.job_id, text, once="withdrawn")
 
     def _proposal(self, job: Job, repository: Repository) -> Proposal:
-        options, defaults = job.options, self._defaults
+        draft = job.options.draft
         return Proposal(
             route=_route(job, repository),
             title=subject(job),
             body=body(job),
-            draft=defaults.draft if options.draft is None else options.draft,
-            labels=defaults.labels if options.labels is None else options.labels,
-            reviewers=defaults.reviewers if options.reviewers is None else options.reviewers,
+            draft=self._defaults.draft if draft is None else draft,
         )
+
+    async def _label_and_assign(self, job: Job, repository: Repository, pull: OpenPull) -> None:
+        """Set labels and reviewers. What cannot be had is told, and no reason to fail the job."""
+        options, defaults = job.options, self._defaults
+        labels = defaults.labels if options.labels is None else options.labels
+        reviewers = defaults.reviewers if options.reviewers is None else options.reviewers
+        if not labels and not reviewers:
+            return
+        try:
+            notices = await self._github.call(
+                lambda github: label_and_assign(
+                    github, repository.full_name, pull.number, labels, reviewers
+                )
+            )
+        except JobFailure as failure:
+            if activity.info().attempt < LABELLING_ATTEMPTS:
+                raise
+            notices = [f"Labels and reviewers were not set. {failure.message}"]
+        for notice in notices:
+            await self._progress.say(job.id, notice, once=("notice", notice))
 
     async def _require_pushed(self, job: Job, repository: Repository, sha: str) -> None:
         """Check by git that the branch has the commit; the pull request may show more, or lag."""
@@ -178,8 +207,6 @@ class PullRequestActivities:
         await self._progress.say(
             job.id, f"Pull request #{pull.number}: {pull.url}", once=("opened", pull.number)
         )
-        for notice in pull.notices:
-            await self._progress.say(job.id, notice, once=("notice", notice))
 
     async def _details(self, job_id: str) -> JobDetails:
         details = await self._store.get_job(job_id)

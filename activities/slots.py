@@ -20,7 +20,7 @@ from activities.leases import Lease, LeaseKey, Leases
 from activities.turns import Turns
 from domain.clock import utc_now
 from domain.errors import DependencyUnavailable, JobEnded, LeaseLost
-from domain.jobs import LIVE, Job, JobStatus, Phase
+from domain.jobs import LIVE, Job, JobStatus, Phase, RetryFrom
 from store.protocol import Guard, JobChanges, Store
 
 SLOTS_TASK_QUEUE = "slots"
@@ -71,7 +71,9 @@ class SlotActivities:
         heartbeat or the end of the process) everything that runs under the lease is stopped first.
         """
         returned = activity.info().task_queue == slots_task_queue_of(self._host_id)
-        await self._turns.take_slot(key.job_id, returned=returned)
+        job = await self._live_job(key.job_id)
+        needs_claude = job.retry_from is not RetryFrom.PUBLISH
+        await self._turns.take_slot(key.job_id, returned=returned, needs_claude=needs_claude)
         try:
             await self._record_grant(key)
             await self._hold(key)

@@ -49,8 +49,9 @@ class Sweeper:
         for sweeps in itertools.count(1):
             try:
                 await self.sweep()
-                if sweeps % SWEEPS_A_DAY == 0:
+                if sweeps % SWEEPS_A_DAY == 1:
                     await self._retention.expire()
+                if sweeps % SWEEPS_A_DAY == 0:
                     await self._upkeep.pack_idle()
             except (OrchestratorError, OSError) as error:
                 log.warning("The sweep waits: %s", error)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from contextlib import AbstractContextManager
 from datetime import timedelta
 
 from temporalio import activity
@@ -38,45 +39,54 @@ class Turns:
         self._clock = asyncio.get_running_loop().time
         self._passed_by: dict[str, float] = {}
 
-    async def take_slot(self, job_id: str, *, returned: bool = False) -> None:
+    async def take_slot(
+        self, job_id: str, *, returned: bool = False, needs_claude: bool = True
+    ) -> None:
         """Wait until a slot is free and it is the job's turn, and take it.
 
-        Nobody's turn comes while Claude's credential is held for a usage limit.
+        While Claude's credential is held for a usage limit, the turn of a job that needs Claude
+        does not come.
 
         Args:
             job_id: the job.
             returned: whether it asked for this machine, and so came without a permit.
+            needs_claude: whether it is of no use to it to start now.
 
         Raises:
             LeaseLost: the worker stops taking jobs; the job has to ask another machine.
         """
         self._passed_by.pop(job_id, None)
-        if not await self._is_turn_of(job_id):
-            # While nothing can start here, further jobs are left to other machines.
-            is_counted = returned or await self._credential.is_held()
-            with contextlib.nullcontext() if is_counted else self._capacity.waiting():
-                await self._wait_for_turn(job_id)
-        self._capacity.take_slot(returned=returned)
-        # Others may have passed it by while it waited here for a slot.
-        self._passed_by.pop(job_id, None)
-
-    async def _wait_for_turn(self, job_id: str) -> None:
         awaited, since = None, self._clock()
-        while not await self._is_turn_of(job_id):
+        while not await self._is_turn_of(job_id, needs_claude=needs_claude):
             if activity.is_worker_shutdown():
                 raise LeaseLost("This machine takes no more jobs. Another is asked for a slot.")
+            can_take = await self._can_take(needs_claude=needs_claude)
             # When it is full, the earlier job may be waiting in Temporal's queue to be polled.
-            can_take = not self._capacity.is_full and not await self._credential.is_held()
             first = await self._first(job_id) if can_take else None
             if first != awaited:
                 awaited, since = first, self._clock()
             elif first and self._clock() - since > TURN_PATIENCE.total_seconds():
                 self._passed_by[first] = self._clock()
-            await asyncio.sleep(TURN_POLL.total_seconds())
+            with self._without_permit(returned):
+                await asyncio.sleep(TURN_POLL.total_seconds())
+        self._capacity.take_slot(returned=returned)
+        # Others may have passed it by while it waited here for a slot.
+        self._passed_by.pop(job_id, None)
 
-    async def _is_turn_of(self, job_id: str) -> bool:
+    def _without_permit(self, returned: bool) -> AbstractContextManager[None]:
+        """Let an earlier job be polled; not while none could start, but another machine's could."""
+        if returned or self._credential.was_held:
+            return contextlib.nullcontext()
+        return self._capacity.waiting()
+
+    async def _can_take(self, *, needs_claude: bool) -> bool:
+        if self._capacity.is_full:
+            return False
+        return not needs_claude or not await self._credential.is_held()
+
+    async def _is_turn_of(self, job_id: str, *, needs_claude: bool) -> bool:
         """Tell whether the job may take a slot now; one that is in no queue has had its turn."""
-        if self._capacity.is_full or await self._credential.is_held():
+        if not await self._can_take(needs_claude=needs_claude):
             return False
         first = await self._first(job_id)
         is_next = first in {None, job_id} or await self._store.queue_position(job_id) == 0

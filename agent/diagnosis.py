@@ -7,6 +7,7 @@ and subtype `success`; its exit code is 1 for nearly everything (measured with C
 from __future__ import annotations
 
 import signal
+from datetime import datetime
 
 from agent.events import AssistantError, TurnEnded
 from agent.evidence import Evidence
@@ -70,8 +71,13 @@ def diagnose(exit_code: int, evidence: Evidence) -> JobFailure | None:
         code,
         _sentence(code, words),
         transient=code is FailureCode.CLAUDE_OVERLOADED,
-        resets_at=evidence.error.resets_at if evidence.error is not None else None,
+        resets_at=_resets_at(code, evidence.error),
     )
+
+
+def _resets_at(code: FailureCode, error: AssistantError | None) -> datetime | None:
+    """Return when a usage limit ends; other failures may follow the line that told of one."""
+    return error.resets_at if error is not None and code is FailureCode.USAGE_LIMIT else None
 
 
 def credential_refused(evidence: Evidence) -> JobFailure | None:

@@ -75,8 +75,9 @@ class AssistantError:
 
     `kind` is the CLI's word, such as `authentication_failed`; `api_error` and `api_error_type`
     are finer when present. `api_error` is `usage_limit_reached` when a quota is used up, and
-    `resets_at` its end where the API told it. The CLI's `rate_limit_event` lines do not tell: one
-    with status `rejected` comes with too many requests at once as well (measured).
+    `resets_at` its end where the API told it; `limit_type` is `five_hour`, `seven_day`, or such as
+    `seven_day_opus` for the quota of one model. The CLI's `rate_limit_event` lines do not tell:
+    one with status `rejected` comes with too many requests at once as well (measured).
     """
 
     kind: str
@@ -84,6 +85,7 @@ class AssistantError:
     api_error: str | None = None
     api_error_type: str | None = None
     resets_at: datetime | None = None
+    limit_type: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +199,7 @@ def _assistant(fields: Fields) -> Event | None:
         api_error=_text(fields.get("api_error")),
         api_error_type=_text(fields.get("api_error_type")),
         resets_at=_time(limit.get("resetsAt")),
+        limit_type=_text(limit.get("rateLimitType")),
     )
 
 

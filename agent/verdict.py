@@ -18,7 +18,7 @@ class Verdict:
     """The outcome of one process.
 
     `answer` is the last turn's text, at most 64 KiB. `failure` is None when the last turn
-    succeeded.
+    succeeded. `limit_type` names the usage limit that was met, where the API told it.
     """
 
     usage: Usage
@@ -26,6 +26,7 @@ class Verdict:
     session_id: str | None
     model: str | None
     failure: JobFailure | None
+    limit_type: str | None = None
 
 
 def verdict(exit_code: int, evidence: Evidence, used_before: Usage, used_after: Usage) -> Verdict:
@@ -49,6 +50,7 @@ def verdict(exit_code: int, evidence: Evidence, used_before: Usage, used_after: 
         session_id=_session_id(evidence),
         model=_model(evidence),
         failure=failure,
+        limit_type=evidence.error.limit_type if evidence.error is not None else None,
     )
 
 

@@ -8,6 +8,14 @@ LONGEST = timedelta(days=8)
 """The longest limit lasts a week."""
 
 
+_OF_THE_CREDENTIAL = frozenset({None, "five_hour", "seven_day"})
+
+
+def is_of_credential(limit_type: str | None) -> bool:
+    """Tell whether a limit is for all models; others, such as `seven_day_opus`, are for one."""
+    return limit_type in _OF_THE_CREDENTIAL
+
+
 def is_plausible(resets_at: datetime, now: datetime) -> bool:
     """Tell whether a limit can last until then; a later time is a mistake of whoever told it."""
     return resets_at <= now + LONGEST

@@ -54,7 +54,13 @@ class CodeJobWorkflow:
         )
         job_limit = timedelta(seconds=job.time_limit_seconds)
         turn_limit = seconds(job.turn_limit_seconds) or job_limit
-        self._steps = JobSteps(job.job_id, self._slot, job_limit, turn_limit)
+        self._steps = JobSteps(
+            job.job_id,
+            self._slot,
+            job_limit,
+            turn_limit,
+            is_early=job.turn_limit_seconds is None,
+        )
         self._worked_on: str | None = None
         self._created_branch = False
         self._published: Published | None = None
@@ -99,7 +105,8 @@ class CodeJobWorkflow:
         return Outcome.PULL_REQUEST
 
     async def _work_and_publish(self, grant: Grant) -> Published:
-        prepared = await self._steps.prepare(grant)
+        is_done = self._publishes_only or self._worked_on == grant.host_id
+        prepared = await self._steps.prepare(grant, for_claude=not is_done)
         # A branch that this job has pushed before its machine was lost looks like an older one.
         self._created_branch |= not prepared.continues_branch
         if self._publishes_only:
@@ -117,13 +124,17 @@ class CodeJobWorkflow:
         )
 
     async def _withdraw(self) -> None:
-        """Take back what a cancelled job had published, or may have."""
+        """Take back what a cancelled job had published, or may have.
+
+        Its branch is deleted only when the work is kept elsewhere.
+        """
         if self._worked_on is None:
             return
+        deletes_branch = self._created_branch and self._steps.has_cleaned_up
         try:
             await perform(
                 PullRequestActivities.withdraw,
-                WithdrawInput(self._job_id, self._created_branch),
+                WithdrawInput(self._job_id, deletes_branch),
                 RECORDS_TASK_QUEUE,
                 WITHDRAW,
             )

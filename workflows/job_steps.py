@@ -56,39 +56,49 @@ class JobSteps:
         slot: its hold on a machine.
         job_limit: how long it may hold one, over all its leases.
         turn_limit: how long Claude may work on one turn, over all its attempts.
+        is_early: whether the workflow was begun before there were clocks and standstills. It goes
+            on as it began: every attempt may take all of a turn's time, and what passes is waited
+            out on the machine.
     """
 
     def __init__(
-        self, job_id: str, slot: Slot, job_limit: timedelta, turn_limit: timedelta
+        self,
+        job_id: str,
+        slot: Slot,
+        job_limit: timedelta,
+        turn_limit: timedelta,
+        *,
+        is_early: bool,
     ) -> None:
         self._job_id = job_id
         self._slot = slot
-        self._job_limit = job_limit
+        self._job_limit = policies.UNLIMITED if is_early else job_limit
         self._turn_limit = turn_limit
+        self._is_early = is_early
+        self.has_cleaned_up = False
         self._attempt = 0
         self.begin_turn()
 
     def begin_turn(self) -> None:
         """Let a new turn have all of its time, and all the patience of one."""
         self._attempt = 0
-        self._killed = 0
+        self._killed = self._paused = 0
         self._worked = Stopwatch()
         self._standstills = Standstills()
 
-    async def prepare(self, grant: Grant) -> Prepared:
+    async def prepare(self, grant: Grant, *, for_claude: bool = True) -> Prepared:
         """Make the worktree on the granted machine, or find it there.
 
         Raises:
-            JobFailure: `timed_out` when the job's time is over.
+            JobFailure: `timed_out` when the job's time is over, and Claude is still to work.
         """
         show("Preparing the worktree", grant, status=JobStatus.RUNNING)
-        remaining = self._remaining(Clock.JOB)
+        policy = policies.PREPARE
+        if for_claude:
+            policy = policy.within(self._remaining(Clock.JOB))
         try:
             return await perform(
-                WorkspaceActivities.prepare,
-                self._slot.key,
-                grant.task_queue,
-                policies.PREPARE.within(remaining),
+                WorkspaceActivities.prepare, self._slot.key, grant.task_queue, policy
             )
         except ActivityError as error:
             if took_too_long(error) and self._left_on(Clock.JOB) <= timedelta():
@@ -106,6 +116,8 @@ class JobSteps:
             Standstill: the turn goes on later.
             JobFailure: `timed_out` when the turn's or the job's time is over.
         """
+        if self._is_early:
+            self._killed = self._paused = 0
         while True:
             try:
                 return await self._attempt_turn(grant, turn, messages())
@@ -119,6 +131,8 @@ class JobSteps:
 
     async def _attempt_turn(self, grant: Grant, turn: int, messages: list[str]) -> TurnOutput:
         show(f"Claude is working (turn {turn})", grant)
+        if self._is_early:
+            self._worked = Stopwatch()
         clock = self._next_clock()
         remaining = self._remaining(clock)
         self._attempt += 1
@@ -164,6 +178,10 @@ class JobSteps:
         """
         if failure is None:
             return None
+        if self._is_early and failure.code is FailureCode.CLAUDE_OVERLOADED:
+            return self._early_pause()
+        if self._is_early and failure.code is FailureCode.USAGE_LIMIT:
+            return None
         if (standstill := self._standstills.after(failure)) is not None:
             raise standstill
         is_killed = failure.code is FailureCode.CLAUDE_FAILED and failure.transient
@@ -171,6 +189,12 @@ class JobSteps:
             return None
         self._killed += 1
         return policies.KILLED_PAUSES[self._killed - 1]
+
+    def _early_pause(self) -> timedelta | None:
+        if self._paused >= len(policies.EARLY_PAUSES):
+            return None
+        self._paused += 1
+        return policies.EARLY_PAUSES[self._paused - 1]
 
     async def finish(self, ending: Ending) -> JobResult:
         """Write the final status, clean up on the machine, and give the slot back."""
@@ -190,10 +214,10 @@ class JobSteps:
         return JobResult(status, ending.outcome, ending.failure_code, ending.error)
 
     async def _clean_up(self) -> None:
-        """Remove the worktree; when its machine is lost, the sweep does it there."""
-        if await self._slot.ask(WorkspaceActivities.clean_up, self._job_id, policies.CLEAN_UP):
-            return
-        if not await self._clean_up_without_slot():
+        """Keep the work and remove the worktree; when the machine is lost, its sweep does it."""
+        asked = await self._slot.ask(WorkspaceActivities.clean_up, self._job_id, policies.CLEAN_UP)
+        self.has_cleaned_up = asked or await self._clean_up_without_slot()
+        if not self.has_cleaned_up:
             await perform(
                 RecordActivities.forget_workspace,
                 self._job_id,

@@ -73,6 +73,9 @@ OVERLOAD_PAUSES = tuple(
 half a minute itself by then. Provider incidents are mostly over in minutes, the longer ones in two
 hours, which these add up to."""
 
+EARLY_PAUSES = (timedelta(seconds=15), timedelta(seconds=60), timedelta(minutes=5))
+"""The same for workflows that were begun when a job kept its slot meanwhile."""
+
 LIMIT_PAUSES = tuple(timedelta(seconds=seconds) for seconds in (1, 60, 300, 900))
 """The least wait for a usage limit, by how often in a row it was met; the last one for all others.
 The reset time may lie in the past by this machine's clock, and others may use the credential up."""
@@ -180,11 +183,12 @@ WITHDRAW = Policy(
     retry=RetryPolicy(initial_interval=timedelta(seconds=2), maximum_interval=timedelta(minutes=5)),
 )
 
-# One request of 15 s each for finding, creating and finding again.
+# Requests of 15 s at most: finding, creating, finding again, labels, and each reviewer by itself
+# where GitHub refuses them together.
 PULL_REQUEST = Policy(
     schedule_to_start=HOST_PICKUP,
     cancellation=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
-    start_to_close=timedelta(minutes=2),
+    start_to_close=timedelta(minutes=6),
     heartbeat=HEARTBEAT_TIMEOUT,
     retry=RetryPolicy(
         initial_interval=timedelta(seconds=2),

@@ -90,7 +90,12 @@ class Reconciler:
     async def _end(self, job: Job, status: WorkflowExecutionStatus) -> None:
         """Close a row whose workflow was ended from outside."""
         log.warning("The workflow of job %s has ended (%s); closing its row", job.id, status.name)
-        changes: JobChanges = {"phase": None, "completed_at": utc_now()}
+        changes: JobChanges = {
+            "phase": None,
+            "completed_at": utc_now(),
+            "resumes_at": None,
+            "pid": None,
+        }
         if status is WorkflowExecutionStatus.CANCELED:
             changes["status"] = JobStatus.CANCELLED
         else:

@@ -73,7 +73,13 @@ class TaskJobWorkflow:
         )
         turn_limit = timedelta(seconds=job.turn_limit_seconds)
         job_limit = seconds(job.time_limit_seconds) or UNLIMITED
-        self._steps = JobSteps(job.job_id, self._slot, job_limit, turn_limit)
+        self._steps = JobSteps(
+            job.job_id,
+            self._slot,
+            job_limit,
+            turn_limit,
+            is_early=job.time_limit_seconds is None,
+        )
         self._turn = job.state.turn
         self._pending = list(job.state.pending)
         self._known = set(self._pending)
@@ -237,7 +243,10 @@ class TaskJobWorkflow:
                 timeout_summary="idle limit",
             )
         except TimeoutError:
-            raise timed_out(Clock.IDLE) from None
+            # A message that is just being accepted came in time.
+            await workflow.wait_condition(workflow.all_handlers_finished)
+            if not self._pending and not self._completing:
+                raise timed_out(Clock.IDLE) from None
 
     def _is_long(self) -> bool:
         is_full = workflow.info().is_continue_as_new_suggested()

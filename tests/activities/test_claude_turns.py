@@ -12,8 +12,6 @@ import pytest
 
 from activities.claude import Delivery, TurnInput, TurnOutput
 from activities.leases import LeaseKey
-from agent.turn import TurnReport
-from agent.verdict import Verdict
 from domain.errors import JobFailure, LeaseLost
 from domain.failures import FailureCode
 from domain.jobs import LIVE, Phase, Usage
@@ -157,16 +155,14 @@ async def test_without_the_cli_the_job_fails(machine: Machine) -> None:
 async def test_what_a_turn_used_is_added_once(machine: Machine) -> None:
     granted = await machine.grant()
     used = Usage(turns=3, cost_usd=0.25, input_tokens=100)
-    report = TurnReport(Verdict(used, "Done.", None, MODEL, None), 0, [], seconds=1.5)
 
     async def record(number: int, attempt: int) -> Any:
-        await machine.claude._record(TurnInput(granted.key, number, attempt, []), report)
+        await machine.claude._add_usage(TurnInput(granted.key, number, attempt, []), used, 1.5)
         return await machine.world.read(granted.job)
 
     for _ in range(2):
         row = await record(1, 1)
-    assert (row.usage, row.claude_seconds, row.result) == (used, 1.5, "Done.")
+    assert (row.usage, row.claude_seconds) == (used, 1.5)
     for number, attempt in ((1, 2), (2, 1)):
         row = await record(number, attempt)
     assert (row.usage.turns, row.usage.cost_usd, row.claude_seconds) == (9, 0.75, 4.5)
-    assert row.pid is None

@@ -5,13 +5,21 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from temporalio.testing import ActivityEnvironment
 
 from activities.leases import LeaseKey
-from activities.pull_requests import Opened, OpenInput, PullRequestDefaults, WithdrawInput
+from activities.pull_requests import (
+    LABELLING_ATTEMPTS,
+    Opened,
+    OpenInput,
+    PullRequestDefaults,
+    WithdrawInput,
+)
 from activities.workspaces import PublishInput
 from demo.forge import Forge
 from domain.errors import JobFailure, LeaseLost
@@ -268,7 +276,7 @@ async def test_a_reviewer_who_cannot_review_is_told_of_and_fails_nothing(
     await open_one(machine, work)
     (pull,) = forge.pull_requests(OWNER, NAME)
     assert pull.reviewers == ["alice"]
-    assert [line for line in await machine.said(work[0].job) if "bot was not asked" in line]
+    assert [line for line in await machine.said(work[0].job) if "bot: not asked" in line]
 
 
 async def test_github_is_asked_again_for_labels_when_it_stumbles(
@@ -282,6 +290,22 @@ async def test_github_is_asked_again_for_labels_when_it_stumbles(
     await open_one(machine, work)
     (pull,) = forge.pull_requests(OWNER, NAME)
     assert pull.labels == ["auto"]
+
+
+async def test_labels_that_cannot_be_had_are_told_of_in_the_end(
+    machine: Machine, forge: Forge
+) -> None:
+    work = await published(machine, options=JobOptions(labels=("auto",)))
+    forge.fail_next("issues/add-labels", status=503, times=2)
+    request = OpenInput(work[0].key, work[1])
+    with pytest.raises(JobFailure):
+        await machine.run(machine.pull_requests.open_pull_request, request)
+    row = await machine.world.read(work[0].job)
+    assert row.pr_number == 1
+    last = ActivityEnvironment()
+    last.info = replace(last.info, attempt=LABELLING_ATTEMPTS)
+    assert (await last.run(machine.pull_requests.open_pull_request, request)).number == 1
+    assert [line for line in await machine.said(work[0].job) if "were not set" in line]
 
 
 async def test_somebody_may_go_on_from_what_was_pushed(machine: Machine, forge: Forge) -> None:

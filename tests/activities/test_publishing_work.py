@@ -7,15 +7,18 @@ from typing import Any
 
 import pytest
 
+from activities.keeping import Keeping
 from activities.leases import LeaseKey
 from activities.workspaces import Published, PublishInput
 from demo.forge import Forge
+from domain.clock import utc_now
 from domain.errors import JobFailure, LeaseLost
 from domain.failures import FailureCode
 from domain.jobs import LIVE, Job, JobStatus, Phase
-from store.protocol import Guard
+from store.protocol import Guard, KeptWork
 from tests.activities.machine import CLAUDE, HOST, NAME, OWNER, Granted, Machine
 from tests.store.samples import UNKNOWN_ID
+from workspace.salvage import Salvaged
 from workspace.worktree import Worktree
 
 
@@ -254,3 +257,37 @@ async def test_no_lease_is_needed_and_none_is_given_back(machine: Machine, work:
     assert machine.leases.find(granted.key) is not None
     with pytest.raises(LeaseLost):
         await publish(machine, Granted(granted.job, LeaseKey(granted.job.id, 5)))
+
+
+async def test_a_lost_machine_does_not_replace_what_its_successor_kept(
+    machine: Machine, work: Work
+) -> None:
+    granted, worktree = work
+    (worktree.path / "half.py").write_text("half\n")
+    store, job = machine.world.store, granted.job
+    complete = KeptWork(job.id, "1" * 40, "2" * 40, "mill-2", "diff --git a/all b/all\n", utc_now())
+    await store.update_job(job.id, {"host": "mill-2"}, Guard(LIVE))
+    await ended(machine, job, JobStatus.FAILED)
+    await store.keep_work(complete)
+    await store.update_job(job.id, {"phase": None}, Guard(frozenset(JobStatus)))
+    await machine.sweeper.sweep()
+    assert not worktree.path.exists()
+    kept = await store.kept_work(job.id)
+    assert kept is not None
+    assert kept.patch == complete.patch
+    here = await machine.salvage.kept(OWNER, NAME, job.id)
+    assert here is not None
+    assert "half" in (here.patch or "")
+
+
+async def test_what_is_said_of_kept_work_is_true(machine: Machine) -> None:
+    keeping = Keeping(machine.world.store, HOST)
+    code = await machine.grant()
+    task = await machine.grant_task()
+    for granted, patch in ((code, "diff"), (task, None)):
+        await ended(machine, granted.job, JobStatus.FAILED)
+        await keeping.record(granted.job.id, Salvaged("1" * 40, "2" * 40, patch))
+    [said] = [line for line in await machine.said(code.job) if "kept" in line]
+    assert "/patch" in said
+    assert '{"from": "publish"}' in said
+    assert await machine.said(task.job) == ["The work is kept."]

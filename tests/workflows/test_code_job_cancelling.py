@@ -230,3 +230,22 @@ async def test_taking_back_is_tried_until_it_succeeds(lab: Lab) -> None:
     gate.open()
     assert await job.result() == CANCELLED
     assert script.count("withdraw") == 6
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+async def test_a_branch_is_deleted_only_when_its_work_is_kept(lab: Lab, is_kept: bool) -> None:
+    script = Script()
+    gate = Gate(give(Published("c0ffee")))
+    script.plan("publish", gate)
+    if not is_kept:
+        lost = fail(JobFailure(FailureCode.DISK_FULL))
+        script.plan("clean_up", *[lost] * 10)
+        script.plan("task_queue_of", give(None))
+    job = await lab.code_job(script)
+    await gate.begun()
+    await job.cancel()
+    await job.called("stop_work")
+    gate.open()
+    assert await job.result() == CANCELLED
+    [request] = script.requests["withdraw"]
+    assert request.created_branch is is_kept

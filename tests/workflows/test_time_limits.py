@@ -8,8 +8,10 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from temporalio.api.enums.v1 import EventType
 
 from activities.claude import TurnInput
+from activities.workspaces import Published
 from domain.errors import JobFailure, timed_out
 from domain.failures import Clock, FailureCode
 from domain.jobs import JobOptions, JobStatus, JobType
@@ -145,3 +147,36 @@ async def test_every_turn_of_a_conversation_has_its_own_time(lab: Lab) -> None:
     await job.complete()
     assert (await job.result()).status is JobStatus.COMPLETED
     assert [request.limit_seconds for request in limits_given(script)] == [5, 5]
+
+
+async def test_finished_work_is_published_after_the_jobs_time(lab: Lab) -> None:
+    """Its machine changes while it is published."""
+    script = Script("a", "a-restarted")
+    gate = Gate(give(Published("c0ffee")))
+    script.plan("publish", gate)
+    job = await lab.start(a_job(), script, replace(LIMITS, job_timeout=timedelta(seconds=1)))
+    await gate.begun()
+    await asyncio.sleep(1.2)
+    script.stop_machine()
+    await job.gave_up("publish")
+    gate.open()
+    assert (await job.result()).status is JobStatus.COMPLETED
+    assert script.count("run_claude") == 1
+
+
+async def test_a_message_that_comes_in_the_last_moment_is_answered(lab: Lab) -> None:
+    """What was answered 200 reaches Claude, also when the idle clock rings meanwhile."""
+    script = Script()
+    accepting = Gate(give(True))
+    script.plan("accept_message", accepting)
+    limits = replace(LIMITS, task_idle_timeout=timedelta(seconds=1))
+    job = await lab.start(a_job(JobType.TASK), script, limits)
+    await job.called("wait_for_user")
+    sending = asyncio.create_task(job.send())
+    await accepting.begun()
+    await job.reached(EventType.EVENT_TYPE_TIMER_FIRED)
+    accepting.open()
+    message = await sending
+    await job.complete()
+    assert (await job.result()).status is JobStatus.COMPLETED
+    assert script.seen == [message]
