@@ -22,7 +22,7 @@ SLEEP: Step = {"tools": [["Bash", {"command": "touch begun; python3 -c 'input()'
 LIMIT = "anthropic-ratelimit-unified-"
 
 
-def used_up(resets_in: float) -> Step:
+def used_up(resets_in: float, limit_type: str = "five_hour") -> Step:
     """What the API answers when a subscription's quota is used up (see facts of the CLI)."""
     resets_at = int(utc_now().timestamp() + resets_in)
     return {
@@ -32,7 +32,7 @@ def used_up(resets_in: float) -> Step:
         "headers": {
             f"{LIMIT}status": "rejected",
             f"{LIMIT}reset": str(resets_at),
-            f"{LIMIT}representative-claim": "five_hour",
+            f"{LIMIT}representative-claim": limit_type,
         },
     }
 
@@ -94,6 +94,16 @@ async def test_a_usage_limit_holds_the_credential(conversations: Conversations) 
     job = await machine.world.read(granted.job)
     assert job.cost_is_estimate
     assert job.usage.cost_usd
+
+
+async def test_the_limit_of_one_model_holds_no_other(conversations: Conversations) -> None:
+    conversations.script(used_up(3600, "seven_day_opus"))
+    machine = conversations.machine(is_subscription=True)
+    granted, _ = await machine.prepared()
+    failure = await failing(machine, granted, TurnInput(granted.key, 1, 1, []))
+    assert failure.code is FailureCode.USAGE_LIMIT
+    assert failure.resets_at is not None
+    assert not await machine.credential.is_held()
 
 
 async def test_too_many_requests_hold_nothing(conversations: Conversations) -> None:

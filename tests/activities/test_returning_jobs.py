@@ -11,9 +11,10 @@ from temporalio.client import Client as TemporalClient
 from activities import credential
 from activities.credential import Credential
 from domain.clock import utc_now
+from domain.jobs import RetryFrom
 from tests.activities.holders import CREDENTIAL, SlotHost
 from tests.activities.test_slot_order import queued
-from tests.store.samples import World
+from tests.store.samples import World, later
 
 
 async def test_a_machine_takes_the_jobs_that_return_to_it(
@@ -100,3 +101,30 @@ async def test_a_machine_that_is_held_leaves_jobs_to_others(
         await asyncio.sleep(1)
         assert slot_host.capacity._permits == slot_host.capacity.slots
     assert slot_host.leases.taken == []
+
+
+async def test_what_only_publishes_does_not_wait_for_a_limit_of_claude(
+    world: World, slot_host: SlotHost
+) -> None:
+    await Credential(world.store, CREDENTIAL).hold(utc_now() + timedelta(hours=1))
+    waiting = await world.add_job(queued_at=later(0))
+    publishing = await world.add_job(queued_at=later(1), retry_from=RetryFrom.PUBLISH)
+    async with slot_host.poll():
+        await slot_host.ask(waiting)
+        await slot_host.ask(publishing)
+        await slot_host.until_held(publishing)
+
+
+async def test_jobs_keep_their_order_over_a_limit(
+    temporal: TemporalClient, world: World, slot_host: SlotHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(credential, "LOOKED_UP_EVERY", timedelta(milliseconds=50))
+    await Credential(world.store, CREDENTIAL).hold(utc_now() + timedelta(seconds=1.5))
+    urgent, *others = await queued(world, 5)
+    async with slot_host.poll():
+        for job in (*others, urgent):
+            await slot_host.ask(job)
+        await slot_host.until_held(urgent, others[0])
+        await slot_host.release(urgent)
+        await slot_host.until_held(others[0], others[1])
+    assert slot_host.leases.taken == [urgent.id, others[0].id, others[1].id]
