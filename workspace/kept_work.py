@@ -21,12 +21,13 @@ async def for_kept_work(
     branch: str,
     kept_job_id: str,
     base_sha: str,
+    head_sha: str,
     patch: str | None,
 ) -> StartPoint:
     """Return where a new branch starts that is to deliver the work of an ended job.
 
-    Where this machine keeps the work, its commits are taken up as they are. Elsewhere it is made
-    of the patch.
+    Where this machine keeps exactly that work, its commits are taken up as they are. Elsewhere,
+    and where it keeps another state of it, the work is made of the patch.
 
     Args:
         mirrors: owns the mirror.
@@ -34,6 +35,7 @@ async def for_kept_work(
         branch: the new branch.
         kept_job_id: the job that left the work.
         base_sha: the commit that job began from.
+        head_sha: the commit that keeps the work.
         patch: from `Salvage.kept`; None when it was too long.
 
     Raises:
@@ -48,18 +50,29 @@ async def for_kept_work(
         )
     start_points.refuse_clash(branch, branches)
     kept = await kept_commit(mirrors.git, mirror.place, checked_job_id(kept_job_id))
-    if kept is not None:
+    if kept is not None and kept.sha == head_sha:
         notices = (
             *await _left_out(mirrors, mirror, kept_job_id, kept),
             *await _unresolved(mirrors, mirror, kept.base_sha, kept.sha),
         )
         return StartPoint(kept.lines[0], kept.base_sha, kept.sha, notices=notices)
     if patch is None:
-        raise JobFailure(FailureCode.KEPT_WORK_GONE)
+        raise _gone(kept_job_id, head_sha, kept)
     await _require_base(mirrors, mirror, base_sha)
     made = await commit_of_patch(mirrors.git, mirror.objects, mirrors.scratch, base_sha, patch)
     notices = await _unresolved(mirrors, mirror, base_sha, made)
     return StartPoint(base_sha, base_sha, made, notices=notices)
+
+
+def _gone(job_id: str, head_sha: str, kept: KeptCommit | None) -> JobFailure:
+    if kept is None:
+        return JobFailure(FailureCode.KEPT_WORK_GONE)
+    return JobFailure(
+        FailureCode.KEPT_WORK_GONE,
+        f"This machine keeps another state of the work of job {job_id} than the one that was "
+        f"recorded, which is too long to be kept as a patch. It is the commit {head_sha}, under "
+        f"{SALVAGE}{job_id} in the mirror of the machine that ran the job last.",
+    )
 
 
 async def _left_out(

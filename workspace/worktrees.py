@@ -120,6 +120,7 @@ class Worktrees:
         branch: str,
         kept_job_id: str,
         base_sha: str,
+        head_sha: str,
         patch: str | None,
     ) -> Worktree:
         """Make a worktree of what another job left, or return the job's complete one as it is.
@@ -134,6 +135,7 @@ class Worktrees:
             branch: a new branch.
             kept_job_id: the job that left the work.
             base_sha: the commit that job began from.
+            head_sha: the commit that keeps its work, as it was recorded.
             patch: its work, for machines that have not kept it; None when it was too long.
 
         Raises:
@@ -142,7 +144,9 @@ class Worktrees:
         """
 
         async def choose(mirror: Mirror) -> StartPoint:
-            return await for_kept_work(self.mirrors, mirror, branch, kept_job_id, base_sha, patch)
+            return await for_kept_work(
+                self.mirrors, mirror, branch, kept_job_id, base_sha, head_sha, patch
+            )
 
         return await self._create(self.at(owner, name, job_id), branch, choose)
 

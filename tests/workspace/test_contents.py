@@ -138,7 +138,7 @@ async def test_kept_work_with_a_submodule_is_taken_up(room: Room) -> None:
     kept = await room.removal.remove(OWNER, NAME, "job")
     assert kept is not None
     again = await room.worktrees.create_from_kept(
-        OWNER, NAME, "again", "again", "job", kept.base_sha, kept.patch
+        OWNER, NAME, "again", "again", "job", kept.base_sha, kept.head_sha, kept.patch
     )
     assert (again.path / "libs/part/part.py").read_text() == "newer\n"
     sha = await room.publish(again)

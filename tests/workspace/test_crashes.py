@@ -24,13 +24,14 @@ from workspace.credentials import GitCredentials
 from workspace.mirrors import Mirrors
 from workspace.worktrees import Worktrees
 
-async def main(data, url, token, search_path, owner, name, branch, kept_base):
+async def main(data, url, token, search_path, owner, name, branch, kept_base, kept_head):
     credentials = GitCredentials(url, Path(token))
     mirrors = Mirrors(Path(data, "mirrors"), Git(search_path), credentials)
     worktrees = Worktrees(Path(data, "worktrees"), mirrors)
     await mirrors.fetch(owner, name)
     if kept_base:
-        await worktrees.create_from_kept(owner, name, "job", branch, "ended", kept_base, None)
+        kept = ("ended", kept_base, kept_head, None)
+        await worktrees.create_from_kept(owner, name, "job", branch, *kept)
     elif branch:
         await worktrees.create_for_branch(owner, name, "job", branch, "main")
     else:
@@ -58,7 +59,7 @@ class Worker:
     """A process that makes a worktree and gets stuck in the middle of it."""
 
     def __init__(
-        self, room: Room, command: str, moment: str, branch: str, kept_base: str = ""
+        self, room: Room, command: str, moment: str, branch: str, kept: tuple[str, str] = ("", "")
     ) -> None:
         self.directory = room.directory / "stuck"
         self.directory.mkdir()
@@ -72,7 +73,7 @@ class Worker:
         search_path = f"{self.directory}:{room.git.search_path}"
         arguments = (room.directory, room.forge.url, room.token_file, search_path, OWNER, NAME)
         self.process = subprocess.Popen(
-            (sys.executable, "-c", WORKER, *map(str, arguments), branch, kept_base),
+            (sys.executable, "-c", WORKER, *map(str, arguments), branch, *kept),
             cwd=Path(__file__).parents[2],
         )
 
@@ -159,14 +160,14 @@ async def test_half_taken_up_work_is_taken_up_again(
     (await room.start("ended")).path.joinpath("new").write_text("x")
     kept = await room.removal.remove(OWNER, NAME, "ended")
     assert kept is not None
-    worker = Worker(room, command, moment, "again", kept.base_sha)
+    worker = Worker(room, command, moment, "again", (kept.base_sha, kept.head_sha))
     workers.append(worker)
     await until(worker.is_stuck)
     worker.kill()
     worker.kill_git()
     assert await room.worktrees.find(OWNER, NAME, "job") is None
     worktree = await room.worktrees.create_from_kept(
-        OWNER, NAME, "job", "again", "ended", kept.base_sha, None
+        OWNER, NAME, "job", "again", "ended", kept.base_sha, kept.head_sha, None
     )
     assert as_claude(worktree.path, "rev-parse", "HEAD") == kept.base_sha
     assert as_claude(worktree.path, "status", "--porcelain") == "A  new"

@@ -213,7 +213,7 @@ async def take_up(room: Room, kept: Salvaged) -> Worktree:
     """Make a worktree of what the job left."""
     await room.mirrors.fetch(OWNER, NAME)
     return await room.worktrees.create_from_kept(
-        OWNER, NAME, "again", "again", "job", kept.base_sha, kept.patch
+        OWNER, NAME, "again", "again", "job", kept.base_sha, kept.head_sha, kept.patch
     )
 
 

@@ -155,7 +155,7 @@ async def test_no_space_to_take_up_kept_work(room: Room, mirrors_disk: Disk) -> 
 
     async def take_up() -> None:
         await room.worktrees.create_from_kept(
-            OWNER, NAME, "again", "again", "job", kept.base_sha, kept.patch
+            OWNER, NAME, "again", "again", "job", kept.base_sha, kept.head_sha, kept.patch
         )
 
     await refused(mirrors_disk, take_up)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -24,22 +25,23 @@ async def leave(room: Room) -> Salvaged:
     return kept
 
 
-async def take_up(
-    room: Room, base_sha: str, patch: str | None, *, branch: str = "again"
-) -> Worktree:
+async def take_up(room: Room, kept: Salvaged, *, branch: str = "again") -> Worktree:
     await room.mirrors.fetch(OWNER, NAME)
     return await room.worktrees.create_from_kept(
-        OWNER, NAME, "again", branch, "job", base_sha, patch
+        OWNER, NAME, "again", branch, "job", kept.base_sha, kept.head_sha, kept.patch
     )
 
 
-async def refusal(
-    room: Room, base_sha: str, patch: str | None, *, branch: str = "again"
-) -> JobFailure:
+async def refusal(room: Room, kept: Salvaged, *, branch: str = "again") -> JobFailure:
     with pytest.raises(JobFailure) as caught:
-        await take_up(room, base_sha, patch, branch=branch)
+        await take_up(room, kept, branch=branch)
     assert not room.worktrees.path(OWNER, NAME, "again").exists()
     return caught.value
+
+
+def patched(room: Room, patch: str | None) -> Salvaged:
+    """Return work that only a patch has."""
+    return Salvaged(room.remote()["main"], ORIGINAL, patch)
 
 
 def commit(worktree: Worktree, name: str) -> str:
@@ -61,7 +63,7 @@ async def test_commits_are_published_as_they_are_and_edits_as_one_more(room: Roo
     (worktree.path / "two").write_text("two\n")
     kept = await leave(room)
     room.forge.commit(OWNER, NAME, "main", {"meanwhile": "x"}, "Meanwhile")
-    again = await take_up(room, kept.base_sha, kept.patch)
+    again = await take_up(room, kept)
     assert (again.base_sha, again.branch, again.continued) == (kept.base_sha, "again", False)
     assert again.notices == ()
     assert as_claude(again.path, "rev-parse", "HEAD") == by_claude
@@ -77,7 +79,7 @@ async def test_commits_are_published_as_they_are_and_edits_as_one_more(room: Roo
 async def test_commits_alone_are_published_without_another(room: Room) -> None:
     by_claude = commit(await room.start("job"), "one")
     kept = await leave(room)
-    again = await take_up(room, kept.base_sha, kept.patch)
+    again = await take_up(room, kept)
     assert await room.publish(again) == by_claude
     assert room.remote()["again"] == by_claude
 
@@ -87,7 +89,7 @@ async def test_another_machine_makes_one_commit_of_the_patch(room: Room, elsewhe
     commit(worktree, "one")
     (worktree.path / "README.md").unlink()
     kept = await leave(room)
-    again = await take_up(elsewhere, kept.base_sha, kept.patch)
+    again = await take_up(elsewhere, kept)
     assert as_claude(again.path, "status", "--porcelain") == "D  README.md\nA  one"
     await elsewhere.publish(again, "All of it")
     assert room.remote_log("again") == ["All of it", "Initial commit"]
@@ -97,20 +99,20 @@ async def test_another_machine_makes_one_commit_of_the_patch(room: Room, elsewhe
 async def test_it_is_found_again_as_it_was_left(room: Room) -> None:
     (await room.start("job")).path.joinpath("new").write_text("x")
     kept = await leave(room)
-    again = await take_up(room, kept.base_sha, kept.patch)
+    again = await take_up(room, kept)
     (again.path / "more").write_text("y")
-    assert await take_up(room, kept.base_sha, None) == again
+    assert await take_up(room, replace(kept, patch=None)) == again
     assert (again.path / "more").read_text() == "y"
 
 
 async def test_a_half_made_one_is_made_again(room: Room) -> None:
     (await room.start("job")).path.joinpath("new").write_text("x")
     kept = await leave(room)
-    again = await take_up(room, kept.base_sha, kept.patch)
+    again = await take_up(room, kept)
     (again.path / "new").unlink()
     again.path.with_name("again.json").unlink()
     assert await room.worktrees.find(OWNER, NAME, "again") is None
-    assert await take_up(room, kept.base_sha, kept.patch) == again
+    assert await take_up(room, kept) == again
     assert as_claude(again.path, "status", "--porcelain") == "A  new"
 
 
@@ -119,7 +121,7 @@ async def test_an_unpublished_one_is_kept_in_turn(room: Room) -> None:
     commit(worktree, "one")
     (worktree.path / "two").write_text("two\n")
     kept = await leave(room)
-    await take_up(room, kept.base_sha, kept.patch)
+    await take_up(room, kept)
     kept_again = await room.removal.remove(OWNER, NAME, "again")
     assert kept_again is not None
     assert (kept_again.base_sha, kept_again.patch) == (kept.base_sha, kept.patch)
@@ -131,7 +133,7 @@ async def test_commits_beside_the_line_that_was_checked_out_are_named(room: Room
     as_claude(worktree.path, "checkout", "--quiet", "--detach", worktree.base_sha)
     checked_out = commit(worktree, "two")
     kept = await leave(room)
-    again = await take_up(room, kept.base_sha, kept.patch)
+    again = await take_up(room, kept)
     [notice] = again.notices
     assert as_claude(again.path, "rev-parse", "HEAD") == checked_out
     assert on_branch[:12] in notice
@@ -149,7 +151,7 @@ async def test_what_was_kept_before_is_named_too(room: Room) -> None:
     (worktree.path / "one").unlink()
     (worktree.path / "two").write_text("2")
     kept = await leave(room)
-    again = await take_up(room, kept.base_sha, kept.patch)
+    again = await take_up(room, kept)
     assert as_claude(again.path, "status", "--porcelain") == "A  two"
     assert str(earlier)[:12] in again.notices[0]
 
@@ -168,10 +170,38 @@ async def test_a_merge_left_with_conflicts_is_told(room: Room, elsewhere: Room, 
     with pytest.raises(AssertionError):
         as_claude(worktree.path, "merge", "side")
     kept = await leave(room)
-    again = await take_up(room if here else elsewhere, kept.base_sha, kept.patch)
+    again = await take_up(room if here else elsewhere, kept)
     [notice] = again.notices
     assert "conflicts" in notice
     assert notice.endswith(": clash.")
+
+
+async def leave_an_earlier_state(room: Room, elsewhere: Room) -> Salvaged:
+    """Let this machine keep the beginning of what another one finished; return the latter."""
+    commit(await room.start("job"), "one")
+    await leave(room)
+    worktree = await elsewhere.start("job")
+    for name in ("one", "two"):
+        commit(worktree, name)
+    return await leave(elsewhere)
+
+
+async def test_an_earlier_state_of_it_is_not_taken_for_it(room: Room, elsewhere: Room) -> None:
+    kept = await leave_an_earlier_state(room, elsewhere)
+    again = await take_up(room, kept)
+    assert as_claude(again.path, "status", "--porcelain") == "A  one\nA  two"
+    await room.publish(again)
+    assert room.forge.read_file(OWNER, NAME, "again", "two") == "two\n"
+
+
+async def test_an_earlier_state_does_not_stand_in_for_a_long_patch(
+    room: Room, elsewhere: Room
+) -> None:
+    kept = await leave_an_earlier_state(room, elsewhere)
+    failure = await refusal(room, replace(kept, patch=None))
+    assert failure.code is FailureCode.KEPT_WORK_GONE
+    assert kept.head_sha in failure.message
+    assert await room.salvage.kept(OWNER, NAME, "job") not in (None, kept)
 
 
 async def test_going_back_to_look_does_not_split_the_work(room: Room) -> None:
@@ -179,19 +209,19 @@ async def test_going_back_to_look_does_not_split_the_work(room: Room) -> None:
     by_claude = commit(worktree, "one")
     as_claude(worktree.path, "checkout", "--quiet", "--detach", worktree.base_sha)
     kept = await leave(room)
-    again = await take_up(room, kept.base_sha, kept.patch)
+    again = await take_up(room, kept)
     assert again.notices == ()
     assert await room.publish(again) == by_claude
 
 
 async def test_work_that_is_nowhere_is_said_to_be_gone(room: Room) -> None:
-    failure = await refusal(room, room.remote()["main"], None)
+    failure = await refusal(room, patched(room, None))
     assert failure.code is FailureCode.KEPT_WORK_GONE
     assert not failure.transient
 
 
 async def test_a_base_that_is_gone_from_the_remote(room: Room) -> None:
-    failure = await refusal(room, ORIGINAL, "")
+    failure = await refusal(room, Salvaged(ORIGINAL, ORIGINAL, ""))
     assert failure.code is FailureCode.KEPT_WORK_GONE
     assert ORIGINAL in failure.message
 
@@ -202,7 +232,7 @@ async def test_a_base_that_no_branch_has_any_more(room: Room, elsewhere: Room) -
     kept = await leave(room)
     assert kept.base_sha == base
     room.forge.repository(OWNER, NAME).bare.delete("side")
-    again = await take_up(elsewhere, kept.base_sha, kept.patch)
+    again = await take_up(elsewhere, kept)
     assert (again.path / "side").exists()
 
 
@@ -210,7 +240,7 @@ async def test_a_base_that_no_branch_has_any_more(room: Room, elsewhere: Room) -
 async def test_a_branch_the_remote_has_or_forbids(room: Room, branch: str) -> None:
     (await room.start("job")).path.joinpath("new").write_text("x")
     kept = await leave(room)
-    failure = await refusal(room, kept.base_sha, kept.patch, branch=branch)
+    failure = await refusal(room, kept, branch=branch)
     assert failure.code is FailureCode.BRANCH_CONFLICT
     assert "main" in failure.message
 
@@ -252,7 +282,7 @@ def binary_file(path: str, content: bytes) -> str:
     ],
 )
 async def test_a_hostile_patch_is_refused_and_touches_nothing(room: Room, patch: str) -> None:
-    failure = await refusal(room, room.remote()["main"], patch)
+    failure = await refusal(room, patched(room, patch))
     assert failure.code is FailureCode.GIT_FAILED
     assert not [file for file in room.directory.parent.rglob("*") if "outside" in file.name]
 
@@ -266,7 +296,7 @@ async def test_links_of_the_repository_are_not_followed(room: Room, tmp_path: Pa
     as_claude(author, "add", ".")
     as_claude(author, "commit", "-q", "-m", "Link")
     as_claude(author, "push", "-q", "origin", "HEAD:main")
-    failure = await refusal(room, room.remote()["main"], new_file("link/file"))
+    failure = await refusal(room, patched(room, new_file("link/file")))
     assert failure.code is FailureCode.GIT_FAILED
     assert list(victim.iterdir()) == []
 
@@ -276,9 +306,8 @@ async def test_a_patch_runs_nothing_that_a_job_has_planted(room: Room, tmp_path:
     proof = tmp_path / "proof"
     as_claude(mirror.path, "config", "filter.evil.smudge", f"touch {proof}")
     as_claude(mirror.path, "config", "filter.evil.clean", f"touch {proof}")
-    again = await take_up(
-        room, room.remote()["main"], new_file(".gitattributes", "* filter=evil") + new_file("x")
-    )
+    patch = new_file(".gitattributes", "* filter=evil") + new_file("x")
+    again = await take_up(room, patched(room, patch))
     assert (again.path / "x").read_text() == "evil"
     await room.publishing.commit_all(again, "Deliver", CLAUDE)
     assert not proof.exists()
