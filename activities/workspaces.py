@@ -232,6 +232,7 @@ class WorkspaceActivities:
             job.branch_name,
             original,
             kept.base_sha,
+            kept.head_sha,
             kept.patch,
         )
 
