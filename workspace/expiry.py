@@ -10,7 +10,6 @@ from pathlib import Path
 
 from workspace.command import GitError, Place
 from workspace.kept_commits import DISPLACED, SALVAGE
-from workspace.mirrors import lock_file_of
 from workspace.trees import delete_tree
 from workspace.worktrees import Worktrees
 
@@ -41,9 +40,9 @@ class Expiry:
         expired: list[str] = []
         for mirror in self._mirrors.on_disk():
             try:
-                async with self._mirrors.locks.hold(lock_file_of(mirror)):
+                async with self._mirrors.lock(mirror):
                     expired += await self._expire_refs(Place(mirror), older_than)
-            except GitError as error:
+            except (GitError, OSError) as error:
                 _log.warning("Nothing was forgotten in the mirror %s: %s", mirror, error)
         await asyncio.to_thread(_delete_older, self._mirrors.damaged, older_than)
         await asyncio.to_thread(_delete_older, self._worktrees.orphaned, older_than)

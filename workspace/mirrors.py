@@ -7,8 +7,7 @@ import contextlib
 import logging
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -20,7 +19,7 @@ from workspace.command import Git, GitError, Place
 from workspace.credentials import GitCredentials
 from workspace.locks import Locks
 from workspace.network import TRACKING, Network, refs
-from workspace.recovery import carry_over, move_worktrees
+from workspace.recovery import finish_replacement, is_being_replaced, replace_mirror
 from workspace.refusals import explained, is_damage
 
 _log = logging.getLogger(__name__)
@@ -59,11 +58,6 @@ class Mirror:
         """The object store."""
         return self.path / "objects"
 
-    @property
-    def lock_file(self) -> Path:
-        """The file that names the mirror's lock."""
-        return lock_file_of(self.path)
-
 
 class Mirrors:
     """All mirrors of this machine, below one directory.
@@ -100,9 +94,23 @@ class Mirrors:
         """Return every mirror that has been fetched."""
         return sorted(self.root.glob("[!.]*/*/*.git"))
 
-    def lock(self, mirror: Mirror) -> AbstractAsyncContextManager[None]:
-        """Hold the mirror for changing its refs or its worktrees."""
-        return self.locks.hold(mirror.lock_file)
+    @contextlib.asynccontextmanager
+    async def lock(self, path: Path) -> AsyncIterator[None]:
+        """Hold the mirror at `path` for changing its refs or its worktrees."""
+        async with self.locks.hold(path.with_suffix(".lock")):
+            await finish_replacement(self.git, path)
+            yield
+
+    async def settle(self, mirror: Mirror) -> None:
+        """See to it that no worktree is missing because its mirror is just being made again.
+
+        Raises:
+            JobFailure: the disk refused to bring that to its end.
+        """
+        if is_being_replaced(mirror.path):
+            with explained(self.credentials, f"Mending the mirror of {mirror.full_name}"):
+                async with self.lock(mirror.path):
+                    pass
 
     def restore(self, mirror: Mirror) -> None:
         """Put back the files that git obeys and that any job may have changed."""
@@ -118,7 +126,7 @@ class Mirrors:
         """
         mirror = self.mirror(owner, name)
         with explained(self.credentials, f"Fetching {mirror.full_name}"):
-            async with self.lock(mirror):
+            async with self.lock(mirror.path):
                 if mirror.path.is_dir():
                     await self._refresh_or_remake(mirror)
                 else:
@@ -184,11 +192,8 @@ class Mirrors:
             await self.git.run("init", "--quiet", "--bare", "--template=", at=draft.place)
             await self._refresh(draft)
             if mirror.path.is_dir():
-                await carry_over(self.git, mirror.path, temporary)
                 aside = Path(tempfile.mkdtemp(dir=_made(self.damaged), prefix="mirror-"))
-                damaged = mirror.path.rename(aside / mirror.path.name)
-                _move(temporary, mirror.path)
-                move_worktrees(damaged, mirror.path)
+                await replace_mirror(self.git, mirror.path, temporary, aside)
             else:
                 _move(temporary, mirror.path)
         finally:
@@ -249,11 +254,6 @@ def _mark_of(mirror: Mirror) -> Path:
     return mirror.path / "damaged"
 
 
-def lock_file_of(mirror: Path) -> Path:
-    """Return the file that names the lock of the bare repository at `mirror`."""
-    return mirror.with_suffix(".lock")
-
-
 def has_worktrees(mirror: Path) -> bool:
     """Tell whether any worktree of the mirror is on disk."""
     for pointer in mirror.glob("worktrees/*/gitdir"):
@@ -268,7 +268,6 @@ def worktree_of(pointer: Path) -> Path:
 
 
 def _move(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
     source.rename(target)
 
 

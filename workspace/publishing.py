@@ -206,7 +206,7 @@ class Publishing:
     async def _remember(self, mirror: Mirror, branch: str, sha: str) -> None:
         """Record in the mirror where the branch is now; if that fails, the next fetch does it."""
         name = TRACKING + branch
-        async with self._mirrors.lock(mirror):
+        async with self._mirrors.lock(mirror.path):
             try:
                 await self._git.run("update-ref", "--no-deref", name, sha, at=mirror.place)
             except GitError as error:

@@ -66,6 +66,7 @@ class Removal:
         """
         blank = self._worktrees.at(owner, name, job_id)
         async with self._mirrors.locks.hold(blank.lock_file):
+            await self._mirrors.settle(self._mirrors.mirror(owner, name))
             # Without a record it was never complete, so nobody has worked in it.
             worktree = self._worktrees.recorded(owner, name, job_id)
             if worktree is not None and (worktree.git_dir / "HEAD").is_file():

@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 from workspace.command import TREE_SECONDS, GitError, Place
-from workspace.mirrors import Mirrors, has_worktrees, lock_file_of
+from workspace.mirrors import Mirrors, has_worktrees
 
 _log = logging.getLogger(__name__)
 # git's own limits for `gc --auto` (git-config(1), gc.auto and gc.autoPackLimit).
@@ -37,12 +37,12 @@ class Upkeep:
         packed = []
         for mirror in self._mirrors.on_disk():
             try:
-                async with self._mirrors.locks.hold(lock_file_of(mirror)):
+                async with self._mirrors.lock(mirror):
                     if await self._needs_it(mirror):
                         at = Place(mirror)
                         await self._git.run("gc", "--quiet", at=at, timeout=TREE_SECONDS)
                         packed.append(mirror)
-            except GitError as error:
+            except (GitError, OSError) as error:
                 _log.warning("The mirror %s was not packed: %s", mirror, error)
         return packed
 

@@ -68,6 +68,7 @@ class Worktrees:
 
     async def find(self, owner: str, name: str, job_id: str) -> Worktree | None:
         """Return a job's worktree if it is complete, else None."""
+        await self.mirrors.settle(self.mirrors.mirror(owner, name))
         worktree = self.recorded(owner, name, job_id)
         if worktree is None or not worktree.exists:
             return None
@@ -181,9 +182,9 @@ class Worktrees:
         It is moved aside first, so that a half-deleted one is never taken for a worktree. Files in
         which somebody has worked, but which git no longer knows, are not deleted.
         """
-        self._spare_orphan(worktree)
         mirror = self.mirrors.mirror(worktree.owner, worktree.name)
-        async with self.mirrors.lock(mirror):
+        async with self.mirrors.lock(mirror.path):
+            self._spare_orphan(worktree)
             # `git worktree remove` refuses one with submodules, and one that was being made.
             leftovers = (
                 move_aside(worktree.path, self.trash),
@@ -227,7 +228,7 @@ class Worktrees:
     ) -> Worktree:
         worktree = replace(blank, branch=branch, base_sha=start.base_sha, continued=start.continued)
         lfs = await contents.require_lfs(self.mirrors, mirror.place, start.files_sha)
-        async with self.mirrors.lock(mirror):
+        async with self.mirrors.lock(mirror.path):
             await self._add(mirror, worktree, start.files_sha)
         git = self.mirrors.git
         await git.run(
