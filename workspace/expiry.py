@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 from workspace.command import GitError, Place
-from workspace.kept_commits import DISPLACED, SALVAGE
+from workspace.kept_commits import DISPLACED, SALVAGE, displaced_at
 from workspace.trees import delete_tree
 from workspace.worktrees import Worktrees
 
@@ -31,8 +31,9 @@ class Expiry:
     async def expire(self, older_than: datetime) -> list[str]:
         """Forget kept work whose commit is older, and what was moved aside before then. Repeatable.
 
-        Moved aside were damaged mirrors, and files that git no longer knew. The objects of
-        forgotten work go when the mirror is packed. A failure is logged: it does no harm.
+        Moved aside were local branches, damaged mirrors, and files that git no longer knew. The
+        objects of forgotten work go when the mirror is packed. A failure is logged: it does no
+        harm.
 
         Returns:
             The refs that were deleted.
@@ -54,14 +55,20 @@ class Expiry:
             SALVAGE, DISPLACED, at=mirror,
         )  # fmt: skip
         rows = (line.split(" ") for line in listing.splitlines())
-        # What is no commit has no date, and no work in it.
         limit = older_than.timestamp()
-        old = {name: sha for date, sha, name in rows if int(date or 0) < limit}
+        old = {name: sha for date, sha, name in rows if _kept_since(name, date) < limit}
         # Work that was added meanwhile has another sha, which stops the deletion.
         lines = "".join(f"delete {name} {sha}\n" for name, sha in old.items())
         data = lines.encode("utf-8", "surrogateescape")
         await self._git.run("update-ref", "--no-deref", "--stdin", at=mirror, stdin=data)
         return sorted(old)
+
+
+def _kept_since(ref: str, date: str) -> int:
+    """Return since when a ref keeps its commit, in Unix seconds; `date` is the commit's own."""
+    moved = displaced_at(ref)
+    # What is no commit has no date, and no work in it.
+    return int(date or 0) if moved is None else moved
 
 
 def _delete_older(directory: Path, older_than: datetime) -> None:

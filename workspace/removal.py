@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator
 
-from domain.errors import JobFailure
+from domain.errors import OrchestratorError
 from workspace.command import NETWORK_SECONDS
 from workspace.refusals import explained
 from workspace.salvage import Salvage, Salvaged
@@ -84,7 +84,7 @@ class Removal:
     ) -> list[str]:
         """Remove every worktree whose job does not need it any more, and all leftovers.
 
-        A worktree whose work cannot be kept stays, with a warning.
+        A worktree whose work cannot be kept or recorded stays, with a warning.
 
         Args:
             is_needed: tells, by job id, whether a job is live or still being cleaned up. It is
@@ -100,7 +100,7 @@ class Removal:
                 continue
             try:
                 await self.remove(owner, name, job_id, record, all_of_it=True)
-            except (JobFailure, OSError) as error:
+            except (OrchestratorError, OSError) as error:
                 _log.warning("The worktree of job %s was not removed: %s", job_id, error)
             else:
                 removed.append(job_id)

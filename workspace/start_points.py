@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from domain.errors import JobFailure
 from domain.failures import FailureCode
 from workspace.command import Git, GitError
-from workspace.kept_commits import DISPLACED
+from workspace.kept_commits import displaced
 from workspace.mirrors import Mirror, Mirrors
 from workspace.network import refs
 
@@ -122,7 +122,7 @@ async def make_room(git: Git, mirror: Mirror, branch: str, job_id: str) -> None:
     """See to it that `branch` can be made in the mirror, whose lock is held.
 
     Local branches in the way, which ended jobs left behind, are moved to
-    `refs/orchestrator/displaced/<job id>/`.
+    `refs/orchestrator/displaced/<job id>/<Unix seconds>/`.
 
     Raises:
         JobFailure: another worktree has the branch, or has one that forbids the name.
@@ -189,7 +189,7 @@ async def _displace(git: Git, mirror: Mirror, branch: str, sha: str, job_id: str
     """Take a local branch out of the way; what only it has is kept under another name."""
     only_here = ("rev-list", "--max-count=1", sha, "--not", "--remotes=origin", "--")
     if await git.run(*only_here, at=mirror.place):
-        await git.run("update-ref", f"{DISPLACED}{job_id}/{branch}", sha, at=mirror.place)
+        await git.run("update-ref", displaced(job_id, branch), sha, at=mirror.place)
     await git.run("update-ref", "--no-deref", "-d", _HEADS + branch, sha, at=mirror.place)
 
 

@@ -51,12 +51,25 @@ async def test_only_what_is_old_is_forgotten(room: Room) -> None:
 
 async def test_displaced_branches_and_packed_refs_are_forgotten_too(room: Room) -> None:
     ref = await leave(room, "job")
-    displaced = "refs/orchestrator/displaced/job/feature/caf\u00e9"
+    displaced = f"refs/orchestrator/displaced/job/{int(OLD.timestamp())}/feature/caf\u00e9"
     as_claude(room.mirror_path, "update-ref", displaced, ref)
     as_claude(room.mirror_path, "pack-refs", "--all")
-    for name in (ref, displaced):
-        age(room, name)
+    age(room, ref)
     assert await room.expiry.expire(LIMIT) == [displaced, ref]
+
+
+async def test_a_displaced_branch_is_kept_from_when_it_was_moved(room: Room) -> None:
+    left_behind = "refs/heads/feature/job"
+    await room.mirrors.fetch(OWNER, NAME)
+    tree = as_claude(room.mirror_path, "rev-parse", "refs/remotes/origin/main^{tree}")
+    lost = as_claude(room.mirror_path, "commit-tree", "-m", "Only here", tree)
+    as_claude(room.mirror_path, "update-ref", left_behind, lost)
+    age(room, left_behind)
+    before = now()
+    await room.start("job")
+    assert await room.expiry.expire(before - timedelta(seconds=1)) == []
+    [displaced] = await room.expiry.expire(now() + timedelta(seconds=1))
+    assert displaced.endswith("/feature/job")
 
 
 async def test_a_ref_that_somebody_planted_is_deleted(room: Room) -> None:

@@ -8,7 +8,13 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from domain.errors import DependencyUnavailable, JobFailure
+from domain.errors import (
+    DependencyFailed,
+    DependencyUnavailable,
+    InvalidRequest,
+    JobFailure,
+    OrchestratorError,
+)
 from tests.workspace.conftest import NAME, OWNER, Room, as_claude
 from workspace.salvage import Salvaged
 from workspace.worktree import Worktree
@@ -181,8 +187,7 @@ async def test_kept_work_is_recorded_before_the_worktree_goes(room: Room) -> Non
 
     with pytest.raises(DependencyUnavailable):
         await room.removal.remove(OWNER, NAME, "job", refuse)
-    with pytest.raises(DependencyUnavailable):
-        await room.removal.sweep(nothing_is, refuse)
+    assert await room.removal.sweep(nothing_is, refuse) == []
     assert (worktree.path / "new").read_text() == "x"
     kept = await room.removal.remove(OWNER, NAME, "job", record)
     assert kept is not None
@@ -202,6 +207,30 @@ async def test_sweeping_records_what_is_kept(room: Room) -> None:
     (worktree.path / "new").write_text("x")
     assert await room.removal.sweep(nothing_is, record) == ["clean", "edited"]
     assert recorded == {"edited": await room.salvage.kept(OWNER, NAME, "edited")}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        DependencyUnavailable("It does not answer.", "store"),
+        DependencyFailed("It refuses.", "store"),
+        InvalidRequest("It is too long."),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+async def test_one_refused_record_does_not_stop_the_sweep(
+    room: Room, caplog: pytest.LogCaptureFixture, error: OrchestratorError
+) -> None:
+    async def record(job_id: str, kept: Salvaged) -> None:
+        if job_id == "bad":
+            raise error
+
+    for job_id in ("bad", "good"):
+        (await room.start(job_id)).path.joinpath("new").write_text(job_id)
+    with caplog.at_level(logging.WARNING):
+        assert await room.removal.sweep(nothing_is, record) == ["good"]
+    assert (room.worktrees.path(OWNER, NAME, "bad") / "new").read_text() == "bad"
+    assert f"job bad was not removed: {error.message}" in caplog.text
 
 
 async def test_sweeping_clears_what_crashes_leave(room: Room) -> None:
