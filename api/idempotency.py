@@ -34,8 +34,8 @@ HEADER = "Idempotency-Key"
 MAX_KEY_CHARACTERS = 255
 
 TAKEN_OVER_AFTER = timedelta(seconds=5)
-"""A request is answered in well under a second. One that has no answer by then was cut off, and
-the next of its key does its work."""
+"""A request is answered in well under a second. One that has no answer by then was cut off, or so
+it seems, and the next of its key does its work."""
 
 POLLED_EVERY = timedelta(milliseconds=100)
 
@@ -69,7 +69,8 @@ class Once:
         """Return the answer to a request with this `body`, doing its `work` if nobody has yet.
 
         A refusal releases the key, so that the corrected request can be made with it. What may
-        have been done all the same keeps it, so that the repeat finds it.
+        have been done all the same, or may be done yet by a request that shares the claim, keeps
+        it, so that the repeat finds it.
 
         Raises:
             KeyReused: the key stands for a request with another body.
@@ -84,7 +85,7 @@ class Once:
             done = await work(Claim(known.resource_id, is_keyed=True))
         except OrchestratorError as error:
             if _did_nothing(error):
-                await self._store.release_key(known.scope, known.key)
+                await self._store.release_key(known.scope, known.key, known.resource_id)
             raise
         return _answered(await self._settled(known, status, done))
 
@@ -98,9 +99,10 @@ class Once:
                     f"The {HEADER} was used with another request body. Send the same body, or a "
                     "new key."
                 )
-            is_own = known.resource_id == own.resource_id
-            waited_from = min(known.created_at, own.created_at)
-            if is_own or known.answer is not None or utc_now() - waited_from > TAKEN_OVER_AFTER:
+            if known.resource_id == own.resource_id or known.answer is not None:
+                return known
+            is_cut_off = utc_now() - min(known.created_at, own.created_at) > TAKEN_OVER_AFTER
+            if is_cut_off and await self._store.share_key(self._scope, key, known.resource_id):
                 return known
             await asyncio.sleep(POLLED_EVERY.total_seconds())
 

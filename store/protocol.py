@@ -367,8 +367,20 @@ class Store(Protocol):
             NotFound: the key was not claimed, or was released.
         """
 
-    async def release_key(self, scope: str, key: str) -> None:
-        """Forget a claimed key that has no answer, so that the request can be made again."""
+    async def share_key(self, scope: str, key: str, resource_id: str) -> bool:
+        """Let another request make the thing of this id, too; then the claim is never released.
+
+        Returns:
+            Whether the key stands for that id and has no answer. If not, it was answered, released
+            or claimed anew.
+        """
+
+    async def release_key(self, scope: str, key: str, resource_id: str) -> None:
+        """Forget a key that stands for this id, so that the request can be made again.
+
+        One that has an answer stays, and one that is shared, whose other request may make the
+        thing yet.
+        """
 
     async def forget_keys(self, claimed_before: datetime) -> None:
         """Forget the keys claimed before then."""

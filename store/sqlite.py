@@ -248,8 +248,12 @@ class SqliteStore(Store):
         )
 
     @override
-    async def release_key(self, scope: str, key: str) -> None:
-        await self._file.write(sqlite_idempotency_keys.release_key, scope, key)
+    async def share_key(self, scope: str, key: str, resource_id: str) -> bool:
+        return await self._file.write(sqlite_idempotency_keys.share_key, scope, key, resource_id)
+
+    @override
+    async def release_key(self, scope: str, key: str, resource_id: str) -> None:
+        await self._file.write(sqlite_idempotency_keys.release_key, scope, key, resource_id)
 
     @override
     async def forget_keys(self, claimed_before: datetime) -> None:

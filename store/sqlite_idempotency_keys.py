@@ -8,11 +8,18 @@ from datetime import datetime
 from domain.errors import NotFound
 from domain.messages import storable
 from store.protocol import KeyedRequest
-from store.row_values import column_value, time_text, unchanged_text
+from store.row_values import (
+    ColumnValue,
+    canonical_id,
+    column_value,
+    time_text,
+    unchanged_text,
+)
 from store.rows import KEYED_REQUEST_COLUMNS, claim_to_row, keyed_request_from_row
 from store.sqlite_rows import marks, named
 
 _COLUMNS = ", ".join(KEYED_REQUEST_COLUMNS)
+_IS_UNANSWERED_CLAIM = "scope = ? AND key = ? AND resource_id = ? AND answer IS NULL"
 
 
 def claim_key(connection: sqlite3.Connection, request: KeyedRequest) -> KeyedRequest:
@@ -53,11 +60,20 @@ def answer_key(
     return keyed_request_from_row(named(KEYED_REQUEST_COLUMNS, values))
 
 
-def release_key(connection: sqlite3.Connection, scope: str, key: str) -> None:
-    """Forget a key that has no answer."""
+def share_key(connection: sqlite3.Connection, scope: str, key: str, resource_id: str) -> bool:
+    """Share a claim that has no answer, so that it is not released; return whether it is there."""
+    shared = connection.execute(
+        f"UPDATE agent_idempotency_keys SET shared = 1 WHERE {_IS_UNANSWERED_CLAIM}",
+        _claim(scope, key, resource_id),
+    )
+    return shared.rowcount == 1
+
+
+def release_key(connection: sqlite3.Connection, scope: str, key: str, resource_id: str) -> None:
+    """Forget a claim that has no answer and is not shared."""
     connection.execute(
-        "DELETE FROM agent_idempotency_keys WHERE scope = ? AND key = ? AND answer IS NULL",
-        (column_value(scope), column_value(key)),
+        f"DELETE FROM agent_idempotency_keys WHERE {_IS_UNANSWERED_CLAIM} AND NOT shared",
+        _claim(scope, key, resource_id),
     )
 
 
@@ -66,3 +82,7 @@ def forget_keys(connection: sqlite3.Connection, claimed_before: datetime) -> Non
     connection.execute(
         "DELETE FROM agent_idempotency_keys WHERE created_at < ?", (time_text(claimed_before),)
     )
+
+
+def _claim(scope: str, key: str, resource_id: str) -> tuple[ColumnValue, ...]:
+    return column_value(scope), column_value(key), canonical_id(resource_id)

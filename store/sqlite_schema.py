@@ -302,6 +302,7 @@ CREATE TABLE agent_idempotency_keys (
   fingerprint TEXT NOT NULL,
   resource_id TEXT NOT NULL,
   created_at TEXT NOT NULL,
+  shared INTEGER NOT NULL DEFAULT 0,
   status INTEGER,
   answer TEXT,
   PRIMARY KEY (scope, key)

@@ -9,7 +9,13 @@ from postgrest import ReturnMethod
 from domain.errors import NotFound
 from domain.messages import storable
 from store.protocol import KeyedRequest
-from store.row_values import column_value, time_text, unchanged_text
+from store.row_values import (
+    ColumnValue,
+    canonical_id,
+    column_value,
+    time_text,
+    unchanged_text,
+)
 from store.rows import claim_to_row, keyed_request_from_row
 from store.supabase_connection import SupabaseConnection
 
@@ -47,13 +53,28 @@ async def answer_key(
     return keyed_request_from_row(rows[0])
 
 
-async def release_key(connection: SupabaseConnection, scope: str, key: str) -> None:
-    """Forget a key that has no answer."""
-    name = {"scope": column_value(scope), "key": column_value(key)}
-    await connection.call("orchestrator_release_key", name)
+async def share_key(connection: SupabaseConnection, scope: str, key: str, resource_id: str) -> bool:
+    """Share a claim that has no answer, so that it is not released; return whether it is there."""
+    claim = _claim(scope, key, resource_id)
+    return bool(await connection.call("orchestrator_share_key", claim))
+
+
+async def release_key(
+    connection: SupabaseConnection, scope: str, key: str, resource_id: str
+) -> None:
+    """Forget a claim that has no answer and is not shared."""
+    await connection.call("orchestrator_release_key", _claim(scope, key, resource_id))
 
 
 async def forget_keys(connection: SupabaseConnection, claimed_before: datetime) -> None:
     """Forget the keys claimed before then."""
     query = connection.table("agent_idempotency_keys").delete(returning=ReturnMethod.minimal)
     await connection.rows(query.lt("created_at", time_text(claimed_before)))
+
+
+def _claim(scope: str, key: str, resource_id: str) -> dict[str, ColumnValue]:
+    return {
+        "scope": column_value(scope),
+        "key": column_value(key),
+        "resource_id": canonical_id(resource_id),
+    }

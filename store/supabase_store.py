@@ -234,8 +234,12 @@ class SupabaseStore(Store):
         )
 
     @override
-    async def release_key(self, scope: str, key: str) -> None:
-        await supabase_idempotency_keys.release_key(self._connection, scope, key)
+    async def share_key(self, scope: str, key: str, resource_id: str) -> bool:
+        return await supabase_idempotency_keys.share_key(self._connection, scope, key, resource_id)
+
+    @override
+    async def release_key(self, scope: str, key: str, resource_id: str) -> None:
+        await supabase_idempotency_keys.release_key(self._connection, scope, key, resource_id)
 
     @override
     async def forget_keys(self, claimed_before: datetime) -> None:

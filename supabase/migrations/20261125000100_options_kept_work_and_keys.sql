@@ -31,12 +31,15 @@ create table if not exists public.agent_idempotency_keys (
   fingerprint text not null,
   resource_id uuid not null,
   created_at timestamptz not null,
+  shared boolean not null default false,
   status integer,
   answer text,
   primary key (scope, key)
 );
 create index if not exists agent_idempotency_keys_oldest
   on public.agent_idempotency_keys (created_at);
+comment on column public.agent_idempotency_keys.shared is
+  'whether a second request may make the resource';
 
 -- Holds a credential until then, or until the later time that is set already.
 create or replace function public.orchestrator_hold_credential(
@@ -76,11 +79,24 @@ create or replace function public.orchestrator_answer_key(
   returning *
 $$;
 
--- Forgets a key that has no answer.
-create or replace function public.orchestrator_release_key(scope text, key text)
-returns void language sql set search_path = '' as $$
+-- Shares a claim that has no answer, so that it is not released. Returns whether it is there.
+create or replace function public.orchestrator_share_key(
+  scope text, key text, resource_id uuid
+) returns boolean language sql set search_path = '' as $$
+  with claim as (
+    update public.agent_idempotency_keys k set shared = true
+    where k.scope = $1 and k.key = $2 and k.resource_id = $3 and k.answer is null
+    returning 1
+  )
+  select exists (select from claim)
+$$;
+
+-- Forgets a claim that has no answer and is not shared.
+create or replace function public.orchestrator_release_key(
+  scope text, key text, resource_id uuid
+) returns void language sql set search_path = '' as $$
   delete from public.agent_idempotency_keys k
-  where k.scope = $1 and k.key = $2 and k.answer is null
+  where k.scope = $1 and k.key = $2 and k.resource_id = $3 and k.answer is null and not k.shared
 $$;
 
 create or replace function public.orchestrator_schema() returns setof integer

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 import httpx
@@ -351,10 +352,44 @@ class TestRequestsThatWereCutOff:
         looks = counted_claims(api, monkeypatch)
         repeat = asyncio.create_task(post(api, "/jobs", body))
         await eventually(lambda: reached(looks, 2), "it looked twice")
-        await api.store.release_key(left.scope, left.key)
+        await api.store.release_key(left.scope, left.key, left.resource_id)
         answer = await repeat
         assert (answer.status_code, is_replay(answer)) == (201, False)
         assert await jobs(api) == [answer.json()["id"]] != [left.resource_id]
+
+    async def test_long_ago_and_then_it_was_refused(
+        self, api: Api, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It came back just before its repeat took over."""
+        body = await new_job(api)
+        left = await self.cut_off(api, monkeypatch, body)
+        share = api.store.share_key
+
+        async def come_late(*claim: str) -> bool:
+            await api.store.release_key(*claim)
+            return await share(*claim)
+
+        monkeypatch.setattr(api.store, "share_key", come_late)
+        answer = await post(api, "/jobs", body)
+        assert (answer.status_code, is_replay(answer)) == (201, False)
+        assert await jobs(api) == [answer.json()["id"]] != [left.resource_id]
+
+    async def test_long_ago_and_then_it_was_answered(
+        self, api: Api, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        body = await new_job(api)
+        await self.cut_off(api, monkeypatch, body)
+        share = api.store.share_key
+        first = {"id": "a", "status": "queued", "position": 7, "branchName": "x", "createdAt": "b"}
+
+        async def come_late(scope: str, key: str, resource_id: str) -> bool:
+            await api.store.answer_key(scope, key, 201, json.dumps(first))
+            return await share(scope, key, resource_id)
+
+        monkeypatch.setattr(api.store, "share_key", come_late)
+        answer = await post(api, "/jobs", body)
+        assert (answer.status_code, answer.json(), is_replay(answer)) == (201, first, True)
+        assert await jobs(api) == []
 
     async def test_by_a_clock_that_is_ahead(
         self, api: Api, monkeypatch: pytest.MonkeyPatch
@@ -379,6 +414,73 @@ class TestRequestsThatWereCutOff:
         monkeypatch.setattr(api.store, "answer_key", forget_first)
         answer = await post(api, "/jobs", body)
         assert (answer.status_code, [answer.json()["id"]]) == (201, await jobs(api))
+
+
+@dataclass(frozen=True)
+class Sharer:
+    """A request that is held just before it stores the job of this id."""
+
+    job_id: str
+    let_go: asyncio.Event
+    answer: asyncio.Task[httpx.Response]
+
+    async def goes_on(self) -> httpx.Response:
+        self.let_go.set()
+        return await self.answer
+
+
+@pytest.mark.usefixtures("taken_over_at_once")
+class TestRequestsThatShareAClaim:
+    """A repeat took over from a request that was slow and not cut off."""
+
+    async def two_of_them(
+        self, api: Api, monkeypatch: pytest.MonkeyPatch, body: Any
+    ) -> list[Sharer]:
+        create, held = api.store.create_job, list[tuple[str, asyncio.Event]]()
+        sharers: list[Sharer] = []
+
+        async def hold(job: Job) -> None:
+            let_go = asyncio.Event()
+            held.append((job.id, let_go))
+            await let_go.wait()
+            await create(job)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(api.store, "create_job", hold)
+            for count in (1, 2):
+                answer = asyncio.create_task(post(api, "/jobs", body))
+                await eventually(partial(reached, held, count), "it is held")
+                sharers.append(Sharer(*held[-1], answer))
+        return sharers
+
+    @pytest.mark.parametrize("refused", [0, 1], ids=["the first", "the second"])
+    async def test_one_is_refused_and_the_other_makes_the_job(
+        self, api: Api, monkeypatch: pytest.MonkeyPatch, refused: int
+    ) -> None:
+        """A key that was given back would let a third make another job."""
+        body = await new_job(api)
+        sharers = await self.two_of_them(api, monkeypatch, body)
+        holder = await api.post("/jobs", body, 201)
+        assert (await sharers[refused].goes_on()).status_code == 409
+        await api.post(f"/jobs/{holder['id']}/cancel")
+        made = await sharers[1 - refused].goes_on()
+        assert (made.status_code, made.json()["id"]) == (201, sharers[0].job_id)
+        await api.post(f"/jobs/{sharers[0].job_id}/cancel")
+        again = await post(api, "/jobs", body)
+        assert (outcome(again), is_replay(again)) == (outcome(made), True)
+        assert set(await jobs(api)) == {holder["id"], sharers[0].job_id}
+
+    async def test_both_are_refused(self, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+        """None knows of the other that it has ended, so the key stays with the id."""
+        body = await new_job(api)
+        sharers = await self.two_of_them(api, monkeypatch, body)
+        holder = await api.post("/jobs", body, 201)
+        assert [(await sharer.goes_on()).status_code for sharer in sharers] == [409, 409]
+        await api.post(f"/jobs/{holder['id']}/cancel")
+        corrected = await post(api, "/jobs", {**body, "branchName": "feature/y"})
+        assert (corrected.status_code, corrected.json()) == (422, REUSED)
+        again = await post(api, "/jobs", body)
+        assert (again.status_code, again.json()["id"]) == (201, sharers[0].job_id)
 
 
 @pytest.mark.usefixtures("taken_over_at_once")
@@ -428,7 +530,9 @@ class TestOutages:
             patch.setattr(api.store, "release_key", fail)
             assert (await post(api, "/jobs", body)).status_code == 503
         assert (await post(api, "/jobs", body)).status_code == 400
-        assert (await post(api, "/jobs", {**body, "branchName": "x"})).status_code == 201
+        corrected = {**body, "branchName": "x"}
+        assert (await post(api, "/jobs", corrected)).json() == REUSED
+        assert (await post(api, "/jobs", corrected, key="another")).status_code == 201
 
 
 class TestMessages:
@@ -500,6 +604,33 @@ class TestMessages:
         await cut_off.change_job(job.id, status=JobStatus.COMPLETED, phase=None)
         for text in ("one", "another"):
             assert (await post(cut_off, path, {"message": text})).status_code == 400
+
+    @pytest.mark.usefixtures("taken_over_at_once")
+    async def test_a_failed_delivery_leaves_the_key_to_another_that_goes_on(
+        self, api: Api, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        job = await api.seed_job(
+            await api.add_owner(), job_type=JobType.TASK, status=JobStatus.RUNNING
+        )
+        path, body = f"/jobs/{job.id}/message", {"message": "And then?"}
+        handed: list[str] = []
+        let_go = asyncio.Event()
+
+        async def deliver(job_id: str, message_id: str) -> None:
+            handed.append(message_id)
+            if len(handed) > 1:
+                raise DependencyUnavailable("Temporal does not answer.", "temporal")
+            await let_go.wait()
+
+        monkeypatch.setattr(api.app.state.parts.dispatch, "send_message", deliver)
+        slow = asyncio.create_task(post(api, path, body))
+        await eventually(lambda: reached(handed, 1), "it is held")
+        assert (await post(api, path, body)).status_code == 503
+        let_go.set()
+        first = await slow
+        again = await post(api, path, body)
+        assert (outcome(again), is_replay(again)) == (outcome(first), True)
+        assert handed == [first.json()["messageId"]] * 2
 
     @pytest.mark.usefixtures("taken_over_at_once")
     async def test_a_delivery_of_which_nothing_is_known_keeps_it(

@@ -9,13 +9,21 @@ import pytest
 from domain.errors import InvalidRequest, NotFound
 from domain.messages import MAX_CONTENT_CHARACTERS, is_storable, storable
 from store.protocol import KeyedRequest, Store
-from tests.store.samples import TEXTS, a_request, later, new_id
+from tests.store.samples import NO_IDS, TEXTS, a_request, later, new_id
 
 SCOPE = "POST /jobs"
 
 
 async def answer(store: Store, request: KeyedRequest, status: int, text: str) -> KeyedRequest:
     return await store.answer_key(request.scope, request.key, status, text)
+
+
+async def share(store: Store, request: KeyedRequest) -> bool:
+    return await store.share_key(request.scope, request.key, request.resource_id)
+
+
+async def release(store: Store, request: KeyedRequest) -> None:
+    await store.release_key(request.scope, request.key, request.resource_id)
 
 
 async def test_a_claim_is_returned_as_it_was_made(store: Store) -> None:
@@ -97,18 +105,80 @@ async def test_a_released_key_can_be_claimed_anew(store: Store) -> None:
     await store.claim_key(first)
     await store.claim_key(other)
     for _ in range(2):
-        await store.release_key(SCOPE, "key-1")
+        await release(store, first)
     with pytest.raises(NotFound):
         await answer(store, first, 201, "{}")
     assert await store.claim_key(second) == second
     assert await store.claim_key(a_request("key-2")) == other
 
 
+async def test_a_release_that_is_repeated_late_leaves_the_newcomer(store: Store) -> None:
+    first, second = a_request(), a_request()
+    await store.claim_key(first)
+    await release(store, first)
+    await store.claim_key(second)
+    await release(store, first)
+    assert await store.claim_key(a_request()) == second
+
+
+async def test_a_shared_key_is_not_released(store: Store) -> None:
+    """Neither by the one that claimed it nor by the one that shares it."""
+    request = a_request()
+    await store.claim_key(request)
+    for _ in range(2):
+        assert await share(store, request)
+        await release(store, request)
+    assert await store.claim_key(a_request()) == request
+    assert await answer(store, request, 201, "{}") == replace(request, status=201, answer="{}")
+
+
+async def test_what_a_key_does_not_stand_for_cannot_be_shared(store: Store) -> None:
+    request, released, answered = a_request(), a_request("key-2"), a_request("key-3")
+    for claim in (request, released, answered):
+        await store.claim_key(claim)
+    await release(store, released)
+    await answer(store, answered, 201, "{}")
+    for claim in (a_request(), released, answered, a_request(scope="POST /clients")):
+        assert not await share(store, claim)
+    await release(store, request)
+    newcomer = a_request()
+    assert await store.claim_key(newcomer) == newcomer
+
+
+async def test_of_a_share_and_a_release_at_once_one_happens(
+    store: Store, connect: Callable[[], Awaitable[Store]]
+) -> None:
+    other = await connect()
+    for number in range(20):
+        request, newcomer = a_request(f"{number}"), a_request(f"{number}")
+        await store.claim_key(request)
+        is_shared, _ = await asyncio.gather(share(store, request), release(other, request))
+        assert await store.claim_key(newcomer) == (request if is_shared else newcomer)
+
+
+async def test_ids_are_compared_whatever_their_case(store: Store) -> None:
+    first, second = a_request(), a_request()
+    await store.claim_key(first)
+    await release(store, replace(first, resource_id=first.resource_id.upper()))
+    assert await store.claim_key(second) == second
+    assert await share(store, replace(second, resource_id=second.resource_id.upper()))
+
+
+@pytest.mark.parametrize("no_id", NO_IDS)
+async def test_a_claim_of_no_id(store: Store, no_id: str) -> None:
+    request = a_request()
+    await store.claim_key(request)
+    unknown = replace(request, resource_id=no_id)
+    assert not await share(store, unknown)
+    await release(store, unknown)
+    assert await store.claim_key(a_request()) == request
+
+
 async def test_an_answered_key_is_not_released(store: Store) -> None:
     request = a_request()
     await store.claim_key(request)
     await answer(store, request, 201, "{}")
-    await store.release_key(SCOPE, "key-1")
+    await release(store, request)
     assert await store.claim_key(a_request()) == replace(request, status=201, answer="{}")
 
 
@@ -133,9 +203,11 @@ async def test_any_text_is_a_key(store: Store, text: str) -> None:
     kept = storable(text)
     expected = replace(request, scope=kept, key=kept, fingerprint=kept)
     assert await store.claim_key(request) == expected
+    assert await share(store, request)
     assert (await answer(store, request, 201, "{}")).status == 201
-    await store.claim_key(a_request(f"{text}.", scope=text))
-    await store.release_key(text, f"{text}.")
+    other = a_request(f"{text}.", scope=text)
+    await store.claim_key(other)
+    await release(store, other)
     with pytest.raises(NotFound):
         await store.answer_key(text, f"{text}.", 201, "{}")
 
@@ -145,7 +217,7 @@ async def test_a_key_may_have_two_thousand_bytes(store: Store) -> None:
     key = "".join(new_id() for _ in range(54))
     request = a_request(key, scope="x" * (2000 - len(key)))
     assert await store.claim_key(request) == request
-    await store.release_key(request.scope, key)
+    await release(store, request)
     with pytest.raises(NotFound):
         await answer(store, request, 201, "{}")
 

@@ -191,9 +191,17 @@ async def answers_a_key(faulty: Faulty) -> None:
     assert answered == replace(request, status=201, answer="{}")
 
 
+async def shares_a_key(faulty: Faulty) -> None:
+    request = await faulty.world.store.claim_key(a_request())
+    name = request.scope, request.key, request.resource_id
+    assert await faulty.store.share_key(*name)
+    await faulty.world.store.release_key(*name)
+    assert await faulty.world.store.claim_key(a_request()) == request
+
+
 async def releases_a_key(faulty: Faulty) -> None:
-    await faulty.world.store.claim_key(a_request())
-    await faulty.store.release_key(a_request().scope, a_request().key)
+    request = await faulty.world.store.claim_key(a_request())
+    await faulty.store.release_key(request.scope, request.key, request.resource_id)
     again = a_request()
     assert await faulty.world.store.claim_key(again) == again
 
@@ -223,6 +231,7 @@ ACTIONS: list[Callable[[Faulty], Awaitable[None]]] = [
     holds_a_credential,
     claims_and_answers_a_key,
     answers_a_key,
+    shares_a_key,
     releases_a_key,
     reads_what_is_there,
 ]
