@@ -104,6 +104,7 @@ class Publishing:
             JobFailure: BRANCH_MOVED when that is not so; else why the remote refused.
         """
         mirror = self._mirrors.mirror(owner, name)
+        await self._mirrors.settle(mirror)
         with explained(self._mirrors.credentials, f"Pushing {mirror.full_name}"):
             await self._require_fast_forward(mirror, sha, branch, expected_remote)
             await self._push_lfs_files(mirror, sha)

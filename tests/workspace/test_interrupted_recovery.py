@@ -169,6 +169,13 @@ async def test_the_work_of_a_job_that_ends_then_is_kept(room: Room, left: Left, 
     assert not room.worktrees.orphaned.exists()
 
 
+@pytest.mark.parametrize("step", STEPS)
+async def test_a_commit_can_be_pushed_then(room: Room, left: Left, step: Step) -> None:
+    await interrupt(room, step)
+    await room.publishing.push(OWNER, NAME, left.by_claude, "feature/live", None)
+    assert room.remote()["feature/live"] == left.by_claude
+
+
 async def test_what_jobs_commit_meanwhile_is_carried_over_too(
     room: Room, left: Left, monkeypatch: pytest.MonkeyPatch
 ) -> None:
