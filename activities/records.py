@@ -87,6 +87,7 @@ class RecordActivities:
             "error": ending.error,
             "clock": ending.clock,
             "resumes_at": None,
+            "pid": None,
         }
         status = ending.status
         if not await self._store.update_job(ending.job_id, changes, Guard(LIVE)):

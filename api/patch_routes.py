@@ -70,8 +70,8 @@ def _nothing_kept(job: Job) -> OrchestratorError:
         return Conflict("The job is still cleaning up. Ask again in a moment.")
     if job.status is not JobStatus.COMPLETED:
         return NotFound(
-            "No undelivered work of this job is kept: it left none, or it is longer ago than work "
-            "is kept. Retry the job to have it done again."
+            "No undelivered work of this job is kept: it left none, its machine could not keep it "
+            "yet, or it is longer ago than work is kept. Retry the job to have it done again."
         )
     if job.pr_url is None:
         return NotFound("The job completed without changing anything, so it left no work.")

@@ -13,11 +13,12 @@ from temporalio.client import Client as TemporalClient
 from temporalio.client import WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
+from activities.records import Ending, RecordActivities
 from domain.clock import utc_now
 from domain.errors import OrchestratorError
 from domain.failures import FailureCode
-from domain.jobs import LIVE, Job, JobStatus
-from store.protocol import Guard, JobChanges, Store
+from domain.jobs import Job, JobStatus
+from store.protocol import Guard, Store
 from workflows.job_steps import workflow_id
 from workflows.starting import JobLimits, start_job
 
@@ -35,6 +36,7 @@ class Reconciler:
 
     def __init__(self, store: Store, temporal: TemporalClient, limits: JobLimits) -> None:
         self._store = store
+        self._records = RecordActivities(store)
         self._temporal = temporal
         self._limits = limits
         self._after = ""
@@ -88,18 +90,11 @@ class Reconciler:
             await start_job(self._temporal, details.job, name, self._limits)
 
     async def _end(self, job: Job, status: WorkflowExecutionStatus) -> None:
-        """Close a row whose workflow was ended from outside."""
+        """Close a row whose workflow was ended from outside, and say so in its transcript."""
         log.warning("The workflow of job %s has ended (%s); closing its row", job.id, status.name)
-        changes: JobChanges = {
-            "phase": None,
-            "completed_at": utc_now(),
-            "resumes_at": None,
-            "pid": None,
-        }
         if status is WorkflowExecutionStatus.CANCELED:
-            changes["status"] = JobStatus.CANCELLED
+            ending = Ending(job.id, JobStatus.CANCELLED)
         else:
-            changes["status"] = JobStatus.FAILED
-            changes["failure_code"] = FailureCode.WORKFLOW_ENDED
-            changes["error"] = FailureCode.WORKFLOW_ENDED.sentence
-        await self._store.update_job(job.id, changes, Guard(LIVE))
+            code = FailureCode.WORKFLOW_ENDED
+            ending = Ending(job.id, JobStatus.FAILED, failure_code=code, error=code.sentence)
+        await self._records.finish_job(ending)

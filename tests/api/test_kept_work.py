@@ -152,8 +152,8 @@ class TestPatch:
         await keep(api, job_id)
         await api.store.forget_work(later(1))
         assert await api.refusal(404, "GET", f"/jobs/{job_id}/patch") == (
-            "No undelivered work of this job is kept: it left none, or it is longer ago than work "
-            "is kept. Retry the job to have it done again."
+            "No undelivered work of this job is kept: it left none, its machine could not keep it "
+            "yet, or it is longer ago than work is kept. Retry the job to have it done again."
         )
 
     @pytest.mark.parametrize("headers", [BEARER, JSON])

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from demo.forge_access import TokenGrant
-from tests.e2e.steps import bash, say, wait_for_file, write
-from tests.stack import OWNER, TOKEN, Json, Stack, eventually
+from domain.failures import FailureCode
+from tests.e2e.failing import assert_unpublished, failed_as, kept_files
+from tests.e2e.steps import COMMIT_ALL, bash, say, wait_for_file, write
+from tests.stack import OWNER, TOKEN, Json, Stack
 
 
 @contextlib.contextmanager
@@ -25,17 +28,20 @@ def granted(stack: Stack, grant: TokenGrant | None) -> Iterator[None]:
         stack.forge.tokens[TOKEN] = before
 
 
-def run_to_failure(stack: Stack, client: str, prompt: str | None = None, **body: str) -> Json:
+@pytest.fixture(autouse=True)
+def _no_faults_left(stack: Stack) -> Iterator[None]:
+    yield
+    stack.forge.clear_faults()
+
+
+def run_to_failure(
+    stack: Stack, client: str, code: FailureCode, prompt: str | None = None, **body: str
+) -> Json:
     prompt = prompt or stack.script([write("a.txt", "a"), say("Done.")])
-    job_id = stack.post_job(client, prompt, **body)
-    job = stack.wait_for(job_id, "failed")
-    assert job["completed_at"]
-    eventually(
-        lambda: job["error"] in stack.messages(job_id)[-1]["content"], 60, "the reason is told"
-    )
-    return job
+    return failed_as(stack, stack.post_job(client, prompt, **body), code)
 
 
+@pytest.mark.failure(FailureCode.BRANCH_MOVED)
 @pytest.mark.parametrize("exists", [True, False])
 def test_a_branch_that_somebody_moved_is_not_overwritten(
     stack: Stack, tmp_path: Path, exists: bool
@@ -49,118 +55,165 @@ def test_a_branch_that_somebody_moved_is_not_overwritten(
     stack.wait_for(job_id, "working")
     theirs = stack.forge.commit(OWNER, name, "feature/x", {"theirs.txt": "2\n"}, "Move")
     gate.touch()
-    job = stack.wait_for(job_id, "failed")
+    job = failed_as(stack, job_id, FailureCode.BRANCH_MOVED)
 
-    assert job["failure_code"] == "branch_moved"
     assert "Retry the job" in job["error"]
     assert stack.forge.branches(OWNER, name)["feature/x"] == theirs
-    assert stack.forge.pull_requests(OWNER, name) == []
+    assert_unpublished(stack, name, "feature/x")
+    assert kept_files(stack, job_id) == {"ours.txt"}
     # The retry starts from the new state, on a branch of its own.
     retried = stack.call("POST", f"/jobs/{job_id}/retry")
     assert retried["branchName"].startswith("feature/x-retry-")
     stack.wait_for(retried["id"], "completed")
 
 
+@pytest.mark.failure(FailureCode.PUSH_REJECTED)
 def test_a_protected_branch_refuses_the_push(stack: Stack):
     client, name = stack.new_repository()
     stack.forge.repository(OWNER, name).protected.add("release")
-    job = run_to_failure(stack, client, branchName="release")
+    job = run_to_failure(stack, client, FailureCode.PUSH_REJECTED, branchName="release")
 
-    assert job["failure_code"] == "push_rejected"
     assert "Protected branch" in job["error"]
-    assert list(stack.forge.branches(OWNER, name)) == ["main"]
+    assert_unpublished(stack, name)
+    assert kept_files(stack, job["id"]) == {"a.txt"}
 
 
+@pytest.mark.failure(FailureCode.GITHUB_PERMISSION)
 def test_a_token_that_may_only_read_cannot_push(stack: Stack):
     client, name = stack.new_repository()
     with granted(stack, TokenGrant("reader", permission="read")):
-        job = run_to_failure(stack, client)
-    assert job["failure_code"] == "github_permission"
+        job = run_to_failure(stack, client, FailureCode.GITHUB_PERMISSION)
     assert "contents and pull requests" in job["error"]
-    assert list(stack.forge.branches(OWNER, name)) == ["main"]
+    assert_unpublished(stack, name)
+    assert kept_files(stack, job["id"]) == {"a.txt"}
 
 
+@pytest.mark.failure(FailureCode.GITHUB_AUTHENTICATION)
 def test_a_token_that_github_refuses(stack: Stack):
-    client, _ = stack.new_repository()
+    client, name = stack.new_repository()
     with granted(stack, None):
-        job = run_to_failure(stack, client)
-    assert job["failure_code"] == "github_authentication"
+        job = run_to_failure(stack, client, FailureCode.GITHUB_AUTHENTICATION)
     assert "GITHUB_TOKEN" in job["error"]
+    assert_unpublished(stack, name)
+    assert kept_files(stack, job["id"]) == set()
 
 
+@pytest.mark.failure(FailureCode.REPOSITORY_NOT_FOUND)
 def test_a_repository_that_never_was(stack: Stack):
     client = stack.call("POST", "/clients", {"name": "Nobody"})["id"]
     body = {"githubOrg": OWNER, "githubRepo": "no-such-repository"}
     stack.call("POST", f"/clients/{client}/repository", body)
-    job = run_to_failure(stack, client)
-    assert job["failure_code"] == "repository_not_found"
+    job = run_to_failure(stack, client, FailureCode.REPOSITORY_NOT_FOUND)
+    assert "no-such-repository" in job["error"]
+    assert kept_files(stack, job["id"]) == set()
 
 
 def test_a_repository_that_the_token_no_longer_sees(stack: Stack):
-    client, _ = stack.new_repository()
+    client, name = stack.new_repository()
     prompt = stack.script([say("Nothing to do.")])
     stack.wait_for(stack.post_job(client, prompt), "completed")
     with granted(stack, TokenGrant("other", repositories=frozenset())):
-        job = run_to_failure(stack, client)
-    assert job["failure_code"] == "repository_not_found"
+        job = run_to_failure(stack, client, FailureCode.REPOSITORY_NOT_FOUND)
     assert job["attempt"] == 0
+    assert_unpublished(stack, name)
 
 
+@pytest.mark.failure(FailureCode.REPOSITORY_EMPTY)
 def test_a_repository_without_commits(stack: Stack):
-    client, _ = stack.new_repository(files={})
-    job = run_to_failure(stack, client)
-    assert job["failure_code"] == "repository_empty"
+    client, name = stack.new_repository(files={})
+    job = run_to_failure(stack, client, FailureCode.REPOSITORY_EMPTY)
     assert "first commit" in job["error"]
+    assert stack.forge.branches(OWNER, name) == {}
+    assert kept_files(stack, job["id"]) == set()
 
 
+@pytest.mark.failure(FailureCode.BASE_BRANCH_NOT_FOUND)
 def test_a_default_branch_that_does_not_exist(stack: Stack):
     name = "trunk-site"
     stack.forge.create_repository(OWNER, name, default_branch="trunk")
     client = stack.call("POST", "/clients", {"name": "Trunk"})["id"]
     body = {"githubOrg": OWNER, "githubRepo": name, "defaultBranch": "main"}
     stack.call("POST", f"/clients/{client}/repository", body)
-    job = run_to_failure(stack, client)
-    assert job["failure_code"] == "base_branch_not_found"
+    job = run_to_failure(stack, client, FailureCode.BASE_BRANCH_NOT_FOUND)
     assert "trunk" in job["error"]
+    assert list(stack.forge.branches(OWNER, name)) == ["trunk"]
+    assert kept_files(stack, job["id"]) == set()
 
 
+@pytest.mark.failure(FailureCode.BRANCH_CONFLICT)
 def test_a_branch_name_that_clashes_with_another(stack: Stack):
     client, name = stack.new_repository()
     stack.forge.commit(OWNER, name, "feature", {"a.txt": "1\n"}, "Begin")
-    job = run_to_failure(stack, client, branchName="feature/x")
-    assert job["failure_code"] == "branch_conflict"
+    job = run_to_failure(stack, client, FailureCode.BRANCH_CONFLICT, branchName="feature/x")
     assert "beside the branch feature" in job["error"]
+    assert_unpublished(stack, name, "feature")
+    assert kept_files(stack, job["id"]) == set()
 
 
 def test_the_default_branch_is_never_pushed_to(stack: Stack):
     client, name = stack.new_repository()
-    job = run_to_failure(stack, client, branchName="main")
-    assert job["failure_code"] == "branch_conflict"
+    job = run_to_failure(stack, client, FailureCode.BRANCH_CONFLICT, branchName="main")
     assert "Use another branch name" in job["error"]
     assert [entry.subject for entry in stack.forge.log(OWNER, name, "main")] == ["Initial commit"]
 
 
+@pytest.mark.failure(FailureCode.BRANCH_IN_USE)
+def test_a_branch_that_another_worktree_has(stack: Stack, tmp_path: Path):
+    client, name = stack.new_repository()
+    repository = stack.call("GET", f"/clients/{client}")["repository"]["id"]
+    mirror = stack.call("POST", f"/repos/{repository}/clone")["path"]
+    worktree = (
+        "worktree",
+        "add",
+        "-q",
+        "-b",
+        "feature/x",
+        str(tmp_path / "by-hand"),
+        "origin/main",
+    )
+    subprocess.run(["git", "-C", mirror, *worktree], check=True)
+    job = run_to_failure(stack, client, FailureCode.BRANCH_IN_USE, branchName="feature/x")
+    assert "by-hand" in job["error"]
+    assert_unpublished(stack, name)
+    assert kept_files(stack, job["id"]) == set()
+
+
+@pytest.mark.failure(FailureCode.GITHUB_UNAVAILABLE)
+def test_a_github_that_does_not_answer(stack: Stack):
+    client, name = stack.new_repository()
+    stack.forge.fail_next(f"/{OWNER}/{name}.git/info/refs", 503, times=99)
+    job = run_to_failure(stack, client, FailureCode.GITHUB_UNAVAILABLE)
+    assert "503" in job["error"]
+    assert_unpublished(stack, name)
+    assert kept_files(stack, job["id"]) == set()
+
+
+@pytest.mark.failure(FailureCode.GITHUB_REFUSED)
 def test_a_pull_request_that_github_refuses(stack: Stack):
     client, name = stack.new_repository()
     reason = {"message": "Validation Failed", "errors": [{"message": "Too many open PRs"}]}
     stack.forge.fail_next(f"/api/repos/{OWNER}/{name}/pulls", 200, body="[]")
     stack.forge.fail_next(f"/api/repos/{OWNER}/{name}/pulls", 422, body=reason)
-    job = run_to_failure(stack, client, branchName="feature/x")
-    assert job["failure_code"] == "github_refused"
+    job = run_to_failure(stack, client, FailureCode.GITHUB_REFUSED, branchName="feature/x")
     assert "Too many open PRs" in job["error"]
-    assert stack.forge.pull_requests(OWNER, name) == []
+    assert_unpublished(stack, name, "feature/x")
     assert stack.forge.branches(OWNER, name)["feature/x"] == job["head_sha"]
+    assert kept_files(stack, job["id"]) == {"a.txt"}
 
 
-def test_a_key_that_anthropic_refuses(stack: Stack):
+@pytest.mark.failure(FailureCode.GIT_FAILED)
+def test_a_merge_that_claude_leaves_with_conflicts(stack: Stack):
     client, name = stack.new_repository()
-    refusal = {"status": 401, "message": "invalid x-api-key", "times": 99}
-    refusal["headers"] = {"x-should-retry": "false"}
-    job = run_to_failure(stack, client, stack.script([refusal]))  # type: ignore[list-item]
-    assert job["failure_code"] == "claude_authentication"
-    assert "ANTHROPIC_API_KEY" in job["error"]
-    assert job["exit_code"] == 1
-    assert list(stack.forge.branches(OWNER, name)) == ["main"]
+    merging = (
+        f"echo ours > app.py; {COMMIT_ALL} ours; git checkout -qb theirs HEAD~; "
+        f"echo theirs > app.py; {COMMIT_ALL} theirs; git checkout -q -; git merge theirs; true"
+    )
+    job = run_to_failure(
+        stack, client, FailureCode.GIT_FAILED, stack.script([bash(merging), say("Merged.")])
+    )
+    assert "Conflicts: app.py." in job["error"]
+    assert_unpublished(stack, name)
+    assert kept_files(stack, job["id"]) == {"app.py"}
 
 
 def test_a_claude_that_is_killed_goes_on(stack: Stack):

@@ -7,6 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from domain.failures import FailureCode
+from tests.e2e.failing import assert_unpublished, failed_as
 from tests.e2e.processes import processes
 from tests.e2e.steps import say
 from tests.stack import ROOT, Stack, running_stack
@@ -78,6 +82,7 @@ def test_a_second_up_leaves_the_first_alone(stack: Stack):
     stack.wait_for(stack.post_job(client, stack.script([say("Fine.")])), "completed")
 
 
+@pytest.mark.failure(FailureCode.GITHUB_TOKEN_MISSING)
 def test_without_any_credential_it_starts_and_says_what_is_missing(tmp_path: Path):
     without = dict.fromkeys(("GITHUB_TOKEN", "ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL"), "")
     with running_stack(tmp_path / "stack", **without) as stack:
@@ -85,16 +90,18 @@ def test_without_any_credential_it_starts_and_says_what_is_missing(tmp_path: Pat
         assert "No GITHUB_TOKEN is set" in said
         assert "No Claude credential is set" in said
         client, name = stack.new_repository()
-        job = stack.wait_for(stack.post_job(client, "Change it"), "failed")
-        assert job["failure_code"] == "github_token_missing"
+        job = failed_as(
+            stack, stack.post_job(client, "Change it"), FailureCode.GITHUB_TOKEN_MISSING
+        )
         assert "GITHUB_TOKEN" in job["error"]
-        job = stack.wait_for(stack.post_job(client, "What is it?", jobType="task"), "failed")
-        assert job["failure_code"] == "github_token_missing"
+        question = stack.post_job(client, "What is it?", jobType="task")
+        failed_as(stack, question, FailureCode.GITHUB_TOKEN_MISSING)
+        assert_unpublished(stack, name)
 
         # A public repository can be read without a token; Claude's login is missing then.
         stack.forge.repository("acme", name).private = False
-        job = stack.wait_for(stack.post_job(client, "What is it?", jobType="task"), "failed")
-        assert job["failure_code"] == "claude_authentication"
+        question = stack.post_job(client, "What is it?", jobType="task")
+        job = failed_as(stack, question, FailureCode.CLAUDE_AUTHENTICATION)
         assert "ANTHROPIC_API_KEY" in job["error"]
         health = stack.call("GET", "/health")
         assert health["status"] == "ok"

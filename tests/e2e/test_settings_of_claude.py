@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from agent.executable import find_executable
+from domain.failures import FailureCode
+from tests.e2e.failing import assert_unpublished, failed_as, kept_files
 from tests.e2e.processes import processes_of
 from tests.e2e.steps import say, use, wait_for_file, write
 from tests.stack import Stack, eventually, running_stack
@@ -28,9 +30,12 @@ def answer(request):
     if method == "tools/list":
         schema = {"type": "object", "properties": {"number": {"type": "integer"}}}
         tool = {"name": "find", "description": "Find a ticket.", "inputSchema": schema}
-        return {"tools": [tool]}
+        note = {**tool, "name": "note", "description": "Note a ticket in a file."}
+        return {"tools": [tool, note]}
     if method == "tools/call":
         number = request["params"]["arguments"]["number"]
+        if request["params"]["name"] == "note":
+            open("ticket.txt", "w").write(str(number))
         return {"content": [{"type": "text", "text": f"Ticket {number}: the logo is too small."}]}
     return {}
 
@@ -79,6 +84,17 @@ def test_tools_of_an_mcp_server_can_be_used(own_stack: Stack, job_type: str):
     eventually(lambda: processes_of(job_id) == [], 30, "nothing runs on")
     if job_type == "task":
         own_stack.call("POST", f"/jobs/{job_id}/cancel")
+
+
+@pytest.mark.failure(FailureCode.TASK_CHANGED_FILES)
+def test_a_server_that_writes_into_the_worktree_of_a_conversation(own_stack: Stack):
+    client, name = own_stack.new_repository()
+    prompt = own_stack.script([use("mcp__tickets__note", number=7), say("I noted it.")])
+    job_id = own_stack.post_job(client, prompt, jobType="task")
+    job = failed_as(own_stack, job_id, FailureCode.TASK_CHANGED_FILES)
+    assert "Changed: ticket.txt." in job["error"]
+    assert_unpublished(own_stack, name)
+    assert kept_files(own_stack, job_id) == {"ticket.txt"}
 
 
 def test_standard_error_is_stored(own_stack: Stack):

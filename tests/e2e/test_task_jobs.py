@@ -6,7 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from demo.model_conversation import Conversation, read_conversation
+from domain.failures import FailureCode
+from tests.e2e.failing import assert_unpublished, failed_as, kept_files
 from tests.e2e.steps import say, use
 from tests.stack import OWNER, Json, Stack, eventually
 
@@ -214,8 +218,9 @@ def test_a_task_reads_its_own_branch_where_the_remote_has_it(stack: Stack):
     stack.wait_for(job_id, "completed")
 
 
+@pytest.mark.failure(FailureCode.CLAUDE_BILLING)
 def test_an_error_of_the_model_ends_the_conversation_with_a_reason(stack: Stack):
-    client, _ = stack.new_repository()
+    client, name = stack.new_repository()
     prompt = stack.script(
         [
             say("First."),
@@ -225,7 +230,8 @@ def test_an_error_of_the_model_ends_the_conversation_with_a_reason(stack: Stack)
     job_id = stack.post_job(client, prompt, jobType="task")
     stack.wait_for(job_id, "waiting_for_user")
     send(stack, job_id, "Go on.")
-    job = stack.wait_for(job_id, "failed")
-    assert job["failure_code"] == "claude_billing"
+    job = failed_as(stack, job_id, FailureCode.CLAUDE_BILLING)
     assert "credit" in job["error"]
     assert user_inputs(stack, job_id) == ["Go on."]
+    assert_unpublished(stack, name)
+    assert kept_files(stack, job_id) == set()

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import sqlite3
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from domain.failures import FailureCode
+from tests.e2e.failing import assert_unpublished, failed_as, kept_files
 from tests.e2e.steps import COMMIT_ALL, bash, say, wait_for_file, write
 from tests.stack import OWNER, Json, Stack, eventually
 
@@ -89,6 +93,36 @@ def test_work_of_a_cancelled_job_is_kept(stack: Stack, tmp_path: Path) -> None:
     retried = stack.call("POST", f"/jobs/{job_id}/retry", {"from": "publish"}, 201)
     stack.wait_for(retried["id"], "completed")
     assert len(stack.forge.pull_requests(OWNER, name)) == 1
+
+
+def forget_work(stack: Stack, name: str, job_id: str) -> None:
+    """Do what KEEP_WORK_DAYS does, at once."""
+    [mirror] = (stack.root / "repos").rglob(f"{name}.git")
+    git("update-ref", "-d", f"refs/orchestrator/salvage/{job_id}", at=mirror)
+    with contextlib.closing(sqlite3.connect(stack.root / "data" / "orchestrator.db")) as store:
+        store.execute("DELETE FROM agent_job_kept_work WHERE job_id = ?", (job_id,))
+        store.commit()
+
+
+@pytest.mark.failure(FailureCode.KEPT_WORK_GONE)
+def test_work_that_goes_while_its_retry_waits(stack: Stack, tmp_path: Path) -> None:
+    client, name = stack.new_repository()
+    stack.forge.fail_next("git-receive-pack", status=403)
+    job = failed_job(stack, client, stack.script(STEPS))
+    gate = tmp_path / "go"
+    busy = [
+        stack.post_job(client, stack.script([wait_for_file(gate), say("Done.")])) for _ in range(2)
+    ]
+    for other in busy:
+        stack.wait_for(other, "working")
+    retried = stack.call("POST", f"/jobs/{job['id']}/retry", {"from": "publish"}, 201)
+    stack.wait_for(retried["id"], "waiting_for_slot")
+    forget_work(stack, name, job["id"])
+    gate.touch()
+    failed_as(stack, retried["id"], FailureCode.KEPT_WORK_GONE)
+    assert_unpublished(stack, name)
+    assert kept_files(stack, retried["id"]) == kept_files(stack, job["id"]) == set()
+    stack.call("POST", f"/jobs/{job['id']}/retry", {"from": "publish"}, 400)
 
 
 def test_a_worker_that_dies_while_it_publishes_kept_work_publishes_once(stack: Stack) -> None:

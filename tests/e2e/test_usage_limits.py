@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from demo.model_steps import Step
+from domain.failures import FailureCode
+from tests.e2e.failing import assert_unpublished, failed_as, kept_files
 from tests.e2e.processes import processes_of
 from tests.e2e.steps import say, wait_for_file, write
 from tests.stack import OWNER, Json, Stack, eventually, running_stack
@@ -120,6 +122,21 @@ def test_a_conversation_waits_and_takes_its_messages_along(subscribed: Stack) ->
     assert job["outcome"] == "answered"
     heard = json.dumps([call["body"]["messages"] for call in calls(stack, prompt)][-1])
     assert heard.count("And the tests?") == 1
+
+
+@pytest.mark.failure(FailureCode.USAGE_LIMIT)
+def test_a_reset_that_no_limit_has_is_not_waited_for(subscribed: Stack) -> None:
+    stack = subscribed
+    client, name = stack.new_repository()
+    in_a_month = time.time() + 30 * 86_400
+    prompt = stack.script([write("a.txt", "a\n"), used_up(in_a_month), say("Done.")])
+    job = failed_as(stack, stack.post_job(client, prompt), FailureCode.USAGE_LIMIT)
+    assert "resets" in job["error"]
+    assert job["resumes_at"] is None
+    assert_unpublished(stack, name)
+    assert kept_files(stack, job["id"]) == {"a.txt"}
+    # Nor does it keep others from starting.
+    stack.wait_for(stack.post_job(client, stack.script([say("Done.")])), "completed")
 
 
 def test_a_waiting_job_survives_a_restart_and_can_be_cancelled(subscribed: Stack) -> None:

@@ -20,11 +20,11 @@ from tests.faults.installation import Installation
 from tests.faults.situations import Situation
 from tests.faults.trial import GONE_WITHIN
 from tests.faults.wire import Wire
+from tests.small_disk import SmallDisk, can_mount, small_disk
 from tests.stack import ROOT, eventually
 from workflows.policies import HEARTBEAT_TIMEOUT
 
-SMALL_DISK = "16m"
-CHUNK = 4096
+DISK_NAME = "disk"
 STORE_OUTAGE = 60.0
 TAKEN_OVER_WITHIN = 60.0
 """Not the usual 15 s: all jobs begin again on the other host at once, each with a clone and a
@@ -46,35 +46,19 @@ sys.exit(cli.main(["worker", "--embedded"]))
 
 
 @contextlib.contextmanager
-def _small_disk(root: Path) -> Iterator[dict[str, str]]:
-    """Keep repositories and worktrees on a disk of their own; needs the right to mount."""
-    disk = root / "disk"
-    disk.mkdir(parents=True)
-    options = ["-t", "tmpfs", "-o", f"size={SMALL_DISK}", "tmpfs"]
-    subprocess.run(["mount", *options, str(disk)], check=True, capture_output=True)
-    try:
+def _on_small_disk(root: Path) -> Iterator[dict[str, str]]:
+    """Keep repositories and worktrees on a disk of their own."""
+    disk = root / DISK_NAME
+    with small_disk(disk):
         yield {"REPOS_DIR": str(disk / "repos"), "WORKTREES_DIR": str(disk / "worktrees")}
-    finally:
-        subprocess.run(["umount", "--lazy", str(disk)], check=True, capture_output=True)
-
-
-def can_mount() -> bool:
-    """Whether this user may mount a small disk."""
-    return os.geteuid() == 0
-
-
-def _filler(place: Installation) -> Path:
-    return place.stack.root / "disk" / "filler"
 
 
 def fill_disk(place: Installation, situations: Sequence[Situation]) -> None:
-    with _filler(place).open("wb", buffering=0) as file, contextlib.suppress(OSError):
-        while True:
-            file.write(bytes(CHUNK))
+    SmallDisk(place.stack.root / DISK_NAME).fill()
 
 
 def free_disk(place: Installation) -> None:
-    _filler(place).unlink()
+    SmallDisk(place.stack.root / DISK_NAME).free()
     terminate_worker(place, [])
 
 
@@ -231,7 +215,7 @@ DISK: tuple[Fault, ...] = (
         failure="disk_full",
         ends_processes=False,
         relieve=free_disk,
-        surroundings=_small_disk,
+        surroundings=_on_small_disk,
     ),
 )
 MACHINES: tuple[Fault, ...] = (

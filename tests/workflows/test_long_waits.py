@@ -158,6 +158,7 @@ async def test_a_limit_without_a_reset_time_is_tried_again_after_a_while(start: 
     assert policies.UNKNOWN_RESET <= await life.took() < policies.UNKNOWN_RESET * 1.5
 
 
+@pytest.mark.failure(FailureCode.CLAUDE_OVERLOADED)
 async def test_an_overload_is_given_two_hours(start: Start) -> None:
     script = Script()
     tries = len(policies.OVERLOAD_PAUSES) + 1

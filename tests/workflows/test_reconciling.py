@@ -150,7 +150,7 @@ async def test_a_job_that_runs_is_left_alone(
 async def test_a_terminated_workflow_fails_its_row(
     world: World, reconciler: Reconciler, started: Any
 ) -> None:
-    job = await world.add_job(status=JobStatus.RUNNING, phase=Phase.WORKING)
+    job = await world.add_job(status=JobStatus.RUNNING, phase=Phase.WORKING, pid=7)
     await (await started(job)).terminate("by hand")
     await reconciler.reconcile_page()
     row = await world.read(job)
@@ -158,6 +158,9 @@ async def test_a_terminated_workflow_fails_its_row(
     assert row.failure_code is FailureCode.WORKFLOW_ENDED
     assert row.error == FailureCode.WORKFLOW_ENDED.sentence
     assert row.completed_at is not None
+    assert row.pid is None
+    [told] = await world.store.read_messages(job.id, 0, 10)
+    assert told.content == f"Job failed: {row.error}"
 
 
 async def test_a_cancelled_workflow_cancels_its_row(

@@ -2,64 +2,32 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import subprocess
 from collections.abc import Awaitable, Callable, Iterator
-from pathlib import Path
 
 import pytest
 
 from domain.errors import JobFailure
 from domain.failures import FailureCode
+from tests.small_disk import CHUNK, SmallDisk, can_mount, small_disk
 from tests.workspace.conftest import CLAUDE, FILES, NAME, OWNER, Room, as_claude
 
-SIZE = "16m"
-CHUNK = 4096
-
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
-
-
-class Disk:
-    """A small disk of its own, with a file that takes up all the space there is."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._filler = path / ".filler"
-        path.mkdir(parents=True)
-        options = ("-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs")
-        subprocess.run(("mount", *options, str(path)), check=True, capture_output=True)
-
-    def fill(self, but: int = 0) -> None:
-        """Leave `but` bytes free."""
-        with self._filler.open("ab", buffering=0) as file, contextlib.suppress(OSError):
-            while True:
-                file.write(bytes(CHUNK))
-        size = max(0, self._filler.stat().st_size - but)
-        os.truncate(self._filler, size)
-
-    def free(self) -> None:
-        self._filler.unlink()
-
-    def unmount(self) -> None:
-        subprocess.run(("umount", "--lazy", str(self._path)), check=True, capture_output=True)
+pytestmark = pytest.mark.skipif(not can_mount(), reason="only root may mount a small disk")
 
 
 @pytest.fixture
-def mirrors_disk(room: Room) -> Iterator[Disk]:
-    disk = Disk(room.mirrors.root)
-    yield disk
-    disk.unmount()
+def mirrors_disk(room: Room) -> Iterator[SmallDisk]:
+    with small_disk(room.mirrors.root) as disk:
+        yield disk
 
 
 @pytest.fixture
-def worktrees_disk(room: Room) -> Iterator[Disk]:
-    disk = Disk(room.worktrees.root)
-    yield disk
-    disk.unmount()
+def worktrees_disk(room: Room) -> Iterator[SmallDisk]:
+    with small_disk(room.worktrees.root) as disk:
+        yield disk
 
 
-async def refused(disk: Disk, step: Callable[[], Awaitable[object]]) -> None:
+async def refused(disk: SmallDisk, step: Callable[[], Awaitable[object]]) -> None:
     """Check what a step says to every amount of space that is too little; then free the disk."""
     codes = []
     for free in (0, CHUNK, 3 * CHUNK, 8 * CHUNK, 100 * CHUNK):
@@ -77,7 +45,7 @@ async def refused(disk: Disk, step: Callable[[], Awaitable[object]]) -> None:
 BIG = {"big.bin": os.urandom(1_000_000)}
 
 
-async def test_no_space_for_a_mirror(room: Room, mirrors_disk: Disk) -> None:
+async def test_no_space_for_a_mirror(room: Room, mirrors_disk: SmallDisk) -> None:
     room.forge.commit(OWNER, NAME, "main", BIG, "Big")
     await refused(mirrors_disk, lambda: room.mirrors.fetch(OWNER, NAME))
     assert not room.mirror_path.exists()
@@ -85,7 +53,7 @@ async def test_no_space_for_a_mirror(room: Room, mirrors_disk: Disk) -> None:
     as_claude(room.mirror_path, "fsck", "--strict")
 
 
-async def test_no_space_for_what_is_new_on_the_remote(room: Room, mirrors_disk: Disk) -> None:
+async def test_no_space_for_what_is_new_on_the_remote(room: Room, mirrors_disk: SmallDisk) -> None:
     await room.mirrors.fetch(OWNER, NAME)
     room.forge.commit(OWNER, NAME, "main", BIG, "Big")
     await refused(mirrors_disk, lambda: room.mirrors.fetch(OWNER, NAME))
@@ -97,7 +65,7 @@ async def test_no_space_for_what_is_new_on_the_remote(room: Room, mirrors_disk: 
 async def test_no_space_for_a_worktree(
     room: Room, below: str, request: pytest.FixtureRequest
 ) -> None:
-    disk: Disk = request.getfixturevalue(below)
+    disk: SmallDisk = request.getfixturevalue(below)
     room.forge.commit(OWNER, NAME, "main", BIG, "Big")
     mirror = await room.mirrors.fetch(OWNER, NAME)
 
@@ -112,7 +80,7 @@ async def test_no_space_for_a_worktree(
     assert len(list((mirror.path / "worktrees").iterdir())) == 1
 
 
-async def test_no_space_to_commit(room: Room, mirrors_disk: Disk) -> None:
+async def test_no_space_to_commit(room: Room, mirrors_disk: SmallDisk) -> None:
     worktree = await room.start("job", "feature/x")
     (worktree.path / "big.bin").write_bytes(BIG["big.bin"])
     await refused(mirrors_disk, lambda: room.publishing.commit_all(worktree, "Do it", CLAUDE))
@@ -121,7 +89,7 @@ async def test_no_space_to_commit(room: Room, mirrors_disk: Disk) -> None:
     assert room.remote_log("feature/x") == ["Do it", "Initial commit"]
 
 
-async def test_no_space_to_push(room: Room, mirrors_disk: Disk) -> None:
+async def test_no_space_to_push(room: Room, mirrors_disk: SmallDisk) -> None:
     worktree = await room.start("job", "feature/x")
     (worktree.path / "new").write_text("x")
     sha = await room.commit(worktree)
@@ -134,7 +102,7 @@ async def test_no_space_to_push(room: Room, mirrors_disk: Disk) -> None:
     assert room.remote()["feature/x"] == sha
 
 
-async def test_no_space_to_keep_the_work(room: Room, mirrors_disk: Disk) -> None:
+async def test_no_space_to_keep_the_work(room: Room, mirrors_disk: SmallDisk) -> None:
     worktree = await room.start("job")
     (worktree.path / "big.bin").write_bytes(BIG["big.bin"])
     await refused(mirrors_disk, lambda: room.removal.remove(OWNER, NAME, "job"))
@@ -145,7 +113,7 @@ async def test_no_space_to_keep_the_work(room: Room, mirrors_disk: Disk) -> None
     assert names.splitlines() == sorted([*FILES, "big.bin"])
 
 
-async def test_no_space_to_take_up_kept_work(room: Room, mirrors_disk: Disk) -> None:
+async def test_no_space_to_take_up_kept_work(room: Room, mirrors_disk: SmallDisk) -> None:
     worktree = await room.start("job")
     (worktree.path / "big.bin").write_bytes(BIG["big.bin"])
     kept = await room.removal.remove(OWNER, NAME, "job")

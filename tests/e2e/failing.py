@@ -1,0 +1,56 @@
+"""A job that failed, as its user sees it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from domain.failures import Clock, FailureCode
+from tests.e2e.processes import processes_of
+from tests.stack import OWNER, Json, Stack, eventually
+
+
+def failed_as(
+    stack: Stack, job_id: str, code: FailureCode, clock: Clock | None = None, seconds: float = 60
+) -> Json:
+    """The job once it has failed with the code, has said why, and has left nothing that runs."""
+    job: Json = stack.wait_for(
+        job_id,
+        lambda job: job["status"] not in {"queued", "running"} and job["phase"] is None,
+        seconds,
+    )
+    assert job["failure_code"] == code, job["error"]
+    explained = clock or code
+    assert job["failure"] == {
+        "code": code,
+        "message": job["error"],
+        "remedy": explained.remedy,
+        "retryable": explained.retryable,
+        **({"clock": clock} if clock else {}),
+    }
+    assert (job["status"], job["outcome"]) == ("failed", None)
+    assert job["error"]
+    assert job["completed_at"]
+    eventually(lambda: f"Job failed: {job['error']}" in notices(stack, job_id), 30, "it is told")
+    assert processes_of(job_id) == []
+    assert not Path(job["worktree_path"] or "/nowhere").exists()
+    assert job_id not in str(stack.call("GET", "/queue"))
+    return job
+
+
+def notices(stack: Stack, job_id: str) -> list[str]:
+    """What the orchestrator has said in the job's transcript."""
+    return [line["content"] for line in stack.messages(job_id) if line["type"] == "system"]
+
+
+def kept_files(stack: Stack, job_id: str) -> set[str]:
+    """The files that the kept work of the job changes; none when none is kept."""
+    answer = stack.http.get(f"/jobs/{job_id}/patch")
+    assert answer.status_code in {200, 404}, answer.text
+    return set(re.findall(r"^diff --git a/(\S+) b/", answer.text, re.MULTILINE))
+
+
+def assert_unpublished(stack: Stack, name: str, *branches: str) -> None:
+    """The repository has its main branch, those of others, and no pull request."""
+    assert sorted(stack.forge.branches(OWNER, name)) == sorted(["main", *branches])
+    assert stack.forge.pull_requests(OWNER, name) == []

@@ -1,0 +1,138 @@
+"""Jobs that fail by what their machine lacks, or by what somebody does to them from outside."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+from temporalio.client import Client as TemporalClient
+
+from agent.executable import find_executable
+from domain.failures import FailureCode
+from tests.e2e.failing import assert_unpublished, failed_as, kept_files, notices
+from tests.e2e.processes import processes_of
+from tests.e2e.steps import bash, say, wait_for_file, write
+from tests.small_disk import can_mount, small_disk
+from tests.stack import Stack, eventually, running_stack
+
+PROGRAMS = ("git", "sh", "cat", "bash", "head")
+"""All that is on the poor machine's PATH; git-lfs is not."""
+
+
+@pytest.fixture(scope="module")
+def claude_bin(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    claude = tmp_path_factory.mktemp("claude") / "claude"
+    claude.symlink_to(find_executable(None, "/usr/local/bin:/usr/bin:/bin"))
+    return claude
+
+
+@pytest.fixture(scope="module")
+def poor(tmp_path_factory: pytest.TempPathFactory, claude_bin: Path) -> Iterator[Stack]:
+    """An installation on a machine that has little, and, where it can be had, a small disk."""
+    root = tmp_path_factory.mktemp("poor")
+    programs, disk = root / "bin", root / "disk"
+    programs.mkdir()
+    for name in PROGRAMS:
+        (programs / name).symlink_to(shutil.which(name) or "")
+    with ExitStack() as mounted:
+        if can_mount():
+            mounted.enter_context(small_disk(disk))
+        with running_stack(
+            root / "stack",
+            PATH=str(programs),
+            CLAUDE_BIN=str(claude_bin),
+            REPOS_DIR=str(disk / "repos"),
+            WORKTREES_DIR=str(disk / "worktrees"),
+        ) as stack:
+            yield stack
+
+
+def sweep(stack: Stack) -> None:
+    """Let a new worker begin, which sweeps at its start."""
+    [worker] = stack.pids("cli.py worker")
+    os.kill(worker, signal.SIGTERM)
+
+
+@pytest.mark.failure(FailureCode.CLAUDE_NOT_FOUND)
+def test_a_machine_without_claude(poor: Stack, claude_bin: Path):
+    client, name = poor.new_repository()
+    aside = claude_bin.rename(claude_bin.with_name("aside"))
+    try:
+        job = failed_as(poor, poor.post_job(client, "Change it"), FailureCode.CLAUDE_NOT_FOUND)
+    finally:
+        aside.rename(claude_bin)
+    assert str(claude_bin) in job["error"]
+    assert_unpublished(poor, name)
+    assert kept_files(poor, job["id"]) == set()
+
+
+@pytest.mark.failure(FailureCode.GIT_LFS_MISSING)
+def test_a_machine_without_git_lfs(poor: Stack):
+    files = {".gitattributes": "*.psd filter=lfs diff=lfs merge=lfs -text\n"}
+    client, name = poor.new_repository(files=files)
+    job = failed_as(poor, poor.post_job(client, "Change it"), FailureCode.GIT_LFS_MISSING)
+    assert job["attempt"] == 0
+    assert_unpublished(poor, name)
+    assert kept_files(poor, job["id"]) == set()
+
+
+@pytest.mark.failure(FailureCode.DISK_FULL)
+@pytest.mark.skipif(not can_mount(), reason="only root may mount a small disk")
+def test_a_disk_that_claude_fills(poor: Stack):
+    """Nothing can be kept on it either, until there is space again."""
+    client, name = poor.new_repository(files={".gitignore": "*.bin\n"})
+    fill = bash("head -c 64M /dev/zero > big.bin; true")
+    prompt = poor.script([write("a.txt", "a"), fill, say("Done.")])
+    job_id = poor.post_job(client, prompt)
+    poor.wait_for(job_id, lambda job: job["status"] == "failed" and job["phase"] is None, 90)
+    told = poor.call("GET", f"/jobs/{job_id}/patch", status=404)
+    assert "could not keep it yet" in told["error"]
+
+    worktree = Path(poor.job(job_id)["worktree_path"])
+    (worktree / "big.bin").unlink()
+    sweep(poor)
+    eventually(lambda: not worktree.exists(), 30, "it is swept")
+    failed_as(poor, job_id, FailureCode.DISK_FULL)
+    assert_unpublished(poor, name)
+    assert kept_files(poor, job_id) == {"a.txt"}
+
+
+@pytest.mark.failure(FailureCode.INTERNAL)
+def test_a_fault_that_no_code_is_for(stack: Stack):
+    """A file lies where Claude's session is to be."""
+    client, name = stack.new_repository()
+    prompt = stack.script([say("First."), say("Not reached.")])
+    job_id = stack.post_job(client, prompt, jobType="task")
+    stack.wait_for(job_id, "waiting_for_user")
+    home = stack.root / "data" / "sessions" / job_id
+    shutil.rmtree(home)
+    home.touch()
+    stack.call("POST", f"/jobs/{job_id}/message", {"message": "Go on."})
+    job = failed_as(stack, job_id, FailureCode.INTERNAL)
+    home.unlink()
+    assert "NotADirectoryError" in job["error"]
+    assert_unpublished(stack, name)
+    assert kept_files(stack, job_id) == set()
+
+
+@pytest.mark.failure(FailureCode.WORKFLOW_ENDED)
+async def test_a_workflow_that_somebody_terminates(stack: Stack, tmp_path: Path):
+    client, name = stack.new_repository()
+    prompt = stack.script([write("a.txt", "a"), wait_for_file(tmp_path / "never"), say("Done.")])
+    job_id = stack.post_job(client, prompt)
+    eventually(lambda: len(processes_of(job_id)) >= 3, 60, "the command runs")
+    temporal = await TemporalClient.connect(stack.temporal_address)
+    await temporal.get_workflow_handle(f"job-{job_id}").terminate("by hand")
+    job = stack.wait_for(job_id, "failed")
+    eventually(lambda: processes_of(job_id) == [], 30, "Claude has ended")
+    sweep(stack)
+    eventually(lambda: not Path(job["worktree_path"]).exists(), 30, "it is swept")
+    failed_as(stack, job_id, FailureCode.WORKFLOW_ENDED)
+    assert notices(stack, job_id).count(f"Job failed: {job['error']}") == 1
+    assert_unpublished(stack, name)
+    assert kept_files(stack, job_id) == {"a.txt"}
