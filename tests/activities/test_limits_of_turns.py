@@ -18,7 +18,9 @@ from tests.activities.machine import Granted, Machine
 from tests.workflows.server import eventually
 
 LOOK: Step = {"tools": [["Bash", {"command": "true"}]]}
-SLEEP: Step = {"tools": [["Bash", {"command": "touch begun; python3 -c 'input()' < /dev/zero"}]]}
+SLEEP: Step = {
+    "tools": [["Bash", {"command": "touch begun; python3 -c 'import time; time.sleep(90)'"}]]
+}
 LIMIT = "anthropic-ratelimit-unified-"
 
 
