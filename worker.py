@@ -173,7 +173,9 @@ async def _host(
     removal = Removal(worktrees, Salvage(mirrors))
     keeping = Keeping(store, settings.host_id)
     retention = Retention(store, Expiry(worktrees), settings.keep_work)
-    sweeper = Sweeper(store, removal, keeping, retention, Upkeep(mirrors), settings.sessions_dir)
+    sweeper = Sweeper(
+        store, leases, removal, keeping, retention, Upkeep(mirrors), settings.sessions_dir
+    )
     credential = Credential(store, settings.credential_id)
     slots = SlotActivities(
         store, temporal, leases, capacity, credential, settings.host_id, task_queue

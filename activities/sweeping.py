@@ -10,6 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from activities.keeping import Keeping
+from activities.leases import Leases
 from activities.retention import Retention
 from domain.errors import OrchestratorError
 from domain.ids import is_id
@@ -17,8 +18,10 @@ from store.protocol import Store
 from workspace.removal import Removal
 from workspace.upkeep import Upkeep
 
-INTERVAL = timedelta(minutes=10)
-"""Cleaning up is part of each job; this only catches what a crash or a lost machine left."""
+INTERVAL = timedelta(seconds=30)
+"""Cleaning up is part of each job; this catches what a crash, a lost machine or a terminated
+workflow left. Its work can be had by nobody until then, and a sweep reads one row for each worktree
+on the disk."""
 
 SWEEPS_A_DAY = timedelta(days=1) // INTERVAL
 
@@ -31,6 +34,7 @@ class Sweeper:
     def __init__(
         self,
         store: Store,
+        leases: Leases,
         removal: Removal,
         keeping: Keeping,
         retention: Retention,
@@ -38,6 +42,7 @@ class Sweeper:
         sessions_dir: Path,
     ) -> None:
         self._store = store
+        self._leases = leases
         self._removal = removal
         self._keeping = keeping
         self._retention = retention
@@ -73,7 +78,10 @@ class Sweeper:
     async def _is_needed(self, job_id: str) -> bool:
         """Tell whether a directory must stay: its job has not ended, or it is of no job of ours.
 
+        The workflow of a job may have ended while its Claude is still being stopped here.
         WORKTREES_DIR may hold what somebody else keeps there.
         """
+        if job_id in self._leases.job_ids:
+            return True
         details = await self._store.get_job(job_id)
         return details is None or details.job.is_live or details.job.phase is not None

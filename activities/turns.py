@@ -50,7 +50,7 @@ class Turns:
         Args:
             job_id: the job.
             returned: whether it asked for this machine, and so came without a permit.
-            needs_claude: whether it is of no use to it to start now.
+            needs_claude: whether a held credential keeps it from starting.
 
         Raises:
             LeaseLost: the worker stops taking jobs; the job has to ask another machine.

@@ -100,8 +100,8 @@ async def _publishable(store: Store, original: Job) -> KeptWork:
         raise Conflict("The job is still cleaning up. Ask again in a moment.")
     if kept is None:
         raise InvalidRequest(
-            "No work of this job is kept that could be published. Leave `from` out to have it "
-            "done anew."
+            "No work of this job is kept that could be published, or its machine has not kept it "
+            "yet. Ask again in a minute, or leave `from` out to have it done anew."
         )
     return kept
 

@@ -206,6 +206,8 @@ class Slot:
             holder = self._holder = self._ask_for_slot()
             grant = await self._await_grant(holder, asked_at)
             if grant is not None:
+                # When this machine is lost next, it is not there to be asked again.
+                self._preferred_host = None
                 self.held.start()
                 return grant
             await self._learn_from_refusal(holder)

@@ -115,6 +115,7 @@ class Machine:
         self.claude = ClaudeActivities(used, self.leases, self.worktrees, self.credential, setup)
         self.sweeper = Sweeper(
             used,
+            self.leases,
             self.removal,
             Keeping(used, HOST),
             Retention(used, Expiry(self.worktrees), timedelta(days=30)),

@@ -270,6 +270,7 @@ async def test_a_lost_machine_does_not_replace_what_its_successor_kept(
     await ended(machine, job, JobStatus.FAILED)
     await store.keep_work(complete)
     await store.update_job(job.id, {"phase": None}, Guard(frozenset(JobStatus)))
+    machine.leases.drop(machine.leases.require(granted.key))
     await machine.sweeper.sweep()
     assert not worktree.path.exists()
     kept = await store.kept_work(job.id)

@@ -37,6 +37,7 @@ async def left_behind(machine: Machine) -> tuple[Job, Path, Path]:
     """A job with an unsaved change in its worktree and a session home."""
     granted, worktree = await machine.prepared()
     (worktree.path / "login.py").write_text("login\n")
+    machine.leases.drop(machine.leases.require(granted.key))
     return granted.job, worktree.path, make_home(machine, granted.job.id)
 
 
@@ -50,6 +51,21 @@ async def test_what_ended_jobs_left_is_removed_and_their_work_kept(machine: Mach
     kept = await machine.salvage.kept(OWNER, NAME, job.id)
     assert kept is not None
     assert "+login" in (kept.patch or "")
+
+
+async def test_what_is_still_being_stopped_stays(machine: Machine) -> None:
+    """Its workflow was terminated, and its row is closed already."""
+    granted, worktree = await machine.prepared()
+    await ended(machine, granted.job)
+    await machine.sweeper.sweep()
+    assert worktree.path.exists()
+    (worktree.path / "late.py").write_text("late\n")
+    machine.leases.drop(machine.leases.require(granted.key))
+    await machine.sweeper.sweep()
+    assert not worktree.path.exists()
+    kept = await machine.world.store.kept_work(granted.job.id)
+    assert kept is not None
+    assert "+late" in (kept.patch or "")
 
 
 @pytest.mark.parametrize(

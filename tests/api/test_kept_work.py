@@ -211,8 +211,8 @@ class TestPublishingIt:
     async def test_of_a_job_whose_work_is_not_kept(self, api: Api) -> None:
         original = await ended(api)
         assert await api.refusal(400, "POST", f"/jobs/{original}/retry", PUBLISH) == (
-            "No work of this job is kept that could be published. Leave `from` out to have it done "
-            "anew."
+            "No work of this job is kept that could be published, or its machine has not kept it "
+            "yet. Ask again in a minute, or leave `from` out to have it done anew."
         )
 
     @pytest.mark.parametrize("status", [JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.COMPLETED])

@@ -12,7 +12,7 @@ from domain.errors import JobFailure
 from domain.failures import FailureCode
 from domain.jobs import JobStatus, JobType, Outcome
 from tests.workflows.lab import Lab, a_job
-from tests.workflows.scripts import Script, fail, give
+from tests.workflows.scripts import Gate, Script, fail, give
 from workflows import policies
 from workflows.job_steps import JobResult
 
@@ -112,3 +112,14 @@ async def test_a_conversation_has_new_patience_with_each_turn(lab: Lab) -> None:
     await job.complete()
     assert (await job.result()).status is JobStatus.COMPLETED
     assert script.count("wait_for_limit") == 2 * most
+
+
+async def test_a_machine_that_is_lost_after_a_return_is_not_asked_again(lab: Lab) -> None:
+    script = Script("a", "a-restarted", "b")
+    gate = Gate()
+    script.plan("run_claude", fail(limited()), gate)
+    job = await lab.code_job(script)
+    await gate.begun()
+    script.crash_machine()
+    assert await job.result() == DONE
+    assert script.asked == ["slots", "slots-a", "slots"]
