@@ -9,7 +9,12 @@ from pathlib import Path
 from activities import prompts
 from activities.progress import Progress
 from agent.inbox import UserMessage
-from agent.sessions import holds_message, read_transcript, restore_transcript
+from agent.sessions import (
+    discard_transcripts,
+    holds_message,
+    read_transcript,
+    restore_transcript,
+)
 from domain.ids import derived_id, new_id
 from domain.jobs import Job, JobType
 from domain.messages import Message
@@ -18,7 +23,9 @@ from store.protocol import Store
 HISTORY_PAGE = 1000
 
 BEGUN_AGAIN = {
-    JobType.CODE: "Claude begins again: what it had done so far is not on this machine.",
+    JobType.CODE: (
+        "Claude's session is not on this machine. It begins again with what is in the worktree."
+    ),
     JobType.TASK: "Claude's session did not survive. It starts again with what is known.",
 }
 
@@ -60,6 +67,7 @@ class Conversations:
         users = await self._messages(job.id, message_ids)
         transcript = await self._transcript(job, config_dir)
         if transcript is None:
+            discard_transcripts(config_dir, job.id)
             text = await self._begin_again(job, message_ids, lease) if was_begun else None
             return Session(None, [_opening(job, text), *users])
         unseen = [
@@ -89,7 +97,7 @@ class Conversations:
             job.id, BEGUN_AGAIN[job.job_type], once=("begun again", lease), lease=lease
         )
         if job.job_type is JobType.CODE:
-            return prompts.opening(job)
+            return prompts.begun_before(job)
         return prompts.retold(job, await self._told(job.id, message_ids))
 
     async def _told(self, job_id: str, beyond: Collection[str]) -> list[str]:

@@ -55,6 +55,15 @@ def opening(job: Job) -> str:
     return f"# {job.title or kind}\n\n{job.prompt}"
 
 
+def begun_before(job: Job) -> str:
+    """Return a first user message for a code job whose session is lost."""
+    return (
+        f"{opening(job)}\n\n"
+        "You may have begun this before, which you cannot remember. Look at `git status` and at "
+        "the commits of this branch first, and go on from what is done already."
+    )
+
+
 def retold(job: Job, told: Sequence[str]) -> str:
     """Return a first user message for a conversation whose session is lost.
 

@@ -22,13 +22,26 @@ _RESTORED = "restored"
 
 
 def read_transcript(config_dir: Path, session_id: str) -> bytes | None:
-    """Return the transcript, or None when the CLI has not written one."""
+    """Return the transcript, or None when there is none that the CLI could resume from.
+
+    A crash may leave one without any entry of the conversation: the CLI notes what it queues
+    before it begins, and a power cut can empty a file or fill it with zeros. It neither resumes
+    such a session nor begins one with its id; entries that were only cut off do no harm (measured).
+    """
     for path in _newest_first(config_dir, session_id):
         try:
-            return path.read_bytes()
+            transcript = path.read_bytes()
         except FileNotFoundError:
             continue
+        if any("uuid" in (_object(line) or {}) for line in transcript.split(b"\n")):
+            return transcript
     return None
+
+
+def discard_transcripts(config_dir: Path, session_id: str) -> None:
+    """Remove what there is of a session, so that one with its id can begin anew. Repeatable."""
+    for path in _newest_first(config_dir, session_id):
+        path.unlink(missing_ok=True)
 
 
 def restore_transcript(config_dir: Path, session_id: str, data: bytes) -> None:

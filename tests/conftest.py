@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,3 +17,10 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     root: Path = tmp_path_factory.mktemp("stack")
     with running_stack(root) as running:
         yield running
+
+
+@pytest.fixture(scope="module", autouse=True)
+def leaks_are_found_where_they_are_made() -> Iterator[None]:
+    """Let what was left open warn in its own module, not whenever garbage is next collected."""
+    yield
+    gc.collect()

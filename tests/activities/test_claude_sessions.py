@@ -189,6 +189,6 @@ async def test_a_code_job_begins_anew_where_its_files_are_not(world: World, tmp_
     line = NewMessage(new_id(), MessageType.STDOUT, answer, START)
     await world.store.append_messages(job.id, [line])
     session = await take_up(world, job, tmp_path)
-    assert session == Session(None, [UserMessage(prompt_id(job), prompts.opening(job))])
+    assert session == Session(None, [UserMessage(prompt_id(job), prompts.begun_before(job))])
     assert read_transcript(tmp_path, job.id) is None
     assert [line.content for line in await world.transcript(job)][1:] == [BEGUN_AGAIN[JobType.CODE]]

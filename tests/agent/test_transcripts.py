@@ -7,7 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from agent.sessions import holds_message, read_transcript, restore_transcript, usage_so_far
+from agent.sessions import (
+    discard_transcripts,
+    holds_message,
+    read_transcript,
+    restore_transcript,
+    usage_so_far,
+)
 from domain.jobs import Usage
 
 SESSION = "6f9619ff-8b86-4011-b42d-00c04fc964ff"
@@ -19,11 +25,15 @@ def cost_state(cost: float, tokens: int) -> bytes:
     return json.dumps(fields, separators=(",", ":")).encode()
 
 
+def entry(name: str) -> bytes:
+    return json.dumps({"type": "user", "uuid": name}).encode() + b"\n"
+
+
 def test_a_restored_transcript_is_read_back(tmp_path: Path) -> None:
     assert read_transcript(tmp_path, SESSION) is None
-    restore_transcript(tmp_path, SESSION, b"one\n")
-    restore_transcript(tmp_path, SESSION, b"two\n")
-    assert read_transcript(tmp_path, SESSION) == b"two\n"
+    restore_transcript(tmp_path, SESSION, entry("one"))
+    restore_transcript(tmp_path, SESSION, entry("two"))
+    assert read_transcript(tmp_path, SESSION) == entry("two")
     assert read_transcript(tmp_path, str(uuid.uuid4())) is None
 
 
@@ -31,9 +41,9 @@ def test_restoring_leaves_one_file_whatever_was_there(tmp_path: Path) -> None:
     for number, directory in enumerate(("a", "b")):
         path = tmp_path / "projects" / directory / f"{SESSION}.jsonl"
         path.parent.mkdir(parents=True)
-        path.write_text(directory)
+        path.write_bytes(entry(directory))
         os.utime(path, (number, number))
-    assert read_transcript(tmp_path, SESSION) == b"b"
+    assert read_transcript(tmp_path, SESSION) == entry("b")
 
     restore_transcript(tmp_path, SESSION, b"new")
 
@@ -41,6 +51,30 @@ def test_restoring_leaves_one_file_whatever_was_there(tmp_path: Path) -> None:
     assert [path.parent.name for path in files] == ["b"]
     assert files[0].read_bytes() == b"new"
     assert files[0].stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [b"", b"\n", b"\0" * 4096, b"[1]\n2\n{", b'{"type":"queue-operation","operation":"enqueue"}\n'],
+    ids=["empty", "blank", "zeros", "not entries", "only queued"],
+)
+def test_without_an_entry_of_the_conversation_there_is_no_transcript(
+    tmp_path: Path, damaged: bytes
+) -> None:
+    restore_transcript(tmp_path, SESSION, damaged)
+    assert read_transcript(tmp_path, SESSION) is None
+    restore_transcript(tmp_path, SESSION, damaged + b"\n" + entry("one")[:-1])
+    assert read_transcript(tmp_path, SESSION) is not None
+
+
+def test_a_discarded_session_is_gone_and_others_are_not(tmp_path: Path) -> None:
+    other = str(uuid.uuid4())
+    for session in (SESSION, other):
+        restore_transcript(tmp_path, session, entry("one"))
+    for _ in range(2):
+        discard_transcripts(tmp_path, SESSION)
+        assert read_transcript(tmp_path, SESSION) is None
+    assert read_transcript(tmp_path, other) == entry("one")
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "*", ""])

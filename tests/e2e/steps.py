@@ -47,3 +47,9 @@ def wait_for_file(path: Path, seconds: float = 90) -> Step:
 
 
 COMMIT_ALL = "git add -A && git commit -qm"
+
+
+def overwrite_session(content: str) -> str:
+    """A command that leaves the session nothing but this line."""
+    files = "$CLAUDE_CONFIG_DIR/projects/*/*.jsonl"
+    return f"for file in {files}; do echo {shlex.quote(content)} > $file; done"

@@ -7,7 +7,7 @@ import pytest
 from demo.model_steps import Step
 from domain.failures import FailureCode
 from tests.e2e.failing import assert_unpublished, failed_as, kept_files
-from tests.e2e.steps import bash, say, write
+from tests.e2e.steps import bash, overwrite_session, say, write
 from tests.stack import Json, Stack
 
 FOR_EVER = 99
@@ -71,7 +71,7 @@ def test_an_error_that_nobody_knows(stack: Stack):
 
 @pytest.mark.failure(FailureCode.SESSION_LOST)
 def test_a_session_that_cannot_be_read_after_a_crash(stack: Stack):
-    damage = "for file in $CLAUDE_CONFIG_DIR/projects/*/*.jsonl; do echo > $file; done"
+    damage = overwrite_session('{"type":"user","uuid":"unknown"}')
     job = fail_after_a_file(
         stack, FailureCode.SESSION_LOST, bash(f"{damage}; kill -9 $PPID"), say("Not reached.")
     )

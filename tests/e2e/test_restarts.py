@@ -11,8 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from activities.conversations import BEGUN_AGAIN
+from domain.jobs import JobType
+from tests.e2e.failing import notices
 from tests.e2e.processes import processes, processes_of
-from tests.e2e.steps import COMMIT_ALL, bash, say, wait_for_file, write
+from tests.e2e.steps import COMMIT_ALL, bash, overwrite_session, say, wait_for_file, write
 from tests.stack import OWNER, Stack, eventually, running_stack
 
 SETTINGS = {"DRAIN_TIMEOUT_SECONDS": "1", "MAX_CONCURRENT_JOBS": "3"}
@@ -142,3 +145,19 @@ def test_a_temporal_and_an_api_that_are_killed(own_stack: Stack, tmp_path: Path)
     job = own_stack.wait_for(job_id, "completed", 90)
     assert (job["lease"], job["attempt"]) == (1, 1)
     assert len(own_stack.forge.pull_requests(OWNER, name)) == 1
+
+
+def test_a_session_that_a_crash_emptied_begins_again_with_the_work_that_is_there(
+    own_stack: Stack,
+):
+    client, name = own_stack.new_repository()
+    emptied = bash(f"{overwrite_session('')}; kill -9 $PPID")
+    prompt = own_stack.script([write("one.txt", "1\n"), emptied, say("Finished.")])
+    job_id = own_stack.post_job(client, prompt, branchName="feature/x", title="One file")
+
+    job = own_stack.wait_for(job_id, "completed", 60)
+
+    assert (job["result"], job["attempt"]) == ("Finished.", 2)
+    assert BEGUN_AGAIN[JobType.CODE] in notices(own_stack, job_id)
+    assert sessions(own_stack, prompt) == [job_id] * 3
+    assert own_stack.forge.read_file(OWNER, name, "feature/x", "one.txt") == "1\n"
