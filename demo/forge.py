@@ -32,7 +32,7 @@ from demo.forge_pages import Pages
 from demo.forge_pulls import PullRequest
 from demo.forge_repository import RESERVED_OWNER, Repository
 from demo.forge_rest import Rest, operation_id, unknown_path
-from demo.forge_server import serving
+from demo.server import serving
 
 __all__ = ["Fault", "Forge", "LogEntry", "LoggedRequest", "PullRequest", "Repository", "TokenGrant"]
 

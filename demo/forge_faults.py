@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-# The key of the ASGI scope under which the server puts the function that closes the connection.
-DROP_CONNECTION = "forge.drop_connection"
+from demo.server import transport_of
+
 _LOG_LENGTH = 10_000
 
 
@@ -180,6 +180,6 @@ async def _discard(message: Message) -> None:
 
 
 async def _drop(scope: Scope, receive: Receive) -> None:
-    scope[DROP_CONNECTION]()
+    transport_of(scope).close()
     while (await receive())["type"] != "http.disconnect":
         pass

@@ -5,26 +5,16 @@ The real Claude Code CLI talks to it through ANTHROPIC_BASE_URL, with any API ke
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import socket
-import threading
 from collections.abc import Iterator, Sequence
 
-import uvicorn
-
-from demo.forge_server import listener_on
 from demo.model_app import UNSCRIPTED, ModelApp, Story
 from demo.model_conversation import Conversation
-from demo.model_replies import AbortableProtocol
 from demo.model_scripts import RecordedRequest, Scripts
 from demo.model_steps import Step, make_script
-from domain.errors import DependencyUnavailable
+from demo.server import serving
 
 __all__ = ["UNSCRIPTED", "Conversation", "RecordedRequest", "ScriptedModel", "Step", "Story"]
-
-_STARTING = 10.0
-_STOPPING = 5.0
 
 
 class ScriptedModel:
@@ -43,12 +33,8 @@ class ScriptedModel:
     def __init__(self, story: Story | None = None) -> None:
         self._scripts = Scripts()
         self._app = ModelApp(self._scripts, story)
-        self._port = 0
-
-    @property
-    def base_url(self) -> str:
+        self.base_url = ""
         """The ANTHROPIC_BASE_URL under which conversations choose their script."""
-        return f"http://127.0.0.1:{self._port}"
 
     def url_for(self, name: str) -> str:
         """Return the ANTHROPIC_BASE_URL under which every call takes from script `name`."""
@@ -95,66 +81,7 @@ class ScriptedModel:
 
         Raises:
             OSError: the port is in use.
-            DependencyUnavailable: the server did not start within 10 s.
+            RuntimeError: the server did not start within 10 s.
         """
-        listener = listener_on(port)
-        with listener:
-            self._port = listener.getsockname()[1]
-            server = _ModelServer(self._app, listener)
-            server.start()
-            try:
-                yield self
-            finally:
-                server.stop()
-
-
-class _ModelServer(uvicorn.Server):
-    """The server with a thread to run in."""
-
-    def __init__(self, app: ModelApp, listener: socket.socket) -> None:
-        # log_config=None: the process's own logging stays as it is.
-        super().__init__(
-            uvicorn.Config(
-                app.asgi(),
-                http=AbortableProtocol,
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                timeout_graceful_shutdown=1,
-            )
-        )
-        self._listener = listener
-        self._settled = threading.Event()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread = threading.Thread(target=self._run, name="scripted-model", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-        self._settled.wait(_STARTING)
-        if not self.started:
-            self.stop()
-            raise DependencyUnavailable(
-                "The scripted model did not start; the log says why. Try again.", "claude"
-            )
-
-    def stop(self) -> None:
-        if self._loop is not None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed: it has stopped already
-                self._loop.call_soon_threadsafe(self._halt)
-        self._thread.join(_STOPPING)
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        self._loop = asyncio.get_running_loop()
-        await super().startup(sockets)
-        self._settled.set()
-
-    def _run(self) -> None:
-        try:
-            asyncio.run(self.serve(sockets=[self._listener]))
-        finally:
-            self._settled.set()
-
-    def _halt(self) -> None:
-        self.should_exit = True
-        for connection in list(self.server_state.connections):
-            connection.transport.abort()
+        with serving(self._app.asgi(), port, patience=0) as self.base_url:
+            yield self

@@ -8,21 +8,10 @@ from typing import Any
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from demo.model_steps import Step
 from demo.model_stream import encoded
-
-
-class AbortableProtocol(HttpToolsProtocol):
-    """HTTP with the connection's transport in `scope["state"]`, so that an answer can cut it."""
-
-    def connection_made(  # type: ignore[override]  # the base class narrows it the same way
-        self, transport: asyncio.Transport
-    ) -> None:
-        """Remember the transport for the requests of this connection."""
-        super().connection_made(transport)
-        self.app_state = {**self.app_state, "transport": transport}
+from demo.server import transport_of
 
 
 class Dropped(Response):
@@ -84,7 +73,7 @@ class EventStream(Response):
 
 
 async def _cut(scope: Scope, receive: Receive) -> None:
-    scope["state"]["transport"].abort()
+    transport_of(scope).abort()
     # Until the server has noticed, it would take our silence for a bug and answer 500.
     await receive()
 

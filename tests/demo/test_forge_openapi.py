@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from demo.forge import Forge, TokenGrant
 from demo.forge_operations import OPERATIONS
-from demo.forge_server import serving
+from demo.server import serving
 
 GITHUB = json.loads(Path(__file__).with_name("github_openapi.json").read_text())
 TOKENS = {

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from demo.forge import Forge
 from demo.forge_access import TokenGrant
-from demo.forge_server import serving
+from demo.server import serving
 from tests.faults.forgetful_model import ForgetfulModel
 from tests.faults.holding import HeldGit, HeldRequests
 from tests.faults.wire import Wire
