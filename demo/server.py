@@ -17,8 +17,8 @@ _START_LIMIT = 10.0
 _STOP_LIMIT = 10.0
 _UNWINDING = 0.1
 
-_LAST_ROUNDS = 5
-"""Of the loop, in which connections come up that were just being accepted, and let go."""
+_ROUNDS = 5
+"""Of the loop, in which a connection comes up that was just being accepted, or is let go."""
 
 
 @contextlib.contextmanager
@@ -127,19 +127,26 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Take no more requests, and end those under way, by force when they last too long."""
         tasks = self.server_state.tasks
+        # asyncio leaves a connection open that it accepted just before its server was closed.
+        asyncio.get_running_loop().remove_reader(self._listener)
+        await _let_pass()
         for server in self.servers:
             server.close()
         for connection in list(self.server_state.connections):
             connection.shutdown()
         await _wait_for(tasks, self._patience)
-        for _ in range(_LAST_ROUNDS):
-            for connection in list(self.server_state.connections):
-                connection.transport.abort()
-            await asyncio.sleep(0)
+        for connection in list(self.server_state.connections):
+            connection.transport.abort()
+        await _let_pass()
         await _wait_for(tasks, _UNWINDING)
         for task in list(tasks):
             task.cancel()
         await _wait_for(tasks, None)
+
+
+async def _let_pass() -> None:
+    for _ in range(_ROUNDS):
+        await asyncio.sleep(0)
 
 
 async def _wait_for(tasks: set[asyncio.Task[None]], seconds: float | None) -> None:
