@@ -6,7 +6,7 @@ from activities.leases import LeaseKey
 from domain.clock import utc_now
 from domain.errors import LeaseLost
 from domain.ids import derived_id
-from domain.jobs import JobStatus, Phase
+from domain.jobs import LIVE, JobStatus, Phase
 from domain.messages import MessageType, NewMessage
 from store.protocol import Guard, JobChanges, Store
 
@@ -34,6 +34,11 @@ class Progress:
         guard = Guard(frozenset({JobStatus.RUNNING}), lease=key.number)
         if not await self._store.update_job(key.job_id, changes, guard):
             raise LeaseLost("The job has ended, or goes on under another lease.")
+
+    async def cleaned_up(self, job_id: str) -> None:
+        """Record that nothing of an ended job is left on any machine. Repeatable."""
+        ended = Guard(frozenset(JobStatus) - LIVE)
+        await self._store.update_job(job_id, {"phase": None, "pid": None}, ended)
 
     async def say(self, job_id: str, text: str, *, once: object, lease: int | None = None) -> None:
         """Add a system message; the same `once` for the same job adds it only the first time."""

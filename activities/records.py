@@ -161,8 +161,7 @@ class RecordActivities:
     @activity.defn
     async def forget_workspace(self, job_id: str) -> None:
         """Record that nothing is left to clean up. Repeatable."""
-        ended = frozenset(JobStatus) - LIVE
-        await self._store.update_job(job_id, {"phase": None}, Guard(ended))
+        await self._progress.cleaned_up(job_id)
 
 
 def _closing_words(status: JobStatus, ending: Ending) -> str:

@@ -15,7 +15,7 @@ from domain.failures import FailureCode
 from domain.jobs import Job, JobStatus, JobType, Phase, RetryFrom
 from domain.repositories import Repository, base_branch
 from domain.titles import commit_message
-from store.protocol import Guard, Store
+from store.protocol import Store
 from workspace.identity import Identity
 from workspace.mirrors import Mirror
 from workspace.publishing import Publishing
@@ -162,8 +162,7 @@ class WorkspaceActivities:
             self._keeping.record,
             all_of_it=details.job.status is not JobStatus.COMPLETED,
         )
-        ended = Guard(frozenset(JobStatus) - {JobStatus.QUEUED, JobStatus.RUNNING})
-        await self._store.update_job(job_id, {"phase": None}, ended)
+        await self._progress.cleaned_up(job_id)
 
     @activity.defn
     async def fetch_mirror(self, repository_id: str) -> MirrorResult:

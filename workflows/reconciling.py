@@ -18,7 +18,7 @@ from domain.clock import utc_now
 from domain.errors import OrchestratorError
 from domain.failures import FailureCode
 from domain.jobs import Job, JobStatus
-from store.protocol import Guard, Store
+from store.protocol import Store
 from workflows.job_steps import workflow_id
 from workflows.starting import JobLimits, start_job
 
@@ -67,7 +67,7 @@ class Reconciler:
             if not job.is_live:
                 await self._temporal.get_workflow_handle(workflow_id(job.id)).cancel()
         elif not job.is_live:
-            await self._store.update_job(job.id, {"phase": None}, Guard(frozenset({job.status})))
+            await self._records.forget_workspace(job.id)
         elif status is None:
             log.info("Starting the workflow of job %s, which had none", job.id)
             await self._start(job)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from domain.errors import JobFailure
 from domain.failures import FailureCode
+from domain.ids import is_id
 from workspace.command import Git, GitError
 from workspace.kept_commits import displaced
 from workspace.mirrors import Mirror, Mirrors
@@ -132,8 +133,8 @@ async def make_room(git: Git, mirror: Mirror, branch: str, job_id: str) -> None:
     if holder != job_id:
         raise JobFailure(
             FailureCode.BRANCH_IN_USE,
-            f"The branch {branch} is in use by job {holder}. Wait for that job, or use another "
-            "branch name.",
+            f"The branch {branch} is in use by {_owner(holder)}. Wait until it is free, or use "
+            "another branch name.",
             transient=True,
         )
     local = await refs(git, mirror.place, _HEADS)
@@ -148,8 +149,12 @@ async def make_room(git: Git, mirror: Mirror, branch: str, job_id: str) -> None:
         await _displace(git, mirror, branch, names[branch], job_id)
 
 
+def _owner(directory: str) -> str:
+    return f"job {directory}" if is_id(directory) else f"the worktree {directory}, of no job"
+
+
 async def checked_out(git: Git, mirror: Mirror) -> dict[str, str]:
-    """Return the job that has each branch checked out, by branch name."""
+    """Return the directory's name, a job's id, that has each branch checked out, by branch name."""
     listing = await git.run("worktree", "list", "--porcelain", "-z", at=mirror.place)
     used: dict[str, str] = {}
     job_id = ""

@@ -42,6 +42,7 @@ def assert_at_rest(stack: Stack, job_id: str) -> None:
     job = stack.wait_for(job_id, lambda job: job["phase"] is None, 60)
     assert (job["status"], job["outcome"], job["error"]) == ("cancelled", None, None)
     assert job["completed_at"]
+    assert job["pid"] is None
     assert not Path(job["worktree_path"] or "/nowhere").exists()
     assert job_id not in str(stack.call("GET", "/queue"))
     stack.call("POST", f"/jobs/{job_id}/cancel", status=400)

@@ -173,7 +173,7 @@ def test_a_branch_that_another_worktree_has(stack: Stack, tmp_path: Path):
     )
     subprocess.run(["git", "-C", mirror, *worktree], check=True)
     job = run_to_failure(stack, client, FailureCode.BRANCH_IN_USE, branchName="feature/x")
-    assert "by-hand" in job["error"]
+    assert "the worktree by-hand, of no job" in job["error"]
     assert_unpublished(stack, name)
     assert kept_files(stack, job["id"]) == set()
 

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -102,12 +103,26 @@ async def test_another_process_is_excluded(file: Path, other_process: Holder) ->
     assert await free(locks, file, 10)
 
 
+def open_files() -> set[Path]:
+    """What this process has open, whichever thread opened it."""
+    found = set()
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):
+            found.add(Path(f"/proc/self/fd/{name}").readlink())
+    return found
+
+
+async def test_the_files_of_held_locks_are_open(file: Path) -> None:
+    async with Locks().hold(file):
+        assert file in open_files()
+    assert file not in open_files()
+
+
 async def test_a_cancelled_wait_leaves_nothing_locked(file: Path, other_process: Holder) -> None:
     locks = Locks()
-    before = len(os.listdir("/proc/self/fd"))
     assert not await free(locks, file, 0.1)
     assert not await free(locks, file, 0.1)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert file not in open_files()
     other_process.kill()
     assert await free(locks, file, 10)
 

@@ -6,6 +6,7 @@ import pytest
 
 from domain.errors import InvalidRequest, JobFailure
 from domain.failures import FailureCode
+from domain.ids import new_id
 from tests.workspace.conftest import FILES, NAME, OWNER, Room, as_claude
 from workspace.worktree import Worktree
 
@@ -108,11 +109,12 @@ async def test_a_repository_that_was_not_fetched(room: Room) -> None:
 
 
 async def test_a_branch_another_job_works_on(room: Room) -> None:
-    await room.start("early", "feature/x")
+    early = new_id()
+    await room.start(early, "feature/x")
     found = await failure_of_start(room, "feature/x")
     assert (found.code, found.transient) == (FailureCode.BRANCH_IN_USE, True)
-    assert "job early" in found.message
-    await room.removal.remove(OWNER, NAME, "early")
+    assert f"job {early}" in found.message
+    await room.removal.remove(OWNER, NAME, early)
     await room.start("late", "feature/x")
 
 
