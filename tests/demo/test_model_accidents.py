@@ -105,7 +105,7 @@ def test_pauses_come_before_the_first_byte_and_before_deltas(
 
 
 def servers() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "scripted-model"]
+    return [thread for thread in threading.enumerate() if thread.name == "loopback-server"]
 
 
 def test_a_hung_answer_neither_comes_nor_delays_the_end(http: httpx.Client) -> None:
@@ -120,6 +120,7 @@ def test_a_hung_answer_neither_comes_nor_delays_the_end(http: httpx.Client) -> N
         for caller in callers:
             caller.start()
         wait_for_requests(model, "s", 3)
+        assert len(servers()) == len(others) + 1
         began = time.monotonic()
     assert time.monotonic() - began < 2
     for caller in callers:
