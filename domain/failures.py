@@ -245,8 +245,8 @@ class FailureCode(_Explained):
     )
     SESSION_LOST = (
         "session_lost",
-        "The conversation's transcript is gone, so it cannot go on.",
-        "Post a new job.",
+        "Claude cannot take its session up again: the transcript is damaged.",
+        "Retry the job, which begins anew.",
         True,
     )
     TIMED_OUT = (
