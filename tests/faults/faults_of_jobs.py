@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Sequence
 
 from tests.e2e.processes import claude_processes_of, processes
 from tests.faults import phases
-from tests.faults.fault import Fault, each
+from tests.faults.fault import Fault, Strike, each
 from tests.faults.faults_of_all import sweep
+from tests.faults.installation import Installation
 from tests.faults.situations import Situation
 from tests.faults.temporal_commands import temporal
+from tests.stack import eventually
 
 WITH_CLAUDE = (
     phases.Working,
@@ -66,12 +69,26 @@ def cancel(situation: Situation) -> None:
     _temporal(situation, "cancel")
 
 
-def reset_to_begin(situation: Situation) -> None:
-    _temporal(situation, "reset", "--type", "FirstWorkflowTask", "--reason", "a fault")
+def reset_to(kind: str) -> Strike:
+    """Reset each workflow; over when the Claudes of before are stopped.
+
+    One that is let go on before that begins a command which its end then cuts off, and the
+    scripted model takes a command that was begun for one that was done.
+    """
+
+    def strike_all(place: Installation, situations: Sequence[Situation]) -> None:
+        before = claudes_of(situations)
+        for situation in reversed(situations):
+            _temporal(situation, "reset", "--type", kind, "--reason", "a fault")
+        eventually(lambda: before.isdisjoint(claudes_of(situations)), 60, "Claude is stopped")
+
+    return strike_all
 
 
-def reset_to_last(situation: Situation) -> None:
-    _temporal(situation, "reset", "--type", "LastWorkflowTask", "--reason", "a fault")
+def claudes_of(situations: Sequence[Situation]) -> set[int]:
+    return {
+        process.pid for situation in situations for process in claude_processes_of(situation.job_id)
+    }
 
 
 EVERY_PHASE: tuple[type[Situation], ...] = (phases.Completed, *phases.PHASES)
@@ -95,14 +112,14 @@ OF_JOBS: tuple[Fault, ...] = (
     ),
     Fault(
         "workflow reset to its begin",
-        each(reset_to_begin),
+        reset_to("FirstWorkflowTask"),
         EVERY_PHASE,
         ends_processes=False,
         relieve=sweep,
     ),
     Fault(
         "workflow reset to its last task",
-        each(reset_to_last),
+        reset_to("LastWorkflowTask"),
         EVERY_PHASE,
         ends_processes=False,
         relieve=sweep,
