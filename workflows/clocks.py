@@ -30,8 +30,10 @@ class Stopwatch:
 
     def stop(self) -> None:
         """Pause; one that stands stays."""
-        self._seconds = self.elapsed.total_seconds()
-        self._since = None
+        # A workflow that the worker drops from its memory is unwound where it has no clock.
+        if workflow.in_workflow():
+            self._seconds = self.elapsed.total_seconds()
+            self._since = None
 
 
 def seconds(limit: float | None) -> timedelta | None:

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from temporalio import workflow
 from temporalio.api.enums.v1 import EventType
 
 from activities.claude import TurnInput
@@ -18,6 +19,7 @@ from domain.jobs import JobOptions, JobStatus, JobType
 from tests.workflows.lab import LIMITS, Lab, StartedJob, a_job
 from tests.workflows.scripts import Gate, Script, fail, give
 from workflows import policies
+from workflows.clocks import Stopwatch
 
 KILLED = JobFailure(FailureCode.CLAUDE_FAILED, transient=True)
 SOON = timedelta(seconds=0.5)
@@ -180,3 +182,13 @@ async def test_a_message_that_comes_in_the_last_moment_is_answered(lab: Lab) -> 
     await job.complete()
     assert (await job.result()).status is JobStatus.COMPLETED
     assert script.seen == [message]
+
+
+def test_a_workflow_that_is_dropped_from_memory_has_no_clock_to_stop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    watch = Stopwatch()
+    monkeypatch.setattr(workflow, "time", lambda: 5.0)
+    watch.start()
+    monkeypatch.undo()
+    watch.stop()
