@@ -24,7 +24,7 @@ HISTORY_PAGE = 1000
 
 BEGUN_AGAIN = {
     JobType.CODE: (
-        "Claude's session is not on this machine. It begins again with what is in the worktree."
+        "Claude has no session here to resume. It begins again with what is in the worktree."
     ),
     JobType.TASK: "Claude's session did not survive. It starts again with what is known.",
 }

@@ -154,7 +154,7 @@ def _owner(directory: str) -> str:
 
 
 async def checked_out(git: Git, mirror: Mirror) -> dict[str, str]:
-    """Return the directory's name, a job's id, that has each branch checked out, by branch name."""
+    """Return which directory has each branch checked out, by branch name; ours are named by job."""
     listing = await git.run("worktree", "list", "--porcelain", "-z", at=mirror.place)
     used: dict[str, str] = {}
     job_id = ""
