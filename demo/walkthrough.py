@@ -6,7 +6,6 @@ in place of Anthropic. It uses a directory and ports of its own and removes both
 
 from __future__ import annotations
 
-import socket
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -19,6 +18,7 @@ from demo.forge import Forge
 from demo.forge_access import TokenGrant
 from demo.model import ScriptedModel
 from demo.model_stories import tell
+from demo.ports import free_ports
 from domain.errors import DependencyFailed
 from settings import Settings
 from up import up
@@ -55,7 +55,7 @@ def demonstrate(environment: Mapping[str, str], say: Say) -> int:
 def _environment(
     environment: Mapping[str, str], root: Path, forge_url: str, model_url: str
 ) -> dict[str, str]:
-    ports = dict(zip(("PORT", "TEMPORAL_PORT", "TEMPORAL_UI_PORT"), _free_ports(3), strict=True))
+    ports = dict(zip(("PORT", "TEMPORAL_PORT", "TEMPORAL_UI_PORT"), free_ports(3), strict=True))
     return {
         "PATH": environment.get("PATH", ""),
         "HOME": str(root),
@@ -68,14 +68,6 @@ def _environment(
         "CLAUDE_MODEL": "claude-opus-5-5",
         **{name: str(port) for name, port in ports.items()},
     }
-
-
-def _free_ports(count: int) -> list[int]:
-    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [int(listener.getsockname()[1]) for listener in listeners]
-    for listener in listeners:
-        listener.close()
-    return ports
 
 
 class _Tour:

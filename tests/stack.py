@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -24,6 +23,7 @@ from demo.forge import Forge
 from demo.forge_access import TokenGrant
 from demo.model import ScriptedModel, Step
 from demo.model_stories import tell
+from demo.ports import free_ports
 
 ROOT = Path(__file__).parent.parent
 TOKEN = "ghs_stackTokenThatMustNotLeak0123456789"
@@ -32,15 +32,6 @@ START_SECONDS = 40.0
 STOP_SECONDS = 45.0
 
 Json = dict[str, Any]
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that were free a moment ago."""
-    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [int(listener.getsockname()[1]) for listener in listeners]
-    for listener in listeners:
-        listener.close()
-    return ports
 
 
 def eventually(reached: Callable[[], Any], seconds: float = 30.0, what: str = "") -> Any:

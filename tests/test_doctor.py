@@ -10,13 +10,13 @@ import pytest
 
 from demo.forge import Forge
 from demo.forge_access import TokenGrant
+from demo.ports import free_ports
 from doctor import examine
 from domain.clock import utc_now
 from domain.ids import new_id
 from domain.repositories import Client, Repository
 from settings import Settings
 from store.sqlite import SqliteStore
-from tests.stack import free_ports
 
 GOOD, READING, NARROW = "good-token", "reading-token", "narrow-token"
 

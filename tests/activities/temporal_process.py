@@ -11,7 +11,7 @@ from pathlib import Path
 
 from temporalio.client import Client as TemporalClient
 
-from tests.stack import free_ports
+from demo.ports import free_ports
 from workflows.connection import connect_patiently
 
 

@@ -12,10 +12,10 @@ from github import Github
 from activities import github_access
 from activities.github_access import GithubAccess
 from demo.forge import Forge
+from demo.ports import free_ports
 from domain.errors import JobFailure
 from domain.failures import FailureCode
 from tests.activities.machine import NAME, OWNER, READ_ONLY, TOKEN
-from tests.stack import free_ports
 
 
 def read(github: Github) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import platform
-import socket
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -20,6 +19,7 @@ from temporalio.client import Client as TemporalClient
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
 
+from demo.ports import free_ports
 from workflows import connection
 from workflows.connection import (
     SEARCH_ATTRIBUTES,
@@ -41,8 +41,7 @@ async def known(temporal: TemporalClient) -> dict[str, IndexedValueType.ValueTyp
 
 async def test_a_server_that_comes_later_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "CONNECT_PAUSE", timedelta(milliseconds=20))
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    [port] = free_ports(1)
     connecting = asyncio.create_task(connect_patiently(f"127.0.0.1:{port}", "default"))
     await asyncio.sleep(0.1)
     assert not connecting.done()

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import httpx
 
-from tests.stack import eventually, free_ports
+from demo.ports import free_ports
+from tests.stack import eventually
 from tests.store.supabase.installation import DATA_API, node
 from tests.store.supabase.processes import Server
 

@@ -9,7 +9,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from tests.stack import ROOT, eventually, free_ports
+from demo.ports import free_ports
+from tests.stack import ROOT, eventually
 from tests.store.supabase.installation import CLI, postgres_programs
 from tests.store.supabase.processes import NOBODY, Server, as_nobody, drops_root
 
