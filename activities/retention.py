@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from activities.unsettled_jobs import unsettled_jobs
 from domain.clock import utc_now
+from domain.jobs import RetryFrom
 from store.protocol import Store
 from workspace.expiry import Expiry
 
@@ -30,9 +32,21 @@ class Retention:
         self._keep_work = keep_work
 
     async def expire(self) -> None:
-        """Forget what is older than it may be. Repeatable."""
+        """Forget what is older than it may be. Repeatable.
+
+        Work that a job waits to publish is kept until that job is over.
+        """
         now = utc_now()
-        await self._expiry.expire(now - self._keep_work)
-        await self._store.forget_work(now - self._keep_work)
+        awaited = await self._awaited_work()
+        await self._expiry.expire(now - self._keep_work, awaited)
+        await self._store.forget_work(now - self._keep_work, awaited)
         await self._store.forget_keys(now - KEYS_KEPT)
         await self._store.forget_hosts(now - HOSTS_KEPT)
+
+    async def _awaited_work(self) -> set[str]:
+        """Return the ids of the jobs that left the work."""
+        return {
+            job.retry_of
+            async for job in unsettled_jobs(self._store)
+            if job.retry_of is not None and job.retry_from is RetryFrom.PUBLISH
+        }

@@ -340,8 +340,8 @@ class Store(Protocol):
     async def kept_work(self, job_id: str) -> KeptWork | None:
         """Return a job's undelivered work."""
 
-    async def forget_work(self, kept_before: datetime) -> None:
-        """Forget the work that was kept before then."""
+    async def forget_work(self, kept_before: datetime, spared: Collection[str]) -> None:
+        """Forget the work that was kept before then, but not that of the jobs in `spared`."""
 
     async def hold_credential(self, credential: str, until: datetime) -> None:
         """Let no job start on a credential before `until`, or the later time that is set already.

@@ -226,8 +226,8 @@ class SqliteStore(Store):
         return await self._file.read(sqlite_kept_work.kept_work, job_id)
 
     @override
-    async def forget_work(self, kept_before: datetime) -> None:
-        await self._file.write(sqlite_kept_work.forget_work, kept_before)
+    async def forget_work(self, kept_before: datetime, spared: Collection[str]) -> None:
+        await self._file.write(sqlite_kept_work.forget_work, kept_before, spared)
 
     @override
     async def hold_credential(self, credential: str, until: datetime) -> None:

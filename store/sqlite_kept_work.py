@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Collection
 from datetime import datetime
 
 from store.protocol import KeptWork
@@ -36,8 +37,12 @@ def kept_work(connection: sqlite3.Connection, job_id: str) -> KeptWork | None:
     return None if values is None else kept_work_from_row(named(KEPT_WORK_COLUMNS, values))
 
 
-def forget_work(connection: sqlite3.Connection, kept_before: datetime) -> None:
-    """Forget the work that was kept before then."""
-    connection.execute(
-        "DELETE FROM agent_job_kept_work WHERE created_at < ?", (time_text(kept_before),)
+def forget_work(
+    connection: sqlite3.Connection, kept_before: datetime, spared: Collection[str]
+) -> None:
+    """Forget the work that was kept before then, but not that of the jobs in `spared`."""
+    old = connection.execute(
+        "SELECT job_id FROM agent_job_kept_work WHERE created_at < ?", (time_text(kept_before),)
     )
+    expired = [values for values in old.fetchall() if values[0] not in spared]
+    connection.executemany("DELETE FROM agent_job_kept_work WHERE job_id = ?", expired)

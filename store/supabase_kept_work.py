@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 
 from postgrest import ReturnMethod
@@ -14,6 +15,9 @@ from store.supabase_errors import MISSING_REFERENCE, Refusal, translated
 from store.supabase_jobs import existing_id, no_such_job
 
 _TABLE = "agent_job_kept_work"
+
+_IDS_IN_A_REQUEST = 100
+"""They are in its address, which proxies take up to some 8 KB of."""
 
 
 async def keep_work(connection: SupabaseConnection, work: KeptWork) -> None:
@@ -45,7 +49,14 @@ async def kept_work(connection: SupabaseConnection, job_id: str) -> KeptWork | N
     return kept_work_from_row(rows[0]) if rows else None
 
 
-async def forget_work(connection: SupabaseConnection, kept_before: datetime) -> None:
-    """Forget the work that was kept before then."""
-    query = connection.table(_TABLE).delete(returning=ReturnMethod.minimal)
-    await connection.rows(query.lt("created_at", time_text(kept_before)))
+async def forget_work(
+    connection: SupabaseConnection, kept_before: datetime, spared: Collection[str]
+) -> None:
+    """Forget the work that was kept before then, but not that of the jobs in `spared`."""
+    limit = time_text(kept_before)
+    old = await connection.rows(connection.table(_TABLE).select("job_id").lt("created_at", limit))
+    expired = [row["job_id"] for row in old if row["job_id"] not in spared]
+    for start in range(0, len(expired), _IDS_IN_A_REQUEST):
+        query = connection.table(_TABLE).delete(returning=ReturnMethod.minimal)
+        some = expired[start : start + _IDS_IN_A_REQUEST]
+        await connection.rows(query.in_("job_id", some).lt("created_at", limit))

@@ -212,8 +212,8 @@ class SupabaseStore(Store):
         return await supabase_kept_work.kept_work(self._connection, job_id)
 
     @override
-    async def forget_work(self, kept_before: datetime) -> None:
-        await supabase_kept_work.forget_work(self._connection, kept_before)
+    async def forget_work(self, kept_before: datetime, spared: Collection[str]) -> None:
+        await supabase_kept_work.forget_work(self._connection, kept_before, spared)
 
     @override
     async def hold_credential(self, credential: str, until: datetime) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import socket
-from collections.abc import AsyncIterator, Collection
+from collections.abc import Collection
 
 from temporalio.api.common.v1 import WorkflowExecution
 from temporalio.api.workflowservice.v1 import ResetStickyTaskQueueRequest
@@ -18,13 +18,11 @@ from temporalio.client import WorkflowExecutionDescription
 from temporalio.service import RPCError
 
 from activities.errors import application_error
-from domain.clock import utc_now
+from activities.unsettled_jobs import unsettled_jobs
 from domain.errors import LeaseLost, OrchestratorError
 from domain.jobs import Job
 from store.protocol import Store
 from workflows.job_steps import workflow_id
-
-PAGE = 1000
 
 log = logging.getLogger(__name__)
 
@@ -49,20 +47,12 @@ async def report_dead(
         return
     identities = {identity(boot_id) for boot_id in dead}
     try:
-        async for job in _jobs_of(store, host_id):
-            with contextlib.suppress(RPCError):
-                await _give_up(temporal, job, identities)
+        async for job in unsettled_jobs(store):
+            if job.host == host_id:
+                with contextlib.suppress(RPCError):
+                    await _give_up(temporal, job, identities)
     except OrchestratorError as error:
         log.warning("Jobs of an earlier process go on when Temporal misses it: %s", error)
-
-
-async def _jobs_of(store: Store, host_id: str) -> AsyncIterator[Job]:
-    after = ""
-    while page := await store.jobs_to_reconcile(utc_now(), after, PAGE):
-        for job in page:
-            if job.host == host_id:
-                yield job
-        after = page[-1].id
 
 
 async def _give_up(temporal: TemporalClient, job: Job, identities: Collection[str]) -> None:

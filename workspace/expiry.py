@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Collection
 from datetime import datetime
 from pathlib import Path
 
@@ -28,8 +29,10 @@ class Expiry:
         self._mirrors = worktrees.mirrors
         self._git = worktrees.mirrors.git
 
-    async def expire(self, older_than: datetime) -> list[str]:
+    async def expire(self, older_than: datetime, spared: Collection[str] = ()) -> list[str]:
         """Forget kept work whose commit is older, and what was moved aside before then. Repeatable.
+
+        The work of the jobs in `spared` stays.
 
         Moved aside were local branches, damaged mirrors, and files that git no longer knew. The
         objects of forgotten work go when the mirror is packed. A failure is logged: it does no
@@ -42,21 +45,28 @@ class Expiry:
         for mirror in self._mirrors.on_disk():
             try:
                 async with self._mirrors.lock(mirror):
-                    expired += await self._expire_refs(Place(mirror), older_than)
+                    expired += await self._expire_refs(Place(mirror), older_than, spared)
             except (GitError, OSError) as error:
                 _log.warning("Nothing was forgotten in the mirror %s: %s", mirror, error)
         await asyncio.to_thread(_delete_older, self._mirrors.damaged, older_than)
         await asyncio.to_thread(_delete_older, self._worktrees.orphaned, older_than)
         return expired
 
-    async def _expire_refs(self, mirror: Place, older_than: datetime) -> list[str]:
+    async def _expire_refs(
+        self, mirror: Place, older_than: datetime, spared: Collection[str]
+    ) -> list[str]:
         listing = await self._git.run(
             "for-each-ref", "--format=%(committerdate:unix) %(objectname) %(refname)",
             SALVAGE, DISPLACED, at=mirror,
         )  # fmt: skip
         rows = (line.split(" ") for line in listing.splitlines())
         limit = older_than.timestamp()
-        old = {name: sha for date, sha, name in rows if _kept_since(name, date) < limit}
+        needed = {SALVAGE + job_id for job_id in spared}
+        old = {
+            name: sha
+            for date, sha, name in rows
+            if _kept_since(name, date) < limit and name not in needed
+        }
         # Work that was added meanwhile has another sha, which stops the deletion.
         lines = "".join(f"delete {name} {sha}\n" for name, sha in old.items())
         data = lines.encode("utf-8", "surrogateescape")

@@ -150,7 +150,7 @@ class TestPatch:
     async def test_that_is_not_kept(self, api: Api, status: JobStatus) -> None:
         job_id = await ended(api, status)
         await keep(api, job_id)
-        await api.store.forget_work(later(1))
+        await api.store.forget_work(later(1), ())
         assert await api.refusal(404, "GET", f"/jobs/{job_id}/patch") == (
             "No undelivered work of this job is kept: it left none, its machine could not keep it "
             "yet, or it is longer ago than work is kept. Retry the job to have it done again."

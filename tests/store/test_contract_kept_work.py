@@ -83,7 +83,16 @@ async def test_work_is_forgotten_when_it_is_older(world: World) -> None:
     for work in kept:
         await world.store.keep_work(work)
     for _ in range(2):
-        await world.store.forget_work(later(1))
+        await world.store.forget_work(later(1), ())
         assert [await world.store.kept_work(job.id) for job in jobs] == [None, *kept[1:]]
-    await world.store.forget_work(later(2.000001))
+    await world.store.forget_work(later(2.000001), ())
     assert [await world.store.kept_work(job.id) for job in jobs] == [None] * 3
+
+
+async def test_old_work_that_is_spared_stays(world: World) -> None:
+    jobs = [await world.add_job() for _ in range(102)]
+    for job in jobs:
+        await world.store.keep_work(work_of(job))
+    await world.store.forget_work(later(1), {jobs[0].id})
+    kept = [job for job in jobs if await world.store.kept_work(job.id)]
+    assert kept == jobs[:1]

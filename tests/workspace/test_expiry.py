@@ -49,6 +49,14 @@ async def test_only_what_is_old_is_forgotten(room: Room) -> None:
     assert await room.patch("young") is not None
 
 
+async def test_old_work_that_is_spared_stays(room: Room) -> None:
+    spared, old = await leave(room, "spared"), await leave(room, "old")
+    age(room, spared)
+    age(room, old)
+    assert await room.expiry.expire(LIMIT, {"spared"}) == [old]
+    assert await room.expiry.expire(LIMIT) == [spared]
+
+
 async def test_displaced_branches_and_packed_refs_are_forgotten_too(room: Room) -> None:
     ref = await leave(room, "job")
     displaced = f"refs/orchestrator/displaced/job/{int(OLD.timestamp())}/feature/caf\u00e9"
