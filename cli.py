@@ -112,7 +112,7 @@ def _secret(settings: Settings) -> Secret:
 async def _serve_api(settings: Settings, secret: Secret) -> None:
     from api.app import create_app
     from api.dispatch import Dispatch
-    from worker import job_limits
+    from composition import job_limits
     from workflows.connection import connect
 
     store = _store(settings)

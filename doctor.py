@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from activities.probes import probe_claude
+from composition import claude_probe_setup, github_access
 from domain.errors import DependencyUnavailable, JobFailure, OrchestratorError
 from settings import Settings
 from store.protocol import Store
-from worker import claude_probe_setup, github_access
 from workflows.connection import connect
 from workspace.command import Git
 

@@ -18,24 +18,22 @@ from typing import Any
 from temporalio.client import Client as TemporalClient
 from temporalio.worker import CustomSlotSupplier, FixedSizeSlotSupplier, Worker, WorkerTuner
 
+import composition
 from activities.boot import Boot
 from activities.capacity import Capacity
-from activities.claude import ClaudeActivities, ClaudeSetup
+from activities.claude import ClaudeActivities
 from activities.credential import Credential
 from activities.errors import ErrorTranslation
 from activities.fencing import Fence
-from activities.github_access import GithubAccess
 from activities.heartbeats import Heartbeats
 from activities.keeping import Keeping
 from activities.leases import Leases
-from activities.probes import ClaudeProbeSetup, HostReports
-from activities.pull_requests import PullRequestActivities, PullRequestDefaults
+from activities.probes import HostReports
 from activities.records import RECORDS_TASK_QUEUE, RecordActivities
 from activities.retention import Retention
 from activities.slots import SLOTS_TASK_QUEUE, SlotActivities, slots_task_queue_of
 from activities.sweeping import Sweeper
 from activities.workspaces import WorkspaceActivities
-from agent.environment import Marker
 from agent.sweep import end_orphans
 from domain.clock import utc_now
 from domain.hosts import Host
@@ -48,13 +46,8 @@ from workflows.job_steps import JOBS_TASK_QUEUE
 from workflows.mirrors import FetchMirrorsWorkflow
 from workflows.predecessors import identity, report_dead
 from workflows.reconciling import Reconciler
-from workflows.starting import JobLimits
 from workflows.task_job import TaskJobWorkflow
-from workspace.command import Git
-from workspace.credentials import GitCredentials, write_token_file
 from workspace.expiry import Expiry
-from workspace.identity import Identity
-from workspace.mirrors import Mirrors
 from workspace.publishing import Publishing
 from workspace.removal import Removal
 from workspace.salvage import Salvage
@@ -83,16 +76,6 @@ class Role(StrEnum):
     ALL = "all"
 
 
-def job_limits(settings: Settings) -> JobLimits:
-    """Return the time limits that workflows are started with."""
-    return JobLimits(
-        settings.job_timeout,
-        settings.task_idle_timeout,
-        settings.turn_timeout,
-        settings.queue_timeout,
-    )
-
-
 async def run_worker(
     settings: Settings, store: Store, temporal: TemporalClient, role: Role, stop: asyncio.Event
 ) -> None:
@@ -117,16 +100,10 @@ async def _flow(
     settings: Settings, store: Store, temporal: TemporalClient, stop: asyncio.Event
 ) -> AsyncIterator[None]:
     """Poll for workflows and row writes, and reconcile."""
-    pull_requests = PullRequestActivities(
-        store,
-        Leases(),
-        Publishing(_mirrors(settings)),
-        github_access(settings),
-        settings.github_server_url,
-        _pull_request_defaults(settings),
-    )
+    publishing = Publishing(composition.mirrors(settings))
+    pull_requests = composition.pull_request_activities(settings, store, Leases(), publishing)
     records = RecordActivities(store)
-    reconciler = Reconciler(store, temporal, job_limits(settings))
+    reconciler = Reconciler(store, temporal, composition.job_limits(settings))
     deciding = Worker(
         temporal,
         task_queue=JOBS_TASK_QUEUE,
@@ -168,7 +145,7 @@ async def _host(
     task_queue = f"host-{settings.host_id}-{boot.id}"
     capacity = Capacity(settings.max_concurrent_jobs)
     leases = Leases()
-    mirrors = _mirrors(settings)
+    mirrors = composition.mirrors(settings)
     worktrees = Worktrees(settings.worktrees_dir, mirrors)
     removal = Removal(worktrees, Salvage(mirrors))
     keeping = Keeping(store, settings.host_id)
@@ -238,18 +215,13 @@ def _host_activities(
         publishing,
         removal,
         Keeping(store, settings.host_id),
-        _identity(settings),
+        composition.identity_of_commits(settings),
         has_token=settings.github_token is not None,
     )
-    claude = ClaudeActivities(store, leases, worktrees, credential, _claude_setup(settings, boot))
-    pull_requests = PullRequestActivities(
-        store,
-        leases,
-        publishing,
-        github_access(settings),
-        settings.github_server_url,
-        _pull_request_defaults(settings),
+    claude = ClaudeActivities(
+        store, leases, worktrees, credential, composition.claude_setup(settings, boot.id)
     )
+    pull_requests = composition.pull_request_activities(settings, store, leases, publishing)
     return [
         slots.release_slot,
         slots.stop_work,
@@ -307,74 +279,10 @@ def _slots_tuner(supplier: CustomSlotSupplier | FixedSizeSlotSupplier) -> Worker
     )
 
 
-def _mirrors(settings: Settings) -> Mirrors:
-    token_file = None
-    if settings.github_token is not None:
-        token_file = write_token_file(
-            settings.data_dir / "credentials", settings.github_token.reveal()
-        )
-    credentials = GitCredentials(settings.github_server_url, token_file)
-    return Mirrors(settings.repos_dir, Git(settings.search_path), credentials)
-
-
-def github_access(settings: Settings) -> GithubAccess:
-    """Return the GitHub API with the configured token."""
-    token = settings.github_token
-    return GithubAccess(lambda: token.reveal() if token else None, settings.github_api_url)
-
-
-def _pull_request_defaults(settings: Settings) -> PullRequestDefaults:
-    return PullRequestDefaults(
-        settings.pull_request_draft,
-        settings.pull_request_labels,
-        settings.pull_request_reviewers,
-    )
-
-
-def _identity(settings: Settings) -> Identity:
-    return Identity(settings.git_author_name, settings.git_author_email)
-
-
-def _claude_setup(settings: Settings, boot: Boot) -> ClaudeSetup:
-    return ClaudeSetup(
-        claude_bin=settings.claude_bin,
-        search_path=settings.search_path,
-        credentials=settings.claude_environment,
-        sessions_dir=settings.sessions_dir,
-        operator_home=None if settings.has_claude_credentials else settings.operator_home,
-        data_id=settings.data_id,
-        boot_id=boot.id,
-        model=settings.claude_model,
-        max_turns=settings.claude_max_turns,
-        max_budget_usd=settings.claude_max_budget_usd,
-        silence=settings.silence_timeout,
-        is_subscription=settings.is_subscription,
-        mcp_config=settings.mcp_config,
-        mcp_servers=settings.mcp_servers,
-        task_tools=settings.task_tools,
-        identity=_identity(settings),
-    )
-
-
 def _reports(settings: Settings, store: Store, boot: Boot, task_queue: str) -> HostReports:
     host = Host(settings.host_id, boot.id, task_queue, settings.max_concurrent_jobs, utc_now())
-    return HostReports(
-        store, host, claude_probe_setup(settings, boot.id), github_access(settings).user
-    )
-
-
-def claude_probe_setup(settings: Settings, boot_id: str) -> ClaudeProbeSetup:
-    """Return how to ask the CLI for its version and login, as a job of this worker would run it."""
-    own_login = not settings.has_claude_credentials
-    home = settings.operator_home if own_login else settings.sessions_dir / "probe"
-    return ClaudeProbeSetup(
-        claude_bin=settings.claude_bin,
-        search_path=settings.search_path,
-        credentials=settings.claude_environment,
-        home=home,
-        config_dir=None if own_login else home / ".claude",
-        marker=Marker(settings.data_id, boot_id, "probe"),
-    )
+    probe = composition.claude_probe_setup(settings, boot.id)
+    return HostReports(store, host, probe, composition.github_access(settings).user)
 
 
 @asynccontextmanager

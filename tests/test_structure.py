@@ -22,14 +22,18 @@ ALLOWED = {
     "api": {"workflows", "activities", "store", "domain"},
     "demo": {"domain"},
     "settings": {"agent", "domain"},
-    "worker": {"workflows", "activities", "workspace", "agent", "store", "domain", "settings"},
+    "composition": {"workflows", "activities", "workspace", "agent", "store", "settings"},
+    "worker": {
+        "workflows", "activities", "workspace", "agent", "store", "domain", "settings",
+        "composition",
+    },
     "up": {"agent", "settings"},
     "cli": {
-        "api", "workflows", "activities", "agent", "store", "domain", "settings", "worker", "up",
-        "demo", "doctor",
+        "api", "workflows", "activities", "agent", "store", "domain", "settings", "composition",
+        "worker", "up", "demo", "doctor",
     },
     "doctor": {"workflows", "activities", "workspace", "agent", "store", "domain", "settings",
-               "worker"},
+               "composition"},
 }  # fmt: skip
 EXCEPTIONS = {"demo/walkthrough.py": {"settings", "up"}}
 

@@ -1,0 +1,101 @@
+"""The parts of the processes, made as the settings say."""
+
+from __future__ import annotations
+
+from activities.claude import ClaudeSetup
+from activities.github_access import GithubAccess
+from activities.leases import Leases
+from activities.probes import ClaudeProbeSetup
+from activities.pull_requests import PullRequestActivities, PullRequestDefaults
+from agent.environment import Marker
+from settings import Settings
+from store.protocol import Store
+from workflows.starting import JobLimits
+from workspace.command import Git
+from workspace.credentials import GitCredentials, write_token_file
+from workspace.identity import Identity
+from workspace.mirrors import Mirrors
+from workspace.publishing import Publishing
+
+
+def job_limits(settings: Settings) -> JobLimits:
+    """Return the time limits that workflows are started with."""
+    return JobLimits(
+        settings.job_timeout,
+        settings.task_idle_timeout,
+        settings.turn_timeout,
+        settings.queue_timeout,
+    )
+
+
+def mirrors(settings: Settings) -> Mirrors:
+    """Return this machine's copies of the repositories, with the configured token."""
+    token_file = None
+    if settings.github_token is not None:
+        token_file = write_token_file(
+            settings.data_dir / "credentials", settings.github_token.reveal()
+        )
+    credentials = GitCredentials(settings.github_server_url, token_file)
+    return Mirrors(settings.repos_dir, Git(settings.search_path), credentials)
+
+
+def github_access(settings: Settings) -> GithubAccess:
+    """Return the GitHub API with the configured token."""
+    token = settings.github_token
+    return GithubAccess(lambda: token.reveal() if token else None, settings.github_api_url)
+
+
+def pull_request_activities(
+    settings: Settings, store: Store, leases: Leases, publishing: Publishing
+) -> PullRequestActivities:
+    """Return what opens and takes back pull requests."""
+    defaults = PullRequestDefaults(
+        settings.pull_request_draft,
+        settings.pull_request_labels,
+        settings.pull_request_reviewers,
+    )
+    access = github_access(settings)
+    return PullRequestActivities(
+        store, leases, publishing, access, settings.github_server_url, defaults
+    )
+
+
+def identity_of_commits(settings: Settings) -> Identity:
+    """Return who commits what jobs leave uncommitted."""
+    return Identity(settings.git_author_name, settings.git_author_email)
+
+
+def claude_setup(settings: Settings, boot_id: str) -> ClaudeSetup:
+    """Return how jobs of this worker run the CLI."""
+    return ClaudeSetup(
+        claude_bin=settings.claude_bin,
+        search_path=settings.search_path,
+        credentials=settings.claude_environment,
+        sessions_dir=settings.sessions_dir,
+        operator_home=None if settings.has_claude_credentials else settings.operator_home,
+        data_id=settings.data_id,
+        boot_id=boot_id,
+        model=settings.claude_model,
+        max_turns=settings.claude_max_turns,
+        max_budget_usd=settings.claude_max_budget_usd,
+        silence=settings.silence_timeout,
+        is_subscription=settings.is_subscription,
+        mcp_config=settings.mcp_config,
+        mcp_servers=settings.mcp_servers,
+        task_tools=settings.task_tools,
+        identity=identity_of_commits(settings),
+    )
+
+
+def claude_probe_setup(settings: Settings, boot_id: str) -> ClaudeProbeSetup:
+    """Return how to ask the CLI for its version and login, as a job of this worker would run it."""
+    own_login = not settings.has_claude_credentials
+    home = settings.operator_home if own_login else settings.sessions_dir / "probe"
+    return ClaudeProbeSetup(
+        claude_bin=settings.claude_bin,
+        search_path=settings.search_path,
+        credentials=settings.claude_environment,
+        home=home,
+        config_dir=None if own_login else home / ".claude",
+        marker=Marker(settings.data_id, boot_id, "probe"),
+    )
