@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from temporalio.client import Client as TemporalClient
 from temporalio.testing import WorkflowEnvironment
 
-from api import dispatch
+from api import dispatch, idempotency
 from api.app import create_app
 from api.dispatch import Dispatch
 from store.protocol import Store
@@ -139,3 +139,9 @@ def _file(directory: Path) -> Path:
 
 def _app(store: Store, temporal: TemporalClient) -> FastAPI:
     return create_app(store, Dispatch(temporal, LIMITS), SECRET, "https://github.test")
+
+
+@pytest.fixture
+def taken_over_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A repeat goes on at once with what a request of the same key began."""
+    monkeypatch.setattr(idempotency, "TAKEN_OVER_AFTER", timedelta(0))
