@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from agent.environment import CLAUDE_CREDENTIAL_NAMES, PASSED_NAMES
+from agent.environment import LOGIN_REPLACING_NAMES, PASSED_NAMES, telling_apart
 from domain.errors import OrchestratorError
 from domain.jobs import DEFAULT_PRIORITY, MAX_PRIORITY, MIN_PRIORITY
 
@@ -124,7 +124,7 @@ class Settings:
     @property
     def has_claude_credentials(self) -> bool:
         """Whether Claude's credentials come by environment, not by the operator's own login."""
-        return any(name in CLAUDE_CREDENTIAL_NAMES for name in self.claude_environment)
+        return not LOGIN_REPLACING_NAMES.isdisjoint(self.claude_environment)
 
     @property
     def is_subscription(self) -> bool:
@@ -132,10 +132,8 @@ class Settings:
 
         An API key, a proxy's token and the clouds are billed by use; each comes before the rest.
         """
-        billed = {"ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN"} | {
-            name for name in CLAUDE_CREDENTIAL_NAMES if name.startswith("CLAUDE_CODE_USE_")
-        }
-        return not billed & self.claude_environment.keys()
+        billed = LOGIN_REPLACING_NAMES - {"CLAUDE_CODE_OAUTH_TOKEN"}
+        return billed.isdisjoint(self.claude_environment)
 
     @property
     def credential_id(self) -> str:
@@ -143,12 +141,10 @@ class Settings:
 
         A login of the operator is told apart by machine only.
         """
-        values = [
-            f"{name}={value}"
-            for name, value in sorted(self.claude_environment.items())
-            if name in CLAUDE_CREDENTIAL_NAMES and not name.endswith(("_MODEL", "_REGION"))
-        ]
-        text = "\n".join(values) if values else f"login/{self.host_id}/{self.operator_home}"
+        text = f"login/{self.host_id}/{self.operator_home}"
+        if self.has_claude_credentials:
+            telling = telling_apart(self.claude_environment)
+            text = "\n".join(f"{name}={value}" for name, value in sorted(telling.items()))
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
     @property

@@ -69,6 +69,18 @@ CLAUDE_CREDENTIAL_NAMES = frozenset(
 )
 """How Claude proves who it is and where its API is."""
 
+_CLOUD_SWITCHES = frozenset(
+    {"CLAUDE_CODE_USE_BEDROCK", "CLAUDE_CODE_USE_FOUNDRY", "CLAUDE_CODE_USE_VERTEX"}
+)
+"""What makes Claude use a cloud's credentials; without one, a cloud's variables mean nothing."""
+
+LOGIN_REPLACING_NAMES = _CLOUD_SWITCHES | {
+    "ANTHROPIC_API_KEY",
+    "ANTHROPIC_AUTH_TOKEN",
+    "CLAUDE_CODE_OAUTH_TOKEN",
+}
+"""Each is a credential by itself, so that the login on this machine is not used."""
+
 CONNECTION_NAMES = frozenset(
     {
         "API_TIMEOUT_MS",
@@ -131,6 +143,18 @@ _FIXED = {
     "MCP_TOOL_TIMEOUT": "3600000",
     "GIT_TERMINAL_PROMPT": "0",
 }
+
+
+def telling_apart(passed: Mapping[str, str]) -> dict[str, str]:
+    """Return those of the variables in which two credentials differ."""
+    names = LOGIN_REPLACING_NAMES | {"ANTHROPIC_BASE_URL", "ANTHROPIC_CUSTOM_HEADERS"}
+    if not _CLOUD_SWITCHES.isdisjoint(passed):
+        names = CLAUDE_CREDENTIAL_NAMES
+    return {
+        name: value
+        for name, value in passed.items()
+        if name in names and not name.endswith(("_MODEL", "_REGION"))
+    }
 
 
 @dataclass(frozen=True, slots=True)

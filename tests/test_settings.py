@@ -113,6 +113,33 @@ def test_claude_gets_its_own_variables_and_no_others():
     assert not read(HTTPS_PROXY="http://p").has_claude_credentials
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "AWS_PROFILE", "AWS_REGION", "GOOGLE_CLOUD_PROJECT", "ANTHROPIC_BASE_URL",
+        "ANTHROPIC_DEFAULT_SONNET_MODEL",
+    ],
+)  # fmt: skip
+def test_what_is_no_credential_leaves_the_login_in_use(name: str):
+    """Many have some of these set for other programs."""
+    settings = read(**{name: "x"})
+    assert not settings.has_claude_credentials
+    assert settings.credential_id == read().credential_id
+    one, other = ({name: value, "CLAUDE_CODE_OAUTH_TOKEN": "t"} for value in ("x", "y"))
+    is_one = read(**one).credential_id == read(**other).credential_id
+    assert is_one == (name != "ANTHROPIC_BASE_URL")
+    assert dict(settings.claude_environment) == {name: "x"}
+
+
+def test_the_variables_of_a_cloud_that_is_used_tell_credentials_apart():
+    one = read(CLAUDE_CODE_USE_BEDROCK="1", AWS_PROFILE="x", AWS_REGION="eu-central-1")
+    assert one.has_claude_credentials
+    ids = {one.credential_id, read(CLAUDE_CODE_USE_BEDROCK="1", AWS_PROFILE="y").credential_id}
+    assert len(ids) == 2
+    elsewhere = read(CLAUDE_CODE_USE_BEDROCK="1", AWS_PROFILE="x", AWS_REGION="us-east-1")
+    assert elsewhere.credential_id == one.credential_id
+
+
 def test_production_names_everything_that_is_missing():
     with pytest.raises(SettingsError) as caught:
         read().require_for_production()
