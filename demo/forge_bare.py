@@ -63,7 +63,8 @@ class BareRepository:
         listing = self._text(
             "for-each-ref", "--format=%(objectname) %(refname:lstrip=2)", "refs/heads"
         )
-        pairs = (line.split(" ", 1) for line in listing.splitlines())
+        # Not `splitlines`: a name may contain U+2028, which it takes for the end of a line.
+        pairs = (line.split(" ", 1) for line in listing.split("\n") if line)
         return {name: sha for sha, name in pairs}
 
     def log(self, branch: str) -> list[LogEntry]:

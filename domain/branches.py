@@ -11,6 +11,7 @@ MAX_BRANCH_BYTES = 244
 """A ref is a file name component on the remote; 255 bytes less `refs/heads/`."""
 
 _FORBIDDEN_CHARACTERS = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]")
+_LINE_END = re.compile(r"[\x85\u2028\u2029]")
 _COMMIT_ID = re.compile(r"[0-9A-Fa-f]{40}")
 _RETRY_SUFFIX = re.compile(r"-retry-\d+$")
 
@@ -18,10 +19,10 @@ _RETRY_SUFFIX = re.compile(r"-retry-\d+$")
 def validate_branch_name(name: str, field: str = "branchName") -> str:
     """Return `name` if it may be a branch, else say why not.
 
-    The rules of `git check-ref-format --branch` (git-check-ref-format(1)), and four refusals of
-    our own: `@`, names that start with `refs/`, `HEAD` as any component, and 40 hexadecimal digits,
-    which GitHub does not let in (its error GH002). `field` is the name under which the caller sent
-    it.
+    The rules of `git check-ref-format --branch` (git-check-ref-format(1)), and five refusals of
+    our own: characters that end a line, `@`, names that start with `refs/`, `HEAD` as any
+    component, and 40 hexadecimal digits, which GitHub does not let in (its error GH002). `field` is
+    the name under which the caller sent it.
 
     Raises:
         InvalidRequest: with the rule that is broken.
@@ -38,6 +39,7 @@ def _why_refused(name: str) -> str | None:
         (not name, "it is empty"),
         (len(name.encode("utf-8", "replace")) > MAX_BRANCH_BYTES, "it is too long"),
         (bool(_FORBIDDEN_CHARACTERS.search(name)), "it has a space or one of ~ ^ : ? * [ \\"),
+        (bool(_LINE_END.search(name)), "it has a character that ends a line"),
         (any("\ud800" <= character <= "\udfff" for character in name), "it is not valid Unicode"),
         (name.startswith("-"), "it starts with a dash"),
         (name.startswith("refs/"), "it starts with refs/"),

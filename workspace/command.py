@@ -201,3 +201,11 @@ class Git:
             environment[f"GIT_CONFIG_KEY_{number}"] = key
             environment[f"GIT_CONFIG_VALUE_{number}"] = value
         return environment
+
+
+def lines(printed: str) -> list[str]:
+    """Return the lines that git printed, or keeps in a file.
+
+    `str.splitlines` would end lines at U+2028 and others too, which names may contain.
+    """
+    return printed.removesuffix("\n").split("\n") if printed else []

@@ -9,7 +9,7 @@ from collections.abc import Collection
 from datetime import datetime
 from pathlib import Path
 
-from workspace.command import GitError, Place
+from workspace.command import GitError, Place, lines
 from workspace.kept_commits import DISPLACED, SALVAGE, displaced_at
 from workspace.trees import delete_tree
 from workspace.worktrees import Worktrees
@@ -59,7 +59,7 @@ class Expiry:
             "for-each-ref", "--format=%(committerdate:unix) %(objectname) %(refname)",
             SALVAGE, DISPLACED, at=mirror,
         )  # fmt: skip
-        rows = (line.split(" ") for line in listing.splitlines())
+        rows = (line.split(" ") for line in lines(listing))
         limit = older_than.timestamp()
         needed = {SALVAGE + job_id for job_id in spared}
         old = {
@@ -68,8 +68,8 @@ class Expiry:
             if _kept_since(name, date) < limit and name not in needed
         }
         # Work that was added meanwhile has another sha, which stops the deletion.
-        lines = "".join(f"delete {name} {sha}\n" for name, sha in old.items())
-        data = lines.encode("utf-8", "surrogateescape")
+        commands = "".join(f"delete {name} {sha}\n" for name, sha in old.items())
+        data = commands.encode("utf-8", "surrogateescape")
         await self._git.run("update-ref", "--no-deref", "--stdin", at=mirror, stdin=data)
         return sorted(old)
 

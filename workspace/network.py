@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
-from workspace.command import NETWORK_SECONDS, Git, GitError, Place, Setting
+from workspace.command import NETWORK_SECONDS, Git, GitError, Place, Setting, lines
 from workspace.credentials import GitCredentials
 from workspace.private_repository import private_repository
 
@@ -61,14 +61,14 @@ class Network:
         wanted = _HEADS + branch
         async with self._private(self._scratch) as place:
             listing = await self._ask(place, "ls-remote", "--quiet", "--heads", "--", url, wanted)
-        found = (line.split("\t", 1) for line in listing.splitlines())
+        found = (line.split("\t", 1) for line in lines(listing))
         return next((sha for sha, name in found if name == wanted), None)
 
     async def default_branch(self, url: str) -> str | None:
         """Return the branch the remote's HEAD names; None when it names none that exists."""
         async with self._private(self._scratch) as place:
             listing = await self._ask(place, "ls-remote", "--quiet", "--symref", "--", url, "HEAD")
-        for line in listing.splitlines():
+        for line in lines(listing):
             target, _, name = line.partition("\t")
             if name == "HEAD" and target.startswith(f"ref: {_HEADS}"):
                 return target.removeprefix(f"ref: {_HEADS}")
@@ -140,7 +140,7 @@ async def refs(git: Git, place: Place, prefix: str) -> dict[str, str]:
     listing = await git.run(
         "for-each-ref", "--format=%(objectname) %(refname) %(symref)", prefix, at=place
     )
-    rows = (line.split(" ") for line in listing.splitlines())
+    rows = (line.split(" ") for line in lines(listing))
     return {name: sha for sha, name, symbolic in rows if not symbolic}
 
 

@@ -177,4 +177,4 @@ def _refs(mirror: Path) -> dict[str, str]:
 
 def _lines(file: Path) -> Iterator[str]:
     if file.is_file():
-        yield from file.read_text("utf-8", "surrogateescape").splitlines()
+        yield from file.read_text("utf-8", "surrogateescape").split("\n")

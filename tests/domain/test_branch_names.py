@@ -63,6 +63,9 @@ REFUSED = {
     "a\nb": "it has a space",
     "a\x00b": "it has a space",
     "a\x7f": "it has a space",
+    "a\x85b": "it has a character that ends a line",
+    "a\u2028b": "it has a character that ends a line",
+    "a\u2029b": "it has a character that ends a line",
     "a~1": "it has a space",
     "a^": "it has a space",
     "a:b": "it has a space",
@@ -135,7 +138,14 @@ def test_git_refuses_nothing_that_we_accept(tmp_path: Path) -> None:
     names = {"".join(draw.choices(PIECES, k=draw.randint(1, 5))) for _ in range(400)}
     names |= {name for name in (*GOOD, *REFUSED) if name.isprintable() or name.isascii()}
     names -= {name for name in names if "\0" in name}
-    own = ("it is @", "it starts with refs/", "HEAD is reserved", "it is too long", "it looks like")
+    own = (
+        "it is @",
+        "it starts with refs/",
+        "HEAD is reserved",
+        "it is too long",
+        "it looks like",
+        "it has a character that",
+    )
     accepted = 0
     for name in sorted(names):
         reason = refusal(name).partition(": ")[2]

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ def tracked(room: Room) -> dict[str, str]:
     printed = as_claude(
         room.mirror_path, "for-each-ref", "--format=%(objectname) %(refname)", TRACKING
     )
-    rows = (line.split(" ", 1) for line in printed.splitlines())
+    rows = (line.split(" ", 1) for line in printed.split("\n") if line)
     return {name.removeprefix(TRACKING): sha for sha, name in rows if not name.endswith("/HEAD")}
 
 
@@ -56,6 +57,20 @@ async def test_a_branch_may_become_a_directory_and_back(room: Room) -> None:
         commit(room, new)
         await room.mirrors.fetch(OWNER, NAME)
         assert tracked(room) == room.remote()
+
+
+@pytest.mark.parametrize("name", ["a\u2028b", "a\x85b", "a\u2029b"])
+async def test_names_may_have_what_ends_a_line_elsewhere(room: Room, name: str) -> None:
+    sha = commit(room, name)
+    for _ in range(2):
+        mirror = await room.mirrors.fetch(OWNER, NAME)
+        assert (await room.mirrors.branches(mirror))[name] == sha
+    worktree = await room.start("one")
+    as_claude(worktree.path, "branch", f"{name}-of-claude")
+    await room.start("two")
+    old = f"refs/orchestrator/salvage/{name}"
+    as_claude(room.mirror_path, "update-ref", old, sha)
+    assert await room.expiry.expire(datetime.now(UTC) + timedelta(seconds=1)) == [old]
 
 
 async def test_a_rewritten_branch_is_followed(room: Room) -> None:
