@@ -17,6 +17,7 @@ from domain.repositories import Repository, base_branch
 from domain.titles import commit_message
 from store.protocol import Store
 from workspace.identity import Identity
+from workspace.kept_commits import SALVAGE
 from workspace.mirrors import Mirror
 from workspace.publishing import Publishing
 from workspace.removal import Removal
@@ -261,7 +262,9 @@ class WorkspaceActivities:
             )
         await self._publishing.commit_all(worktree, commit_message(job), self._identity)
         head = await self._publishing.head(worktree)
-        if head.files_changed > 0:
+        # Commits that change no file, such as a merge, are part of what a branch says.
+        is_telling = worktree.continued or job.retry_from is RetryFrom.PUBLISH
+        if head.files_changed > 0 or (is_telling and head.commits_ahead > 0):
             await self._progress.update(
                 key, {"head_sha": head.sha, "files_changed": head.files_changed}
             )
@@ -272,4 +275,16 @@ class WorkspaceActivities:
         await self._publishing.push(
             owner, name, head.sha, job.branch_name, worktree.expected_remote
         )
+        await self._say_what_is_left_out(job, worktree, head.sha)
         return Published(head.sha)
+
+    async def _say_what_is_left_out(self, job: Job, worktree: Worktree, sha: str) -> None:
+        left = await self._publishing.left_out(worktree, sha)
+        if left is not None:
+            await self._progress.say(
+                job.id,
+                f"Claude left two lines of work, and what it had checked out is published. Not in "
+                f"it: {left[:12]}, to which it had set {worktree.branch}. That is kept in the "
+                f"repository's mirror on this machine, under {SALVAGE}{job.id}.",
+                once=("left out", left),
+            )

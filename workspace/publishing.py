@@ -12,10 +12,11 @@ from workspace.command import TREE_SECONDS, GitError
 from workspace.identity import Identity
 from workspace.mirrors import Mirror, Mirrors
 from workspace.network import TRACKING, refs
+from workspace.older_checkout import brought_forward, newer_tip
 from workspace.refusals import explained
 from workspace.staging import stage_everything
 from workspace.unfinished import refuse_unfinished, remove_worktree_locks
-from workspace.work_tip import tip
+from workspace.work_tip import ends, is_within, tip
 from workspace.worktree import Worktree
 
 _log = logging.getLogger(__name__)
@@ -27,7 +28,7 @@ class Head:
 
     Args:
         sha: the commit to push.
-        commits_ahead: how many commits it has that the base has not; 0 means nothing to publish.
+        commits_ahead: how many commits it has that the base has not.
         files_changed: how many files differ from the base.
     """
 
@@ -68,7 +69,11 @@ class Publishing:
                 await refuse_unfinished(self._git, worktree)
                 await stage_everything(self._git, worktree.place)
                 if await self._is_worth_a_commit(worktree):
-                    await self._commit(worktree, message, identity)
+                    newer = await newer_tip(self._git, worktree)
+                    if newer is None:
+                        await self._commit(worktree, message, identity)
+                    else:
+                        await self._commit_onto(worktree, newer, message, identity)
 
     async def head(self, worktree: Worktree) -> Head:
         """Return what there is to publish, the commits that Claude made itself included.
@@ -84,6 +89,14 @@ class Publishing:
                 at=worktree.history, timeout=TREE_SECONDS,
             )  # fmt: skip
         return Head(sha, int(ahead), changed.count("\0"))
+
+    async def left_out(self, worktree: Worktree, sha: str) -> str | None:
+        """Return the head of the job's branch if `sha`, which is published, does not contain it."""
+        with explained(self._mirrors.credentials, "Reading the work"):
+            _, branch = await ends(self._git, worktree)
+            if branch is None or await is_within(self._git, worktree, branch, sha):
+                return None
+            return branch
 
     async def push(
         self, owner: str, name: str, sha: str, branch: str, expected_remote: str | None
@@ -160,13 +173,36 @@ class Publishing:
         )
 
     async def _commit(self, worktree: Worktree, message: str, identity: Identity) -> None:
-        text = message.replace("\0", "").strip() or f"Work of job {worktree.job_id}"
         await self._git.run(
             "commit", "--quiet", "--no-verify", "--no-gpg-sign", "--no-status",
             "--cleanup=whitespace", "--file=-",
             at=worktree.place, variables=identity.environment(), timeout=TREE_SECONDS,
-            stdin=text.encode("utf-8", "replace"),
+            stdin=_text(worktree, message),
         )  # fmt: skip
+
+    async def _commit_onto(
+        self, worktree: Worktree, branch_head: str, message: str, identity: Identity
+    ) -> None:
+        """Add what is staged to the job's branch, of which an older commit is checked out."""
+        staged = await self._git.run("write-tree", at=worktree.place, timeout=TREE_SECONDS)
+        tree = await brought_forward(self._git, worktree, staged.strip(), branch_head)
+        if tree is None:
+            raise JobFailure(
+                FailureCode.GIT_FAILED,
+                f"Claude had an older commit of {worktree.branch} checked out, with changes that "
+                "do not go with the newer ones, so nothing was published. The work is kept. Retry "
+                "the job.",
+            )
+        same = await self._git.run("rev-parse", f"{branch_head}^{{tree}}", at=worktree.history)
+        if tree == same.strip():
+            return
+        commit = await self._git.run(
+            "commit-tree", "--no-gpg-sign", "-p", branch_head, "-F", "-", tree,
+            at=worktree.history, variables=identity.environment(),
+            stdin=_text(worktree, message),
+        )  # fmt: skip
+        ref = f"refs/heads/{worktree.branch}"
+        await self._git.run("update-ref", ref, commit.strip(), branch_head, at=worktree.history)
 
     async def _require_fast_forward(
         self, mirror: Mirror, sha: str, branch: str, expected: str | None
@@ -212,3 +248,8 @@ class Publishing:
                 await self._git.run("update-ref", "--no-deref", name, sha, at=mirror.place)
             except GitError as error:
                 _log.info("%s is not recorded in %s: %s", name, mirror.path, error)
+
+
+def _text(worktree: Worktree, message: str) -> bytes:
+    text = message.replace("\0", "").strip() or f"Work of job {worktree.job_id}"
+    return text.encode("utf-8", "replace")

@@ -12,6 +12,7 @@ from workspace.command import TREE_SECONDS, GitError, Place
 from workspace.identity import ORCHESTRATOR
 from workspace.kept_commits import SALVAGE, kept_commit, message
 from workspace.mirrors import Mirrors
+from workspace.older_checkout import brought_forward, newer_tip
 from workspace.patches import patch_between
 from workspace.pointers import restore_pointers
 from workspace.staging import stage_everything
@@ -116,6 +117,10 @@ class Salvage:
                 return None
             head = await tip(self._git, worktree)
             files = await self._tree_of(worktree, head)
+        elif newer := await newer_tip(self._git, worktree):
+            forward = await brought_forward(self._git, worktree, files, newer)
+            if forward is not None:
+                return _Work((newer,), forward)
         if branch is None or await is_within(self._git, worktree, branch, head):
             return _Work((head,), files)
         return _Work((head, branch), files)
