@@ -126,11 +126,16 @@ class CodeJobWorkflow:
     async def _withdraw(self) -> None:
         """Take back what a cancelled job had published, or may have.
 
-        Its branch is deleted only when the work is kept elsewhere.
+        Its branch is deleted only when the work is kept elsewhere: on the machine where it was
+        done, which another may have taken the place of.
         """
         if self._worked_on is None:
             return
-        deletes_branch = self._created_branch and self._steps.has_cleaned_up
+        last = self._slot.last_grant
+        is_kept = (
+            self._steps.has_cleaned_up and last is not None and last.host_id == self._worked_on
+        )
+        deletes_branch = self._created_branch and is_kept
         try:
             await perform(
                 PullRequestActivities.withdraw,

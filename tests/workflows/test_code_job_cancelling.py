@@ -9,6 +9,7 @@ import pytest
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import WorkflowExecutionStatus
 
+from activities.pull_requests import Opened
 from activities.workspaces import Published
 from domain.errors import JobFailure
 from domain.failures import FailureCode
@@ -249,3 +250,20 @@ async def test_a_branch_is_deleted_only_when_its_work_is_kept(lab: Lab, is_kept:
     assert await job.result() == CANCELLED
     [request] = script.requests["withdraw"]
     assert request.created_branch is is_kept
+
+
+@pytest.mark.parametrize("other", ["a-restarted", "b"])
+async def test_a_branch_stays_whose_work_is_on_another_machine(lab: Lab, other: str) -> None:
+    """The machine that only opens the pull request has nothing to keep."""
+    script = Script("a", other)
+    script.plan("open_pull_request", Gate(), gate := Gate(give(Opened(1, "https://x"))))
+    job = await lab.code_job(script)
+    await job.called("open_pull_request")
+    script.crash_machine()
+    await gate.begun()
+    await job.cancel()
+    await job.called("stop_work")
+    gate.open()
+    assert await job.result() == CANCELLED
+    [request] = script.requests["withdraw"]
+    assert request.created_branch is (other == "a-restarted")
