@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -89,7 +89,10 @@ class TurnInput:
 
 @dataclass(frozen=True, slots=True)
 class TurnOutput:
-    """What a turn took up: the ids of the user's messages that Claude has seen and answered."""
+    """What a turn took up: the ids of the user's messages that Claude has seen and answered.
+
+    Those that it had seen in an earlier attempt are among them.
+    """
 
     consumed: list[str]
 
@@ -202,7 +205,9 @@ class ClaudeActivities:
                 )
                 await self._add_usage(request, report.verdict.usage, report.seconds)
                 is_recorded = True
-                return report
+                return replace(
+                    report, consumed=[*_heard_before(request, session), *report.consumed]
+                )
             finally:
                 if not is_recorded:
                     await self._record_stopped(request, run, began)
@@ -280,6 +285,12 @@ class ClaudeActivities:
 def _time_limit(request: TurnInput) -> TimeLimit | None:
     seconds = request.limit_seconds
     return None if seconds is None else TimeLimit(seconds, request.limit_clock)
+
+
+def _heard_before(request: TurnInput, session: Session) -> list[str]:
+    """Return the messages that the process is not given, because its session has them already."""
+    given = {message.id for message in session.first}
+    return [message_id for message_id in request.message_ids if message_id not in given]
 
 
 async def _write(writer: TranscriptWriter, line: OutputLine) -> None:

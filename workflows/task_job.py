@@ -33,6 +33,9 @@ NOT_ACCEPTING = "NotAccepting"
 
 TASK_JOB = "TaskJob"
 
+UNREAD_WAITS = "unread-messages-wait"
+"""Before, all that a process was given counted as answered when its turn ended well."""
+
 
 @dataclass(frozen=True, slots=True)
 class TaskJobState:
@@ -200,6 +203,11 @@ class TaskJobWorkflow:
             grant.task_queue,
             STOP,
         )
+        answered = set(output.consumed)
+        # A turn that tells of none that it was given has taken up all of them: there is always one
+        # message less to be answered.
+        if workflow.patched(UNREAD_WAITS) and not answered.isdisjoint(self._first):
+            return output.consumed
         return [*self._first, *output.consumed]
 
     def _give_all(self) -> list[str]:

@@ -100,6 +100,20 @@ async def test_a_conversation_follows_its_job_from_machine_to_machine(
         assert part in asked
 
 
+async def test_a_message_that_the_session_has_already_counts_as_taken_up(
+    conversations: Conversations,
+) -> None:
+    machine = conversations.machine()
+    conversations.script({"text": "I see."}, {"text": "Red."}, {"text": "As I said."})
+    granted = await machine.grant_task(prompt="What is it?")
+    await machine.prepare(granted)
+    await turn(machine, granted)
+    message = await conversations.user_says(granted.job, "Which colour?")
+    for attempt in (1, 2):
+        assert (await turn(machine, granted, 2, attempt, message)).consumed[0] == message
+    assert conversations.asked[-1].count("Which colour?") == 1
+
+
 async def test_a_lost_session_is_told_again(conversations: Conversations) -> None:
     machine = conversations.machine()
     conversations.script({"text": "I see."}, {"text": "In all."})

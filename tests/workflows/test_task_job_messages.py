@@ -109,6 +109,33 @@ async def test_a_message_that_was_delivered_but_not_taken_up_starts_a_turn(lab: 
     assert await completed(job) == ANSWERED
 
 
+async def test_a_message_that_the_process_did_not_come_to_starts_a_turn(lab: Lab) -> None:
+    """It was killed after its answer to the first."""
+    script = Script()
+    first = Gate(give(None))
+    script.plan("run_claude", first)
+    job = await lab.task_job(script)
+    await first.begun()
+    script.plan("deliver_message", give(False), give(False))
+    messages = [await job.send(), await job.send()]
+    script.plan("run_claude", give(TurnOutput(messages[:1])))
+    first.open()
+    await waiting(job)
+    assert given(script) == [[], messages, messages[1:]]
+    assert script.seen == messages
+    assert await completed(job) == ANSWERED
+
+
+async def test_a_turn_that_tells_of_no_message_has_taken_up_all(lab: Lab) -> None:
+    job = await lab.task_job()
+    await waiting(job)
+    job.script.plan("run_claude", give(TurnOutput([])))
+    message = await job.send()
+    await waiting(job, 2)
+    assert given(job.script) == [[], [message]]
+    assert await completed(job) == ANSWERED
+
+
 async def test_a_message_that_comes_too_late_for_the_process_starts_a_turn(lab: Lab) -> None:
     script = Script()
     verifying = Gate()
