@@ -27,7 +27,7 @@ You work on the repository {repository}, in a git worktree made for this job, on
 {branch}. Nobody watches: do not ask questions, decide yourself and finish.
 Stay in this worktree and on this branch. You may commit; what you leave uncommitted is committed \
 for you. Never push and never open a pull request: both happen after you are done, from what is in \
-the worktree.
+the worktree. `git stash` is switched off, because other jobs would share it: commit instead.
 Your last message becomes the description of the pull request: say in it what you changed and why, \
 how you checked it, and what a reviewer should look at."""
 

@@ -18,8 +18,8 @@ _log = logging.getLogger(__name__)
 _CHUNK = 1 << 20
 _HASHES = {40: hashlib.sha1, 64: hashlib.sha256}
 _REF = re.compile(r"([0-9a-f]{40}|[0-9a-f]{64}) (refs/(?!remotes/).+)")
-# What belongs to worktrees and not to the remote. The entries of a stash are in its log.
-_MOVED = ("worktrees", "lfs", "logs/refs/stash")
+_MOVED = ("worktrees", "lfs")
+"""What belongs to worktrees and not to the remote."""
 
 
 async def replace_mirror(git: Git, mirror: Path, fresh: Path, aside: Path) -> None:

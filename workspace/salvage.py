@@ -16,7 +16,7 @@ from workspace.older_checkout import brought_forward, newer_tip
 from workspace.patches import patch_between
 from workspace.pointers import restore_pointers
 from workspace.staging import stage_everything
-from workspace.unfinished import remove_worktree_locks
+from workspace.unfinished import remove_worktree_locks, set_aside
 from workspace.work_tip import ends, is_within, tip
 from workspace.worktree import Worktree, checked_job_id
 
@@ -111,19 +111,20 @@ class Salvage:
         """Return what would be lost with the worktree; None when that is nothing."""
         head, branch = await ends(self._git, worktree)
         files = await self._tree_of_files(worktree, head)
+        aside = await set_aside(self._git, worktree)
         if files == await self._tree_of(worktree, head):
             known = () if all_of_it else ("--remotes=origin",)
-            if not await self._has_commits(worktree, head, branch, known):
+            if not aside and not await self._has_commits(worktree, head, branch, known):
                 return None
             head = await tip(self._git, worktree)
             files = await self._tree_of(worktree, head)
         elif newer := await newer_tip(self._git, worktree):
             forward = await brought_forward(self._git, worktree, files, newer)
             if forward is not None:
-                return _Work((newer,), forward)
+                return _Work((newer, *aside), forward)
         if branch is None or await is_within(self._git, worktree, branch, head):
-            return _Work((head,), files)
-        return _Work((head, branch), files)
+            return _Work((head, *aside), files)
+        return _Work((head, branch, *aside), files)
 
     async def _has_commits(
         self, worktree: Worktree, head: str, branch: str | None, known: tuple[str, ...]

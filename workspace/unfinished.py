@@ -7,10 +7,12 @@ from pathlib import Path
 from domain.errors import JobFailure
 from domain.failures import FailureCode
 from workspace.command import TREE_SECONDS, Git, GitError
+from workspace.work_tip import commit_of
 from workspace.worktree import Worktree
 
 _MAX_NAMED = 5
 _LOCKS = ("index.lock", "HEAD.lock")
+_REBASES = ("rebase-merge", "rebase-apply")
 
 
 def remove_worktree_locks(worktree: Worktree) -> None:
@@ -28,7 +30,7 @@ async def refuse_unfinished(git: Git, worktree: Worktree) -> None:
     Raises:
         JobFailure: a rebase is under way, or files have conflict markers in them.
     """
-    if any((worktree.git_dir / name).is_dir() for name in ("rebase-merge", "rebase-apply")):
+    if any((worktree.git_dir / name).is_dir() for name in _REBASES):
         raise JobFailure(
             FailureCode.GIT_FAILED,
             "A rebase was left unfinished in the worktree, so nothing was published. The work is "
@@ -41,6 +43,16 @@ async def refuse_unfinished(git: Git, worktree: Worktree) -> None:
             "A merge was left with conflicts, so nothing was published. The work is kept. Retry "
             f"the job. Conflicts: {', '.join(conflicts[:_MAX_NAMED])}.",
         )
+
+
+async def set_aside(git: Git, worktree: Worktree) -> list[str]:
+    """Return the commits with changes that an unfinished rebase or merge is to bring back."""
+    found = [await commit_of(git, worktree, "MERGE_AUTOSTASH")]
+    for name in _REBASES:
+        file = worktree.git_dir / name / "autostash"
+        if file.is_file():
+            found.append(await commit_of(git, worktree, file.read_text("utf-8", "replace").strip()))
+    return [sha for sha in found if sha is not None]
 
 
 async def _unmerged(git: Git, worktree: Worktree) -> list[str]:

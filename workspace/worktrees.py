@@ -17,6 +17,7 @@ from workspace.mirrors import Mirror, Mirrors, worktree_of
 from workspace.pointers import restore_pointers
 from workspace.refusals import explained
 from workspace.start_points import StartPoint
+from workspace.stash import close_stash
 from workspace.trees import delete_tree, move_aside
 from workspace.worktree import (
     Worktree,
@@ -255,6 +256,7 @@ class Worktrees:
             kind = ["--detach"]
         else:
             await start_points.make_room(git, mirror, worktree.branch, worktree.job_id)
+            await close_stash(git, mirror, worktree.job_id)
             kind = ["--no-track", "-B", worktree.branch]
         target = (str(worktree.path), sha)
         await git.run(

@@ -24,7 +24,7 @@ class Left:
 
     Args:
         kept: the work of the one that has ended.
-        live: the worktree of the other, with a commit, an entry in the stash and a new file.
+        live: the worktree of the other, with a commit and a new file.
         by_claude: the commit.
     """
 
@@ -47,8 +47,6 @@ async def left(room: Room) -> Left:
     live = await room.start("live")
     by_claude = commit(live, "one")
     as_claude(live.path, "tag", "-a", "-m", "So far", "so-far")
-    (live.path / "one").write_text("stashed\n")
-    as_claude(live.path, "stash")
     (live.path / "two").write_text("two\n")
     (room.mirror_path / "damaged").touch()
     return Left(kept, live, by_claude)
@@ -85,10 +83,6 @@ def before_the_worktrees_move(room: Room, monkeypatch: pytest.MonkeyPatch) -> No
     on_rename(monkeypatch, lambda source, target: source.name == "worktrees")
 
 
-def before_the_stash_moves(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
-    on_rename(monkeypatch, lambda source, target: source.name == "stash")
-
-
 def before_it_counts_as_done(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
     unlink = Path.unlink
 
@@ -102,7 +96,7 @@ def before_it_counts_as_done(room: Room, monkeypatch: pytest.MonkeyPatch) -> Non
 
 STEPS = [
     before_anything_moves, before_the_fresh_one_is_there, before_the_rest_is_carried_over,
-    before_the_worktrees_move, before_the_stash_moves, before_it_counts_as_done,
+    before_the_worktrees_move, before_it_counts_as_done,
 ]  # fmt: skip
 Step = Callable[[Room, pytest.MonkeyPatch], None]
 
@@ -119,7 +113,6 @@ async def require_all(room: Room, left: Left) -> None:
     assert await room.worktrees.find(OWNER, NAME, "live") == left.live
     assert as_claude(left.live.path, "rev-parse", "HEAD") == left.by_claude
     assert as_claude(left.live.path, "status", "--porcelain") == "?? two"
-    assert as_claude(left.live.path, "stash", "list").startswith("stash@{0}: WIP on feature/live")
     assert as_claude(left.live.path, "rev-parse", "so-far^{commit}") == left.by_claude
     assert await room.salvage.kept(OWNER, NAME, "ended") == left.kept is not None
 
