@@ -30,4 +30,4 @@ async def close_stash(git: Git, mirror: Mirror, job_id: str) -> None:
     for name in lines(found):
         await git.run("update-ref", "--no-deref", "-d", name, at=mirror.place)
     nothing = await git.run("hash-object", "-w", "--stdin", at=mirror.place, stdin=b"")
-    await git.run("update-ref", _CLOSED, nothing.strip(), at=mirror.place)
+    await git.run("update-ref", "--no-deref", _CLOSED, nothing.strip(), at=mirror.place)
