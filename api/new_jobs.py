@@ -10,6 +10,7 @@ from domain.clock import utc_now
 from domain.errors import Conflict, InvalidRequest
 from domain.jobs import Job, JobStatus, JobType, RetryFrom
 from domain.repositories import Repository, validate_owner_name, validate_repository_name
+from store.lineage import left_work
 from store.protocol import KeptWork, Store
 
 
@@ -51,6 +52,9 @@ async def build_retry(
 ) -> tuple[Job, Repository]:
     """Return a job that asks for the same as another, on a branch of its own. Stores nothing.
 
+    One that publishes is a retry of the job that left the work, which need not be the original:
+    that may itself have failed to publish the work of another.
+
     Raises:
         InvalidRequest: the original cannot be retried, or not from there.
         NotFound: there is no original.
@@ -63,7 +67,8 @@ async def build_retry(
         )
     if details.repository is None:
         raise InvalidRequest("The job's repository is gone, so it cannot be retried.")
-    kept = await _publishable(store, original) if start is RetryFrom.PUBLISH else None
+    left = await _publishable(store, original) if start is RetryFrom.PUBLISH else None
+    retried, kept = left or (original, None)
     now = utc_now()
     job = Job(
         id=job_id,
@@ -80,30 +85,30 @@ async def build_retry(
         created_by_team_member_id=original.created_by_team_member_id,
         options=original.options,
         priority=original.priority,
-        retry_of=original.id,
+        retry_of=retried.id,
         retry_from=start,
         # The machine that has the work is asked first, and Claude's words are about it.
         host=kept.host if kept else None,
-        result=original.result if kept else None,
+        result=retried.result if kept else None,
     )
     return job, details.repository
 
 
-async def _publishable(store: Store, original: Job) -> KeptWork:
-    """Return the work that a job left."""
+async def _publishable(store: Store, original: Job) -> tuple[Job, KeptWork]:
+    """Return the job that left the work, and the work."""
     if original.job_type is not JobType.CODE:
         raise InvalidRequest(
             "A task job has nothing to publish. Leave `from` out to have the conversation anew."
         )
-    kept = await store.kept_work(original.id)
-    if kept is None and original.phase is not None:
+    left = await left_work(store, original)
+    if left is None and original.phase is not None:
         raise Conflict("The job is still cleaning up. Ask again in a moment.")
-    if kept is None:
+    if left is None:
         raise InvalidRequest(
             "No work of this job is kept that could be published, or its machine has not kept it "
             "yet. Ask again in a minute, or leave `from` out to have it done anew."
         )
-    return kept
+    return left
 
 
 def _branch(body: NewJob, job_type: JobType) -> str:

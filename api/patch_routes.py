@@ -13,6 +13,7 @@ from api.state import Parts
 from api.views import kept_patch_view
 from domain.errors import Conflict, NotFound, OrchestratorError
 from domain.jobs import Job, JobStatus
+from store.lineage import left_work
 from store.protocol import JobDetails, KeptWork
 
 PATCH_TYPE = "text/x-patch"
@@ -45,9 +46,10 @@ async def get_patch(
     """
     details = await existing_job(parts.store, job_id)
     job = details.job
-    work = None if job.is_live else await parts.store.kept_work(job.id)
-    if work is None:
-        raise _nothing_kept(job)
+    left = None if job.is_live else await left_work(parts.store, job)
+    if left is None or left[0].id != job.id:
+        raise _nothing_kept(job, left[0] if left else None)
+    work = left[1]
     if work.patch is None:
         raise NotFound(_where_it_is(work, details))
     headers = {"X-Base-Commit": work.base_sha, "Vary": "Accept"}
@@ -63,11 +65,18 @@ def _wants_json(accept: str) -> bool:
     return "application/json" in kinds and PATCH_TYPE not in kinds
 
 
-def _nothing_kept(job: Job) -> OrchestratorError:
+def _nothing_kept(job: Job, keeper: Job | None) -> OrchestratorError:
+    """Say why nothing is kept of a job; `keeper` left the work that the job was to publish."""
     if job.is_live:
         return Conflict("The job has not ended yet. Ask again when it has.")
     if job.phase is not None:
         return Conflict("The job is still cleaning up. Ask again in a moment.")
+    if job.status is not JobStatus.COMPLETED and keeper is not None:
+        return NotFound(
+            f"Nothing is kept under this job, which was to publish the work of job {keeper.id}. "
+            f"That is still kept: see GET /jobs/{keeper.id}/patch, or retry this job with `from` "
+            "set to publish."
+        )
     if job.status is not JobStatus.COMPLETED:
         return NotFound(
             "No undelivered work of this job is kept: it left none, its machine could not keep it "

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 import subprocess
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 from temporalio.client import Client as TemporalClient
 
 from domain.ids import new_id
-from domain.jobs import JobOptions, JobStatus, JobType, Outcome, Phase
+from domain.jobs import JobOptions, JobStatus, JobType, Outcome, Phase, RetryFrom
 from store.protocol import KeptWork
 from tests.api.calls import BEARER, START, Api, later
 
@@ -52,6 +54,14 @@ async def keep(api: Api, job_id: str, **values: Any) -> None:
 async def ended(api: Api, status: JobStatus = JobStatus.FAILED, **values: Any) -> str:
     values = {"phase": None, "branch_name": "feature/x", **values}
     return (await api.seed_job(await api.add_owner(), status=status, **values)).id
+
+
+async def publications(api: Api, original: str, count: int = 3) -> list[str]:
+    """Jobs that were to publish the work, each as a retry of the one before, and left nothing."""
+    made = [original]
+    for _ in range(count):
+        made.append(await ended(api, retry_of=made[-1], retry_from=RetryFrom.PUBLISH))
+    return made[1:]
 
 
 class TestPatch:
@@ -170,6 +180,37 @@ class TestPatch:
             },
         )
 
+    async def test_that_a_failed_publication_did_not_take_up(self, api: Api) -> None:
+        original = await ended(api)
+        await keep(api, original)
+        retries = await publications(api, original)
+        for retry in retries:
+            assert await api.refusal(404, "GET", f"/jobs/{retry}/patch") == (
+                f"Nothing is kept under this job, which was to publish the work of job {original}. "
+                f"That is still kept: see GET /jobs/{original}/patch, or retry this job with "
+                "`from` set to publish."
+            )
+        await api.store.forget_work(later(1), ())
+        reason = await api.refusal(404, "GET", f"/jobs/{retries[-1]}/patch")
+        assert "or it is longer ago than work is kept" in reason
+
+    @pytest.mark.parametrize(
+        ("status", "phase", "code", "said"),
+        [
+            (JobStatus.QUEUED, Phase.WAITING_FOR_SLOT, 409, "has not ended yet"),
+            (JobStatus.FAILED, Phase.CLEANING_UP, 409, "still cleaning up"),
+            (JobStatus.COMPLETED, None, 404, "delivered all its work"),
+        ],
+    )
+    async def test_that_another_publication_has_or_has_not_delivered(
+        self, api: Api, status: JobStatus, phase: Phase | None, code: int, said: str
+    ) -> None:
+        original = await ended(api)
+        await keep(api, original)
+        [retry] = await publications(api, original, count=1)
+        await api.change_job(retry, status=status, phase=phase, pr_url="https://github.test/1")
+        assert said in await api.refusal(code, "GET", f"/jobs/{retry}/patch")
+
 
 class TestPublishingIt:
     async def test_a_new_job_begins_there(self, api: Api, parked: TemporalClient) -> None:
@@ -223,3 +264,52 @@ class TestPublishingIt:
             f"Only failed and cancelled jobs can be retried; this one is {status}."
         )
         assert (await api.get("/jobs"))["total"] == 1
+
+    async def test_again_and_again_until_it_is_published(
+        self, api: Api, parked: TemporalClient
+    ) -> None:
+        original = await ended(api, result="Claude's words.")
+        await keep(api, original)
+        retried = original
+        for _ in range(3):
+            answer = await api.post(f"/jobs/{retried}/retry", PUBLISH, 201)
+            assert answer["originalJobId"] == retried
+            retried = answer["id"]
+            job = await api.get(f"/jobs/{retried}")
+            assert (job["retry_of"], job["retry_from"]) == (original, "publish")
+            assert (job["host"], job["result"]) == ("mill", "Claude's words.")
+            await api.post(f"/jobs/{retried}/cancel")
+
+    async def test_what_several_publications_have_not_taken_up(self, api: Api) -> None:
+        original = await ended(api, result="Claude's words.")
+        await keep(api, original)
+        last = (await publications(api, original))[-1]
+        answer = await api.post(f"/jobs/{last}/retry", PUBLISH, 201)
+        assert answer["originalJobId"] == last
+        job = await api.get(f"/jobs/{answer['id']}")
+        assert (job["retry_of"], job["host"]) == (original, "mill")
+        assert job["result"] == "Claude's words."
+
+    async def test_what_the_last_publication_has_left(self, api: Api) -> None:
+        original = await ended(api)
+        _, second, third = await publications(api, original)
+        await keep(api, original)
+        await keep(api, second, host="other")
+        answer = await api.post(f"/jobs/{third}/retry", PUBLISH, 201)
+        job = await api.get(f"/jobs/{answer['id']}")
+        assert (job["retry_of"], job["host"]) == (second, "other")
+
+    async def test_not_the_work_of_a_job_that_was_to_be_done_anew(self, api: Api) -> None:
+        original = await ended(api)
+        await keep(api, original)
+        anew = await ended(api, retry_of=original)
+        last = (await publications(api, anew))[-1]
+        reason = await api.refusal(400, "POST", f"/jobs/{last}/retry", PUBLISH)
+        assert "No work of this job is kept" in reason
+
+    async def test_of_jobs_that_retry_each_other(self, api: Api) -> None:
+        first, second = await publications(api, await ended(api), count=2)
+        with closing(sqlite3.connect(api.path)) as database, database:
+            database.execute("UPDATE agent_jobs SET retry_of = ? WHERE id = ?", (second, first))
+        reason = await api.refusal(400, "POST", f"/jobs/{first}/retry", PUBLISH)
+        assert "No work of this job is kept" in reason
