@@ -46,6 +46,10 @@ class Keeping:
         text = _words(details.job, work).format(job_id=job_id)
         await self._progress.say(job_id, text, once=("kept", work.head_sha))
 
+    def is_elsewhere(self, work: KeptWork) -> bool:
+        """Tell whether another machine alone is known to have the work."""
+        return work.patch is None and work.host != self._host_id
+
 
 def _words(job: Job, work: Salvaged) -> str:
     """Return what can be done with the work; a patch may be too long, and tasks publish nothing."""

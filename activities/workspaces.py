@@ -15,7 +15,7 @@ from domain.failures import FailureCode
 from domain.jobs import Job, JobStatus, JobType, Phase, RetryFrom
 from domain.repositories import Repository, base_branch
 from domain.titles import commit_message
-from store.protocol import Store
+from store.protocol import KeptWork, Store
 from workspace.identity import Identity
 from workspace.kept_commits import SALVAGE
 from workspace.mirrors import Mirror
@@ -221,20 +221,25 @@ class WorkspaceActivities:
 
     async def _take_up_kept(self, job: Job, repository: Repository) -> Worktree:
         """Make the worktree of the work that the job's original left."""
-        original = job.retry_of or ""
-        kept = await self._store.kept_work(original)
+        kept = await self._store.kept_work(job.retry_of or "")
         if kept is None:
             raise JobFailure(FailureCode.KEPT_WORK_GONE)
-        return await self._worktrees.create_from_kept(
-            repository.owner_name,
-            repository.repo_name,
-            job.id,
-            job.branch_name,
-            original,
-            kept.base_sha,
-            kept.head_sha,
-            kept.patch,
-        )
+        try:
+            return await self._worktrees.create_from_kept(
+                repository.owner_name,
+                repository.repo_name,
+                job.id,
+                job.branch_name,
+                kept.job_id,
+                kept.base_sha,
+                kept.head_sha,
+                kept.patch,
+            )
+        except JobFailure as failure:
+            # Only now, because a machine that was renamed has it although the row names another.
+            if failure.code is FailureCode.KEPT_WORK_GONE and self._keeping.is_elsewhere(kept):
+                raise _elsewhere(kept) from failure
+            raise
 
     def _require_publishable(self, job: Job, repository: Repository) -> None:
         """Refuse before Claude works what could not be published afterwards."""
@@ -288,3 +293,12 @@ class WorkspaceActivities:
                 f"repository's mirror on this machine, under {SALVAGE}{job.id}.",
                 once=("left out", left),
             )
+
+
+def _elsewhere(work: KeptWork) -> JobFailure:
+    return JobFailure(
+        FailureCode.KEPT_WORK_ELSEWHERE,
+        f"The work of job {work.job_id} is too long to be kept in the store, so it is only on the "
+        f"machine {work.host}, which did not take the job. Retry the job with `from` set to "
+        f"publish when {work.host} is back.",
+    )

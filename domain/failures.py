@@ -171,6 +171,12 @@ class FailureCode(_Explained):
         "Post a new job; undelivered work is kept for KEEP_WORK_DAYS.",
         False,
     )
+    KEPT_WORK_ELSEWHERE = (
+        "kept_work_elsewhere",
+        "The work is only on another machine, which did not take the job.",
+        "Retry the job with `from` set to publish when that machine is back.",
+        True,
+    )
     TASK_CHANGED_FILES = (
         "task_changed_files",
         "Files changed in the worktree of a task job, which must only read. Nothing was published.",

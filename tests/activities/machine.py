@@ -65,6 +65,7 @@ class Machine:
         token: as configured; None for none.
         store: what the activities write to, if it is not the world's store.
         credentials: of Claude.
+        host: its name.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Machine:
         credentials: dict[str, str] | None = None,
         *,
         is_subscription: bool = False,
+        host: str = HOST,
     ) -> None:
         directory.mkdir(exist_ok=True)
         self.directory, self.world, self.forge = directory, world, forge
@@ -98,7 +100,7 @@ class Machine:
             self.worktrees,
             self.publishing,
             self.removal,
-            Keeping(used, HOST),
+            Keeping(used, host),
             CLAUDE,
             has_token=token is not None,
         )
@@ -117,7 +119,7 @@ class Machine:
             used,
             self.leases,
             self.removal,
-            Keeping(used, HOST),
+            Keeping(used, host),
             Retention(used, Expiry(self.worktrees), timedelta(days=30)),
             Upkeep(self.mirrors),
             self.sessions,

@@ -7,6 +7,7 @@ import os
 import signal
 import sqlite3
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -95,13 +96,35 @@ def test_work_of_a_cancelled_job_is_kept(stack: Stack, tmp_path: Path) -> None:
     assert len(stack.forge.pull_requests(OWNER, name)) == 1
 
 
+def mirror_of(stack: Stack, name: str) -> Path:
+    [mirror] = (stack.root / "repos").rglob(f"{name}.git")
+    return mirror
+
+
+def in_store(stack: Stack, statement: str, *values: str | None) -> None:
+    with contextlib.closing(sqlite3.connect(stack.root / "data" / "orchestrator.db")) as store:
+        store.execute(statement, values)
+        store.commit()
+
+
 def forget_work(stack: Stack, name: str, job_id: str) -> None:
     """Do what KEEP_WORK_DAYS does, at once."""
-    [mirror] = (stack.root / "repos").rglob(f"{name}.git")
-    git("update-ref", "-d", f"refs/orchestrator/salvage/{job_id}", at=mirror)
-    with contextlib.closing(sqlite3.connect(stack.root / "data" / "orchestrator.db")) as store:
-        store.execute("DELETE FROM agent_job_kept_work WHERE job_id = ?", (job_id,))
-        store.commit()
+    git("update-ref", "-d", f"refs/orchestrator/salvage/{job_id}", at=mirror_of(stack, name))
+    in_store(stack, "DELETE FROM agent_job_kept_work WHERE job_id = ?", job_id)
+
+
+@contextlib.contextmanager
+def only_on_an_absent_machine(stack: Stack, name: str, job: Json) -> Iterator[None]:
+    """Let a job's long work be on a machine that is not there, and then come back as this one."""
+    ref, mirror = f"refs/orchestrator/salvage/{job['id']}", mirror_of(stack, name)
+    kept = git("rev-parse", ref, at=mirror).strip()
+    change = "UPDATE agent_job_kept_work SET patch = NULL, host = ? WHERE job_id = ?"
+    git("update-ref", ref.replace("salvage", "absent"), kept, at=mirror)
+    git("update-ref", "-d", ref, at=mirror)
+    in_store(stack, change, "absent-machine", job["id"])
+    yield
+    git("update-ref", ref, kept, at=mirror)
+    in_store(stack, change, job["host"], job["id"])
 
 
 @pytest.mark.failure(FailureCode.KEPT_WORK_GONE)
@@ -123,6 +146,25 @@ def test_work_that_goes_while_its_retry_waits(stack: Stack, tmp_path: Path) -> N
     assert_unpublished(stack, name)
     assert kept_files(stack, retried["id"]) == kept_files(stack, job["id"]) == set()
     stack.call("POST", f"/jobs/{job['id']}/retry", {"from": "publish"}, 400)
+
+
+@pytest.mark.failure(FailureCode.KEPT_WORK_ELSEWHERE)
+def test_work_of_a_machine_that_is_away_is_published_when_it_is_back(stack: Stack) -> None:
+    client, name = stack.new_repository()
+    stack.forge.fail_next("git-receive-pack", status=403)
+    job = failed_job(stack, client, stack.script(STEPS))
+    publish = {"from": "publish"}
+    with only_on_an_absent_machine(stack, name, job):
+        early = stack.call("POST", f"/jobs/{job['id']}/retry", publish, 201)
+        failed = failed_as(stack, early["id"], FailureCode.KEPT_WORK_ELSEWHERE)
+        assert "only on the machine absent-machine" in failed["error"]
+        assert_unpublished(stack, name)
+        told = stack.call("GET", f"/jobs/{early['id']}/patch", status=404)
+        assert f"GET /jobs/{job['id']}/patch" in told["error"]
+    late = stack.call("POST", f"/jobs/{early['id']}/retry", publish, 201)
+    assert stack.wait_for(late["id"], "completed")["retry_of"] == job["id"]
+    [pull] = stack.forge.pull_requests(OWNER, name)
+    assert pull.head == late["branchName"]
 
 
 def test_a_worker_that_dies_while_it_publishes_kept_work_publishes_once(stack: Stack) -> None:
