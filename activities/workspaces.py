@@ -15,6 +15,7 @@ from domain.failures import FailureCode
 from domain.jobs import Job, JobStatus, JobType, Phase, RetryFrom
 from domain.repositories import Repository, base_branch
 from domain.titles import commit_message
+from store.lineage import lineage
 from store.protocol import KeptWork, Store
 from workspace.identity import Identity
 from workspace.kept_commits import SALVAGE
@@ -207,12 +208,10 @@ class WorkspaceActivities:
         mirror = await self._fetch(repository)
         if job.retry_from is RetryFrom.PUBLISH and not await self._has_pushed(job, mirror):
             return await self._take_up_kept(job, repository)
+        start = _earlier_start(job) or await self._start(job, repository, mirror)
         if job.job_type is JobType.TASK:
-            start = job.base_sha or await self._task_start(job, repository, mirror)
             return await self._worktrees.create_detached(owner, name, job.id, start)
-        return await self._worktrees.create_for_branch(
-            owner, name, job.id, job.branch_name, base_branch(job, repository)
-        )
+        return await self._worktrees.create_for_branch(owner, name, job.id, job.branch_name, start)
 
     async def _has_pushed(self, job: Job, mirror: Mirror) -> bool:
         """Tell whether the job has pushed its branch, on a machine that was lost then."""
@@ -252,10 +251,18 @@ class WorkspaceActivities:
                 "branch name.",
             )
 
-    async def _task_start(self, job: Job, repository: Repository, mirror: Mirror) -> str:
-        """Return the branch a task reads: its own where the remote has it, else its base."""
+    async def _start(self, job: Job, repository: Repository, mirror: Mirror) -> str:
+        """Return the commit that a task reads or a new branch starts at, or its base branch.
+
+        It is the head of the job's own branch where the remote has it, else of that of the nearest
+        job which it retries; but not what one of these jobs has pushed, which is to be done anew.
+        """
+        jobs = [each async for each in lineage(self._store, job)]
+        pushed = {each.head_sha for each in jobs}
         branches = await self._mirrors.branches(mirror)
-        return job.branch_name if job.branch_name in branches else base_branch(job, repository)
+        heads = [branches.get(each.branch_name) for each in jobs]
+        found = (head for head in heads if head is not None and head not in pushed)
+        return next(found, base_branch(job, repository))
 
     async def _commit_and_push(self, key: LeaseKey, job: Job, repository: Repository) -> Published:
         owner, name = repository.owner_name, repository.repo_name
@@ -293,6 +300,16 @@ class WorkspaceActivities:
                 f"repository's mirror on this machine, under {SALVAGE}{job.id}.",
                 once=("left out", left),
             )
+
+
+def _earlier_start(job: Job) -> str | None:
+    """Return the commit at which an earlier lease began, unless the job is to begin anew.
+
+    A code job that is no retry begins anew at its base, which is there as long as the repository
+    is. The branch of another job may have been deleted or moved since.
+    """
+    is_held = job.job_type is JobType.TASK or job.retry_of is not None
+    return job.base_sha if is_held else None
 
 
 def _elsewhere(work: KeptWork) -> JobFailure:

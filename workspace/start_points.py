@@ -61,16 +61,15 @@ def refuse_clash(branch: str, others: Iterable[str]) -> None:
         raise _clash_failure(branch, other)
 
 
-async def for_branch(
-    mirrors: Mirrors, mirror: Mirror, branch: str, base_branch: str | None
-) -> StartPoint:
-    """Return where work on `branch` starts: at its head if it exists, else at the base branch.
+async def for_branch(mirrors: Mirrors, mirror: Mirror, branch: str, base: str | None) -> StartPoint:
+    """Return where work on `branch` starts: at its head if it exists, else at the base.
 
     Args:
         mirrors: owns the mirror.
         mirror: fetched before.
         branch: the branch to work on.
-        base_branch: the branch a new one starts from; None for the remote's default.
+        base: what a new one starts from: a branch of the remote, a full sha, or None for the
+            remote's default branch.
 
     Raises:
         JobFailure: the base does not exist, or the name clashes with a branch of the remote.
@@ -79,7 +78,7 @@ async def for_branch(
     if branch in branches:
         return StartPoint.at(branches[branch], continued=True)
     refuse_clash(branch, branches)
-    return StartPoint.at(await _head_of(mirrors, mirror, branches, base_branch))
+    return await for_reading(mirrors, mirror, base)
 
 
 async def for_reading(mirrors: Mirrors, mirror: Mirror, revision: str | None) -> StartPoint:

@@ -77,19 +77,20 @@ class Worktrees:
         return worktree
 
     async def create_for_branch(
-        self, owner: str, name: str, job_id: str, branch: str, base_branch: str | None
+        self, owner: str, name: str, job_id: str, branch: str, base: str | None
     ) -> Worktree:
         """Make a worktree on a branch of its own, or return the job's complete one as it is.
 
-        A branch that the remote has is continued; any other starts at `base_branch`, or at the
-        remote's default branch when that is None. The mirror must have been fetched.
+        A branch that the remote has is continued; any other starts at `base`, a branch of the
+        remote or a full sha, or at the remote's default branch when that is None. The mirror must
+        have been fetched.
 
         Raises:
             JobFailure: the branch cannot be had, or git or the disk refused.
         """
 
         async def choose(mirror: Mirror) -> StartPoint:
-            return await start_points.for_branch(self.mirrors, mirror, branch, base_branch)
+            return await start_points.for_branch(self.mirrors, mirror, branch, base)
 
         return await self._create(self.at(owner, name, job_id), branch, choose)
 

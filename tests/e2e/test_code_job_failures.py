@@ -64,7 +64,12 @@ def test_a_branch_that_somebody_moved_is_not_overwritten(
     # The retry starts from the new state, on a branch of its own.
     retried = stack.call("POST", f"/jobs/{job_id}/retry")
     assert retried["branchName"].startswith("feature/x-retry-")
-    stack.wait_for(retried["id"], "completed")
+    done = stack.wait_for(retried["id"], "completed")
+    assert done["base_sha"] == theirs
+    found = stack.forge.read_file(OWNER, name, retried["branchName"], "theirs.txt")
+    assert found == "2\n"
+    [pull] = stack.forge.pull_requests(OWNER, name)
+    assert (pull.head, pull.base) == (retried["branchName"], "main")
 
 
 @pytest.mark.failure(FailureCode.PUSH_REJECTED)

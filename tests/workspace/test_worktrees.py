@@ -42,6 +42,14 @@ async def test_without_a_base_it_starts_at_the_default_branch(room: Room) -> Non
     assert worktree.base_sha == room.remote()["main"]
 
 
+async def test_a_new_branch_starts_at_a_commit_that_no_branch_has(room: Room) -> None:
+    sha = commit(room, "short-lived")
+    room.forge.repository(OWNER, NAME).bare.delete("short-lived")
+    worktree = await room.start("job", "feature/x", sha)
+    assert (worktree.branch, worktree.base_sha, worktree.continued) == ("feature/x", sha, False)
+    assert files_of(worktree)["file.txt"] == "x"
+
+
 async def test_a_branch_of_the_remote_is_continued(room: Room) -> None:
     head = commit(room, "feature/x", "theirs")
     commit(room, "main", "newer")
