@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -18,6 +19,8 @@ def main() -> int:
     parser.add_argument("--phase", default="", help="only phases whose name has these words")
     parser.add_argument("--keep", type=Path, help="keep the files of the run in this directory")
     options = parser.parse_args()
+    # As with Ctrl-C, what runs is stopped on the way out.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
     rows = broken = 0
     _say(heading())
