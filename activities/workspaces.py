@@ -282,6 +282,7 @@ class WorkspaceActivities:
             )
         elif head.sha != job.head_sha:
             await self._progress.update(key, {"files_changed": 0})
+            await self._say_what_is_left_out(job, worktree, head.sha)
             return Published(None)
         # Else a machine that was lost had pushed it, before it could say so.
         await self._publishing.push(
@@ -292,13 +293,14 @@ class WorkspaceActivities:
 
     async def _say_what_is_left_out(self, job: Job, worktree: Worktree, sha: str) -> None:
         left = await self._publishing.left_out(worktree, sha)
-        if left is not None:
+        if left:
+            names = ", ".join(f"{name} at {head[:12]}" for name, head in sorted(left.items()))
             await self._progress.say(
                 job.id,
-                f"Claude left two lines of work, and what it had checked out is published. Not in "
-                f"it: {left[:12]}, to which it had set {worktree.branch}. That is kept in the "
-                f"repository's mirror on this machine, under {SALVAGE}{job.id}.",
-                once=("left out", left),
+                f"Claude left more than one line of work, and only what it had checked out counts. "
+                f"Not in it: {names}. That is kept in the repository's mirror on this machine, "
+                f"under {SALVAGE}{job.id}.",
+                once=("left out", names),
             )
 
 

@@ -13,6 +13,7 @@ from workspace.identity import Identity
 from workspace.mirrors import Mirror, Mirrors
 from workspace.network import TRACKING, refs
 from workspace.older_checkout import brought_forward, newer_tip
+from workspace.other_branches import other_branches
 from workspace.refusals import explained
 from workspace.staging import stage_everything
 from workspace.unfinished import refuse_unfinished, remove_worktree_locks
@@ -90,13 +91,14 @@ class Publishing:
             )  # fmt: skip
         return Head(sha, int(ahead), changed.count("\0"))
 
-    async def left_out(self, worktree: Worktree, sha: str) -> str | None:
-        """Return the head of the job's branch if `sha`, which is published, does not contain it."""
+    async def left_out(self, worktree: Worktree, sha: str) -> dict[str, str]:
+        """Return what `sha` does not contain of the branches in which Claude worked, by name."""
         with explained(self._mirrors.credentials, "Reading the work"):
-            _, branch = await ends(self._git, worktree)
-            if branch is None or await is_within(self._git, worktree, branch, sha):
-                return None
-            return branch
+            left = await other_branches(self._git, worktree, sha)
+            _, own = await ends(self._git, worktree)
+            if own is not None and not await is_within(self._git, worktree, own, sha):
+                left[worktree.branch or ""] = own
+            return left
 
     async def push(
         self, owner: str, name: str, sha: str, branch: str, expected_remote: str | None

@@ -13,6 +13,7 @@ from workspace.identity import ORCHESTRATOR
 from workspace.kept_commits import SALVAGE, kept_commit, message
 from workspace.mirrors import Mirrors
 from workspace.older_checkout import brought_forward, newer_tip
+from workspace.other_branches import other_branches
 from workspace.patches import patch_between
 from workspace.pointers import restore_pointers
 from workspace.staging import stage_everything
@@ -112,6 +113,7 @@ class Salvage:
         head, branch = await ends(self._git, worktree)
         files = await self._tree_of_files(worktree, head)
         aside = await set_aside(self._git, worktree)
+        aside += (await other_branches(self._git, worktree, *filter(None, (head, branch)))).values()
         if files == await self._tree_of(worktree, head):
             known = () if all_of_it else ("--remotes=origin",)
             if not aside and not await self._has_commits(worktree, head, branch, known):

@@ -80,3 +80,26 @@ async def test_a_branch_that_claude_left_for_another_line_is_named(
     assert ref in said[0]
     kept = as_claude(machine.mirrors.path(OWNER, NAME), "log", "-1", "--format=%P", ref)
     assert left in kept.split()
+
+
+async def test_a_branch_that_claude_made_and_left_is_kept_and_named(
+    machine: Machine, forge: Forge
+) -> None:
+    other, _ = await machine.prepared()
+    granted, worktree = await machine.prepared()
+    as_claude(worktree.path, "checkout", "-b", "attempt")
+    (worktree.path / "one").write_text("one")
+    as_claude(worktree.path, "add", "one")
+    left = commit(worktree)
+    as_claude(worktree.path, "checkout", granted.job.branch_name)
+    assert await publish(machine, granted) == Published(None)
+    assert await publish(machine, other) == Published(None)
+    (said,) = [line for line in await machine.said(granted.job) if "attempt" in line]
+    assert f"attempt at {left[:12]}" in said
+    assert not [line for line in await machine.said(other.job) if "attempt" in line]
+    for each in (granted, other):
+        await machine.workspaces.clean_up(each.job.id)
+    mirror = machine.mirrors.path(OWNER, NAME)
+    ref = f"refs/orchestrator/salvage/{granted.job.id}"
+    assert left in as_claude(mirror, "log", "-1", "--format=%P", ref).split()
+    assert as_claude(mirror, "for-each-ref", f"refs/orchestrator/salvage/{other.job.id}") == ""
