@@ -9,6 +9,7 @@ from domain.errors import JobFailure
 from domain.failures import FailureCode
 from workspace import contents
 from workspace.command import TREE_SECONDS, GitError
+from workspace.file_trees import replayed, tree_of, written
 from workspace.identity import Identity
 from workspace.mirrors import Mirror, Mirrors
 from workspace.network import TRACKING, refs
@@ -52,6 +53,9 @@ class Publishing:
     async def commit_all(self, worktree: Worktree, message: str, identity: Identity) -> None:
         """Commit everything that is not ignored; do nothing when nothing differs.
 
+        Files that differed from their commit when the worktree was made, and are as they were,
+        stay as they are in HEAD.
+
         Claude must have ended. No hook runs and nothing is signed.
 
         Raises:
@@ -69,6 +73,7 @@ class Publishing:
                 remove_worktree_locks(worktree)
                 await refuse_unfinished(self._git, worktree)
                 await stage_everything(self._git, worktree.place)
+                await self._unstage_untouched(worktree)
                 if await self._is_worth_a_commit(worktree):
                     newer = await newer_tip(self._git, worktree)
                     if newer is None:
@@ -165,6 +170,16 @@ class Publishing:
                 await self._mirrors.network.push(mirror.url, objects, None, branch, expected_sha)
             except GitError as error:
                 await self._unless_remote_is(mirror, branch, None, error)
+
+    async def _unstage_untouched(self, worktree: Worktree) -> None:
+        if worktree.files_tree is None:
+            return
+        place = worktree.place
+        staged = await written(self._git, place)
+        head = await tree_of(self._git, place, "HEAD")
+        wanted = await replayed(self._git, place, head, worktree.files_tree, staged)
+        if wanted != staged:
+            await self._git.run("read-tree", "--reset", wanted, at=place, timeout=TREE_SECONDS)
 
     async def _is_worth_a_commit(self, worktree: Worktree) -> bool:
         # A resolved merge may leave the tree as it was, and still has to be recorded.

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-import shutil
-import tempfile
-from dataclasses import dataclass, replace
-from pathlib import Path
+import logging
+from dataclasses import dataclass
 
-from workspace.command import TREE_SECONDS, GitError, Place
+from workspace.command import GitError
+from workspace.file_trees import replayed, tree_of, tree_of_files
 from workspace.identity import ORCHESTRATOR
 from workspace.kept_commits import SALVAGE, kept_commit, message
 from workspace.mirrors import Mirrors
@@ -16,10 +14,11 @@ from workspace.older_checkout import brought_forward, newer_tip
 from workspace.other_branches import other_branches
 from workspace.patches import patch_between
 from workspace.pointers import restore_pointers
-from workspace.staging import stage_everything
 from workspace.unfinished import remove_worktree_locks, set_aside
 from workspace.work_tip import ends, is_within, tip
 from workspace.worktree import Worktree, checked_job_id
+
+_log = logging.getLogger(__name__)
 
 MAX_PATCH_BYTES = 8 * 1024 * 1024
 """The longest patch that is handed out. It goes into one database row, in one request."""
@@ -139,29 +138,23 @@ class Salvage:
         return bool(found)
 
     async def _tree_of(self, worktree: Worktree, commit: str) -> str:
-        return (await self._git.run("rev-parse", f"{commit}^{{tree}}", at=worktree.history)).strip()
+        return await tree_of(self._git, worktree.history, commit)
 
     async def _tree_of_files(self, worktree: Worktree, head: str) -> str:
-        """Write the files as a tree, with an index of its own."""
+        """Write the files as a tree, in which those that nobody touched are as in `head`."""
         if not worktree.path.is_dir():
             return await self._tree_of(worktree, head)
-        private = Path(tempfile.mkdtemp(dir=worktree.git_dir, prefix="salvage-"))
-        place = replace(worktree.place, index=private / "index")
+        index = worktree.git_dir / "index"
+        files = await tree_of_files(self._git, worktree.place, index, head)
+        if worktree.files_tree is None:
+            return files
         try:
-            try:
-                shutil.copy2(worktree.git_dir / "index", private / "index")
-                return await self._write_tree(place)
-            except (FileNotFoundError, GitError):
-                # It may be damaged, or name objects that are. All files are read then.
-                (private / "index").unlink(missing_ok=True)
-                await self._git.run("read-tree", head, at=place)
-                return await self._write_tree(place)
-        finally:
-            await asyncio.to_thread(shutil.rmtree, private, True)
-
-    async def _write_tree(self, place: Place) -> str:
-        await stage_everything(self._git, place, lenient=True)
-        return (await self._git.run("write-tree", at=place, timeout=TREE_SECONDS)).strip()
+            clean = await self._tree_of(worktree, head)
+            return await replayed(self._git, worktree.place, clean, worktree.files_tree, files)
+        except GitError as error:
+            # The tree may be lost with a damaged mirror; then too much is kept rather than nothing.
+            _log.warning("All files of the worktree %s are kept: %s", worktree.path, error)
+            return files
 
     async def _store(self, worktree: Worktree, work: _Work) -> str:
         lines = work.lines

@@ -31,6 +31,8 @@ class Worktree:
         base_sha: the commit it was made from.
         continued: whether the branch existed on the remote already.
         notices: what the job's owner should know, in sentences, such as a submodule that is absent.
+        files_tree: what its untouched files come to as a tree, where that is not the tree of the
+            commit that is checked out. What differs from it is work.
     """
 
     owner: str
@@ -42,6 +44,7 @@ class Worktree:
     base_sha: str
     continued: bool = False
     notices: tuple[str, ...] = ()
+    files_tree: str | None = None
 
     @property
     def git_dir(self) -> Path:
@@ -101,6 +104,7 @@ def write_record(worktree: Worktree) -> None:
         "base_sha": worktree.base_sha,
         "continued": worktree.continued,
         "notices": list(worktree.notices),
+        "files_tree": worktree.files_tree,
     }
     file = _beside(worktree.path, RECORD_SUFFIX)
     draft = file.with_suffix(".json-draft")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from domain.errors import JobFailure
 from domain.failures import FailureCode
-from workspace import contents, known_content, start_points
+from workspace import contents, file_trees, known_content, start_points
 from workspace.command import TREE_SECONDS
 from workspace.kept_work import for_kept_work
 from workspace.mirrors import Mirror, Mirrors, worktree_of
@@ -65,6 +65,7 @@ class Worktrees:
             base_sha=record["base_sha"],
             continued=record["continued"],
             notices=tuple(record["notices"]),
+            files_tree=record.get("files_tree"),
         )
 
     async def find(self, owner: str, name: str, job_id: str) -> Worktree | None:
@@ -156,7 +157,8 @@ class Worktrees:
     async def changed_paths(self, worktree: Worktree) -> list[str]:
         """Return the files that differ from the worktree's base commit, new ones included.
 
-        Ignored files do not count. Names that are not UTF-8 have replacement characters.
+        Ignored files do not count, nor do those that differed when the worktree was made and are
+        as they were. Names that are not UTF-8 have replacement characters.
         """
         git, place = self.mirrors.git, worktree.place
         self.mirrors.restore(self.mirrors.mirror(worktree.owner, worktree.name))
@@ -169,7 +171,9 @@ class Worktrees:
             new = await git.run(
                 "ls-files", "-z", "--others", "--exclude-standard", at=place, timeout=TREE_SECONDS
             )
-        names = {name for name in (changed + new).split("\0") if name}
+            names = {name for name in (changed + new).split("\0") if name}
+            if names:
+                names -= await self._untouched(worktree)
         return sorted(
             name.encode("utf-8", "surrogateescape").decode("utf-8", "replace") for name in names
         )
@@ -177,6 +181,17 @@ class Worktrees:
     async def is_clean(self, worktree: Worktree) -> bool:
         """Tell whether the worktree still holds exactly its base commit, ignored files aside."""
         return not await self.changed_paths(worktree)
+
+    async def _untouched(self, worktree: Worktree) -> set[str]:
+        """Return the files that differ from the base commit although nobody has touched them."""
+        if worktree.files_tree is None:
+            return set()
+        git, place, base = self.mirrors.git, worktree.place, worktree.base_sha
+        index = worktree.git_dir / "index"
+        present = await file_trees.tree_of_files(git, place, index, base)
+        made = worktree.files_tree
+        differing = await file_trees.changed_names(git, place, base, made)
+        return differing - await file_trees.changed_names(git, place, made, present)
 
     async def discard(self, worktree: Worktree) -> None:
         """Take a worktree off the disk without keeping its work, while holding its lock.
@@ -243,9 +258,27 @@ class Worktrees:
         if start.sha != start.files_sha:
             # Only now, because git-lfs fetches what the commit that is checked out names.
             await git.run("reset", "--quiet", "--soft", start.sha, at=worktree.place)
-        worktree = replace(worktree, notices=(*start.notices, *notices))
+        worktree = replace(
+            worktree,
+            notices=(*start.notices, *notices),
+            files_tree=await self._files_tree(worktree, start),
+        )
         write_record(worktree)
         return worktree
+
+    async def _files_tree(self, worktree: Worktree, start: StartPoint) -> str | None:
+        """Return what the files of the commit that is checked out come to as a tree, if not its.
+
+        The work that `start` takes up has been checked out too, and is to count as such.
+        """
+        git, place = self.mirrors.git, worktree.place
+        clean = await file_trees.tree_of(git, place, start.files_sha)
+        index = worktree.git_dir / "index"
+        files = await file_trees.tree_of_files(git, place, index, start.files_sha)
+        if files == clean:
+            return None
+        checked_out = await file_trees.tree_of(git, place, start.sha)
+        return await file_trees.replayed(git, place, files, clean, checked_out)
 
     async def _add(self, mirror: Mirror, worktree: Worktree, sha: str) -> None:
         """Register the worktree, without its files: those take long and need no lock."""

@@ -183,6 +183,19 @@ async def test_a_task_that_changed_nothing_passes(machine: Machine) -> None:
     await machine.run(machine.workspaces.verify_unchanged, granted.key)
 
 
+async def test_a_task_passes_whose_files_no_checkout_leaves_as_they_were_committed(
+    machine: Machine, forge: Forge
+) -> None:
+    untidy = {".gitattributes": "*.bat text eol=crlf\n", "run.bat": "one\r\ntwo\r\n"}
+    forge.commit(OWNER, NAME, "main", untidy, "Untidy")
+    granted = await machine.grant_task()
+    worktree = await machine.prepare(granted)
+    await machine.run(machine.workspaces.verify_unchanged, granted.key)
+    (worktree.path / "run.bat").write_text("edited")
+    with pytest.raises(JobFailure, match=r"Changed: run\.bat\."):
+        await machine.run(machine.workspaces.verify_unchanged, granted.key)
+
+
 async def test_a_task_that_changed_files_fails_and_names_some(machine: Machine) -> None:
     granted = await machine.grant_task()
     worktree = await machine.prepare(granted)

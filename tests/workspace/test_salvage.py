@@ -42,7 +42,7 @@ async def test_uncommitted_work_is_kept_and_nothing_is_disturbed(room: Room) -> 
     sha = await room.salvage.keep(worktree)
     assert as_claude(worktree.path, "status", "--porcelain") == before
     assert tree(room, sha) == [".gitignore", "README.md", "f\u00fcr \u4f60.txt", "staged"]
-    assert not list(worktree.git_dir.glob("salvage-*"))
+    assert not list(worktree.git_dir.glob("index-*"))
 
 
 async def test_keeping_again_keeps_the_same_commit(room: Room) -> None:
