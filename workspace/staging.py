@@ -15,7 +15,8 @@ async def stage_everything(git: Git, place: Place, *, lenient: bool = False) -> 
 
     A repository that was made inside the worktree (`git init` of a new component) would stop `git
     add`, or be added as a link that leads nowhere: its files are added as plain files. One that was
-    cloned from elsewhere has a remote, is no work of the job, and is left out.
+    cloned from elsewhere has a remote, and the files of one whose git directory is elsewhere, such
+    as another worktree, are a copy: neither is work of the job, and both are left out.
 
     Args:
         git: runs the commands.
@@ -30,7 +31,7 @@ async def stage_everything(git: Git, place: Place, *, lenient: bool = False) -> 
         accept=(0, 1) if lenient else (0,),
     )  # fmt: skip
     for directory in nested:
-        if place.work_tree is not None and not _is_clone(place.work_tree / directory):
+        if place.work_tree is not None and not _is_copy(place.work_tree / directory):
             await _add_plain_files(git, place, place.work_tree / directory)
 
 
@@ -47,7 +48,9 @@ def _everything_but(directories: Iterable[str]) -> bytes:
     return _nul_terminated(patterns)
 
 
-def _is_clone(repository: Path) -> bool:
+def _is_copy(repository: Path) -> bool:
+    if (repository / ".git").is_file():
+        return True
     try:
         configuration = (repository / ".git" / "config").read_text("utf-8", "replace")
     except OSError:

@@ -161,6 +161,17 @@ async def test_a_clone_inside_the_worktree_is_left_out(room: Room) -> None:
     assert changed == "new"
 
 
+async def test_another_worktree_inside_the_worktree_is_left_out(room: Room) -> None:
+    worktree = await room.start("job")
+    as_claude(worktree.path, "worktree", "add", "--quiet", "base-copy", "origin/main")
+    (worktree.path / "new").write_text("x")
+    sha = await room.commit(worktree)
+    assert as_claude(room.mirror_path, "diff", "--name-only", worktree.base_sha, sha) == "new"
+    await room.removal.remove(OWNER, NAME, "job")
+    await room.start("job2")
+    assert not (room.mirror_path / "worktrees" / "base-copy").exists()
+
+
 def start_merge(worktree: Worktree) -> None:
     """Leave a merge with a conflict in README.md."""
     as_claude(worktree.path, "checkout", "-q", "-b", "side")
