@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import shutil
-import tempfile
-from dataclasses import replace
-from pathlib import Path
-
-from workspace.command import TREE_SECONDS, Git
+from workspace.command import Git
+from workspace.file_trees import changed_names, replayed, tree_of
 from workspace.work_tip import ends, is_within
 from workspace.worktree import Worktree
 
@@ -33,17 +28,11 @@ async def brought_forward(git: Git, worktree: Worktree, tree: str, newer: str) -
     Returns:
         A tree; None when both changed a file, each in its own way.
     """
-    private = Path(tempfile.mkdtemp(dir=worktree.git_dir, prefix="forward-"))
-    # Without files of its own, so that only the index is worked on.
-    place = replace(worktree.history, index=private / "index")
-    try:
-        head, _ = await ends(git, worktree)
-        await git.run(
-            "read-tree", "-i", "-m", "--aggressive", head, newer, tree,
-            at=place, timeout=TREE_SECONDS,
-        )  # fmt: skip
-        if await git.run("ls-files", "--unmerged", at=place, timeout=TREE_SECONDS):
-            return None
-        return (await git.run("write-tree", at=place, timeout=TREE_SECONDS)).strip()
-    finally:
-        await asyncio.to_thread(shutil.rmtree, private, True)
+    head, _ = await ends(git, worktree)
+    place = worktree.history
+    older, onto = await tree_of(git, place, head), await tree_of(git, place, newer)
+    by_both = await changed_names(git, place, older, onto)
+    by_both &= await changed_names(git, place, older, tree)
+    if by_both & await changed_names(git, place, onto, tree):
+        return None
+    return await replayed(git, place, onto, older, tree)

@@ -201,8 +201,8 @@ class Publishing:
         self, worktree: Worktree, branch_head: str, message: str, identity: Identity
     ) -> None:
         """Add what is staged to the job's branch, of which an older commit is checked out."""
-        staged = await self._git.run("write-tree", at=worktree.place, timeout=TREE_SECONDS)
-        tree = await brought_forward(self._git, worktree, staged.strip(), branch_head)
+        staged = await written(self._git, worktree.place)
+        tree = await brought_forward(self._git, worktree, staged, branch_head)
         if tree is None:
             raise JobFailure(
                 FailureCode.GIT_FAILED,
@@ -210,8 +210,7 @@ class Publishing:
                 "do not go with the newer ones, so nothing was published. The work is kept. Retry "
                 "the job.",
             )
-        same = await self._git.run("rev-parse", f"{branch_head}^{{tree}}", at=worktree.history)
-        if tree == same.strip():
+        if tree == await tree_of(self._git, worktree.history, branch_head):
             return
         commit = await self._git.run(
             "commit-tree", "--no-gpg-sign", "-p", branch_head, "-F", "-", tree,
