@@ -45,7 +45,7 @@ class Turns:
         """Wait until a slot is free and it is the job's turn, and take it.
 
         While Claude's credential is held for a usage limit, the turn of a job that needs Claude
-        does not come.
+        does not come, and one that needs none waits for no other.
 
         Args:
             job_id: the job.
@@ -88,9 +88,16 @@ class Turns:
         """Tell whether the job may take a slot now; one that is in no queue has had its turn."""
         if not await self._can_take(needs_claude=needs_claude):
             return False
-        first = await self._first(job_id)
-        is_next = first in {None, job_id} or await self._store.queue_position(job_id) == 0
+        is_next = await self._passes_all(needs_claude=needs_claude) or await self._is_next(job_id)
         return is_next and not self._capacity.is_full
+
+    async def _passes_all(self, *, needs_claude: bool) -> bool:
+        """Tell whether the jobs before it could take no slot, however long it waited for them."""
+        return not needs_claude and await self._credential.is_held()
+
+    async def _is_next(self, job_id: str) -> bool:
+        first = await self._first(job_id)
+        return first in {None, job_id} or await self._store.queue_position(job_id) == 0
 
     async def _first(self, job_id: str) -> str | None:
         """Return whose turn it is, as the holder of `job_id` sees it: itself passed by or not."""

@@ -8,13 +8,15 @@ from datetime import timedelta
 import pytest
 from temporalio.client import Client as TemporalClient
 
-from activities import credential
+from activities import credential, turns
+from activities.capacity import Capacity
 from activities.credential import Credential
 from domain.clock import utc_now
 from domain.jobs import RetryFrom
 from tests.activities.holders import CREDENTIAL, SlotHost
 from tests.activities.test_slot_order import queued
 from tests.store.samples import World, later
+from tests.workflows.server import eventually
 
 
 async def test_a_machine_takes_the_jobs_that_return_to_it(
@@ -104,15 +106,43 @@ async def test_a_machine_that_is_held_leaves_jobs_to_others(
 
 
 async def test_what_only_publishes_does_not_wait_for_a_limit_of_claude(
-    world: World, slot_host: SlotHost
+    world: World, slot_host: SlotHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Nor for the patience with the jobs before it, which cannot come now."""
+    monkeypatch.setattr(turns, "TURN_PATIENCE", timedelta(hours=1))
     await Credential(world.store, CREDENTIAL).hold(utc_now() + timedelta(hours=1))
-    waiting = await world.add_job(queued_at=later(0))
-    publishing = await world.add_job(queued_at=later(1), retry_from=RetryFrom.PUBLISH)
+    waiting, _ = await queued(world, 2)
+    publishing = await world.add_job(queued_at=later(9), retry_from=RetryFrom.PUBLISH)
     async with slot_host.poll():
         await slot_host.ask(waiting)
         await slot_host.ask(publishing)
         await slot_host.until_held(publishing)
+
+
+async def test_what_only_publishes_has_its_turn_without_a_limit(
+    world: World, slot_host: SlotHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "TURN_PATIENCE", timedelta(hours=1))
+    [waiting] = await queued(world, 1)
+    publishing = await world.add_job(queued_at=later(9), retry_from=RetryFrom.PUBLISH)
+    async with slot_host.poll():
+        await slot_host.ask(publishing)
+        await eventually(lambda: slot_host.capacity._waiting == 1)
+        await slot_host.ask(waiting)
+        await slot_host.until_held(waiting, publishing)
+    assert slot_host.leases.taken == [waiting.id, publishing.id]
+
+
+async def test_what_only_publishes_waits_for_a_free_slot(world: World) -> None:
+    held = Credential(world.store, CREDENTIAL)
+    await held.hold(utc_now() + timedelta(hours=1))
+    capacity = Capacity(1)
+    here = turns.Turns(world.store, capacity, held)
+    job = await world.add_job(retry_from=RetryFrom.PUBLISH)
+    capacity.take_slot()
+    assert not await here._is_turn_of(job.id, needs_claude=False)
+    capacity.give_slot_back()
+    assert await here._is_turn_of(job.id, needs_claude=False)
 
 
 async def test_jobs_keep_their_order_over_a_limit(
