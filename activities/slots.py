@@ -33,6 +33,25 @@ def slots_task_queue_of(host_id: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class SlotRequest:
+    """A lease that a job asks for: its id, and the number of the lease.
+
+    `needs_claude` tells whether Claude still has something to do, and `finished_on` on which
+    machine it has not: the one that has all of its work.
+    """
+
+    job_id: str
+    number: int
+    needs_claude: bool = True
+    finished_on: str | None = None
+
+    @property
+    def key(self) -> LeaseKey:
+        """The lease."""
+        return LeaseKey(self.job_id, self.number)
+
+
+@dataclass(frozen=True, slots=True)
 class Grant:
     """A slot: which machine, and the task queue that leads to the process that holds it."""
 
@@ -63,16 +82,16 @@ class SlotActivities:
         self._turns = Turns(store, capacity, credential)
 
     @activity.defn
-    async def hold_slot(self, key: LeaseKey) -> None:
+    async def hold_slot(self, request: SlotRequest) -> None:
         """Hold one of this machine's slots until `release_slot`.
 
         Ends with `JobEnded` when the job has a final status, with
         `LeaseLost` when it holds a later lease. When it is cancelled (by the workflow, a lost
         heartbeat or the end of the process) everything that runs under the lease is stopped first.
         """
+        key = request.key
         returned = activity.info().task_queue == slots_task_queue_of(self._host_id)
-        job = await self._live_job(key.job_id)
-        needs_claude = job.retry_from is not RetryFrom.PUBLISH
+        needs_claude = self._needs_claude(request, await self._live_job(key.job_id))
         await self._turns.take_slot(key.job_id, returned=returned, needs_claude=needs_claude)
         try:
             await self._record_grant(key)
@@ -98,6 +117,12 @@ class SlotActivities:
         lease = self._leases.find(key)
         if lease is not None:
             await lease.stop()
+
+    def _needs_claude(self, request: SlotRequest, job: Job) -> bool:
+        if not request.needs_claude or request.finished_on == self._host_id:
+            return False
+        # Workflows of an earlier version do not tell it in their request.
+        return job.retry_from is not RetryFrom.PUBLISH
 
     async def _record_grant(self, key: LeaseKey) -> None:
         job = await self._live_job(key.job_id)

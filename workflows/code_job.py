@@ -51,6 +51,7 @@ class CodeJobWorkflow:
             job.job_id,
             queue_limit=seconds(job.queue_limit_seconds),
             preferred_host=job.preferred_host,
+            needs_claude=not job.publishes_only,
         )
         job_limit = timedelta(seconds=job.time_limit_seconds)
         turn_limit = seconds(job.turn_limit_seconds) or job_limit
@@ -92,6 +93,7 @@ class CodeJobWorkflow:
         """Go on from what earlier leases reached, to the pull request."""
         if self._published is None:
             self._published = await self._work_and_publish(grant)
+            self._slot.needs_claude = False
         if self._published.sha is None:
             return Outcome.NO_CHANGES
         self._slot.go_on()
@@ -112,8 +114,9 @@ class CodeJobWorkflow:
         if self._publishes_only:
             self._worked_on = grant.host_id
         elif self._worked_on != grant.host_id or not prepared.was_there:
+            self._slot.finished_on = None
             await self._steps.run_claude(grant, turn=1)
-            self._worked_on = grant.host_id
+            self._worked_on = self._slot.finished_on = grant.host_id
         self._slot.go_on()
         show("Publishing", grant)
         return await perform(

@@ -26,7 +26,13 @@ with workflow.unsafe.imports_passed_through():
     )
     from activities.leases import LeaseKey
     from activities.records import RECORDS_TASK_QUEUE, LimitWait, RecordActivities
-    from activities.slots import SLOTS_TASK_QUEUE, Grant, SlotActivities, slots_task_queue_of
+    from activities.slots import (
+        SLOTS_TASK_QUEUE,
+        Grant,
+        SlotActivities,
+        SlotRequest,
+        slots_task_queue_of,
+    )
     from domain.errors import JobFailure, timed_out
     from domain.failures import Clock, FailureCode
     from workflows import policies
@@ -49,6 +55,9 @@ class Slot:
         held: measures the time that it holds a machine.
         queue_limit: how long it may wait for each grant; None for as long as it takes.
         preferred_host: the machine that has its work already.
+        needs_claude: whether Claude has something to do for it. While it has not, or has not on
+            the machine `finished_on`, a usage limit keeps the job from no slot there. The job's
+            workflow keeps both up to date.
     """
 
     def __init__(
@@ -60,8 +69,11 @@ class Slot:
         held: Stopwatch | None = None,
         queue_limit: timedelta | None = None,
         preferred_host: str | None = None,
+        needs_claude: bool = True,
     ) -> None:
         self.held = held or Stopwatch()
+        self.needs_claude = needs_claude
+        self.finished_on: str | None = None
         self._job_id = job_id
         self._lease = lease
         self._queue_limit = queue_limit
@@ -219,7 +231,8 @@ class Slot:
         if self._preferred_host is not None:
             task_queue = slots_task_queue_of(self._preferred_host)
             policy = policies.RETURN_TO_SLOT
-        return start(SlotActivities.hold_slot, self.key, task_queue, policy, f"lease {self._lease}")
+        request = SlotRequest(self._job_id, self._lease, self.needs_claude, self.finished_on)
+        return start(SlotActivities.hold_slot, request, task_queue, policy, f"lease {self._lease}")
 
     async def _await_grant(
         self, holder: workflow.ActivityHandle[None], asked_at: datetime

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from typing import Any
 
 from temporalio import workflow
 from temporalio.client import Client as TemporalClient
@@ -20,7 +21,13 @@ from activities.credential import Credential
 from activities.errors import ErrorTranslation, present_lease
 from activities.heartbeats import Heartbeats
 from activities.leases import Lease, LeaseKey, Leases
-from activities.slots import GRANT_SIGNAL, Grant, SlotActivities, slots_task_queue_of
+from activities.slots import (
+    GRANT_SIGNAL,
+    Grant,
+    SlotActivities,
+    SlotRequest,
+    slots_task_queue_of,
+)
 from domain.jobs import Job
 from store.protocol import Store
 from tests.workflows.server import eventually
@@ -40,9 +47,9 @@ HOLD_TO_THE_END = replace(
 
 @dataclass(frozen=True)
 class Ask:
-    """A lease, and the task queue of the slots to ask for it."""
+    """What a job's workflow asks, and the task queue of the slots it asks."""
 
-    key: LeaseKey
+    request: SlotRequest
     task_queue: str
 
 
@@ -72,7 +79,7 @@ class AskForSlot:
     @workflow.run
     async def run(self, ask: Ask) -> Ended:
         try:
-            await perform(SlotActivities.hold_slot, ask.key, ask.task_queue, HOLD_TO_THE_END)
+            await perform(SlotActivities.hold_slot, ask.request, ask.task_queue, HOLD_TO_THE_END)
         except ActivityError as error:
             kind = error.cause.type if isinstance(error.cause, ApplicationError) else None
             return Ended(kind or type(error.cause).__name__, present_lease(error))
@@ -137,13 +144,13 @@ class SlotHost:
         )
 
     async def ask(
-        self, job: Job, lease: int = 1, *, returning: bool = False
+        self, job: Job, lease: int = 1, *, returning: bool = False, **told: Any
     ) -> WorkflowHandle[AskForSlot, Ended]:
-        """Let a workflow ask for a slot, as the job's would."""
+        """Let a workflow ask for a slot, as the job's would; `told` is of the `SlotRequest`."""
         task_queue = self.own_task_queue if returning else self.task_queue
         return await self.temporal.start_workflow(
             AskForSlot.run,
-            Ask(LeaseKey(job.id, lease), task_queue),
+            Ask(SlotRequest(job.id, lease, **told), task_queue),
             id=f"asks-{job.id}-{lease}-{uuid.uuid4().hex}",
             task_queue=ASKING_TASK_QUEUE,
         )

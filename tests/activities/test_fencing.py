@@ -18,7 +18,7 @@ from activities.capacity import Capacity
 from activities.credential import Credential
 from activities.fencing import Fence
 from activities.leases import LeaseKey, Leases
-from activities.slots import SlotActivities
+from activities.slots import SlotActivities, SlotRequest
 from domain.errors import LeaseLost
 from tests.activities.temporal_process import TemporalProcess, temporal_process
 from tests.store.samples import World
@@ -64,11 +64,12 @@ class Machine:
         handle = await self.temporal.start_workflow(
             "Nobody", id=str(uuid.uuid4()), task_queue="nobody"
         )
+        request = SlotRequest(key.job_id, key.number)
         environment = ActivityEnvironment()
         environment.info = replace(
             environment.info, workflow_id=handle.id, workflow_run_id=handle.result_run_id
         )
-        holding = asyncio.create_task(environment.run(self.slots.hold_slot, key))
+        holding = asyncio.create_task(environment.run(self.slots.hold_slot, request))
         await eventually(lambda: self.leases.find(key) is not None)
         return key, holding
 

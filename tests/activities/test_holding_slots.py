@@ -12,7 +12,7 @@ from temporalio.client import WorkflowHandle
 from temporalio.testing import ActivityEnvironment
 
 from activities.leases import LeaseKey
-from activities.slots import Grant
+from activities.slots import Grant, SlotRequest
 from domain.errors import DependencyUnavailable, LeaseLost
 from domain.jobs import LIVE, Job, JobStatus, Phase
 from store.protocol import Guard
@@ -216,6 +216,6 @@ async def test_a_worker_that_stops_at_once_stops_the_work(
 async def test_a_grant_that_cannot_be_told_is_given_up(world: World, slot_host: SlotHost) -> None:
     job = await world.add_job()
     with pytest.raises(DependencyUnavailable, match="grant"):
-        await ActivityEnvironment().run(slot_host.activities.hold_slot, LeaseKey(job.id, 1))
+        await ActivityEnvironment().run(slot_host.activities.hold_slot, SlotRequest(job.id, 1))
     assert slot_host.leases.job_ids == set()
     assert not slot_host.capacity.is_full

@@ -7,10 +7,13 @@ from datetime import timedelta
 
 import pytest
 from temporalio.client import Client as TemporalClient
+from temporalio.converter import DataConverter
 
 from activities import credential, turns
 from activities.capacity import Capacity
 from activities.credential import Credential
+from activities.leases import LeaseKey
+from activities.slots import SlotRequest
 from domain.clock import utc_now
 from domain.jobs import RetryFrom
 from tests.activities.holders import CREDENTIAL, SlotHost
@@ -143,6 +146,42 @@ async def test_what_only_publishes_waits_for_a_free_slot(world: World) -> None:
     assert not await here._is_turn_of(job.id, needs_claude=False)
     capacity.give_slot_back()
     assert await here._is_turn_of(job.id, needs_claude=False)
+
+
+@pytest.mark.parametrize("told", ["nothing left", "finished here"])
+async def test_what_claude_has_finished_does_not_wait_for_its_limit(
+    world: World, slot_host: SlotHost, told: str
+) -> None:
+    await Credential(world.store, CREDENTIAL).hold(utc_now() + timedelta(hours=1))
+    [job] = await queued(world, 1)
+    async with slot_host.poll():
+        if told == "finished here":
+            await slot_host.ask(job, finished_on=slot_host.host_id)
+        else:
+            await slot_host.ask(job, needs_claude=False)
+        await slot_host.until_held(job)
+
+
+async def test_what_claude_has_finished_elsewhere_waits_for_its_limit(
+    world: World, slot_host: SlotHost
+) -> None:
+    until = utc_now() + timedelta(seconds=1)
+    await Credential(world.store, CREDENTIAL).hold(until)
+    [job] = await queued(world, 1)
+    async with slot_host.poll():
+        await slot_host.ask(job, finished_on="mill-9")
+        await slot_host.until_held(job)
+        assert utc_now() >= until
+
+
+def test_requests_of_other_versions_are_understood() -> None:
+    """What an earlier version asks for has no more than the lease, and it reads no more."""
+    payloads = DataConverter.default.payload_converter
+    lease, request = LeaseKey("job", 3), SlotRequest("job", 3, needs_claude=False)
+    assert payloads.from_payloads(payloads.to_payloads([lease]), [SlotRequest]) == [
+        SlotRequest("job", 3, needs_claude=True, finished_on=None)
+    ]
+    assert payloads.from_payloads(payloads.to_payloads([request]), [LeaseKey]) == [lease]
 
 
 async def test_jobs_keep_their_order_over_a_limit(

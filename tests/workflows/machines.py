@@ -28,7 +28,13 @@ from activities.finishing import to_its_end
 from activities.leases import LeaseKey, Leases
 from activities.pull_requests import Opened, OpenInput, WithdrawInput
 from activities.records import RECORDS_TASK_QUEUE, Ending, InboxMessage, LimitWait, QueueEntry
-from activities.slots import GRANT_SIGNAL, SLOTS_TASK_QUEUE, Grant, slots_task_queue_of
+from activities.slots import (
+    GRANT_SIGNAL,
+    SLOTS_TASK_QUEUE,
+    Grant,
+    SlotRequest,
+    slots_task_queue_of,
+)
 from activities.workspaces import MirrorResult, Prepared, Published, PublishInput
 from domain.errors import JobEnded
 from domain.jobs import FINAL, JobStatus
@@ -175,18 +181,18 @@ class Slots(_Scripted):
         self._machines = {machine.name: machine for machine in machines}
 
     @activity.defn
-    async def hold_slot(self, key: LeaseKey) -> None:
+    async def hold_slot(self, request: SlotRequest) -> None:
         """Grant, and hold until the slot is released or the machine ends."""
         script = await self.script()
         script.asked.append(activity.info().task_queue)
 
-        async def usual(request: LeaseKey) -> None:
+        async def usual(request: SlotRequest) -> None:
             if script.row in FINAL:
                 raise JobEnded("The job has ended.")
             script.row = JobStatus.RUNNING
-            await self._hold(script, request)
+            await self._hold(script, request.key)
 
-        await script.play("hold_slot", key, usual)
+        await script.play("hold_slot", request, usual)
 
     async def _hold(self, script: Script, key: LeaseKey) -> None:
         name = script.next_machine()

@@ -98,6 +98,38 @@ async def test_after_the_push_another_machine_only_opens_the_pull_request(
     assert leases(script, "open_pull_request") == [1, 2]
 
 
+async def test_machines_are_told_whether_claude_is_needed(lab: Lab) -> None:
+    """So that finished work waits for no usage limit of Claude's."""
+
+    async def at(step: str) -> tuple[bool, str | None]:
+        job = await lose_at(lab, step, "a", "a-restarted")
+        assert await job.result() == DONE
+        first, again = job.script.requests["hold_slot"]
+        assert (first.needs_claude, first.finished_on) == (True, None)
+        return again.needs_claude, again.finished_on
+
+    assert await asyncio.gather(*map(at, STEPS)) == [
+        (True, None),
+        (True, None),
+        (True, "a"),
+        (False, "a"),
+    ]
+
+
+async def test_work_that_is_gone_from_its_machine_needs_claude_again(lab: Lab) -> None:
+    script = Script()
+    gone = Prepared("b" * 40, continues_branch=False, was_there=False)
+    script.plan("prepare", give(gone), give(gone))
+    lost = fail(LeaseLost("The lease is lost."))
+    script.plan("run_claude", give(), lost)
+    script.plan("publish", lost)
+    job = await lab.code_job(script)
+    await job.called("hold_slot", 3)
+    finished = [request.finished_on for request in script.requests["hold_slot"]]
+    assert finished == [None, "a", None]
+    assert await job.result() == DONE
+
+
 async def test_a_machine_that_is_gone_once_it_has_granted_is_passed_by(lab: Lab) -> None:
     script = Script("gone", "a")
     job = await lab.code_job(script)

@@ -24,6 +24,8 @@ async def test_the_work_is_published_without_claude(lab: Lab) -> None:
     assert await job.result() == DONE
     assert script.work == [*STEPS, "finish_job", "clean_up"]
     assert script.asked == ["slots-a"]
+    [request] = script.requests["hold_slot"]
+    assert not request.needs_claude
 
 
 async def test_another_machine_does_it_when_that_one_is_gone(lab: Lab) -> None:
