@@ -13,7 +13,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.pull_requests import OpenInput, PullRequestActivities, WithdrawInput
     from activities.records import RECORDS_TASK_QUEUE, Ending
     from activities.slots import GRANT_SIGNAL, Grant
-    from activities.workspaces import Published, PublishInput, WorkspaceActivities
+    from activities.workspaces import Prepared, Published, PublishInput, WorkspaceActivities
     from domain.jobs import JobStatus, Outcome
     from workflows.clocks import seconds
     from workflows.job_steps import JobResult, JobSteps, completed, ended_early, show
@@ -22,6 +22,7 @@ with workflow.unsafe.imports_passed_through():
     from workflows.slot import Slot
 
 CODE_JOB = "CodeJob"
+CLAUDE_BEGINS_AGAIN = "claude-begins-again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +114,7 @@ class CodeJobWorkflow:
         self._created_branch |= not prepared.continues_branch
         if self._publishes_only:
             self._worked_on = grant.host_id
-        elif self._worked_on != grant.host_id or not prepared.was_there:
+        elif self._is_to_work(grant, prepared):
             self._slot.finished_on = None
             await self._steps.run_claude(grant, turn=1)
             self._worked_on = self._slot.finished_on = grant.host_id
@@ -125,6 +126,13 @@ class CodeJobWorkflow:
             grant.task_queue,
             PUBLISH,
         )
+
+    def _is_to_work(self, grant: Grant, prepared: Prepared) -> bool:
+        """Tell whether Claude has not finished here, or its work is gone."""
+        if self._worked_on != grant.host_id or not prepared.was_there:
+            return True
+        # The worktree that is there now may be one in which it was interrupted.
+        return self._slot.finished_on is None and workflow.patched(CLAUDE_BEGINS_AGAIN)
 
     async def _withdraw(self) -> None:
         """Take back what a cancelled job had published, or may have.

@@ -128,6 +128,8 @@ async def test_work_that_is_gone_from_its_machine_needs_claude_again(lab: Lab) -
     finished = [request.finished_on for request in script.requests["hold_slot"]]
     assert finished == [None, "a", None]
     assert await job.result() == DONE
+    # What it was interrupted in is not published as if it were all.
+    assert script.count("run_claude") == 3
 
 
 async def test_a_machine_that_is_gone_once_it_has_granted_is_passed_by(lab: Lab) -> None:
