@@ -24,6 +24,11 @@ TURN_PATIENCE = timedelta(seconds=2)
 """How long a slot stays free for an earlier job that does not come: its workflow may not have been
 started yet. A workflow task takes tens of milliseconds (measured), so 2 s is long past that."""
 
+HELD_PATIENCE = timedelta(minutes=5)
+"""How long a job that a usage limit holds back keeps one of the machine's permits, before it gives
+way to what needs no Claude, and to machines that have another credential. Each time adds some ten
+events to its history, of which Temporal takes 51,200; the longest limit takes half of them."""
+
 PASSED_BY_FOR = timedelta(minutes=10)
 """How long such a job is not waited for again, unless it comes. Most were cancelled or are held by
 another machine by then, so that few are remembered."""
@@ -53,13 +58,17 @@ class Turns:
             needs_claude: whether a held credential keeps it from starting.
 
         Raises:
-            LeaseLost: the worker stops taking jobs; the job has to ask another machine.
+            LeaseLost: the worker stops taking jobs, or a usage limit lasts; the job has to ask
+                again, and may find another machine.
         """
         self._passed_by.pop(job_id, None)
-        awaited, since = None, self._clock()
+        came = self._clock()
+        awaited, since = None, came
         while not await self._is_turn_of(job_id, needs_claude=needs_claude):
             if activity.is_worker_shutdown():
                 raise LeaseLost("This machine takes no more jobs. Another is asked for a slot.")
+            if needs_claude and not returned:
+                self._give_way(came)
             can_take = await self._can_take(needs_claude=needs_claude)
             # When it is full, the earlier job may be waiting in Temporal's queue to be polled.
             first = await self._first(job_id) if can_take else None
@@ -72,6 +81,11 @@ class Turns:
         self._capacity.take_slot(returned=returned)
         # Others may have passed it by while it waited here for a slot.
         self._passed_by.pop(job_id, None)
+
+    def _give_way(self, came: float) -> None:
+        """Let others be polled in place of a job that could not start for long."""
+        if self._credential.was_held and self._clock() - came > HELD_PATIENCE.total_seconds():
+            raise LeaseLost("Claude's usage limit lasts on this machine. Any is asked for a slot.")
 
     def _without_permit(self, returned: bool) -> AbstractContextManager[None]:
         """Let an earlier job be polled; not while none could start, but another machine's could."""

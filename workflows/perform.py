@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from temporalio import workflow
+from temporalio.common import Priority
 
 with workflow.unsafe.imports_passed_through():
     from workflows.policies import Policy
@@ -24,8 +25,12 @@ def start(
     task_queue: str,
     policy: Policy,
     summary: str | None = None,
+    priority: Priority = Priority.default,
 ) -> workflow.ActivityHandle[Reply]:
-    """Start an activity and return its handle. `summary` is for the Web UI."""
+    """Start an activity and return its handle.
+
+    `summary` is for the Web UI; the default `priority` is that of the workflow.
+    """
     return workflow.start_activity_method(
         activity,
         request,
@@ -37,6 +42,7 @@ def start(
         retry_policy=policy.retry,
         cancellation_type=policy.cancellation,
         summary=summary,
+        priority=priority,
     )
 
 

@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from typing import TypeVar
 
 from temporalio import workflow
+from temporalio.common import Priority
 from temporalio.exceptions import ActivityError
 
 with workflow.unsafe.imports_passed_through():
@@ -35,6 +36,7 @@ with workflow.unsafe.imports_passed_through():
     )
     from domain.errors import JobFailure, timed_out
     from domain.failures import Clock, FailureCode
+    from domain.jobs import MIN_PRIORITY
     from workflows import policies
     from workflows.clocks import Stopwatch
     from workflows.perform import Activities, Activity, Request, perform, start
@@ -211,20 +213,24 @@ class Slot:
         )
 
     async def _acquire(self) -> Grant:
-        asked_at = workflow.now()
-        for pause in policies.requeue_pauses():
+        queued_at = workflow.now()
+        pauses = policies.requeue_pauses()
+        while True:
             self._lease += 1
             self._grant = None
+            asked_at = workflow.now()
             holder = self._holder = self._ask_for_slot()
-            grant = await self._await_grant(holder, asked_at)
+            grant = await self._await_grant(holder, queued_at)
             if grant is not None:
                 # When this machine is lost next, it is not there to be asked again.
                 self._preferred_host = None
                 self.held.start()
                 return grant
             await self._learn_from_refusal(holder)
-            await asyncio.sleep(pause.total_seconds())
-        raise AssertionError("the pauses do not end")
+            if workflow.now() - asked_at > policies.MAX_REQUEUE_PAUSE:
+                # A job that waited at a machine for long must not miss its turn in a pause.
+                pauses = policies.requeue_pauses()
+            await asyncio.sleep(next(pauses).total_seconds())
 
     def _ask_for_slot(self) -> workflow.ActivityHandle[None]:
         task_queue, policy = SLOTS_TASK_QUEUE, policies.HOLD_SLOT
@@ -232,14 +238,28 @@ class Slot:
             task_queue = slots_task_queue_of(self._preferred_host)
             policy = policies.RETURN_TO_SLOT
         request = SlotRequest(self._job_id, self._lease, self.needs_claude, self.finished_on)
-        return start(SlotActivities.hold_slot, request, task_queue, policy, f"lease {self._lease}")
+        return start(
+            SlotActivities.hold_slot,
+            request,
+            task_queue,
+            policy,
+            f"lease {self._lease}",
+            self._priority,
+        )
+
+    @property
+    def _priority(self) -> Priority:
+        """Before all others where a usage limit may hold those back; slots have their own order."""
+        if self.needs_claude and self.finished_on is None:
+            return Priority.default
+        return Priority(priority_key=MIN_PRIORITY)
 
     async def _await_grant(
-        self, holder: workflow.ActivityHandle[None], asked_at: datetime
+        self, holder: workflow.ActivityHandle[None], queued_at: datetime
     ) -> Grant | None:
         remaining = None
         if self._queue_limit is not None:
-            remaining = max(asked_at + self._queue_limit - workflow.now(), timedelta())
+            remaining = max(queued_at + self._queue_limit - workflow.now(), timedelta())
         try:
             await workflow.wait_condition(
                 lambda: self._grant is not None or holder.done(),

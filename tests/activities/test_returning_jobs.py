@@ -16,7 +16,7 @@ from activities.leases import LeaseKey
 from activities.slots import SlotRequest
 from domain.clock import utc_now
 from domain.jobs import RetryFrom
-from tests.activities.holders import CREDENTIAL, SlotHost
+from tests.activities.holders import CREDENTIAL, Ended, SlotHost
 from tests.activities.test_slot_order import queued
 from tests.store.samples import World, later
 from tests.workflows.server import eventually
@@ -146,6 +146,32 @@ async def test_what_only_publishes_waits_for_a_free_slot(world: World) -> None:
     assert not await here._is_turn_of(job.id, needs_claude=False)
     capacity.give_slot_back()
     assert await here._is_turn_of(job.id, needs_claude=False)
+
+
+async def test_jobs_that_are_held_do_not_keep_others_from_a_machine_for_good(
+    world: World, slot_host: SlotHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that came by a permit give it back now and then, and ask again."""
+    monkeypatch.setattr(turns, "HELD_PATIENCE", timedelta(milliseconds=200))
+    await Credential(world.store, CREDENTIAL).hold(utc_now() + timedelta(hours=1))
+    first, second = await queued(world, 2)
+    publishing = await world.add_job(queued_at=later(9), retry_from=RetryFrom.PUBLISH)
+    async with slot_host.poll():
+        held = await slot_host.ask_in_order(first, second)
+        await slot_host.ask(publishing)
+        await slot_host.until_held(publishing)
+        assert [await handle.result() for handle in held] == [Ended("lease_lost")] * 2
+
+
+async def test_a_job_that_returned_waits_for_the_limit_where_it_is(
+    world: World, slot_host: SlotHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "HELD_PATIENCE", timedelta(0))
+    await Credential(world.store, CREDENTIAL).hold(utc_now() + timedelta(seconds=1))
+    [job] = await queued(world, 1)
+    async with slot_host.poll():
+        await slot_host.ask(job, returning=True)
+        await slot_host.until_held(job)
 
 
 @pytest.mark.parametrize("told", ["nothing left", "finished here"])

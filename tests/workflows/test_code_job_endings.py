@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 
 import pytest
 
 from activities.claude import TurnInput
 from activities.workspaces import Prepared, Published
-from domain.errors import DependencyUnavailable, JobFailure, OrchestratorError
+from domain.errors import DependencyUnavailable, JobFailure, LeaseLost, OrchestratorError
 from domain.failures import FailureCode
 from domain.jobs import JobStatus, Outcome
 from tests.workflows.lab import Lab
@@ -151,6 +152,20 @@ async def test_a_slot_is_asked_for_until_the_store_is_back(lab: Lab) -> None:
     job = await lab.code_job(script)
     assert await job.result() == DONE
     assert [key.number for key in script.requests["hold_slot"]] == list(range(1, 9))
+
+
+async def test_a_job_that_waited_at_a_machine_for_long_asks_again_at_once(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pauses grow with refusals that come at once."""
+    moment, long = timedelta(milliseconds=20), timedelta(hours=1)
+    monkeypatch.setattr(policies, "requeue_pauses", lambda: iter([moment, long]))
+    monkeypatch.setattr(policies, "MAX_REQUEUE_PAUSE", timedelta(0))
+    script = Script()
+    script.plan("hold_slot", *[fail(LeaseLost("A usage limit lasts."))] * 3)
+    job = await lab.code_job(script)
+    assert await job.result() == DONE
+    assert script.count("hold_slot") == 4
 
 
 async def test_a_missing_program_is_named(lab: Lab) -> None:

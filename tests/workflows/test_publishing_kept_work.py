@@ -9,7 +9,7 @@ from activities.pull_requests import Opened
 from activities.workspaces import Prepared, Published
 from domain.errors import JobFailure
 from domain.failures import FailureCode
-from domain.jobs import JobStatus, Outcome, RetryFrom
+from domain.jobs import Job, JobStatus, Outcome, RetryFrom
 from tests.workflows.lab import Lab, a_job
 from tests.workflows.scripts import Gate, Script, fail, give
 from workflows.job_steps import JobResult
@@ -26,6 +26,21 @@ async def test_the_work_is_published_without_claude(lab: Lab) -> None:
     assert script.asked == ["slots-a"]
     [request] = script.requests["hold_slot"]
     assert not request.needs_claude
+
+
+async def test_what_needs_no_claude_is_polled_before_jobs_that_a_limit_may_hold(lab: Lab) -> None:
+    async def priority_of(job: Job) -> int:
+        started = await lab.start(job, Script())
+        assert await started.result() == DONE
+        events = (await started.handle.fetch_history()).events
+        asked = [event.activity_task_scheduled_event_attributes for event in events]
+        return next(
+            each.priority.priority_key for each in asked if each.activity_type.name == "hold_slot"
+        )
+
+    usual = replace(a_job(), priority=4)
+    publishing = replace(usual, id=a_job().id, retry_from=RetryFrom.PUBLISH)
+    assert [await priority_of(job) for job in (publishing, usual)] == [1, 0]
 
 
 async def test_another_machine_does_it_when_that_one_is_gone(lab: Lab) -> None:
