@@ -28,13 +28,15 @@ from agent.output import OutputLine
 from agent.process import ClaudeProcess
 from agent.sessions import read_transcript, usage_so_far
 from agent.turn import TimeLimit, TurnReport, run_turn
+from agent.verdict import Verdict
+from domain.clock import utc_now
 from domain.errors import JobFailure, OrchestratorError
 from domain.failures import Clock, FailureCode
 from domain.ids import derived_id
 from domain.jobs import Job, JobType, Phase, Usage
 from domain.messages import MessageType
 from domain.repositories import Repository
-from domain.usage_limits import is_of_credential
+from domain.usage_limits import UNKNOWN_RESET, is_of_credential
 from store.protocol import JobChanges, Store
 from workspace.identity import Identity
 from workspace.worktrees import Worktrees
@@ -234,9 +236,15 @@ class ClaudeActivities:
         if verdict.answer is not None:
             changes["result"] = verdict.answer
         await self._progress.update(key, changes)
-        resets_at = verdict.failure.resets_at if verdict.failure else None
-        if resets_at is not None and is_of_credential(verdict.limit_type):
-            await self._credential.hold(resets_at)
+        await self._hold_credential(verdict)
+
+    async def _hold_credential(self, verdict: Verdict) -> None:
+        """Let no other job start only to meet the usage limit that this turn has met."""
+        failure = verdict.failure
+        if failure is None or failure.code is not FailureCode.USAGE_LIMIT:
+            return
+        if is_of_credential(verdict.limit_type):
+            await self._credential.hold(failure.resets_at or utc_now() + UNKNOWN_RESET)
 
     async def _job(self, key: LeaseKey) -> tuple[Job, Repository]:
         details = await self._store.get_job(key.job_id)

@@ -7,6 +7,9 @@ from datetime import datetime, timedelta
 LONGEST = timedelta(days=8)
 """The longest limit lasts a week."""
 
+UNKNOWN_RESET = timedelta(minutes=15)
+"""The wait for a usage limit that did not say when it ends: short against its five hours, and each
+try costs one refused request."""
 
 _OF_THE_CREDENTIAL = frozenset({None, "five_hour", "seven_day"})
 

@@ -13,6 +13,8 @@ from datetime import timedelta
 from temporalio.common import RetryPolicy
 from temporalio.workflow import ActivityCancellationType
 
+from domain import usage_limits
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:
@@ -80,9 +82,8 @@ LIMIT_PAUSES = tuple(timedelta(seconds=seconds) for seconds in (1, 60, 300, 900)
 """The least wait for a usage limit, by how often in a row it was met; the last one for all others.
 The reset time may lie in the past by this machine's clock, and others may use the credential up."""
 
-UNKNOWN_RESET = timedelta(minutes=15)
-"""The wait for a usage limit that did not say when it ends: short against its five hours, and each
-try costs one refused request."""
+UNKNOWN_RESET = usage_limits.UNKNOWN_RESET
+"""The wait for a usage limit that did not say when it ends; machines hold the credential for it."""
 
 STAGGER = timedelta(minutes=1)
 STAGGER_SHARE = 0.1

@@ -13,6 +13,7 @@ from domain.clock import utc_now
 from domain.errors import JobFailure, LeaseLost
 from domain.failures import Clock, FailureCode
 from domain.jobs import JobOptions
+from domain.usage_limits import UNKNOWN_RESET
 from tests.activities.conversations import Conversations, processes_of, turn
 from tests.activities.machine import Granted, Machine
 from tests.workflows.server import eventually
@@ -24,18 +25,16 @@ SLEEP: Step = {
 LIMIT = "anthropic-ratelimit-unified-"
 
 
-def used_up(resets_in: float, limit_type: str = "five_hour") -> Step:
+def used_up(resets_in: float | None, limit_type: str = "five_hour") -> Step:
     """What the API answers when a subscription's quota is used up (see facts of the CLI)."""
-    resets_at = int(utc_now().timestamp() + resets_in)
+    headers = {f"{LIMIT}status": "rejected", f"{LIMIT}representative-claim": limit_type}
+    if resets_in is not None:
+        headers[f"{LIMIT}reset"] = str(int(utc_now().timestamp() + resets_in))
     return {
         "status": 429,
         "error": "rate_limit_error",
         "message": "usage limit",
-        "headers": {
-            f"{LIMIT}status": "rejected",
-            f"{LIMIT}reset": str(resets_at),
-            f"{LIMIT}representative-claim": limit_type,
-        },
+        "headers": headers,
     }
 
 
@@ -96,6 +95,21 @@ async def test_a_usage_limit_holds_the_credential(conversations: Conversations) 
     job = await machine.world.read(granted.job)
     assert job.cost_is_estimate
     assert job.usage.cost_usd
+
+
+async def test_a_usage_limit_that_tells_no_end_holds_the_credential_too(
+    conversations: Conversations,
+) -> None:
+    """For as long as the job waits that met it."""
+    conversations.script(used_up(resets_in=None))
+    machine = conversations.machine(is_subscription=True)
+    granted, _ = await machine.prepared()
+    failure = await failing(machine, granted, TurnInput(granted.key, 1, 1, []))
+    assert (failure.code, failure.resets_at) == (FailureCode.USAGE_LIMIT, None)
+    assert await machine.credential.is_held()
+    held_until = await machine.world.store.credential_held_until("c0ffee")
+    assert held_until is not None
+    assert abs(held_until - utc_now() - UNKNOWN_RESET) < timedelta(minutes=1)
 
 
 async def test_the_limit_of_one_model_holds_no_other(conversations: Conversations) -> None:
