@@ -139,6 +139,7 @@ class ClaudeActivities:
         key = request.key
         lease = self._leases.require(key)
         report = await lease.run(self._run(lease, request))
+        self._credential.was_tried(report.verdict.failure)
         await lease.run(self._record(request, report))
         if report.verdict.failure is not None:
             raise report.verdict.failure

@@ -1,4 +1,4 @@
-"""Claude's credential on this machine, and the usage limit that holds it.
+"""Claude's credential on this machine: the usage limit that holds it, and whether it is refused.
 
 A limit is the credential's, not the job's: whoever meets it holds it for every machine that has the
 same one, so that no other job starts only to meet it too.
@@ -10,6 +10,8 @@ import time
 from datetime import datetime, timedelta
 
 from domain.clock import utc_now
+from domain.errors import JobFailure
+from domain.failures import FailureCode
 from domain.usage_limits import is_plausible
 from store.protocol import Store
 
@@ -30,6 +32,19 @@ class Credential:
         self._fingerprint = fingerprint
         self._held_until: datetime | None = None
         self._looked_up_at = float("-inf")
+        self._is_refused = False
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether the last turn that could tell was refused; False before there was one."""
+        return self._is_refused
+
+    def was_tried(self, failure: JobFailure | None) -> None:
+        """Take note of how a turn ended that used the credential. Repeatable."""
+        if failure is None:
+            self._is_refused = False
+        elif failure.code is FailureCode.CLAUDE_AUTHENTICATION:
+            self._is_refused = True
 
     async def is_held(self) -> bool:
         """Tell whether a usage limit lasts; what another machine has met is known in a second."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
+from activities.credential import Credential
 from agent.environment import Marker, child_environment
 from agent.executable import ClaudeProbe, find_executable, probe
 from domain.clock import utc_now
@@ -45,11 +46,13 @@ class HostReports:
         host: Host,
         claude: ClaudeProbeSetup,
         github_user: Callable[[], Awaitable[str | None]],
+        credential: Credential,
     ) -> None:
         self._store = store
         self._host = host
         self._claude = claude
         self._github_user = github_user
+        self._credential = credential
 
     async def run_forever(self) -> None:
         """Report every two seconds, and probe every five minutes, until cancelled."""
@@ -76,8 +79,11 @@ class HostReports:
             await asyncio.sleep(HOST_REPORT_INTERVAL.total_seconds())
 
     async def _report(self) -> None:
+        # The CLI only tells that there is a credential; jobs find out whether it is taken.
+        is_authenticated = self._host.claude_authenticated and not self._credential.is_refused
+        report = replace(self._host, last_seen=utc_now(), claude_authenticated=is_authenticated)
         try:
-            await self._store.report_host(replace(self._host, last_seen=utc_now()))
+            await self._store.report_host(report)
         except OrchestratorError as error:
             log.warning("This host could not report: %s", error)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from activities.claude import Delivery, TurnInput, TurnOutput
 from activities.leases import LeaseKey
+from demo.model_steps import Step
 from domain.errors import JobFailure, LeaseLost
 from domain.failures import FailureCode
 from domain.jobs import LIVE, Phase, Usage
@@ -85,6 +87,27 @@ async def test_a_turn_that_fails_keeps_what_it_used(conversations: Conversations
     assert row.exit_code == 1
     assert row.usage.input_tokens == 100
     assert await machine.world.store.load_session(granted.job.id) is not None
+
+
+async def test_a_credential_counts_as_refused_until_a_turn_succeeds(
+    conversations: Conversations,
+) -> None:
+    machine = conversations.machine(is_subscription=True)
+    granted, _ = await machine.prepared()
+    fine: Step = {"text": "Fine."}
+    refused: Step = {"status": 401, "error": "authentication_error", "message": "invalid token"}
+    too_long: Step = {
+        "status": 400,
+        "error": "invalid_request_error",
+        "message": "prompt is too long: 300000 tokens > 200000 maximum",
+    }
+    told: list[bool] = []
+    for attempt, step in enumerate((fine, refused, too_long, fine), 1):
+        conversations.script(step, repeat_last=True)
+        with contextlib.suppress(JobFailure):
+            await turn(machine, granted, 1, attempt)
+        told.append(machine.credential.is_refused)
+    assert told == [False, True, True, False]
 
 
 async def test_messages_reach_a_running_turn_once(conversations: Conversations) -> None:

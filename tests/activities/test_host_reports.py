@@ -12,11 +12,14 @@ from pathlib import Path
 import pytest
 
 from activities import probes
+from activities.credential import Credential
 from activities.github_access import GithubAccess
 from activities.probes import NOT_RUNNABLE, ClaudeProbeSetup, HostReports, probe_claude
 from agent.environment import Marker
 from demo.forge import Forge
 from domain.clock import utc_now
+from domain.errors import JobFailure
+from domain.failures import FailureCode
 from domain.hosts import Host
 from tests.activities.machine import TOKEN
 from tests.activities.outages import Outages
@@ -37,6 +40,7 @@ class Desk:
 
     world: World
     outages: Outages
+    credential: Credential
     reports: HostReports
     running: asyncio.Task[None]
 
@@ -85,9 +89,10 @@ async def desk(
     outages = Outages(world.store)
     host = Host("mill-1", "0123456789ab", "host-mill-1", 2, utc_now())
     user = GithubAccess(lambda: TOKEN, forge.api_url).user
-    reports = HostReports(outages.store, host, setup(tmp_path, claude), user)
+    credential = Credential(outages.store, "c0ffee")
+    reports = HostReports(outages.store, host, setup(tmp_path, claude), user, credential)
     running = asyncio.create_task(reports.run_forever())
-    yield Desk(world, outages, reports, running)
+    yield Desk(world, outages, credential, reports, running)
     running.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await running
@@ -125,6 +130,16 @@ async def test_a_cli_that_goes_away_is_told(desk: Desk, claude: Path) -> None:
     row = await desk.until(lambda row: row.claude_version is None)
     assert not row.claude_authenticated
     assert row.claude_login_type is None
+
+
+async def test_a_credential_that_was_refused_is_told(desk: Desk) -> None:
+    """The CLI, when it is asked, does not try it."""
+    assert (await desk.until_probed()).claude_authenticated
+    desk.credential.was_tried(JobFailure(FailureCode.CLAUDE_AUTHENTICATION))
+    row = await desk.until(lambda row: not row.claude_authenticated)
+    assert row.claude_version == "2.1.330"
+    desk.credential.was_tried(None)
+    await desk.until(lambda row: row.claude_authenticated)
 
 
 async def test_a_machine_that_cannot_probe_still_reports(
