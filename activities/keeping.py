@@ -7,11 +7,17 @@ from domain.clock import utc_now
 from domain.jobs import Job, JobStatus, JobType
 from store.protocol import KeptWork, Store
 from workspace.salvage import Salvaged
+from workspace.sparing import Spared, spared_names
 
 _KEPT = "The work is kept."
 _AS_PATCH = " GET /jobs/{job_id}/patch gives it."
 _PUBLISHED_LATER = (
     ' POST /jobs/{job_id}/retry with {{"from": "publish"}} publishes it without running Claude.'
+)
+_PLACES = (
+    "Submodules have changes or commits that their own repositories do not have, or could not be "
+    "compared with them: {paths}. They are kept on {host} for KEEP_WORK_DAYS: their files in "
+    "{files}, and their git directories in {git_dirs}."
 )
 
 
@@ -49,6 +55,19 @@ class Keeping:
     def is_elsewhere(self, work: KeptWork) -> bool:
         """Tell whether another machine alone is known to have the work."""
         return work.patch is None and work.host != self._host_id
+
+    async def tell(self, job_id: str, spared: Spared) -> None:
+        """Say in a job's transcript where its work in submodules is. Repeatable."""
+        if await self._store.get_job(job_id) is None:
+            return
+        text = _PLACES.format(
+            paths=spared_names(spared.paths),
+            host=self._host_id,
+            files=spared.files,
+            git_dirs=spared.git_dirs,
+        )
+        # After a kill in between it may look as if other submodules had work.
+        await self._progress.say(job_id, text, once=("spared", self._host_id))
 
 
 def _words(job: Job, work: Salvaged) -> str:

@@ -64,7 +64,8 @@ class Sweeper:
 
     async def sweep(self) -> None:
         """Remove worktrees, their work kept first, and session homes of jobs that have ended."""
-        for job_id in await self._removal.sweep(self._is_needed, self._keeping.record):
+        keeping = self._keeping
+        for job_id in await self._removal.sweep(self._is_needed, keeping.record, keeping.tell):
             log.info("Removed the worktree that job %s had left", job_id)
         for home in await asyncio.to_thread(self._homes):
             if not await self._is_needed(home.name):

@@ -75,6 +75,7 @@ class Mirrors:
         self.locks = Locks()
         self.scratch = root / ".scratch"
         self.damaged = root / ".damaged"
+        self.orphaned = root / ".orphaned"
         self.network = Network(git, credentials, self.scratch)
         self.has_lfs = shutil.which("git-lfs", path=git.search_path) is not None
         self._host = urlsplit(credentials.server_url).netloc.replace(":", "_") or "local"

@@ -17,6 +17,7 @@ from workspace.older_checkout import brought_forward, newer_tip
 from workspace.other_branches import other_branches
 from workspace.refusals import explained
 from workspace.staging import stage_everything
+from workspace.submodules import Submodules
 from workspace.unfinished import refuse_unfinished, remove_worktree_locks
 from workspace.work_tip import ends, is_within, tip
 from workspace.worktree import Worktree
@@ -49,6 +50,7 @@ class Publishing:
     def __init__(self, mirrors: Mirrors) -> None:
         self._mirrors = mirrors
         self._git = mirrors.git
+        self._submodules = Submodules(mirrors)
 
     async def commit_all(self, worktree: Worktree, message: str, identity: Identity) -> None:
         """Commit everything that is not ignored; do nothing when nothing differs.
@@ -59,7 +61,8 @@ class Publishing:
         Claude must have ended. No hook runs and nothing is signed.
 
         Raises:
-            JobFailure: git or the disk refused, or a merge or rebase was left unfinished.
+            JobFailure: git or the disk refused, a merge or rebase was left unfinished, or a
+                submodule has what its own repository has not.
         """
         if not worktree.exists:
             raise JobFailure(
@@ -72,6 +75,7 @@ class Publishing:
                 self._mirrors.restore(mirror)
                 remove_worktree_locks(worktree)
                 await refuse_unfinished(self._git, worktree)
+                await self._submodules.refuse_work(worktree)
                 await stage_everything(self._git, worktree.place)
                 await self._unstage_untouched(worktree)
                 if await self._is_worth_a_commit(worktree):

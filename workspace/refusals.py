@@ -13,6 +13,7 @@ from workspace.command import GitError
 from workspace.credentials import GitCredentials
 
 _MAX_QUOTE = 700
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _NETWORK_COMMANDS = frozenset({"fetch", "push", "ls-remote", "submodule", "lfs"})
 _NOISE = re.compile(
     r"hint:|To |Total |remote: *$|error: failed to push some refs|Everything up|Another git process"
@@ -97,6 +98,13 @@ def is_damage(error: GitError) -> bool:
     return bool(_DAMAGE.search(_own_lines(error.stderr)))
 
 
+def is_no_space(error: Exception) -> bool:
+    """Tell whether git or the system found no space on the disk."""
+    if isinstance(error, GitError):
+        return _classify(error)[0] is FailureCode.DISK_FULL
+    return isinstance(error, OSError) and error.errno in _NO_SPACE
+
+
 def failure_of(error: GitError, credentials: GitCredentials, doing: str) -> JobFailure:
     """Return the job's failure that a failed command amounts to.
 
@@ -122,7 +130,7 @@ def explained(credentials: GitCredentials, doing: str) -> Iterator[None]:
     except GitError as error:
         raise failure_of(error, credentials, doing) from error
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in _NO_SPACE:
             raise
         code = FailureCode.DISK_FULL
         raise JobFailure(code, f"{doing} failed. {code.sentence}") from error

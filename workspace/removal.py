@@ -12,12 +12,16 @@ from domain.errors import OrchestratorError
 from workspace.command import NETWORK_SECONDS
 from workspace.refusals import explained
 from workspace.salvage import Salvage, Salvaged
+from workspace.sparing import Spared
 from workspace.trees import delete_tree
 from workspace.worktree import RECORD_SUFFIX
 from workspace.worktrees import Worktrees
 
 Record = Callable[[str, Salvaged], Awaitable[None]]
 """Writes down what is kept of a job, by its id, where more than this machine can see it."""
+
+Tell = Callable[[str, Spared], Awaitable[None]]
+"""Tells the owner of a job, by its id, where the work in its submodules is about to be moved."""
 
 _log = logging.getLogger(__name__)
 # No command lives longer than NETWORK_SECONDS, and a mirror is made with a few of them.
@@ -43,6 +47,7 @@ class Removal:
         name: str,
         job_id: str,
         record: Record | None = None,
+        tell: Tell | None = None,
         *,
         all_of_it: bool = False,
     ) -> Salvaged | None:
@@ -56,6 +61,8 @@ class Removal:
             job_id: the job.
             record: is called with the kept work, if there is any, before the worktree goes. What it
                 raises leaves the worktree where it is.
+            tell: is called, in the same way, when submodules have work in them. They are moved
+                aside, and forgotten when kept work is.
             all_of_it: whether to keep also what was pushed.
 
         Returns:
@@ -69,18 +76,25 @@ class Removal:
             await self._mirrors.settle(self._mirrors.mirror(owner, name))
             # Without a record it was never complete, so nobody has worked in it.
             worktree = self._worktrees.recorded(owner, name, job_id)
+            spared = None
             if worktree is not None and (worktree.git_dir / "HEAD").is_file():
                 await self._salvage.keep_held(worktree, all_of_it=all_of_it)
+                spared = await self._worktrees.spared(worktree)
             kept = await self._salvage.kept(owner, name, job_id)
             if kept is not None and record is not None:
                 await record(job_id, kept)
+            if spared is not None and tell is not None:
+                await tell(job_id, spared)
             with explained(self._mirrors.credentials, "Removing the worktree"):
-                await self._worktrees.discard(worktree or blank)
+                await self._worktrees.discard(worktree or blank, spared)
             self._mirrors.locks.forget(blank.lock_file)
         return kept
 
     async def sweep(
-        self, is_needed: Callable[[str], Awaitable[bool]], record: Record | None = None
+        self,
+        is_needed: Callable[[str], Awaitable[bool]],
+        record: Record | None = None,
+        tell: Tell | None = None,
     ) -> list[str]:
         """Remove every worktree whose job does not need it any more, and all leftovers.
 
@@ -90,6 +104,7 @@ class Removal:
             is_needed: tells, by job id, whether a job is live or still being cleaned up. It is
                 asked just before the removal, so jobs that begin meanwhile are safe.
             record: as for `remove`.
+            tell: as for `remove`.
 
         Returns:
             The ids of the jobs whose worktrees were removed.
@@ -99,7 +114,7 @@ class Removal:
             if await is_needed(job_id):
                 continue
             try:
-                await self.remove(owner, name, job_id, record, all_of_it=True)
+                await self.remove(owner, name, job_id, record, tell, all_of_it=True)
             except (OrchestratorError, OSError) as error:
                 _log.warning("The worktree of job %s was not removed: %s", job_id, error)
             else:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from workspace.command import TREE_SECONDS, Git, Place
+from workspace.gitlinks import gitlinks, is_checked_out
 
 
 async def stage_everything(git: Git, place: Place, *, lenient: bool = False) -> None:
@@ -24,15 +25,29 @@ async def stage_everything(git: Git, place: Place, *, lenient: bool = False) -> 
         lenient: whether to go on without the files that cannot be read.
     """
     nested = await _nested_repositories(git, place)
+    links = await _submodules(git, place)
     await git.run(
         "add", "--all", *(["--ignore-errors"] if lenient else []),
         "--pathspec-from-file=-", "--pathspec-file-nul",
-        at=place, stdin=_everything_but(nested), timeout=TREE_SECONDS,
+        at=place, stdin=_everything_but((*nested, *links)), timeout=TREE_SECONDS,
         accept=(0, 1) if lenient else (0,),
+    )  # fmt: skip
+    # `git add` would run `git status` in them, which obeys their own configuration.
+    await git.run(
+        "update-index", "-z", "--stdin",
+        at=place, stdin=_nul_terminated(links), timeout=TREE_SECONDS,
     )  # fmt: skip
     for directory in nested:
         if place.work_tree is not None and not _is_copy(place.work_tree / directory):
             await _add_plain_files(git, place, place.work_tree / directory)
+
+
+async def _submodules(git: Git, place: Place) -> list[str]:
+    """Return the paths of the index at which another repository is checked out."""
+    work_tree = place.work_tree
+    if work_tree is None:
+        return []
+    return [path for path in await gitlinks(git, place) if is_checked_out(work_tree, path)]
 
 
 async def _nested_repositories(git: Git, place: Place) -> list[str]:

@@ -18,6 +18,21 @@ _JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 
 
 @dataclass(frozen=True)
+class MadeSubmodule:
+    """A submodule as it was when its worktree was made.
+
+    Args:
+        path: from the top of the worktree.
+        head: the commit that was checked out; None for none.
+        tree: what its files came to as a tree.
+    """
+
+    path: str
+    head: str | None
+    tree: str
+
+
+@dataclass(frozen=True)
 class Worktree:
     """The files of one job.
 
@@ -33,6 +48,7 @@ class Worktree:
         notices: what the job's owner should know, in sentences, such as a submodule that is absent.
         files_tree: what its untouched files come to as a tree, where that is not the tree of the
             commit that is checked out. What differs from it is work.
+        submodules: those that were checked out, at any depth.
     """
 
     owner: str
@@ -45,6 +61,7 @@ class Worktree:
     continued: bool = False
     notices: tuple[str, ...] = ()
     files_tree: str | None = None
+    submodules: tuple[MadeSubmodule, ...] = ()
 
     @property
     def git_dir(self) -> Path:
@@ -105,6 +122,7 @@ def write_record(worktree: Worktree) -> None:
         "continued": worktree.continued,
         "notices": list(worktree.notices),
         "files_tree": worktree.files_tree,
+        "submodules": [[one.path, one.head, one.tree] for one in worktree.submodules],
     }
     file = _beside(worktree.path, RECORD_SUFFIX)
     draft = file.with_suffix(".json-draft")

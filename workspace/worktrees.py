@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,10 +16,13 @@ from workspace.kept_work import for_kept_work
 from workspace.mirrors import Mirror, Mirrors, worktree_of
 from workspace.pointers import restore_pointers
 from workspace.refusals import explained
+from workspace.sparing import Spared, spare
 from workspace.start_points import StartPoint
 from workspace.stash import close_stash
+from workspace.submodules import Submodules
 from workspace.trees import delete_tree, move_aside
 from workspace.worktree import (
+    MadeSubmodule,
     Worktree,
     checked_job_id,
     delete_record,
@@ -43,6 +46,7 @@ class Worktrees:
         self.mirrors = mirrors
         self.trash = root / ".trash"
         self.orphaned = root / ".orphaned"
+        self.submodules = Submodules(mirrors)
 
     def path(self, owner: str, name: str, job_id: str) -> Path:
         """Return where a job's worktree is, whether or not it exists."""
@@ -66,6 +70,7 @@ class Worktrees:
             continued=record["continued"],
             notices=tuple(record["notices"]),
             files_tree=record.get("files_tree"),
+            submodules=tuple(MadeSubmodule(*row) for row in record.get("submodules", ())),
         )
 
     async def find(self, owner: str, name: str, job_id: str) -> Worktree | None:
@@ -158,14 +163,15 @@ class Worktrees:
         """Return the files that differ from the worktree's base commit, new ones included.
 
         Ignored files do not count, nor do those that differed when the worktree was made and are
-        as they were. Names that are not UTF-8 have replacement characters.
+        as they were. A submodule counts if something was done in it. Names that are not UTF-8 have
+        replacement characters.
         """
         git, place = self.mirrors.git, worktree.place
         self.mirrors.restore(self.mirrors.mirror(worktree.owner, worktree.name))
         with explained(self.mirrors.credentials, "Comparing the worktree"):
             changed = await git.run(
                 "diff", "--name-only", "-z", "--no-renames", "--no-ext-diff",
-                "--ignore-submodules=none", worktree.base_sha, "--",
+                "--ignore-submodules=dirty", worktree.base_sha, "--",
                 at=place, timeout=TREE_SECONDS,
             )  # fmt: skip
             new = await git.run(
@@ -174,6 +180,7 @@ class Worktrees:
             names = {name for name in (changed + new).split("\0") if name}
             if names:
                 names -= await self._untouched(worktree)
+            names |= {*await self.submodules.with_work(worktree)}
         return sorted(
             name.encode("utf-8", "surrogateescape").decode("utf-8", "replace") for name in names
         )
@@ -193,15 +200,24 @@ class Worktrees:
         differing = await file_trees.changed_names(git, place, base, made)
         return differing - await file_trees.changed_names(git, place, made, present)
 
-    async def discard(self, worktree: Worktree) -> None:
+    async def spared(self, worktree: Worktree) -> Spared | None:
+        """Return what `discard` has to move aside of a worktree's submodules; None for nothing."""
+        with explained(self.mirrors.credentials, "Looking into the submodules"):
+            paths = await self.submodules.with_work(worktree)
+        return self._spared(worktree, paths) if paths else None
+
+    async def discard(self, worktree: Worktree, spared: Spared | None = None) -> None:
         """Take a worktree off the disk without keeping its work, while holding its lock.
 
         It is moved aside first, so that a half-deleted one is never taken for a worktree. Files in
-        which somebody has worked, but which git no longer knows, are not deleted.
+        which somebody has worked, but which git no longer knows, are not deleted, nor is what is
+        `spared`.
         """
         mirror = self.mirrors.mirror(worktree.owner, worktree.name)
         async with self.mirrors.lock(mirror.path):
             self._spare_orphan(worktree)
+            if spared is not None:
+                spare(worktree, spared)
             # `git worktree remove` refuses one with submodules, and one that was being made.
             leftovers = (
                 move_aside(worktree.path, self.trash),
@@ -214,11 +230,18 @@ class Worktrees:
             await asyncio.to_thread(delete_tree, leftover)
 
     def _spare_orphan(self, worktree: Worktree) -> None:
-        if read_record(worktree.path) is None or (worktree.git_dir / "HEAD").is_file():
+        if read_record(worktree.path) is None or worktree.exists:
+            return
+        spare(worktree, self._spared(worktree, ()))
+        if (worktree.git_dir / "HEAD").is_file():
             return
         spared = move_aside(worktree.path, self.orphaned)
         if spared is not None:
             _log.warning("Git no longer knows the files that are now in %s", spared)
+
+    def _spared(self, worktree: Worktree, paths: Sequence[str]) -> Spared:
+        name = f"{worktree.job_id}-submodules"
+        return Spared(tuple(paths), self.orphaned / name, self.mirrors.orphaned / name)
 
     async def _create(
         self,
@@ -262,6 +285,7 @@ class Worktrees:
             worktree,
             notices=(*start.notices, *notices),
             files_tree=await self._files_tree(worktree, start),
+            submodules=await self.submodules.as_made(worktree),
         )
         write_record(worktree)
         return worktree

@@ -18,6 +18,7 @@ from domain.jobs import LIVE, Job, JobStatus, Phase
 from store.protocol import Guard, KeptWork
 from tests.activities.machine import CLAUDE, HOST, NAME, OWNER, Granted, Machine
 from tests.store.samples import UNKNOWN_ID
+from tests.workspace.conftest import as_claude
 from workspace.salvage import Salvaged
 from workspace.worktree import Worktree
 
@@ -207,6 +208,66 @@ async def test_a_task_that_changed_files_fails_and_names_some(machine: Machine) 
     assert caught.value.code is FailureCode.TASK_CHANGED_FILES
     names = caught.value.message.rpartition("Changed: ")[2]
     assert names == "README.md, new-0, new-1, new-2, new-3."
+
+
+def add_submodule(machine: Machine, forge: Forge) -> None:
+    """Give the repository a submodule `part`."""
+    forge.create_repository(OWNER, "part", {"part.py": "part\n"})
+    modules = '[submodule "part"]\n\tpath = part\n\turl = ../part.git\n'
+    forge.commit(OWNER, NAME, "main", {".gitmodules": modules}, "Name a submodule")
+    author = machine.directory / "author"
+    bare = forge.root / OWNER / f"{NAME}.git"
+    as_claude(machine.directory, "clone", "--quiet", str(bare), str(author))
+    link = f"160000,{forge.branches(OWNER, 'part')['main']},part"
+    as_claude(author, "update-index", "--add", "--cacheinfo", link)
+    as_claude(author, "commit", "--quiet", "-m", "Link it")
+    as_claude(author, "push", "--quiet", "origin", "main")
+
+
+async def test_work_in_a_submodule_fails_the_job_and_is_moved_aside(
+    machine: Machine, forge: Forge
+) -> None:
+    add_submodule(machine, forge)
+    granted, worktree = await machine.prepared()
+    (worktree.path / "part/part.py").write_text("edited\n")
+    with pytest.raises(JobFailure, match=r"compared with them: part\. Changes of a") as caught:
+        await publish(machine, granted)
+    assert caught.value.code is FailureCode.GIT_FAILED
+    assert pushes(forge) == 0
+    await ended(machine, granted.job, JobStatus.FAILED)
+    for _ in range(2):
+        await machine.run(machine.workspaces.clean_up, granted.job.id)
+    assert not worktree.path.exists()
+    [said] = [line for line in await machine.said(granted.job) if "Submodules" in line]
+    files = machine.worktrees.orphaned / f"{granted.job.id}-submodules"
+    assert (files / "part/part.py").read_text() == "edited\n"
+    assert f"them: part. They are kept on {HOST}" in said
+    assert f"files in {files}, and" in said
+    assert f"directories in {machine.mirrors.orphaned / files.name}." in said
+
+
+async def test_a_task_that_changed_a_submodule_fails(machine: Machine, forge: Forge) -> None:
+    add_submodule(machine, forge)
+    granted = await machine.grant_task()
+    worktree = await machine.prepare(granted)
+    await machine.run(machine.workspaces.verify_unchanged, granted.key)
+    (worktree.path / "part/new.py").write_text("new\n")
+    with pytest.raises(JobFailure, match=r"Changed: part\."):
+        await machine.run(machine.workspaces.verify_unchanged, granted.key)
+
+
+async def test_the_sweep_says_where_work_in_submodules_is(machine: Machine, forge: Forge) -> None:
+    add_submodule(machine, forge)
+    granted, worktree = await machine.prepared()
+    (worktree.path / "part/new.py").write_text("new\n")
+    await ended(machine, granted.job)
+    await machine.world.store.update_job(
+        granted.job.id, {"phase": None}, Guard(frozenset(JobStatus))
+    )
+    machine.leases.drop(machine.leases.require(granted.key))
+    await machine.sweeper.sweep()
+    assert not worktree.path.exists()
+    assert [line for line in await machine.said(granted.job) if "Submodules" in line]
 
 
 async def ended(machine: Machine, job: Job, status: JobStatus = JobStatus.CANCELLED) -> None:

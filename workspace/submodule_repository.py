@@ -1,0 +1,130 @@
+"""The repository of a submodule, read as files: any job can have written what is in it."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from workspace.worktree import Worktree
+
+_MAX_SMALL = 4096
+_MAX_LIST = 64 * 1024 * 1024
+_SHA = r"[0-9a-f]{40}|[0-9a-f]{64}"
+_POINTER = re.compile(r"gitdir: ([^\n\0]+)\n?")
+_HEAD = re.compile(rf"(?P<sha>{_SHA})|ref: (?P<name>refs/\S+)")
+_PACKED = re.compile(rf"({_SHA}) (refs/.+)")
+
+
+class Unreadable(Exception):
+    """A submodule is not as git makes it."""
+
+
+@dataclass(frozen=True)
+class Refs:
+    """Where a repository has its commits.
+
+    Args:
+        head: the commit that is checked out; None when there is none yet.
+        own: that one, and those of the local branches and of the stash.
+        remote: those of the remote's branches, as they were last fetched.
+        shallow: the commits whose parents were never fetched.
+    """
+
+    head: str | None
+    own: frozenset[str]
+    remote: frozenset[str]
+    shallow: tuple[str, ...]
+
+
+def git_dir_of(worktree: Worktree, files: Path) -> Path | None:
+    """Return the git directory of a submodule; None where none is checked out.
+
+    Raises:
+        Unreadable: there are files, and their git directory is not where git puts it.
+    """
+    dot_git = files / ".git"
+    if not os.path.lexists(dot_git):
+        if any(files.iterdir()):
+            raise Unreadable(f"{files} has no git directory")
+        return None
+    if dot_git.is_dir() and not dot_git.is_symlink():
+        return dot_git
+    pointer = _POINTER.fullmatch(_text(dot_git, _MAX_SMALL))
+    git_dir = (files / pointer[1]).resolve() if pointer else dot_git
+    if not git_dir.is_dir() or not git_dir.is_relative_to(modules_of(worktree).resolve()):
+        raise Unreadable(f"{dot_git} leads elsewhere")
+    return git_dir
+
+
+def modules_of(worktree: Worktree) -> Path:
+    """Return the directory in which the git directories of a worktree's submodules are."""
+    return worktree.git_dir / "modules"
+
+
+def git_dirs_below(modules: Path) -> Iterator[Path]:
+    """Return the git directories in a directory of modules, those of their submodules included."""
+    for parent, directories, names in os.walk(modules):
+        if "HEAD" in names:
+            directories[:] = [name for name in directories if name == "modules"]
+            yield Path(parent).resolve()
+
+
+def read_refs(git_dir: Path) -> Refs:
+    """Read the refs of a repository.
+
+    Raises:
+        Unreadable: one of them is not what git writes.
+    """
+    found = dict(_packed(git_dir)) | dict(_loose(git_dir))
+    head = _HEAD.fullmatch(_text(git_dir / "HEAD", _MAX_SMALL).strip())
+    if head is None:
+        raise Unreadable(f"{git_dir} has no HEAD")
+    checked_out = head["sha"] or found.get(head["name"])
+    own = {sha for name, sha in found.items() if name.startswith(("refs/heads/", "refs/stash"))}
+    remote = {sha for name, sha in found.items() if name.startswith("refs/remotes/")}
+    return Refs(
+        checked_out,
+        frozenset(own | {checked_out} if checked_out else own),
+        frozenset(remote),
+        tuple(re.findall(rf"^(?:{_SHA})$", _text(git_dir / "shallow", _MAX_LIST, ""), re.M)),
+    )
+
+
+def require_file(file: Path) -> None:
+    """Let a regular file pass, and one that is not there.
+
+    Raises:
+        Unreadable: it is something else, which may never end or lead elsewhere.
+    """
+    if os.path.lexists(file) and not stat.S_ISREG(file.lstat().st_mode):
+        raise Unreadable(f"{file} is no file")
+
+
+def _packed(git_dir: Path) -> Iterator[tuple[str, str]]:
+    for line in _text(git_dir / "packed-refs", _MAX_LIST, "").split("\n"):
+        packed = _PACKED.fullmatch(line)
+        if packed:
+            yield packed[2], packed[1]
+
+
+def _loose(git_dir: Path) -> Iterator[tuple[str, str]]:
+    for parent, _, names in os.walk(git_dir / "refs"):
+        for file in (Path(parent, name) for name in names if not name.endswith(".lock")):
+            ref = _HEAD.fullmatch(_text(file, _MAX_SMALL).strip())
+            if ref is None:
+                raise Unreadable(f"{file} is no ref")
+            if ref["sha"]:
+                yield str(file.relative_to(git_dir)), ref["sha"]
+
+
+def _text(file: Path, limit: int, absent: str | None = None) -> str:
+    require_file(file)
+    if absent is not None and not file.exists():
+        return absent
+    if file.stat().st_size > limit:
+        raise Unreadable(f"{file} is too long")
+    return file.read_text("utf-8", "surrogateescape")
