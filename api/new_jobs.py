@@ -66,7 +66,9 @@ async def build_retry(
             f"Only failed and cancelled jobs can be retried; this one is {original.status}."
         )
     if details.repository is None:
-        raise InvalidRequest("The job's repository is gone, so it cannot be retried.")
+        raise InvalidRequest(
+            "The job's repository is gone, so it cannot be retried. Post a new job for another."
+        )
     left = await _publishable(store, original) if start is RetryFrom.PUBLISH else None
     retried, kept = left or (original, None)
     now = utc_now()

@@ -28,6 +28,12 @@ SETTLED_AFTER = timedelta(seconds=10)
 
 PAGE = 100
 
+LEFT_BEHIND = (
+    "An earlier orchestrator left this job, and nothing runs it. Retry the job to have it done, or "
+    "post it anew if it names no repository."
+)
+"""The error of a live job without a phase: this orchestrator gives each one as it is stored."""
+
 log = logging.getLogger(__name__)
 
 
@@ -68,6 +74,9 @@ class Reconciler:
                 await self._temporal.get_workflow_handle(workflow_id(job.id)).cancel()
         elif not job.is_live:
             await self._records.forget_workspace(job.id)
+        elif status is None and job.phase is None:
+            log.warning("Job %s was left by an earlier orchestrator; closing its row", job.id)
+            await self._fail(job, LEFT_BEHIND)
         elif status is None:
             log.info("Starting the workflow of job %s, which had none", job.id)
             await self._start(job)
@@ -93,8 +102,12 @@ class Reconciler:
         """Close a row whose workflow was ended from outside, and say so in its transcript."""
         log.warning("The workflow of job %s has ended (%s); closing its row", job.id, status.name)
         if status is WorkflowExecutionStatus.CANCELED:
-            ending = Ending(job.id, JobStatus.CANCELLED)
+            await self._records.finish_job(Ending(job.id, JobStatus.CANCELLED))
         else:
-            code = FailureCode.WORKFLOW_ENDED
-            ending = Ending(job.id, JobStatus.FAILED, failure_code=code, error=code.sentence)
-        await self._records.finish_job(ending)
+            await self._fail(job, FailureCode.WORKFLOW_ENDED.sentence)
+
+    async def _fail(self, job: Job, error: str) -> None:
+        code = FailureCode.WORKFLOW_ENDED
+        await self._records.finish_job(
+            Ending(job.id, JobStatus.FAILED, failure_code=code, error=error)
+        )

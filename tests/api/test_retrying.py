@@ -90,3 +90,13 @@ async def test_only_failed_and_cancelled_jobs(api: Api, status: JobStatus) -> No
         f"Only failed and cancelled jobs can be retried; this one is {status}."
     )
     assert (await api.get("/jobs"))["total"] == 1
+
+
+async def test_a_job_without_a_repository_cannot_be_retried(api: Api) -> None:
+    """As the system before has left some."""
+    original = await api.seed_job(
+        await api.add_owner(), status=JobStatus.FAILED, phase=None, repository_id=None
+    )
+    assert await api.refusal(400, "POST", f"/jobs/{original.id}/retry") == (
+        "The job's repository is gone, so it cannot be retried. Post a new job for another."
+    )
