@@ -37,8 +37,8 @@ DEAD_QUEUE_SECONDS = 3.0
 """Instead of 20 s: how long a task may lie in a queue that nobody polls."""
 SILENCE_SECONDS = 2.5
 """Instead of 10 s: how long an activity may be silent. Only those that last beat here."""
-RETURN_SECONDS = 0.1
-"""Instead of 10 s: how long an earlier lease's machine is asked for; nobody polls for it here."""
+RETURN_SECONDS = 1.0
+"""Instead of 10 s: how long an earlier lease's machine is asked for. Only a and b are there."""
 LIMITS = JobLimits(
     job_timeout=timedelta(minutes=1),
     task_idle_timeout=timedelta(minutes=1),

@@ -227,6 +227,13 @@ async def test_what_never_ends_is_not_read(room: Room, worktree: Worktree, name:
     assert await room.worktrees.submodules.with_work(worktree) == ["libs/part"]
 
 
+async def test_an_index_that_is_elsewhere_is_not_read(room: Room, worktree: Worktree) -> None:
+    """It may be a device without an end."""
+    index = worktree.git_dir / "modules/libs/part/index"
+    index.symlink_to(index.rename(room.directory / "index"))
+    assert await room.worktrees.submodules.with_work(worktree) == ["libs/part"]
+
+
 async def test_a_submodule_that_leads_elsewhere_is_not_moved(
     room: Room, worktree: Worktree, tmp_path: Path
 ) -> None:
