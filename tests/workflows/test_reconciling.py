@@ -128,7 +128,7 @@ async def test_a_row_without_workflow_gets_one(
     assert described.workflow_type == "TaskJob"
 
 
-@pytest.mark.parametrize("status", LIVE)
+@pytest.mark.parametrize("status", sorted(LIVE))
 async def test_a_live_row_of_the_predecessor_is_closed_and_not_started(
     temporal: TemporalClient, world: World, reconciler: Reconciler, status: JobStatus
 ) -> None:
