@@ -169,11 +169,14 @@ async def test_a_merge_left_with_conflicts_is_told(room: Room, elsewhere: Room, 
     as_claude(worktree.path, "checkout", "--quiet", "feature/job")
     with pytest.raises(AssertionError):
         as_claude(worktree.path, "merge", "side")
+    side = as_claude(worktree.path, "rev-parse", "side")
     kept = await leave(room)
     again = await take_up(room if here else elsewhere, kept)
-    [notice] = again.notices
+    *others, notice = again.notices
     assert "conflicts" in notice
     assert notice.endswith(": clash.")
+    # A patch has nothing of the branch that was to be merged.
+    assert [side[:12] in other for other in others] == [True] * here
 
 
 async def leave_an_earlier_state(room: Room, elsewhere: Room) -> Salvaged:
