@@ -7,6 +7,8 @@ import os
 import signal
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
 
 from tests.faults.fault import Fault
 from tests.faults.installation import Installation
@@ -32,6 +34,11 @@ def kill_worker(place: Installation, situations: Sequence[Situation]) -> None:
 
 def terminate_worker(place: Installation, situations: Sequence[Situation]) -> None:
     os.kill(worker_pid(place.stack), signal.SIGTERM)
+
+
+def _ample_drain(root: Path) -> AbstractContextManager[dict[str, str]]:
+    """Let all jobs finish that go on at once, so that none is stopped wherever it is by then."""
+    return contextlib.nullcontext({"DRAIN_TIMEOUT_SECONDS": "60"})
 
 
 def sweep(place: Installation) -> None:
@@ -102,7 +109,9 @@ WHOLE_INSTALLATION: tuple[Fault, ...] = (
     Fault("loss of power", lose_power),
     Fault("kill -9 of Temporal", kill_temporal, ends_processes=False),
     Fault("Temporal away for 20 s", stop_temporal_for_long),
-    Fault("SIGTERM of the worker", terminate_worker, ends_processes=False),
+    Fault(
+        "SIGTERM of the worker", terminate_worker, ends_processes=False, surroundings=_ample_drain
+    ),
     Fault("SIGTERM, jobs outlast the drain", drain_worker),
     # The tasks that it was given while it was frozen have to time out first.
     Fault("worker frozen for 20 s", freeze_worker, recovers_within=25.0),
