@@ -185,10 +185,10 @@ async def _host(
     # stopped, which needs the host's own queue to be polled until the last of them has ended.
     try:
         async with (
-            _in_background(reports.run_forever(), stop),
             _in_background(sweeper.run_forever(), stop),
             _in_background(Fence(temporal, leases).run_forever(), stop),
             working,
+            _reporting(reports, stop),
             _drained_together(granting, returning),
         ):
             yield
@@ -286,6 +286,14 @@ def _reports(
     probe = composition.claude_probe_setup(settings, boot.id)
     user = composition.github_access(settings).user
     return HostReports(store, host, probe, user, credential)
+
+
+@asynccontextmanager
+async def _reporting(reports: HostReports, stop: asyncio.Event) -> AsyncIterator[None]:
+    """Be known as the process to ask on this machine, only as long as its queue is polled."""
+    async with _in_background(reports.run_forever(), stop):
+        yield
+    await reports.remove()
 
 
 @asynccontextmanager
