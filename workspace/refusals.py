@@ -67,8 +67,9 @@ _ACCESS_RULES = (
 _UNWRITTEN = (
     r"(unable to|couldn't|could not|failed to) write (?!.*: (permission denied|input/output error))"
 )
+_NO_SPACE_LEFT = r"no space left on device|out of diskspace|disk quota exceeded"
 _LOCAL_RULES = (
-    _rule(FailureCode.DISK_FULL, rf"no space left on device|disk quota exceeded|{_UNWRITTEN}"),
+    _rule(FailureCode.DISK_FULL, rf"{_NO_SPACE_LEFT}|{_UNWRITTEN}"),
     _rule(FailureCode.BRANCH_IN_USE, r"already (checked out|used by worktree) at", True),
     _rule(FailureCode.BRANCH_CONFLICT, r"cannot lock ref .*' exists; cannot create"),
 )

@@ -71,6 +71,7 @@ FINAL = {
     ],
     FailureCode.DISK_FULL: [
         "fetch: error: unable to write file x: No space left on device",
+        "add: fatal: sha1 file '/w/index.lock' write error. Out of diskspace",
         "reset: error: unable to write file README.md\nfatal: Could not reset index file",
         "worktree: fatal: cannot update ref 'refs/heads/b': couldn't write '/m/refs/heads/b.lock'",
         "init: error: failed to write new configuration file /m/config.lock",
