@@ -23,6 +23,7 @@ with workflow.unsafe.imports_passed_through():
 
 CODE_JOB = "CodeJob"
 CLAUDE_BEGINS_AGAIN = "claude-begins-again"
+"""Before, what Claude was interrupted in after its work was gone was published as if complete."""
 
 
 @dataclass(frozen=True, slots=True)

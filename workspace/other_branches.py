@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from workspace.command import Git, Place
+from workspace.command import Git, Place, lines
 from workspace.network import refs
 from workspace.worktree import Worktree
 
@@ -40,5 +40,5 @@ def _been_at(worktree: Worktree) -> set[str]:
     except OSError:
         return set()
     # `<old sha> <new sha> <who and when>TAB<what>`
-    rows = (line.split(" ", 2) for line in log.split("\n"))
+    rows = (line.split(" ", 2) for line in lines(log))
     return {row[1] for row in rows if len(row) == 3}

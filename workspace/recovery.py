@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from workspace.command import TREE_SECONDS, Git, GitError, Place
+from workspace.command import TREE_SECONDS, Git, GitError, Place, lines
 
 _log = logging.getLogger(__name__)
 _CHUNK = 1 << 20
@@ -167,14 +167,14 @@ async def _link_pack(git: Git, index: Path, fresh: Path) -> None:
 
 def _refs(mirror: Path) -> dict[str, str]:
     """Return the local refs that can be read, by name; git itself stops at the first bad one."""
-    lines = [*_lines(mirror / "packed-refs")]
+    rows = [*_lines(mirror / "packed-refs")]
     for file in (mirror / "refs").rglob("*"):
         if file.is_file():
-            lines += [f"{line} {file.relative_to(mirror)}" for line in _lines(file)]
-    found = (_REF.fullmatch(line) for line in lines)
+            rows += [f"{line} {file.relative_to(mirror)}" for line in _lines(file)]
+    found = (_REF.fullmatch(row) for row in rows)
     return {match[2]: match[1] for match in found if match is not None}
 
 
 def _lines(file: Path) -> Iterator[str]:
     if file.is_file():
-        yield from file.read_text("utf-8", "surrogateescape").split("\n")
+        yield from lines(file.read_text("utf-8", "surrogateescape"))

@@ -113,12 +113,12 @@ class Salvage:
         files = await self._tree_of_files(worktree, head)
         aside = await set_aside(self._git, worktree)
         aside += (await other_branches(self._git, worktree, *filter(None, (head, branch)))).values()
-        if files == await self._tree_of(worktree, head):
+        if files == await tree_of(self._git, worktree.history, head):
             known = () if all_of_it else ("--remotes=origin",)
             if not aside and not await self._has_commits(worktree, head, branch, known):
                 return None
             head = await tip(self._git, worktree)
-            files = await self._tree_of(worktree, head)
+            files = await tree_of(self._git, worktree.history, head)
         elif newer := await newer_tip(self._git, worktree):
             forward = await brought_forward(self._git, worktree, files, newer)
             if forward is not None:
@@ -137,19 +137,16 @@ class Salvage:
         )  # fmt: skip
         return bool(found)
 
-    async def _tree_of(self, worktree: Worktree, commit: str) -> str:
-        return await tree_of(self._git, worktree.history, commit)
-
     async def _tree_of_files(self, worktree: Worktree, head: str) -> str:
         """Write the files as a tree, in which those that nobody touched are as in `head`."""
         if not worktree.path.is_dir():
-            return await self._tree_of(worktree, head)
+            return await tree_of(self._git, worktree.history, head)
         index = worktree.git_dir / "index"
         files = await tree_of_files(self._git, worktree.place, index, head)
         if worktree.files_tree is None:
             return files
         try:
-            clean = await self._tree_of(worktree, head)
+            clean = await tree_of(self._git, worktree.history, head)
             return await replayed(self._git, worktree.place, clean, worktree.files_tree, files)
         except GitError as error:
             # The tree may be lost with a damaged mirror; then too much is kept rather than nothing.

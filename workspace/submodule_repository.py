@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from workspace.command import lines
 from workspace.worktree import Worktree
 
 _MAX_SMALL = 4096
@@ -105,7 +106,7 @@ def require_file(file: Path) -> None:
 
 
 def _packed(git_dir: Path) -> Iterator[tuple[str, str]]:
-    for line in _text(git_dir / "packed-refs", _MAX_LIST, "").split("\n"):
+    for line in lines(_text(git_dir / "packed-refs", _MAX_LIST, "")):
         packed = _PACKED.fullmatch(line)
         if packed:
             yield packed[2], packed[1]
