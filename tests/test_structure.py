@@ -14,17 +14,20 @@ ROOT = Path(__file__).parent.parent
 # Each room with the first-party rooms and modules it may import; everybody may import itself.
 ALLOWED = {
     "domain": set(),
-    "workspace": {"domain"},
-    "agent": {"domain"},
+    "sandbox": {"domain"},
+    "workspace": {"sandbox", "domain"},
+    "agent": {"sandbox", "domain"},
     "store": {"domain", "settings"},
-    "activities": {"workspace", "agent", "store", "domain"},
+    "activities": {"workspace", "agent", "sandbox", "store", "domain"},
     "workflows": {"activities", "store", "domain"},
     "api": {"workflows", "activities", "store", "domain"},
     "demo": {"domain"},
-    "settings": {"agent", "domain"},
-    "composition": {"workflows", "activities", "workspace", "agent", "store", "settings"},
+    "settings": {"agent", "sandbox", "domain"},
+    "composition": {
+        "workflows", "activities", "workspace", "agent", "sandbox", "store", "settings",
+    },
     "worker": {
-        "workflows", "activities", "workspace", "agent", "store", "domain", "settings",
+        "workflows", "activities", "workspace", "agent", "sandbox", "store", "domain", "settings",
         "composition",
     },
     "up": {"agent", "settings"},
@@ -32,8 +35,8 @@ ALLOWED = {
         "api", "workflows", "activities", "agent", "store", "domain", "settings", "composition",
         "worker", "up", "demo", "doctor",
     },
-    "doctor": {"workflows", "activities", "workspace", "agent", "store", "domain", "settings",
-               "composition"},
+    "doctor": {"workflows", "activities", "workspace", "agent", "sandbox", "store", "domain",
+               "settings", "composition"},
 }  # fmt: skip
 EXCEPTIONS = {"demo/walkthrough.py": {"settings", "up"}}
 
