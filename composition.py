@@ -16,6 +16,7 @@ from workspace.credentials import GitCredentials, write_token_file
 from workspace.identity import Identity
 from workspace.mirrors import Mirrors
 from workspace.publishing import Publishing
+from workspace.worktrees import Worktrees
 
 
 def job_limits(settings: Settings) -> JobLimits:
@@ -37,6 +38,11 @@ def mirrors(settings: Settings) -> Mirrors:
         )
     credentials = GitCredentials(settings.github_server_url, token_file)
     return Mirrors(settings.repos_dir, Git(settings.search_path), credentials)
+
+
+def worktrees(settings: Settings) -> Worktrees:
+    """Return this host's worktrees."""
+    return Worktrees(settings.worktrees_dir, mirrors(settings))
 
 
 def github_access(settings: Settings) -> GithubAccess:

@@ -100,7 +100,7 @@ async def _flow(
     settings: Settings, store: Store, temporal: TemporalClient, stop: asyncio.Event
 ) -> AsyncIterator[None]:
     """Poll for workflows and row writes, and reconcile."""
-    publishing = Publishing(composition.mirrors(settings))
+    publishing = Publishing(composition.worktrees(settings))
     pull_requests = composition.pull_request_activities(settings, store, Leases(), publishing)
     records = RecordActivities(store)
     reconciler = Reconciler(store, temporal, composition.job_limits(settings))
@@ -145,13 +145,12 @@ async def _host(
     task_queue = f"host-{settings.host_id}-{boot.id}"
     capacity = Capacity(settings.max_concurrent_jobs)
     leases = Leases()
-    mirrors = composition.mirrors(settings)
-    worktrees = Worktrees(settings.worktrees_dir, mirrors)
-    removal = Removal(worktrees, Salvage(mirrors))
+    worktrees = composition.worktrees(settings)
+    removal = Removal(worktrees, Salvage(worktrees))
     keeping = Keeping(store, settings.host_id)
     retention = Retention(store, Expiry(worktrees), settings.keep_work)
     sweeper = Sweeper(
-        store, leases, removal, keeping, retention, Upkeep(mirrors), settings.sessions_dir
+        store, leases, removal, keeping, retention, Upkeep(worktrees), settings.sessions_dir
     )
     credential = Credential(store, settings.credential_id)
     slots = SlotActivities(
@@ -207,7 +206,7 @@ def _host_activities(
     boot: Boot,
     credential: Credential,
 ) -> list[Callable[..., Any]]:
-    publishing = Publishing(worktrees.mirrors)
+    publishing = Publishing(worktrees)
     workspaces = WorkspaceActivities(
         store,
         leases,

@@ -75,9 +75,16 @@ def read_text(root: Path, name: str, *, limit: int) -> str | None:
 
 
 def copy(root: Path, name: str, target: Path, *, limit: int) -> None:
-    """Copy a regular file to `target`, a new file in a directory of our own; as `opened`."""
+    """Copy a regular file and its times to `target`, a new file that jobs cannot reach.
+
+    Raises:
+        FileNotFoundError: there is nothing at this path.
+        UnsafeFile: there is something else, or it is too long.
+    """
     with opened(root, name, limit=limit) as source, target.open("xb") as sink:
         shutil.copyfileobj(source, sink, _CHUNK)
+        found = os.fstat(source.fileno())
+    os.utime(target, ns=(found.st_atime_ns, found.st_mtime_ns))
 
 
 def write(root: Path, name: str, content: bytes, *, mode: int = 0o600) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from domain.errors import DependencyUnavailable
+from sandbox.containment import Containment, Reach, Uncontained
 from workspace import subprocesses
 from workspace.locks import held_descriptors
 from workspace.subprocesses import Ended
@@ -76,24 +77,24 @@ class Place:
     """The repository a command works on. It is always named, never discovered.
 
     Args:
-        git_dir: the bare repository, or the administrative directory of a worktree.
-        common_dir: the bare repository that a worktree belongs to.
+        git_dir: the repository.
         work_tree: the files of a worktree.
         objects: an object store other than the repository's own.
         index: an index other than the worktree's own.
+        reach: set where a job could have written something of it. Commands are contained then,
+            and reach this and nothing else.
     """
 
     git_dir: Path
-    common_dir: Path | None = None
     work_tree: Path | None = None
     objects: Path | None = None
     index: Path | None = None
+    reach: Reach | None = None
 
     def variables(self) -> dict[str, str]:
         """Return the environment variables that name these places (git(1))."""
         places = {
             "GIT_DIR": self.git_dir,
-            "GIT_COMMON_DIR": self.common_dir,
             "GIT_WORK_TREE": self.work_tree,
             "GIT_OBJECT_DIRECTORY": self.objects,
             "GIT_INDEX_FILE": self.index,
@@ -107,17 +108,24 @@ class Git:
     Args:
         search_path: the PATH on which `git`, `sh` and `git-lfs` are found.
         variables: more variables for every command, for example proxies and CA files.
+        containment: contains the commands that work on what a job could have written.
 
     Raises:
         DependencyUnavailable: git is not installed.
     """
 
-    def __init__(self, search_path: str, variables: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        search_path: str,
+        variables: Mapping[str, str] | None = None,
+        containment: Containment | None = None,
+    ) -> None:
         program = shutil.which("git", path=search_path)
         if program is None:
             raise DependencyUnavailable("git is not on PATH. Install git 2.36 or newer.", "git")
         self._program = program
         self.search_path = search_path
+        self._containment = containment or Uncontained()
         self._variables = {**(variables or {}), **_VARIABLES, "PATH": search_path}
 
     async def run(
@@ -127,6 +135,7 @@ class Git:
         settings: Sequence[Setting] = (),
         variables: Mapping[str, str] | None = None,
         stdin: bytes | None = None,
+        output: int | None = None,
         timeout: float = LOCAL_SECONDS,
         max_output: int = MAX_OUTPUT,
         accept: Collection[int] = (0,),
@@ -141,6 +150,7 @@ class Git:
             settings: configuration on top of the fixed one.
             variables: environment variables on top of the fixed ones.
             stdin: what the command reads.
+            output: a descriptor of a file for what the command prints; nothing is returned then.
             timeout: the limit in seconds.
             max_output: the limit of the output in bytes.
             accept: exit codes that are no error.
@@ -150,7 +160,7 @@ class Git:
             GitError: any other exit code, or the time limit.
         """
         ended = await self._execute(
-            arguments, at, settings, variables or {}, stdin, timeout, max_output
+            arguments, at, settings, variables or {}, stdin, output, timeout, max_output
         )
         if ended.exit_code not in accept:
             raise GitError(arguments, ended.exit_code, ended.stderr)
@@ -162,7 +172,7 @@ class Git:
         Raises:
             GitError: any other exit code, or the time limit.
         """
-        ended = await self._execute(arguments, at, (), {}, None, timeout, MAX_OUTPUT)
+        ended = await self._execute(arguments, at, (), {}, None, None, timeout, MAX_OUTPUT)
         if ended.exit_code not in (0, 1):
             raise GitError(arguments, ended.exit_code, ended.stderr)
         return ended.exit_code == 0
@@ -174,15 +184,20 @@ class Git:
         settings: Sequence[Setting],
         variables: Mapping[str, str],
         stdin: bytes | None,
+        output: int | None,
         timeout: float,
         max_output: int,
     ) -> Ended:
+        command = [self._program, *arguments]
+        if at.reach is not None:
+            command = self._containment.around(command, at.reach)
         try:
             ended = await subprocesses.run(
-                (self._program, *arguments),
+                command,
                 environment={**self._environment(at, settings), **variables},
                 directory=at.work_tree or at.git_dir,
                 stdin=stdin,
+                stdout=output,
                 timeout=timeout,
                 max_output=max_output,
                 inherited=held_descriptors(),

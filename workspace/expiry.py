@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from workspace.command import GitError, Place, lines
-from workspace.kept_commits import DISPLACED, SALVAGE, displaced_at
+from workspace.kept_commits import SALVAGE
 from workspace.trees import delete_tree
 from workspace.worktrees import Worktrees
 
@@ -34,7 +34,7 @@ class Expiry:
 
         The work of the jobs in `spared` stays.
 
-        Moved aside were local branches, damaged mirrors, files that git no longer knew, and
+        Moved aside were damaged mirrors, files that git no longer knew, and
         submodules with work. The objects of forgotten work go when the mirror is packed. A failure
         is logged: it does no harm.
 
@@ -58,7 +58,7 @@ class Expiry:
     ) -> list[str]:
         listing = await self._git.run(
             "for-each-ref", "--format=%(committerdate:unix) %(objectname) %(refname)",
-            SALVAGE, DISPLACED, at=mirror,
+            SALVAGE, at=mirror,
         )  # fmt: skip
         rows = (line.split(" ") for line in lines(listing))
         limit = older_than.timestamp()
@@ -66,20 +66,14 @@ class Expiry:
         old = {
             name: sha
             for date, sha, name in rows
-            if _kept_since(name, date) < limit and name not in needed
+            # What is no commit has no date, and no work in it.
+            if int(date or 0) < limit and name not in needed
         }
         # Work that was added meanwhile has another sha, which stops the deletion.
         commands = "".join(f"delete {name} {sha}\n" for name, sha in old.items())
         data = commands.encode("utf-8", "surrogateescape")
         await self._git.run("update-ref", "--no-deref", "--stdin", at=mirror, stdin=data)
         return sorted(old)
-
-
-def _kept_since(ref: str, date: str) -> int:
-    """Return since when a ref keeps its commit, in Unix seconds; `date` is the commit's own."""
-    moved = displaced_at(ref)
-    # What is no commit has no date, and no work in it.
-    return int(date or 0) if moved is None else moved
 
 
 def _delete_older(directory: Path, older_than: datetime) -> None:

@@ -7,6 +7,7 @@ Nobody has worked in those.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import shutil
 import tempfile
@@ -14,8 +15,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from sandbox import files
 from workspace.command import TREE_SECONDS, Git, GitError, Place
 from workspace.staging import stage_everything
+
+_MAX_INDEX = 1 << 30
 
 
 async def tree_of(git: Git, place: Place, commit: str) -> str:
@@ -34,9 +38,9 @@ async def tree_of_files(git: Git, place: Place, index: Path, head: str) -> str:
     """
     with _private_index(place) as private:
         try:
-            shutil.copy2(index, private.index)
+            await asyncio.to_thread(_copy_index, index, private.index)
             return await _staged(git, private.place)
-        except (FileNotFoundError, GitError):
+        except (FileNotFoundError, files.UnsafeFile, GitError):
             # It may be damaged, or name objects that are. All files are read then.
             private.index.unlink(missing_ok=True)
             await git.run("read-tree", head, at=private.place)
@@ -72,6 +76,10 @@ async def changed_names(git: Git, place: Place, old: str, new: str) -> set[str]:
 async def written(git: Git, place: Place) -> str:
     """Write the index as a tree."""
     return (await git.run("write-tree", at=place, timeout=TREE_SECONDS)).strip()
+
+
+def _copy_index(index: Path, target: Path) -> None:
+    files.copy(index.parent, index.name, target, limit=_MAX_INDEX)
 
 
 async def _staged(git: Git, place: Place) -> str:

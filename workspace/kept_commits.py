@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import re
-import time
 from dataclasses import dataclass
 
 from workspace.command import Git, Place
 
 SALVAGE = "refs/orchestrator/salvage/"
-DISPLACED = "refs/orchestrator/displaced/"
 
 _HEADER = re.compile(r"^(tree|parent) ([0-9a-f]{40,64})$", re.MULTILINE)
-_MOVED = re.compile(rf"{DISPLACED}[^/]+/([0-9]+)/")
 _BASE = re.compile(r"^Base: ([0-9a-f]{40,64})$", re.MULTILINE)
 
 
@@ -32,17 +29,6 @@ class KeptCommit:
     tree: str
     lines: tuple[str, ...]
     base_sha: str
-
-
-def displaced(job_id: str, branch: str) -> str:
-    """Return the ref that keeps a local branch from now on, which is in the way of a job."""
-    return f"{DISPLACED}{job_id}/{int(time.time())}/{branch}"
-
-
-def displaced_at(ref: str) -> int | None:
-    """Return when a branch became `ref`, in Unix seconds; None when it is no displaced branch."""
-    found = _MOVED.match(ref)
-    return None if found is None else int(found[1])
 
 
 def message(job_id: str, base_sha: str) -> str:

@@ -97,13 +97,13 @@ class Mirrors:
 
     @contextlib.asynccontextmanager
     async def lock(self, path: Path) -> AsyncIterator[None]:
-        """Hold the mirror at `path` for changing its refs or its worktrees."""
+        """Hold the mirror at `path` for changing its refs, or who borrows its objects."""
         async with self.locks.hold(path.with_suffix(".lock")):
             await finish_replacement(self.git, path)
             yield
 
     async def settle(self, mirror: Mirror) -> None:
-        """See to it that no worktree is missing because its mirror is just being made again.
+        """See to it that no mirror is missing because it is just being made again.
 
         Raises:
             JobFailure: the disk refused to bring that to its end.
@@ -253,19 +253,6 @@ class Mirrors:
 def _mark_of(mirror: Mirror) -> Path:
     """Return the file that says that a mirror is damaged."""
     return mirror.path / "damaged"
-
-
-def has_worktrees(mirror: Path) -> bool:
-    """Tell whether any worktree of the mirror is on disk."""
-    for pointer in mirror.glob("worktrees/*/gitdir"):
-        if worktree_of(pointer).is_dir():
-            return True
-    return False
-
-
-def worktree_of(pointer: Path) -> Path:
-    """Return the worktree that an administrative `gitdir` file points to."""
-    return Path(pointer.read_text("utf-8", "surrogateescape").strip()).parent
 
 
 def _move(source: Path, target: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from workspace.command import NETWORK_SECONDS, Git, GitError, Place, Setting, lines
 from workspace.credentials import GitCredentials
-from workspace.private_repository import private_repository
+from workspace.scratch_repository import scratch_repository
 
 TRACKING = "refs/remotes/origin/"
 _ASK_SECONDS = 120.0
@@ -123,7 +123,7 @@ class Network:
     def _private(
         self, objects: Path, known: Mapping[str, str] | None = None
     ) -> AbstractAsyncContextManager[Place]:
-        return private_repository(self._scratch, objects, known or {})
+        return scratch_repository(self._scratch, objects, known or {})
 
     async def _talk(self, place: Place, *arguments: str, more: Sequence[Setting] = ()) -> None:
         settings = [*self.settings(), *more]

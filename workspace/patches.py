@@ -7,7 +7,7 @@ from pathlib import Path
 
 from workspace.command import TREE_SECONDS, Git, OutputTooLong, Place
 from workspace.identity import ORCHESTRATOR
-from workspace.private_repository import private_repository
+from workspace.scratch_repository import scratch_repository
 
 # Bytes that are not UTF-8, as Python keeps them, and what no column of text can hold.
 _NO_TEXT = re.compile("[\0\udc80-\udcff]")
@@ -26,7 +26,7 @@ async def patch_between(
         sha: the newer commit.
         max_bytes: the longest patch; None is returned in place of a longer one.
     """
-    async with private_repository(scratch, objects, {}) as place:
+    async with scratch_repository(scratch, objects, {}) as place:
         patch = await _diff(git, place, base, sha, max_bytes)
         if patch is not None and _is_text(patch):
             return patch
@@ -49,7 +49,7 @@ async def commit_of_patch(git: Git, objects: Path, scratch: Path, base: str, pat
         base: the commit the patch was made from.
         patch: from `patch_between`.
     """
-    async with private_repository(scratch, objects, {}) as place:
+    async with scratch_repository(scratch, objects, {}) as place:
         await git.run("read-tree", base, at=place, timeout=TREE_SECONDS)
         if patch:
             await git.run(

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from dataclasses import dataclass
 
 from domain.errors import JobFailure
 from domain.failures import FailureCode
-from workspace import contents
+from sandbox import files
+from workspace import contents, private_repository
 from workspace.command import TREE_SECONDS, GitError
+from workspace.crossing import Crossing
 from workspace.file_trees import replayed, tree_of, written
 from workspace.identity import Identity
-from workspace.mirrors import Mirror, Mirrors
+from workspace.mirrors import Mirror
 from workspace.network import TRACKING, refs
 from workspace.older_checkout import brought_forward, newer_tip
-from workspace.other_branches import other_branches
+from workspace.other_lines import other_lines
 from workspace.refusals import explained
 from workspace.staging import stage_everything
 from workspace.submodules import Submodules
-from workspace.unfinished import refuse_unfinished, remove_worktree_locks
+from workspace.unfinished import refuse_unfinished
 from workspace.work_tip import ends, is_within, tip
 from workspace.worktree import Worktree
+from workspace.worktrees import Worktrees
 
 _log = logging.getLogger(__name__)
 
@@ -44,13 +48,15 @@ class Publishing:
     """Commits, pushes, and asks the remote what it has.
 
     Args:
-        mirrors: the repositories.
+        worktrees: the worktrees, and through them the mirrors.
     """
 
-    def __init__(self, mirrors: Mirrors) -> None:
-        self._mirrors = mirrors
-        self._git = mirrors.git
-        self._submodules = Submodules(mirrors)
+    def __init__(self, worktrees: Worktrees) -> None:
+        self._worktrees = worktrees
+        self._mirrors = worktrees.mirrors
+        self._git = worktrees.mirrors.git
+        self._submodules = Submodules(worktrees.mirrors)
+        self._crossing = Crossing(worktrees.mirrors)
 
     async def commit_all(self, worktree: Worktree, message: str, identity: Identity) -> None:
         """Commit everything that is not ignored; do nothing when nothing differs.
@@ -69,11 +75,10 @@ class Publishing:
                 FailureCode.GIT_FAILED,
                 "The job's worktree is gone from this machine. Retry the job.",
             )
-        mirror = self._mirrors.mirror(worktree.owner, worktree.name)
         with explained(self._mirrors.credentials, "Committing the work"):
             async with self._mirrors.locks.hold(worktree.lock_file):
-                self._mirrors.restore(mirror)
-                remove_worktree_locks(worktree)
+                await self._worktrees.restore(worktree)
+                await asyncio.to_thread(private_repository.remove_locks, worktree)
                 await refuse_unfinished(self._git, worktree)
                 await self._submodules.refuse_work(worktree)
                 await stage_everything(self._git, worktree.place)
@@ -86,24 +91,29 @@ class Publishing:
                         await self._commit_onto(worktree, newer, message, identity)
 
     async def head(self, worktree: Worktree) -> Head:
-        """Return what there is to publish, the commits that Claude made itself included.
+        """Bring what there is to publish into the mirror, and describe it. Idempotent.
 
-        It is what is checked out, unless the job's branch has that and more.
+        It is what is checked out, unless the job's branch has that and more. The commits that
+        Claude made itself are part of it.
         """
+        mirror = self._mirrors.mirror(worktree.owner, worktree.name)
         with explained(self._mirrors.credentials, "Reading the work"):
             sha = await tip(self._git, worktree)
+            await self._crossing.bring(worktree, sha)
             span = f"{worktree.base_sha}..{sha}"
-            ahead = await self._git.run("rev-list", "--count", span, "--", at=worktree.history)
+            ahead = await self._git.run("rev-list", "--count", span, "--", at=mirror.place)
             changed = await self._git.run(
                 "diff", "--name-only", "-z", "--no-ext-diff", worktree.base_sha, sha, "--",
-                at=worktree.history, timeout=TREE_SECONDS,
+                at=mirror.place, timeout=TREE_SECONDS,
             )  # fmt: skip
         return Head(sha, int(ahead), changed.count("\0"))
 
     async def left_out(self, worktree: Worktree, sha: str) -> dict[str, str]:
         """Return what `sha` does not contain of the branches in which Claude worked, by name."""
         with explained(self._mirrors.credentials, "Reading the work"):
-            left = await other_branches(self._git, worktree, sha)
+            mirror = self._mirrors.mirror(worktree.owner, worktree.name)
+            known = {sha, *(await self._mirrors.branches(mirror)).values()}
+            left = await other_lines(self._git, worktree, known)
             _, own = await ends(self._git, worktree)
             if own is not None and not await is_within(self._git, worktree, own, sha):
                 left[worktree.branch or ""] = own
@@ -187,7 +197,7 @@ class Publishing:
 
     async def _is_worth_a_commit(self, worktree: Worktree) -> bool:
         # A resolved merge may leave the tree as it was, and still has to be recorded.
-        if (worktree.git_dir / "MERGE_HEAD").is_file():
+        if files.is_file(worktree.git_dir, "MERGE_HEAD"):
             return True
         return not await self._git.says(
             "diff-index", "--cached", "--quiet", "HEAD", "--", at=worktree.place

@@ -1,4 +1,4 @@
-"""A fresh mirror in the place of a damaged one, with its sound objects, refs and worktrees."""
+"""A fresh mirror in the place of a damaged one, with its sound objects and refs."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _log = logging.getLogger(__name__)
 _CHUNK = 1 << 20
 _HASHES = {40: hashlib.sha1, 64: hashlib.sha256}
 _REF = re.compile(r"([0-9a-f]{40}|[0-9a-f]{64}) (refs/(?!remotes/).+)")
-_MOVED = ("worktrees", "lfs")
-"""What belongs to worktrees and not to the remote."""
+_LFS = "lfs"
+"""The files of LFS that jobs have added; the remote may not have them yet."""
 
 
 async def replace_mirror(git: Git, mirror: Path, fresh: Path, aside: Path) -> None:
@@ -56,7 +56,7 @@ async def finish_replacement(git: Git, mirror: Path) -> None:
     if damaged is not None:
         # Jobs have worked in it until it was moved.
         await carry_over(git, damaged, mirror)
-        move_worktrees(damaged, mirror)
+        _move_lfs_files(damaged, mirror)
     _pointer_of(mirror).unlink()
 
 
@@ -85,12 +85,9 @@ async def carry_over(git: Git, damaged: Path, fresh: Path) -> None:
             _log.warning("%s stays in the damaged copy of %s: %s", name, damaged, error)
 
 
-def move_worktrees(damaged: Path, fresh: Path) -> None:
-    """Move what belongs to worktrees, whose files stay where they are. Repeatable."""
-    for name in _MOVED:
-        if (damaged / name).exists():
-            (fresh / name).parent.mkdir(parents=True, exist_ok=True)
-            _merge(damaged / name, fresh / name)
+def _move_lfs_files(damaged: Path, fresh: Path) -> None:
+    if (damaged / _LFS).exists():
+        _merge(damaged / _LFS, fresh / _LFS)
 
 
 def _merge(source: Path, target: Path) -> None:

@@ -14,7 +14,7 @@ from workspace.refusals import explained
 from workspace.salvage import Salvage, Salvaged
 from workspace.sparing import Spared
 from workspace.trees import delete_tree
-from workspace.worktree import RECORD_SUFFIX
+from workspace.worktree import RECORD_SUFFIX, REPOSITORY_SUFFIX, Worktree
 from workspace.worktrees import Worktrees
 
 Record = Callable[[str, Salvaged], Awaitable[None]]
@@ -77,7 +77,7 @@ class Removal:
             # Without a record it was never complete, so nobody has worked in it.
             worktree = self._worktrees.recorded(owner, name, job_id)
             spared = None
-            if worktree is not None and (worktree.git_dir / "HEAD").is_file():
+            if worktree is not None and _can_be_read(worktree):
                 await self._salvage.keep_held(worktree, all_of_it=all_of_it)
                 spared = await self._worktrees.spared(worktree)
             kept = await self._salvage.kept(owner, name, job_id)
@@ -126,7 +126,7 @@ class Removal:
         found = set()
         for entry in self._worktrees.root.glob("[!.]*/*/*"):
             if entry.is_dir() or entry.name.endswith(RECORD_SUFFIX):
-                job_id = entry.name.removesuffix(RECORD_SUFFIX)
+                job_id = entry.name.removesuffix(RECORD_SUFFIX).removesuffix(REPOSITORY_SUFFIX)
                 found.add((entry.parent.parent.name, entry.parent.name, job_id))
         yield from sorted(found)
 
@@ -138,3 +138,8 @@ class Removal:
             with contextlib.suppress(FileNotFoundError):
                 if entry.stat().st_mtime < limit:
                     delete_tree(entry)
+
+
+def _can_be_read(worktree: Worktree) -> bool:
+    """Return whether git can still read the work; the files may be gone."""
+    return (worktree.git_dir / "HEAD").is_file() and worktree.mirror.is_dir()

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from dataclasses import dataclass
 
+from workspace import private_repository
 from workspace.command import GitError
+from workspace.crossing import Crossing
 from workspace.file_trees import replayed, tree_of, tree_of_files
 from workspace.identity import ORCHESTRATOR
 from workspace.kept_commits import SALVAGE, kept_commit, message
-from workspace.mirrors import Mirrors
 from workspace.older_checkout import brought_forward, newer_tip
-from workspace.other_branches import other_branches
+from workspace.other_lines import adds_to, other_lines
 from workspace.patches import patch_between
-from workspace.pointers import restore_pointers
-from workspace.unfinished import remove_worktree_locks, set_aside
+from workspace.unfinished import set_aside
 from workspace.work_tip import ends, is_within, tip
 from workspace.worktree import Worktree, checked_job_id
+from workspace.worktrees import Worktrees
 
 _log = logging.getLogger(__name__)
 
@@ -53,12 +55,14 @@ class Salvage:
     """Keeps work under `refs/orchestrator/salvage/<job id>` of the mirror.
 
     Args:
-        mirrors: the repositories.
+        worktrees: the worktrees, and through them the mirrors.
     """
 
-    def __init__(self, mirrors: Mirrors) -> None:
-        self._mirrors = mirrors
-        self._git = mirrors.git
+    def __init__(self, worktrees: Worktrees) -> None:
+        self._worktrees = worktrees
+        self._mirrors = worktrees.mirrors
+        self._git = worktrees.mirrors.git
+        self._crossing = Crossing(worktrees.mirrors)
 
     async def keep(self, worktree: Worktree, *, all_of_it: bool = False) -> str | None:
         """Keep what is uncommitted (ignored files aside) or unpushed, and return the commit.
@@ -81,9 +85,8 @@ class Salvage:
         """Do what `keep` does, for a caller who holds the worktree's lock."""
         mirror = self._mirrors.mirror(worktree.owner, worktree.name)
         with self._mirrors.explained(mirror, "Keeping the work"):
-            self._mirrors.restore(mirror)
-            restore_pointers(worktree)
-            remove_worktree_locks(worktree)
+            await self._worktrees.restore(worktree)
+            await asyncio.to_thread(private_repository.remove_locks, worktree)
             work = await self._work_in(worktree, all_of_it=all_of_it)
             return None if work is None else await self._store(worktree, work)
 
@@ -112,10 +115,14 @@ class Salvage:
         head, branch = await ends(self._git, worktree)
         files = await self._tree_of_files(worktree, head)
         aside = await set_aside(self._git, worktree)
-        aside += (await other_branches(self._git, worktree, *filter(None, (head, branch)))).values()
+        mirror = self._mirrors.mirror(worktree.owner, worktree.name)
+        published = {*(await self._mirrors.branches(mirror)).values()}
+        known = {*published, *filter(None, (head, branch))}
+        aside += (await other_lines(self._git, worktree, known)).values()
         if files == await tree_of(self._git, worktree.history, head):
-            known = () if all_of_it else ("--remotes=origin",)
-            if not aside and not await self._has_commits(worktree, head, branch, known):
+            own = [head] if branch is None else [head, branch]
+            delivered = () if all_of_it else published
+            if not aside and not await adds_to(self._git, worktree, own, delivered):
                 return None
             head = await tip(self._git, worktree)
             files = await tree_of(self._git, worktree.history, head)
@@ -126,16 +133,6 @@ class Salvage:
         if branch is None or await is_within(self._git, worktree, branch, head):
             return _Work((head, *aside), files)
         return _Work((head, branch, *aside), files)
-
-    async def _has_commits(
-        self, worktree: Worktree, head: str, branch: str | None, known: tuple[str, ...]
-    ) -> bool:
-        wanted = [head] if branch is None else [head, branch]
-        found = await self._git.run(
-            "rev-list", "--max-count=1", *wanted, "--not", worktree.base_sha, *known, "--",
-            at=worktree.history,
-        )  # fmt: skip
-        return bool(found)
 
     async def _tree_of_files(self, worktree: Worktree, head: str) -> str:
         """Write the files as a tree, in which those that nobody touched are as in `head`."""
@@ -155,7 +152,8 @@ class Salvage:
 
     async def _store(self, worktree: Worktree, work: _Work) -> str:
         lines = work.lines
-        earlier = await kept_commit(self._git, worktree.history, worktree.job_id)
+        mirror = self._mirrors.mirror(worktree.owner, worktree.name)
+        earlier = await kept_commit(self._git, mirror.place, worktree.job_id)
         if earlier is not None:
             if earlier.tree == work.tree and earlier.lines[: len(lines)] == lines:
                 return earlier.sha
@@ -167,5 +165,6 @@ class Salvage:
             stdin=message(worktree.job_id, worktree.base_sha).encode(),
         )  # fmt: skip
         commit = written.strip()
-        await self._git.run("update-ref", SALVAGE + worktree.job_id, commit, at=worktree.history)
+        await self._crossing.bring(worktree, commit)
+        await self._git.run("update-ref", SALVAGE + worktree.job_id, commit, at=mirror.place)
         return commit

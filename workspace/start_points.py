@@ -8,13 +8,9 @@ from dataclasses import dataclass
 
 from domain.errors import JobFailure
 from domain.failures import FailureCode
-from domain.ids import is_id
-from workspace.command import Git, GitError
-from workspace.kept_commits import displaced
+from workspace.command import GitError
 from workspace.mirrors import Mirror, Mirrors
-from workspace.network import refs
 
-_HEADS = "refs/heads/"
 _SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
@@ -118,54 +114,6 @@ async def require_commit(mirrors: Mirrors, mirror: Mirror, sha: str) -> None:
         ) from error
 
 
-async def make_room(git: Git, mirror: Mirror, branch: str, job_id: str) -> None:
-    """See to it that `branch` can be made in the mirror, whose lock is held.
-
-    Local branches in the way, which ended jobs left behind, are moved to
-    `refs/orchestrator/displaced/<job id>/<Unix seconds>/`.
-
-    Raises:
-        JobFailure: another worktree has the branch, or has one that forbids the name.
-    """
-    used = await checked_out(git, mirror)
-    holder = used.get(branch, job_id)
-    if holder != job_id:
-        raise JobFailure(
-            FailureCode.BRANCH_IN_USE,
-            f"The branch {branch} is in use by {_owner(holder)}. Wait until it is free, or use "
-            "another branch name.",
-            transient=True,
-        )
-    local = await refs(git, mirror.place, _HEADS)
-    names = {name.removeprefix(_HEADS): sha for name, sha in local.items()}
-    while (other := clash(branch, names)) is not None:
-        if other in used:
-            raise _clash_failure(branch, other)
-        await _displace(git, mirror, other, names.pop(other), job_id)
-    # Nobody has the branch and the mirror is locked, so this is what a killed command left.
-    (mirror.path / f"{_HEADS}{branch}.lock").unlink(missing_ok=True)
-    if branch in names:
-        await _displace(git, mirror, branch, names[branch], job_id)
-
-
-def _owner(directory: str) -> str:
-    return f"job {directory}" if is_id(directory) else f"the worktree {directory}, of no job"
-
-
-async def checked_out(git: Git, mirror: Mirror) -> dict[str, str]:
-    """Return which directory has each branch checked out, by branch name; ours are named by job."""
-    listing = await git.run("worktree", "list", "--porcelain", "-z", at=mirror.place)
-    used: dict[str, str] = {}
-    job_id = ""
-    for line in listing.split("\0"):
-        key, _, value = line.partition(" ")
-        if key == "worktree":
-            job_id = value.rpartition("/")[2]
-        elif key == "branch":
-            used[value.removeprefix(_HEADS)] = job_id
-    return used
-
-
 async def _head_of(
     mirrors: Mirrors, mirror: Mirror, branches: Mapping[str, str], branch: str | None
 ) -> str:
@@ -187,14 +135,6 @@ async def _suggestion(mirrors: Mirrors, mirror: Mirror, wanted: str) -> str:
     if default == wanted:
         return "Correct the repository's default branch."
     return f"Its default branch is {default}: set that as the repository's default branch."
-
-
-async def _displace(git: Git, mirror: Mirror, branch: str, sha: str, job_id: str) -> None:
-    """Take a local branch out of the way; what only it has is kept under another name."""
-    only_here = ("rev-list", "--max-count=1", sha, "--not", "--remotes=origin", "--")
-    if await git.run(*only_here, at=mirror.place):
-        await git.run("update-ref", displaced(job_id, branch), sha, at=mirror.place)
-    await git.run("update-ref", "--no-deref", "-d", _HEADS + branch, sha, at=mirror.place)
 
 
 def _clash_failure(branch: str, other: str) -> JobFailure:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from sandbox import files
 from workspace.command import lines
 from workspace.worktree import Worktree
 
@@ -41,21 +41,21 @@ class Refs:
     shallow: tuple[str, ...]
 
 
-def git_dir_of(worktree: Worktree, files: Path) -> Path | None:
+def git_dir_of(worktree: Worktree, directory: Path) -> Path | None:
     """Return the git directory of a submodule; None where none is checked out.
 
     Raises:
         Unreadable: there are files, and their git directory is not where git puts it.
     """
-    dot_git = files / ".git"
+    dot_git = directory / ".git"
     if not os.path.lexists(dot_git):
-        if any(files.iterdir()):
-            raise Unreadable(f"{files} has no git directory")
+        if any(directory.iterdir()):
+            raise Unreadable(f"{directory} has no git directory")
         return None
     if dot_git.is_dir() and not dot_git.is_symlink():
         return dot_git
     pointer = _POINTER.fullmatch(_text(dot_git, _MAX_SMALL))
-    git_dir = (files / pointer[1]).resolve() if pointer else dot_git
+    git_dir = (directory / pointer[1]).resolve() if pointer else dot_git
     if not git_dir.is_dir() or not git_dir.is_relative_to(modules_of(worktree).resolve()):
         raise Unreadable(f"{dot_git} leads elsewhere")
     return git_dir
@@ -95,16 +95,6 @@ def read_refs(git_dir: Path) -> Refs:
     )
 
 
-def require_file(file: Path) -> None:
-    """Let a regular file pass, and one that is not there.
-
-    Raises:
-        Unreadable: it is something else, which may never end or lead elsewhere.
-    """
-    if os.path.lexists(file) and not stat.S_ISREG(file.lstat().st_mode):
-        raise Unreadable(f"{file} is no file")
-
-
 def _packed(git_dir: Path) -> Iterator[tuple[str, str]]:
     for line in lines(_text(git_dir / "packed-refs", _MAX_LIST, "")):
         packed = _PACKED.fullmatch(line)
@@ -123,9 +113,11 @@ def _loose(git_dir: Path) -> Iterator[tuple[str, str]]:
 
 
 def _text(file: Path, limit: int, absent: str | None = None) -> str:
-    require_file(file)
-    if absent is not None and not file.exists():
+    try:
+        return files.read(file.parent, file.name, limit=limit).decode("utf-8", "surrogateescape")
+    except FileNotFoundError:
+        if absent is None:
+            raise
         return absent
-    if file.stat().st_size > limit:
-        raise Unreadable(f"{file} is too long")
-    return file.read_text("utf-8", "surrogateescape")
+    except files.UnsafeFile as error:
+        raise Unreadable(str(error)) from error

@@ -10,12 +10,13 @@ from pathlib import Path
 
 from domain.errors import JobFailure
 from domain.failures import FailureCode
+from sandbox.containment import Reach
 from workspace.command import GitError, Place
 from workspace.file_trees import replayed, tree_of, tree_of_files
 from workspace.gitlinks import files_at, gitlinks
 from workspace.mirrors import Mirrors
-from workspace.private_repository import private_repository
 from workspace.refusals import is_no_space
+from workspace.scratch_repository import scratch_repository
 from workspace.sparing import spared_names
 from workspace.submodule_repository import (
     Refs,
@@ -24,7 +25,6 @@ from workspace.submodule_repository import (
     git_dirs_below,
     modules_of,
     read_refs,
-    require_file,
 )
 from workspace.worktree import MadeSubmodule, Worktree
 
@@ -41,6 +41,7 @@ class _Submodule:
     git_dir: Path
     files: Path | None
     refs: Refs
+    worktree: Worktree
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ class Submodules:
             with _as_work(found, path):
                 git_dir = git_dir_of(worktree, files)
                 if git_dir is not None:
-                    submodule = _Submodule(path, git_dir, files, read_refs(git_dir))
+                    submodule = _Submodule(path, git_dir, files, read_refs(git_dir), worktree)
                     found[path], inner = await self._look(submodule, made.get(path), known)
                     pending |= {f"{path}/{name}" for name in inner}
         return list(found.values())
@@ -136,7 +137,6 @@ class Submodules:
         """Return what there is in a submodule, and the paths of the submodules in it."""
         index, head = submodule.git_dir / "index", submodule.refs.head
         async with self._opened(submodule) as place:
-            require_file(index)
             tree = await tree_of_files(self._git, place, index, head or _EMPTY_TREE)
             has_work = await self._has_commits(place, submodule.refs, known)
             has_work = has_work or await self._has_changes(place, head, tree, made)
@@ -155,7 +155,7 @@ class Submodules:
             if git_dir in seen:
                 continue
             with _as_work(left, name):
-                submodule = _Submodule(name, git_dir, None, read_refs(git_dir))
+                submodule = _Submodule(name, git_dir, None, read_refs(git_dir), worktree)
                 async with self._opened(submodule) as place:
                     has_work = await self._has_commits(place, submodule.refs, known)
                 left[name] = _Found(name, submodule, None, has_work)
@@ -193,12 +193,14 @@ class Submodules:
     async def _opened(self, submodule: _Submodule) -> AsyncIterator[Place]:
         """Make a private repository with the objects, HEAD and files of a submodule."""
         objects, refs = submodule.git_dir / "objects", submodule.refs
-        async with private_repository(self._mirrors.scratch, objects, {}) as place:
+        async with scratch_repository(self._mirrors.scratch, objects, {}) as place:
             if refs.head is not None:
                 (place.git_dir / "HEAD").write_text(f"{refs.head}\n")
             if refs.shallow:
                 (place.git_dir / "shallow").write_text("".join(f"{sha}\n" for sha in refs.shallow))
-            yield replace(place, work_tree=submodule.files)
+            reach = submodule.worktree.reach
+            writable = (place.git_dir, *reach.writable)
+            yield replace(place, work_tree=submodule.files, reach=Reach(writable, reach.readable))
 
     async def _has_commits(self, place: Place, refs: Refs, known: frozenset[str]) -> bool:
         own = refs.own - refs.remote - known

@@ -43,6 +43,7 @@ async def run(
     stdin: bytes | None,
     timeout: float,
     max_output: int,
+    stdout: int | None = None,
     inherited: Collection[int] = (),
 ) -> Ended:
     """Run a command to its end.
@@ -54,6 +55,7 @@ async def run(
         stdin: what it reads; None for nothing.
         timeout: in seconds.
         max_output: of its standard output, in bytes; it is stopped there.
+        stdout: a descriptor to print to; nothing is returned then.
         inherited: file descriptors that stay open in it.
 
     Raises:
@@ -62,7 +64,7 @@ async def run(
     process = await asyncio.create_subprocess_exec(
         *command,
         stdin=DEVNULL if stdin is None else PIPE,
-        stdout=PIPE,
+        stdout=PIPE if stdout is None else stdout,
         stderr=PIPE,
         cwd=directory,
         env=dict(environment),
@@ -71,14 +73,14 @@ async def run(
     )
     try:
         async with asyncio.timeout(timeout):
-            (stdout, over_limit), stderr, _ = await asyncio.gather(
+            (printed, over_limit), stderr, _ = await asyncio.gather(
                 _collect(process, max_output), _tail(process), _feed(process, stdin or b"")
             )
             exit_code = await process.wait()
     except BaseException:
         await asyncio.shield(asyncio.create_task(_stop(process)))
         raise
-    return Ended(exit_code, stdout, stderr.decode("utf-8", "replace"), over_limit)
+    return Ended(exit_code, printed, stderr.decode("utf-8", "replace"), over_limit)
 
 
 async def _collect(process: Process, limit: int) -> tuple[bytes, bool]:

@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from domain.errors import JobFailure
 from domain.failures import FailureCode
+from sandbox import files
 from workspace.command import TREE_SECONDS, Git, GitError
 from workspace.work_tip import commit_of
 from workspace.worktree import Worktree
 
 _MAX_NAMED = 5
-_LOCKS = ("index.lock", "HEAD.lock")
+_MAX_SMALL = 4096
+_MAX_FILE = 64 * 1024 * 1024
 _REBASES = ("rebase-merge", "rebase-apply")
-
-
-def remove_worktree_locks(worktree: Worktree) -> None:
-    """Delete what a killed git left behind.
-
-    Call it while holding the worktree's lock and after Claude has ended: then nobody is at work.
-    """
-    for name in _LOCKS:
-        (worktree.git_dir / name).unlink(missing_ok=True)
 
 
 async def refuse_unfinished(git: Git, worktree: Worktree) -> None:
@@ -30,7 +21,7 @@ async def refuse_unfinished(git: Git, worktree: Worktree) -> None:
     Raises:
         JobFailure: a rebase is under way, or files have conflict markers in them.
     """
-    if any((worktree.git_dir / name).is_dir() for name in _REBASES):
+    if any(files.is_directory(worktree.git_dir, name) for name in _REBASES):
         raise JobFailure(
             FailureCode.GIT_FAILED,
             "A rebase was left unfinished in the worktree, so nothing was published. The work is "
@@ -49,9 +40,9 @@ async def set_aside(git: Git, worktree: Worktree) -> list[str]:
     """Return the commits with changes that an unfinished rebase or merge is to bring back."""
     found = [await commit_of(git, worktree, "MERGE_AUTOSTASH")]
     for name in _REBASES:
-        file = worktree.git_dir / name / "autostash"
-        if file.is_file():
-            found.append(await commit_of(git, worktree, file.read_text("utf-8", "replace").strip()))
+        sha = files.read_text(worktree.git_dir, f"{name}/autostash", limit=_MAX_SMALL)
+        if sha is not None:
+            found.append(await commit_of(git, worktree, sha.strip()))
     return [sha for sha in found if sha is not None]
 
 
@@ -69,8 +60,8 @@ async def _unmerged(git: Git, worktree: Worktree) -> list[str]:
 
 def _has_markers(worktree: Worktree, name: str) -> bool:
     try:
-        lines = Path(worktree.path, name).read_bytes().splitlines()
-    except OSError:
+        content = files.read(worktree.path, name, limit=_MAX_FILE)
+    except (OSError, files.UnsafeFile):
         return False
-    starts = [line[:8] for line in lines if line.startswith((b"<<<<<<< ", b">>>>>>> "))]
-    return b"<<<<<<< " in starts and b">>>>>>> " in starts
+    starts = {line[:8] for line in content.splitlines()}
+    return starts >= {b"<<<<<<< ", b">>>>>>> "}

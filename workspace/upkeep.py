@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 from workspace.command import TREE_SECONDS, GitError, Place
-from workspace.mirrors import Mirrors, has_worktrees
+from workspace.worktrees import Worktrees
 
 _log = logging.getLogger(__name__)
 # git's own limits for `gc --auto` (git-config(1), gc.auto and gc.autoPackLimit).
@@ -18,12 +18,13 @@ class Upkeep:
     """Keeps mirrors fast and small.
 
     Args:
-        mirrors: the mirrors.
+        worktrees: the worktrees, and through them the mirrors.
     """
 
-    def __init__(self, mirrors: Mirrors) -> None:
-        self._mirrors = mirrors
-        self._git = mirrors.git
+    def __init__(self, worktrees: Worktrees) -> None:
+        self._worktrees = worktrees
+        self._mirrors = worktrees.mirrors
+        self._git = worktrees.mirrors.git
 
     async def pack_idle(self) -> list[Path]:
         """Run `git gc` on every mirror that needs it and that no worktree uses.
@@ -47,7 +48,7 @@ class Upkeep:
         return packed
 
     async def _needs_it(self, mirror: Path) -> bool:
-        if has_worktrees(mirror):
+        if self._worktrees.borrow(mirror):
             return False
         counted = await self._git.run("count-objects", "-v", at=Place(mirror))
         rows = dict(line.split(": ", 1) for line in counted.splitlines())

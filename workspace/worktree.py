@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from domain.errors import InvalidRequest
+from sandbox.containment import Reach
 from workspace.command import Place
 
 RECORD_SUFFIX = ".json"
+REPOSITORY_SUFFIX = ".git"
 LOCK_SUFFIX = ".lock"
 _JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 
@@ -65,23 +67,28 @@ class Worktree:
 
     @property
     def git_dir(self) -> Path:
-        """The administrative directory: git names it after the worktree's own directory."""
-        return self.mirror / "worktrees" / self.job_id
+        """The private repository of the job, beside the files."""
+        return _beside(self.path, REPOSITORY_SUFFIX)
 
     @property
     def exists(self) -> bool:
-        """Whether its files and its administrative directory are on disk."""
+        """Whether its files and its repository are on disk."""
         return self.path.is_dir() and (self.git_dir / "HEAD").is_file()
 
     @property
     def place(self) -> Place:
         """Where git works on it. The `.git` file in it is not trusted, so it is not used."""
-        return Place(self.git_dir, common_dir=self.mirror, work_tree=self.path)
+        return Place(self.git_dir, work_tree=self.path, reach=self.reach)
 
     @property
     def history(self) -> Place:
         """Where git reads its commits, for which the files need not be there."""
-        return Place(self.git_dir, common_dir=self.mirror)
+        return Place(self.git_dir, reach=self.reach)
+
+    @property
+    def reach(self) -> Reach:
+        """What commands on it reach: its own files, and the objects that its repository borrows."""
+        return Reach((self.path, self.git_dir), (self.mirror / "objects", self.mirror / "lfs"))
 
     @property
     def lock_file(self) -> Path:

@@ -10,18 +10,18 @@ from pathlib import Path
 
 from domain.errors import JobFailure
 from domain.failures import FailureCode
-from workspace import contents, file_trees, known_content, start_points
+from workspace import contents, file_trees, private_repository, start_points
 from workspace.command import TREE_SECONDS
 from workspace.kept_work import for_kept_work
-from workspace.mirrors import Mirror, Mirrors, worktree_of
-from workspace.pointers import restore_pointers
+from workspace.mirrors import Mirror, Mirrors
+from workspace.network import TRACKING, refs
 from workspace.refusals import explained
 from workspace.sparing import Spared, spare
 from workspace.start_points import StartPoint
-from workspace.stash import close_stash
 from workspace.submodules import Submodules
 from workspace.trees import delete_tree, move_aside
 from workspace.worktree import (
+    REPOSITORY_SUFFIX,
     MadeSubmodule,
     Worktree,
     checked_job_id,
@@ -79,8 +79,20 @@ class Worktrees:
         worktree = self.recorded(owner, name, job_id)
         if worktree is None or not worktree.exists:
             return None
-        restore_pointers(worktree)
+        await asyncio.to_thread(private_repository.restore_pointers, worktree)
         return worktree
+
+    async def restore(self, worktree: Worktree) -> None:
+        """Put back the files of a worktree's repository that git obeys. Claude must have ended."""
+        mirror = self.mirrors.mirror(worktree.owner, worktree.name)
+        await asyncio.to_thread(
+            private_repository.restore, worktree, mirror, lfs=self.mirrors.has_lfs
+        )
+
+    def borrow(self, mirror: Path) -> bool:
+        """Return whether a worktree on the disk borrows the objects of a mirror."""
+        owner, name = mirror.parent.name, mirror.stem
+        return any((self.root / owner / name).glob(f"*{REPOSITORY_SUFFIX}"))
 
     async def create_for_branch(
         self, owner: str, name: str, job_id: str, branch: str, base: str | None
@@ -167,7 +179,7 @@ class Worktrees:
         replacement characters.
         """
         git, place = self.mirrors.git, worktree.place
-        self.mirrors.restore(self.mirrors.mirror(worktree.owner, worktree.name))
+        await self.restore(worktree)
         with explained(self.mirrors.credentials, "Comparing the worktree"):
             changed = await git.run(
                 "diff", "--name-only", "-z", "--no-renames", "--no-ext-diff",
@@ -213,35 +225,33 @@ class Worktrees:
         which somebody has worked, but which git no longer knows, are not deleted, nor is what is
         `spared`.
         """
-        mirror = self.mirrors.mirror(worktree.owner, worktree.name)
-        async with self.mirrors.lock(mirror.path):
-            self._spare_orphan(worktree)
-            if spared is not None:
-                spare(worktree, spared)
-            # `git worktree remove` refuses one with submodules, and one that was being made.
-            leftovers = (
-                move_aside(worktree.path, self.trash),
-                move_aside(worktree.git_dir, self.mirrors.scratch),
-            )
-            delete_record(worktree.path)
-            if worktree.branch is not None and mirror.path.is_dir():
-                await self._delete_local_branch(mirror, worktree.branch)
+        self._spare_orphan(worktree)
+        if spared is not None:
+            spare(worktree, spared)
+        # The files go last: without its repository, a worktree is never taken for a whole one.
+        leftovers = (
+            move_aside(worktree.git_dir, self.trash),
+            move_aside(worktree.path, self.trash),
+        )
+        delete_record(worktree.path)
         for leftover in filter(None, leftovers):
             await asyncio.to_thread(delete_tree, leftover)
 
     def _spare_orphan(self, worktree: Worktree) -> None:
-        if read_record(worktree.path) is None or worktree.exists:
+        """Move aside the files of a complete worktree that git cannot read any more."""
+        if read_record(worktree.path) is None or (worktree.exists and worktree.mirror.is_dir()):
             return
         spare(worktree, self._spared(worktree, ()))
-        if (worktree.git_dir / "HEAD").is_file():
+        if (worktree.git_dir / "HEAD").is_file() and worktree.mirror.is_dir():
             return
-        spared = move_aside(worktree.path, self.orphaned)
-        if spared is not None:
-            _log.warning("Git no longer knows the files that are now in %s", spared)
+        for directory in (worktree.git_dir, worktree.path):
+            spared = move_aside(directory, self.orphaned)
+            if spared is not None:
+                _log.warning("Git no longer knows the files that are now in %s", spared)
 
     def _spared(self, worktree: Worktree, paths: Sequence[str]) -> Spared:
         name = f"{worktree.job_id}-submodules"
-        return Spared(tuple(paths), self.orphaned / name, self.mirrors.orphaned / name)
+        return Spared(tuple(paths), self.orphaned / name, self.orphaned / f"{name}.git")
 
     async def _create(
         self,
@@ -268,8 +278,7 @@ class Worktrees:
     ) -> Worktree:
         worktree = replace(blank, branch=branch, base_sha=start.base_sha, continued=start.continued)
         lfs = await contents.require_lfs(self.mirrors, mirror.place, start.files_sha)
-        async with self.mirrors.lock(mirror.path):
-            await self._add(mirror, worktree, start.files_sha)
+        await self._make_repository(mirror, worktree, start.files_sha)
         git = self.mirrors.git
         await git.run(
             "reset", "--quiet", "--hard", "--no-recurse-submodules", start.files_sha,
@@ -304,37 +313,32 @@ class Worktrees:
         checked_out = await file_trees.tree_of(git, place, start.sha)
         return await file_trees.replayed(git, place, files, clean, checked_out)
 
-    async def _add(self, mirror: Mirror, worktree: Worktree, sha: str) -> None:
-        """Register the worktree, without its files: those take long and need no lock."""
-        git = self.mirrors.git
-        self.mirrors.restore(mirror)
-        known_content.remove_leftovers(mirror.path)
-        self._forget_lost_worktrees(mirror)
-        if worktree.branch is None:
-            kind = ["--detach"]
-        else:
-            await start_points.make_room(git, mirror, worktree.branch, worktree.job_id)
-            await close_stash(git, mirror, worktree.job_id)
-            kind = ["--no-track", "-B", worktree.branch]
-        target = (str(worktree.path), sha)
-        await git.run(
-            "worktree", "add", "--quiet", "--no-checkout", *kind, "--", *target, at=mirror.place
-        )
+    async def _make_repository(self, mirror: Mirror, worktree: Worktree, sha: str) -> None:
+        # The lock keeps the mirror from being packed before it is seen to be used.
+        async with self.mirrors.lock(mirror.path):
+            if worktree.branch is not None:
+                self._require_free(worktree, worktree.branch)
+            tracking = await refs(self.mirrors.git, mirror.place, TRACKING)
+            await asyncio.to_thread(
+                private_repository.make, worktree, mirror, sha, tracking, lfs=self.mirrors.has_lfs
+            )
 
-    def _forget_lost_worktrees(self, mirror: Mirror) -> None:
-        """Do what `git worktree prune` does, for directories that are gone.
+    def _require_free(self, worktree: Worktree, branch: str) -> None:
+        """Refuse a branch that another job on this host works on.
 
-        The command also takes a worktree for lost when only the `.git` file in it is missing.
+        Raises:
+            JobFailure: BRANCH_IN_USE.
         """
-        for pointer in mirror.path.glob("worktrees/*/gitdir"):
-            if not worktree_of(pointer).is_dir():
-                move_aside(pointer.parent, self.mirrors.scratch)
-
-    async def _delete_local_branch(self, mirror: Mirror, branch: str) -> None:
-        used = await start_points.checked_out(self.mirrors.git, mirror)
-        if branch not in used:
-            name = f"refs/heads/{branch}"
-            await self.mirrors.git.run("update-ref", "--no-deref", "-d", name, at=mirror.place)
+        for git_dir in worktree.path.parent.glob(f"*{REPOSITORY_SUFFIX}"):
+            record = read_record(git_dir.with_suffix(""))
+            used = record["branch"] if record else private_repository.branch_in(git_dir)
+            if used == branch and git_dir != worktree.git_dir:
+                raise JobFailure(
+                    FailureCode.BRANCH_IN_USE,
+                    f"The branch {branch} is in use by job {git_dir.stem}. Wait until it is free, "
+                    "or use another branch name.",
+                    transient=True,
+                )
 
 
 def _require_mirror(mirror: Mirror) -> None:

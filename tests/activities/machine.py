@@ -90,8 +90,8 @@ class Machine:
             directory / "mirrors", Git(os.environ["PATH"]), GitCredentials(forge.url, token_file)
         )
         self.worktrees = Worktrees(directory / "worktrees", self.mirrors)
-        self.publishing = Publishing(self.mirrors)
-        self.salvage = Salvage(self.mirrors)
+        self.publishing = Publishing(self.worktrees)
+        self.salvage = Salvage(self.worktrees)
         self.removal = Removal(self.worktrees, self.salvage)
         self.github = GithubAccess(lambda: token, forge.api_url)
         self.workspaces = WorkspaceActivities(
@@ -121,7 +121,7 @@ class Machine:
             self.removal,
             Keeping(used, host),
             Retention(used, Expiry(self.worktrees), timedelta(days=30)),
-            Upkeep(self.mirrors),
+            Upkeep(self.worktrees),
             self.sessions,
         )
 

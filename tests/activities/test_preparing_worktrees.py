@@ -112,7 +112,7 @@ async def test_a_lease_lost_meanwhile_is_noticed(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize("job_type", JobType)
-async def test_without_a_token_a_private_repository_asks_for_one(
+async def test_without_a_token_a_scratch_repository_asks_for_one(
     world: World, forge: Forge, tmp_path: Path, job_type: JobType
 ) -> None:
     machine = Machine(tmp_path / "machine", world, forge, token=None)

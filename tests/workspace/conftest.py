@@ -47,8 +47,8 @@ class Room:
         self.credentials = GitCredentials(forge.url, self.token_file)
         self.mirrors = Mirrors(directory / "mirrors", self.git, self.credentials)
         self.worktrees = Worktrees(directory / "worktrees", self.mirrors)
-        self.publishing = Publishing(self.mirrors)
-        self.salvage = Salvage(self.mirrors)
+        self.publishing = Publishing(self.worktrees)
+        self.salvage = Salvage(self.worktrees)
         self.removal = Removal(self.worktrees, self.salvage)
         self.expiry = Expiry(self.worktrees)
 

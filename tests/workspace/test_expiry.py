@@ -108,7 +108,7 @@ async def test_forgotten_work_is_gone_once_the_mirror_is_packed(
     await room.expiry.expire(LIMIT)
     for file in room.mirror_path.glob("objects/??/*"):
         os.utime(file, (OLD.timestamp(), OLD.timestamp()))
-    assert await Upkeep(room.mirrors).pack_idle() == [room.mirror_path]
+    assert await Upkeep(room.worktrees).pack_idle() == [room.mirror_path]
     mirror = room.mirrors.mirror(OWNER, NAME)
     assert not await room.mirrors.has_commit(mirror, sha)
 

@@ -269,7 +269,7 @@ async def test_the_token_is_read_anew_for_every_command(room: Room) -> None:
     await room.mirrors.fetch(OWNER, NAME)
 
 
-async def test_git_is_told_of_trouble_with_a_private_repository(room: Room) -> None:
+async def test_git_is_told_of_trouble_with_a_scratch_repository(room: Room) -> None:
     mirror = await room.mirrors.fetch(OWNER, NAME)
     with pytest.raises(GitError):
         await room.mirrors.network.fetch_commit(mirror.url, mirror.objects, "1" * 40)

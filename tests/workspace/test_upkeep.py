@@ -48,7 +48,7 @@ async def test_an_idle_mirror_that_needs_it_is_packed(room: Room, low_limit: Non
     (worktree.path / "new").write_text("x")
     kept = await room.removal.remove(OWNER, NAME, "job")
     assert loose_objects(room) > 2
-    assert await Upkeep(room.mirrors).pack_idle() == [room.mirror_path]
+    assert await Upkeep(room.worktrees).pack_idle() == [room.mirror_path]
     assert loose_objects(room) == 0
     assert await room.salvage.kept(OWNER, NAME, "job") == kept
     assert "+x" in (await room.patch() or "")
@@ -59,12 +59,12 @@ async def test_a_mirror_in_use_is_left_alone(room: Room, low_limit: None) -> Non
     worktree = await room.start("job")
     (worktree.path / "new").write_text("x")
     await room.salvage.keep(worktree)
-    assert await Upkeep(room.mirrors).pack_idle() == []
+    assert await Upkeep(room.worktrees).pack_idle() == []
 
 
 async def test_a_mirror_that_does_not_need_it_is_left_alone(room: Room) -> None:
     await room.mirrors.fetch(OWNER, NAME)
-    assert await Upkeep(room.mirrors).pack_idle() == []
+    assert await Upkeep(room.worktrees).pack_idle() == []
 
 
 async def test_one_damaged_mirror_does_not_stop_the_others(room: Room, low_limit: None) -> None:
@@ -72,7 +72,7 @@ async def test_one_damaged_mirror_does_not_stop_the_others(room: Room, low_limit
     broken = await room.mirrors.fetch(OWNER, "Aaa")
     (broken.path / "HEAD").unlink()
     await room.mirrors.fetch(OWNER, NAME)
-    assert await Upkeep(room.mirrors).pack_idle() == [room.mirror_path]
+    assert await Upkeep(room.worktrees).pack_idle() == [room.mirror_path]
 
 
 def test_read_only_directories_are_deleted_too() -> None:

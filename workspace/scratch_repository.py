@@ -1,0 +1,49 @@
+"""A repository nobody else knows, for the commands that may use the token.
+
+The mirror's configuration and hooks can be written by any job, and git obeys them. Commands that
+talk to the remote therefore run in a fresh, empty repository that borrows the mirror's objects.
+Measured with a planted hook, `credential.helper`, `insteadOf`, proxy and `pushurl`: none was used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+
+from workspace.command import Place
+
+_CONFIGURATION = "[core]\n\trepositoryformatversion = 0\n\tbare = true\n"
+
+
+@contextlib.asynccontextmanager
+async def scratch_repository(
+    scratch: Path, objects: Path, refs: Mapping[str, str]
+) -> AsyncIterator[Place]:
+    """Make a repository on top of an object store, and delete it at the end.
+
+    Args:
+        scratch: the directory to make it in.
+        objects: the object store it reads and writes.
+        refs: the sha of every ref it starts with, by full name.
+    """
+    directory = _blank(scratch, refs)
+    try:
+        yield Place(directory, objects=objects)
+    finally:
+        await asyncio.to_thread(shutil.rmtree, directory, True)
+
+
+def _blank(scratch: Path, refs: Mapping[str, str]) -> Path:
+    scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
+    directory = Path(tempfile.mkdtemp(dir=scratch, prefix="private-"))
+    (directory / "HEAD").write_text("ref: refs/heads/none\n")
+    (directory / "config").write_text(_CONFIGURATION)
+    (directory / "refs").mkdir()
+    lines = [f"{sha} {name}\n" for name, sha in sorted(refs.items())]
+    # Without traits in the first line, git sorts and peels by itself.
+    (directory / "packed-refs").write_text("".join(lines), "utf-8", "surrogateescape")
+    return directory
