@@ -7,7 +7,13 @@ from activities.github_access import GithubAccess
 from activities.leases import Leases
 from activities.probes import ClaudeProbeSetup
 from activities.pull_requests import PullRequestActivities, PullRequestDefaults
-from agent.environment import Marker
+from agent.environment import Marker, can_hide_credential
+from sandbox.containment import Containment
+from sandbox.gateway import Gateway
+from sandbox.modes import Sandbox, SandboxMode
+from sandbox.proxy.connection_variables import ConnectionVariables
+from sandbox.proxy.model import ModelUpstream
+from sandbox.proxy.policy import Network, Policy
 from settings import Settings
 from store.protocol import Store
 from workflows.starting import JobLimits
@@ -29,7 +35,31 @@ def job_limits(settings: Settings) -> JobLimits:
     )
 
 
-def mirrors(settings: Settings) -> Mirrors:
+def sandbox(settings: Settings) -> Sandbox:
+    """Return the sandbox of this host, made ready; it may prove not to work."""
+    return Sandbox.ready(
+        settings.sandbox,
+        settings.sandbox_dir,
+        settings.search_path,
+        [*settings.search_directories, *settings.certificate_files, *settings.sandbox_read],
+        has_own_network=settings.sandbox_network is not Network.HOST,
+    )
+
+
+def gateway(settings: Settings) -> Gateway | None:
+    """Return the way of Claude to the network; None with SANDBOX=off, where it is the host's."""
+    if settings.sandbox is SandboxMode.OFF:
+        return None
+    variables = settings.claude_environment
+    connection = ConnectionVariables(variables)
+    model = None
+    if can_hide_credential(variables):
+        model = ModelUpstream.from_variables(variables, connection)
+    policy = Policy(settings.sandbox_network, settings.sandbox_hosts)
+    return Gateway(policy, connection, model)
+
+
+def mirrors(settings: Settings, containment: Containment | None = None) -> Mirrors:
     """Return this machine's copies of the repositories, with the configured token."""
     token_file = None
     if settings.github_token is not None:
@@ -37,12 +67,14 @@ def mirrors(settings: Settings) -> Mirrors:
             settings.data_dir / "credentials", settings.github_token.reveal()
         )
     credentials = GitCredentials(settings.github_server_url, token_file)
-    return Mirrors(settings.repos_dir, Git(settings.search_path), credentials)
+    return Mirrors(
+        settings.repos_dir, Git(settings.search_path, containment=containment), credentials
+    )
 
 
-def worktrees(settings: Settings) -> Worktrees:
-    """Return this host's worktrees."""
-    return Worktrees(settings.worktrees_dir, mirrors(settings))
+def worktrees(settings: Settings, containment: Containment | None = None) -> Worktrees:
+    """Return this host's worktrees; `containment` is for the commands that work on them."""
+    return Worktrees(settings.worktrees_dir, mirrors(settings, containment))
 
 
 def github_access(settings: Settings) -> GithubAccess:
@@ -71,7 +103,7 @@ def identity_of_commits(settings: Settings) -> Identity:
     return Identity(settings.git_author_name, settings.git_author_email)
 
 
-def claude_setup(settings: Settings, boot_id: str) -> ClaudeSetup:
+def claude_setup(settings: Settings, boot_id: str, sandbox: Sandbox) -> ClaudeSetup:
     """Return how jobs of this worker run the CLI."""
     return ClaudeSetup(
         claude_bin=settings.claude_bin,
@@ -90,6 +122,9 @@ def claude_setup(settings: Settings, boot_id: str) -> ClaudeSetup:
         mcp_servers=settings.mcp_servers,
         task_tools=settings.task_tools,
         identity=identity_of_commits(settings),
+        sandbox=sandbox,
+        gateway=gateway(settings),
+        limits=settings.sandbox_limits,
     )
 
 

@@ -14,14 +14,19 @@ import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from enum import StrEnum
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from agent.environment import LOGIN_REPLACING_NAMES, PASSED_NAMES, telling_apart
+from agent.environment import CERTIFICATE_NAMES, LOGIN_REPLACING_NAMES, PASSED_NAMES, telling_apart
 from domain.errors import OrchestratorError
 from domain.jobs import DEFAULT_PRIORITY, MAX_PRIORITY, MIN_PRIORITY
+from sandbox.limits import Limits
+from sandbox.modes import SandboxMode
+from sandbox.proxy.policy import HostRule, Network
 
+E = TypeVar("E", bound=StrEnum)
 T = TypeVar("T")
 V = TypeVar("V")
 
@@ -102,6 +107,11 @@ class Settings:
     task_idle_timeout: timedelta
     keep_work: timedelta
     drain_timeout: timedelta
+    sandbox: SandboxMode
+    sandbox_network: Network
+    sandbox_hosts: tuple[HostRule, ...]
+    sandbox_read: tuple[Path, ...]
+    sandbox_limits: Limits
     search_path: str
     operator_home: Path
     claude_environment: Mapping[str, str] = field(repr=False)
@@ -120,6 +130,22 @@ class Settings:
     def sessions_dir(self) -> Path:
         """Where each job's Claude has its home directory."""
         return self.data_dir / "sessions"
+
+    @property
+    def search_directories(self) -> tuple[Path, ...]:
+        """The directories of PATH."""
+        return tuple(Path(entry) for entry in self.search_path.split(":") if entry)
+
+    @property
+    def certificate_files(self) -> tuple[Path, ...]:
+        """The files of certificates that the operator has named for Claude and its commands."""
+        names = CERTIFICATE_NAMES & self.claude_environment.keys()
+        return tuple(Path(self.claude_environment[name]) for name in sorted(names))
+
+    @property
+    def sandbox_dir(self) -> Path:
+        """What all sandboxes of this host have in common."""
+        return self.data_dir / "sandbox"
 
     @property
     def has_claude_credentials(self) -> bool:
@@ -233,6 +259,11 @@ class _Reader:
             task_idle_timeout=self._minutes("TASK_IDLE_TIMEOUT_MINUTES", 10_080, 525_600),
             keep_work=timedelta(days=self._whole("KEEP_WORK_DAYS", 30, 1, 3650)),
             drain_timeout=timedelta(seconds=self._whole("DRAIN_TIMEOUT_SECONDS", 20, 0, 86_400)),
+            sandbox=self._one_of("SANDBOX", SandboxMode, SandboxMode.ON),
+            sandbox_network=self._one_of("SANDBOX_NETWORK", Network, Network.INTERNET),
+            sandbox_hosts=self._host_rules(),
+            sandbox_read=self._paths("SANDBOX_READ"),
+            sandbox_limits=self._sandbox_limits(),
             search_path=self._text("PATH") or _SEARCH_PATH,
             operator_home=home,
             claude_environment={
@@ -299,6 +330,44 @@ class _Reader:
 
     def _dollars(self, name: str) -> float | None:
         return self._parse(name, _dollars, None)
+
+    def _one_of(self, name: str, words: type[E], default: E) -> E:
+        allowed = " or ".join(word.value for word in words)
+
+        def read(text: str) -> E:
+            try:
+                return words(text.lower())
+            except ValueError:
+                raise ValueError(f"it must be {allowed}") from None
+
+        return self._parse(name, read, default)
+
+    def _host_rules(self) -> tuple[HostRule, ...]:
+        rules = []
+        for entry in self._names("SANDBOX_HOSTS"):
+            try:
+                rules.append(HostRule.parse(entry))
+            except ValueError as error:
+                self._problems.append(str(error))
+        return tuple(rules)
+
+    def _paths(self, name: str) -> tuple[Path, ...]:
+        paths = tuple(Path(entry) for entry in (self._text(name) or "").split(":") if entry)
+        wrong = [str(path) for path in paths if not path.is_absolute() or not path.exists()]
+        if wrong:
+            self._problems.append(f"{name} has {', '.join(wrong)}: use absolute paths that exist.")
+        return paths
+
+    def _sandbox_limits(self) -> Limits:
+        def gibibytes(name: str, default: int) -> int:
+            return self._whole(name, default, 1, 100_000) << 30
+
+        return Limits(
+            processes=self._whole("SANDBOX_PROCESSES", 4096, 16, 1_000_000),
+            file_bytes=gibibytes("SANDBOX_FILE_GB", 8),
+            memory_bytes=gibibytes("SANDBOX_MEMORY_GB", 8),
+            free_bytes=gibibytes("SANDBOX_MIN_FREE_GB", 1),
+        )
 
     def _flag(self, name: str) -> bool:
         return bool(self._parse(name, _flag, default=False))

@@ -37,6 +37,7 @@ from activities.workspaces import WorkspaceActivities
 from agent.sweep import end_orphans
 from domain.clock import utc_now
 from domain.hosts import Host
+from sandbox.modes import Sandbox
 from settings import Settings
 from store.patience import patient
 from store.protocol import Store
@@ -145,7 +146,8 @@ async def _host(
     task_queue = f"host-{settings.host_id}-{boot.id}"
     capacity = Capacity(settings.max_concurrent_jobs)
     leases = Leases()
-    worktrees = composition.worktrees(settings)
+    sandbox = composition.sandbox(settings)
+    worktrees = composition.worktrees(settings, sandbox.containment)
     removal = Removal(worktrees, Salvage(worktrees))
     keeping = Keeping(store, settings.host_id)
     retention = Retention(store, Expiry(worktrees), settings.keep_work)
@@ -170,7 +172,7 @@ async def _host(
         temporal,
         task_queue=task_queue,
         activities=_host_activities(
-            settings, patient(store), leases, slots, worktrees, removal, boot, credential
+            settings, patient(store), leases, slots, worktrees, removal, boot, credential, sandbox
         ),
         max_concurrent_activities=HOST_ACTIVITIES_AT_ONCE,
         interceptors=[ErrorTranslation(), Heartbeats()],
@@ -205,6 +207,7 @@ def _host_activities(
     removal: Removal,
     boot: Boot,
     credential: Credential,
+    sandbox: Sandbox,
 ) -> list[Callable[..., Any]]:
     publishing = Publishing(worktrees)
     workspaces = WorkspaceActivities(
@@ -218,7 +221,7 @@ def _host_activities(
         has_token=settings.github_token is not None,
     )
     claude = ClaudeActivities(
-        store, leases, worktrees, credential, composition.claude_setup(settings, boot.id)
+        store, leases, worktrees, credential, composition.claude_setup(settings, boot.id, sandbox)
     )
     pull_requests = composition.pull_request_activities(settings, store, leases, publishing)
     return [

@@ -20,12 +20,12 @@ from activities.progress import Progress
 from activities.transcript import TranscriptWriter
 from agent.budget import process_budget
 from agent.command import Launch
-from agent.environment import Marker, child_environment
+from agent.environment import Marker, behind_proxy, child_environment
 from agent.events import worth_storing
 from agent.executable import find_executable
 from agent.inbox import Inbox
 from agent.output import OutputLine
-from agent.process import ClaudeProcess
+from agent.process import ClaudeProcess, Confinement
 from agent.sessions import read_transcript, usage_so_far
 from agent.turn import TimeLimit, TurnReport, run_turn
 from agent.verdict import Verdict
@@ -37,8 +37,13 @@ from domain.jobs import Job, JobType, Phase, Usage
 from domain.messages import MessageType
 from domain.repositories import Repository
 from domain.usage_limits import UNKNOWN_RESET, is_of_credential
+from sandbox.containment import Reach
+from sandbox.gateway import Gateway, Passage
+from sandbox.limits import Limits
+from sandbox.modes import Sandbox
 from store.protocol import JobChanges, Store
 from workspace.identity import Identity
+from workspace.worktree import Worktree
 from workspace.worktrees import Worktrees
 
 STOPPED_USAGE = timedelta(seconds=5)
@@ -53,6 +58,8 @@ class ClaudeSetup:
     operator's own home and configuration instead of a home for each job. `model`, `max_turns` and
     `max_budget_usd` are those of jobs that do not name their own. `silence` is how long Claude may
     neither say anything nor use the processor. With `is_subscription` costs are estimates.
+    `sandbox` contains Claude, within `limits`; `gateway` is its way to the network, or None where
+    it has the host's own.
     """
 
     claude_bin: str | None
@@ -71,6 +78,9 @@ class ClaudeSetup:
     mcp_servers: tuple[str, ...]
     task_tools: tuple[str, ...]
     identity: Identity
+    sandbox: Sandbox
+    gateway: Gateway | None
+    limits: Limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +182,7 @@ class ClaudeActivities:
     async def _run_turn(self, request: TurnInput, inbox: Inbox) -> TurnReport:
         key = request.key
         job, repository = await self._job(key)
-        worktree = self._worktrees.path(repository.owner_name, repository.repo_name, job.id)
+        worktree = self._worktrees.at(repository.owner_name, repository.repo_name, job.id)
         session = await self._conversations.take_up(
             job,
             self._config_dir(job.id),
@@ -181,11 +191,15 @@ class ClaudeActivities:
             was_begun=request.turn > 1 or request.attempt > 1,
         )
         executable = find_executable(self._setup.claude_bin, self._setup.search_path)
-        launch = self._launch(job, repository, worktree, session)
+        launch = self._launch(job, repository, worktree.path, session)
+        confinement = await self._confinement(job, worktree, executable)
+        environment = self._environment(job, confinement.passage)
         began = time.monotonic()
         async with (
             TranscriptWriter(self._store, job.id, key.number) as writer,
-            await ClaudeProcess.start(executable, launch, self._environment(job), worktree) as run,
+            await ClaudeProcess.start(
+                executable, launch, environment, worktree.path, confinement
+            ) as run,
         ):
             await self._progress.enter(
                 key,
@@ -276,12 +290,41 @@ class ClaudeActivities:
             return self._setup.operator_home / ".claude"
         return self._setup.sessions_dir / job_id / ".claude"
 
-    def _environment(self, job: Job) -> dict[str, str]:
+    async def _confinement(self, job: Job, worktree: Worktree, executable: Path) -> Confinement:
+        """Return how the job's process is contained.
+
+        Raises:
+            JobFailure: SANDBOX_UNAVAILABLE.
+        """
+        setup = self._setup
+        containment = await setup.sandbox.require()
+        home = setup.sessions_dir / job.id
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        executables = (executable, await asyncio.to_thread(executable.resolve))
+        reach = Reach(
+            writable=(worktree.path, worktree.git_dir, home, *self._login()),
+            readable=(*worktree.reach.readable, *executables),
+            fixed=(worktree.path / ".git",),
+            empty=(setup.operator_home,) if setup.operator_home else (),
+        )
+        passage = None
+        if setup.gateway is not None:
+            passage = Passage(setup.gateway, job.id, is_inside=containment.has_own_network)
+        return Confinement(containment, reach, setup.limits, passage)
+
+    def _login(self) -> tuple[Path, ...]:
+        """Return where the CLI keeps the operator's login, if jobs use that."""
+        home = self._setup.operator_home
+        return (home / ".claude", home / ".claude.json") if home else ()
+
+    def _environment(self, job: Job, passage: Passage | None) -> dict[str, str]:
         setup = self._setup
         home = setup.operator_home or setup.sessions_dir / job.id
-        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        passed = dict(setup.credentials)
+        if passage is not None:
+            passed = behind_proxy(passed, passage)
         return child_environment(
-            setup.credentials,
+            passed,
             search_path=setup.search_path,
             home=home,
             config_dir=None if setup.operator_home else self._config_dir(job.id),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from temporalio import activity
@@ -207,19 +208,29 @@ class WorkspaceActivities:
         if job.job_type is JobType.CODE:
             self._require_publishable(job, repository)
         mirror = await self._fetch(repository)
+        repositories = await self._of_the_same_client(job)
         if job.retry_from is RetryFrom.PUBLISH and not await self._has_pushed(job, mirror):
-            return await self._take_up_kept(job, repository)
+            return await self._take_up_kept(job, repository, repositories)
         start = _earlier_start(job) or await self._start(job, repository, mirror)
         if job.job_type is JobType.TASK:
-            return await self._worktrees.create_detached(owner, name, job.id, start)
-        return await self._worktrees.create_for_branch(owner, name, job.id, job.branch_name, start)
+            return await self._worktrees.create_detached(owner, name, job.id, start, repositories)
+        return await self._worktrees.create_for_branch(
+            owner, name, job.id, job.branch_name, start, repositories
+        )
+
+    async def _of_the_same_client(self, job: Job) -> list[str]:
+        """Return the repositories that the job's client has registered, as `owner/name`."""
+        registered = await self._store.list_repositories()
+        return [each.full_name for each in registered if each.client_id == job.client_id]
 
     async def _has_pushed(self, job: Job, mirror: Mirror) -> bool:
         """Tell whether the job has pushed its branch, on a machine that was lost then."""
         pushed = (await self._mirrors.branches(mirror)).get(job.branch_name)
         return pushed is not None and pushed == job.head_sha
 
-    async def _take_up_kept(self, job: Job, repository: Repository) -> Worktree:
+    async def _take_up_kept(
+        self, job: Job, repository: Repository, repositories: Collection[str]
+    ) -> Worktree:
         """Make the worktree of the work that the job's original left."""
         kept = await self._store.kept_work(job.retry_of or "")
         if kept is None:
@@ -234,6 +245,7 @@ class WorkspaceActivities:
                 kept.base_sha,
                 kept.head_sha,
                 kept.patch,
+                repositories,
             )
         except JobFailure as failure:
             # Only now, because a machine that was renamed has it although the row names another.

@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from sandbox.gateway import Passage
+
 MARKER_NAME = "ORCHESTRATOR_RUN"
 
 CLAUDE_CREDENTIAL_NAMES = frozenset(
@@ -111,10 +113,23 @@ CONNECTION_NAMES = frozenset(
         "LC_MONETARY",
         "LC_NUMERIC",
         "LC_TIME",
+        "NODE_USE_ENV_PROXY",
         "TZ",
     }
 )
 """Proxies, certificates, language and time zone."""
+
+CERTIFICATE_NAMES = frozenset(
+    {
+        "CURL_CA_BUNDLE",
+        "GIT_SSL_CAINFO",
+        "NODE_EXTRA_CA_CERTS",
+        "REQUESTS_CA_BUNDLE",
+        "SSL_CERT_DIR",
+        "SSL_CERT_FILE",
+    }
+)
+"""Each names a file or directory of certificates to trust."""
 
 PASSED_NAMES = CLAUDE_CREDENTIAL_NAMES | CONNECTION_NAMES
 """All that may be handed on from the worker's own environment."""
@@ -155,6 +170,43 @@ def telling_apart(passed: Mapping[str, str]) -> dict[str, str]:
         for name, value in passed.items()
         if name in names and not name.endswith(("_MODEL", "_REGION"))
     }
+
+
+_HIDEABLE_NAMES = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN")
+"""Credentials that a proxy can put in place; those of the clouds sign each request."""
+
+_CLIENT_CERTIFICATE_NAMES = frozenset(
+    {
+        "CLAUDE_CODE_CLIENT_CERT",
+        "CLAUDE_CODE_CLIENT_KEY",
+        "CLAUDE_CODE_CLIENT_KEY_PASSPHRASE",
+    }
+)
+
+
+def can_hide_credential(passed: Mapping[str, str]) -> bool:
+    """Return whether a proxy can put the credential in place, so that Claude needs none."""
+    return _CLOUD_SWITCHES.isdisjoint(passed) and not set(_HIDEABLE_NAMES).isdisjoint(passed)
+
+
+def behind_proxy(passed: Mapping[str, str], passage: Passage) -> dict[str, str]:
+    """Return the variables for a process that reaches the network, or only Claude, by a proxy.
+
+    Args:
+        passed: taken from the worker's environment.
+        passage: has the proxy.
+    """
+    variables = dict(passed)
+    if passage.hides_credential:
+        for name in ("ANTHROPIC_CUSTOM_HEADERS", *_CLIENT_CERTIFICATE_NAMES):
+            variables.pop(name, None)
+        variables |= {name: passage.word for name in _HIDEABLE_NAMES if name in passed}
+        variables["ANTHROPIC_BASE_URL"] = f"http://127.0.0.1:{passage.port}"
+    if passage.is_inside:
+        for name in ("ALL_PROXY", "all_proxy"):
+            variables.pop(name, None)
+        variables |= passage.variables()
+    return variables
 
 
 @dataclass(frozen=True, slots=True)

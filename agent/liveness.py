@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Iterator
 
-from agent.supervisor import descendants, stat_fields
+from sandbox.supervisor import descendants, stat_fields
 
 WINDOW = 30.0
 """Seconds over which the use of the processor is averaged."""

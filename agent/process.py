@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from agent import supervisor
 from agent.child import SupervisedChild
-from agent.command import Launch
+from agent.command import Launch, command_line
 from agent.environment import config_dir_of
 from agent.input import InputPipe, user_line
 from agent.output import Output, OutputLine, StreamReading
 from agent.sessions import read_transcript, usage_so_far
+from domain.errors import JobFailure
+from domain.failures import FailureCode
 from domain.jobs import Usage
+from sandbox import supervisor
+from sandbox.containment import Containment, Reach, Uncontained
+from sandbox.gateway import Passage
+from sandbox.limits import Limits
+from sandbox.supervised import Supervised
 
 _BEYOND_GRACE = supervisor.KILLING + 5.0
 """Seconds beyond the grace after which the supervisor itself is taken to hang."""
@@ -24,6 +30,28 @@ _BEYOND_GRACE = supervisor.KILLING + 5.0
 
 _DRAINING = 2.0
 """Seconds for the pipes to end after the last process has; needed only where one escaped."""
+
+
+@dataclass(frozen=True, slots=True)
+class Confinement:
+    """How one Claude process is contained.
+
+    Args:
+        containment: the way.
+        reach: the files that it reaches.
+        limits: of it and all that it starts.
+        passage: its way to the network; None for the host's own network.
+    """
+
+    containment: Containment
+    reach: Reach
+    limits: Limits = field(default_factory=Limits)
+    passage: Passage | None = None
+
+    def around(self, command: list[str]) -> Supervised:
+        """Return how the supervisor runs a command."""
+        ports = self.passage.ports if self.passage else []
+        return self.containment.supervised(command, self.reach, ports, self.limits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +75,15 @@ class ClaudeProcess:
     a time. Leaving the `async with` block stops it and lets go of every pipe.
     """
 
-    def __init__(self, child: SupervisedChild, session: _Session, used_before: Usage) -> None:
+    def __init__(
+        self,
+        child: SupervisedChild,
+        session: _Session,
+        used_before: Usage,
+        passage: Passage | None,
+    ) -> None:
         self._child = child
+        self._serving = asyncio.create_task(passage.serve(child.control)) if passage else None
         self._session = session
         self.used_before = used_before
         self._output = Output()
@@ -57,9 +92,14 @@ class ClaudeProcess:
 
     @classmethod
     async def start(
-        cls, executable: Path, launch: Launch, environment: Mapping[str, str], cwd: Path
+        cls,
+        executable: Path,
+        launch: Launch,
+        environment: Mapping[str, str],
+        cwd: Path,
+        confinement: Confinement | None = None,
     ) -> Self:
-        """Start the CLI in `cwd` with exactly this environment.
+        """Start the CLI in `cwd` with exactly this environment, contained unless that is None.
 
         An executable that cannot be started ends with exit code 127 and a line on stderr.
 
@@ -68,8 +108,14 @@ class ClaudeProcess:
         """
         session = _Session(config_dir_of(environment), launch.session_id)
         used_before = await session.usage() if launch.resume else Usage()
-        child = SupervisedChild.start(executable, launch, environment, cwd)
-        process = cls(child, session, used_before)
+        contained = confinement or Confinement(Uncontained(), Reach((cwd,)))
+        child = SupervisedChild.start(
+            lambda prompt: contained.around(command_line(executable, launch, prompt)),
+            launch.system_prompt,
+            environment,
+            cwd,
+        )
+        process = cls(child, session, used_before, contained.passage)
         try:
             await process._connect()
         except BaseException:
@@ -81,6 +127,17 @@ class ClaudeProcess:
     def pid(self) -> int:
         """The supervisor's process id; SIGTERM to it ends the whole run in order."""
         return self._child.pid
+
+    @property
+    def prevented(self) -> JobFailure | None:
+        """Why the sandbox has not let it run to its end; None when it has."""
+        control = self._child.control
+        if control.limit is not None:
+            code = FailureCode.JOB_LIMIT_EXCEEDED
+            return JobFailure(code, f"The job was stopped. {control.limit} {code.remedy}")
+        if control.has_no_sandbox:
+            return JobFailure(FailureCode.SANDBOX_UNAVAILABLE)
+        return None
 
     async def transcript(self) -> bytes | None:
         """Read the session's transcript as it is on disk now."""
@@ -126,7 +183,7 @@ class ClaudeProcess:
         asyncio task reads the output, and whether or not anybody does. When it is cancelled, the
         run ends nevertheless.
         """
-        self._child.ask_to_stop(grace)
+        self._child.control.ask_to_stop(grace)
         try:
             async with asyncio.timeout(grace + _BEYOND_GRACE):
                 await self.wait()
@@ -145,6 +202,8 @@ class ClaudeProcess:
     ) -> None:
         try:
             await self.stop()
+            if self._serving is not None:
+                await self._serving
         finally:
             self._closing.cancel()
             self._input.abort()

@@ -95,6 +95,7 @@ async def run_turn(
         inbox.close()
         turn.delivery.fail_rest()
     exit_code = await process.wait()
+    turn.evidence.stopped_for = process.prevented or turn.evidence.stopped_for
     seconds = time.monotonic() - began
     used = await process.usage()
     return TurnReport(

@@ -243,6 +243,19 @@ class FailureCode(_Explained):
         "Raise its maxBudgetUsd, or ask for less.",
         False,
     )
+    SANDBOX_UNAVAILABLE = (
+        "sandbox_unavailable",
+        "Claude was not started, because this host cannot isolate it as SANDBOX says.",
+        "`orchestrator doctor` on that host names the cause. Repair it, or set SANDBOX=off to let "
+        "Claude's commands act as the worker's user; then retry the job.",
+        False,
+    )
+    JOB_LIMIT_EXCEEDED = (
+        "job_limit_exceeded",
+        "The job was stopped, because it used more of its host than a SANDBOX_ limit allows.",
+        "The error text names the limit. Ask for less, or raise the limit; then retry the job.",
+        False,
+    )
     CLAUDE_FAILED = (
         "claude_failed",
         "Claude Code ended with an error.",

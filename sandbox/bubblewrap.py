@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sandbox.containment import Reach
+from sandbox.limits import Limits
+from sandbox.supervised import Supervised
 
 TEMPORARY_BYTES = 1 << 30
 """The size of /tmp and of /dev/shm; both are memory."""
@@ -44,18 +46,27 @@ class Bubblewrap:
         program: the executable of bwrap, 0.8 or newer.
         etc: stands in for /etc; see `sandbox.etc`.
         visible: further directories and files for reading, such as those of PATH outside /usr.
+        has_own_network: whether commands have an empty network namespace, and not the host's.
     """
 
     program: Path
     etc: Path
     visible: tuple[Path, ...] = ()
+    has_own_network: bool = True
 
     def around(self, command: Sequence[str], reach: Reach) -> list[str]:
         """Return the command line that runs `command` without any network."""
-        return [*self.arguments(reach), "--unshare-net", "--", *command]
+        return [*self._arguments(reach), "--unshare-net", "--", *command]
 
-    def arguments(self, reach: Reach) -> list[str]:
-        """Return bwrap and all its options but those of the network."""
+    def supervised(
+        self, command: Sequence[str], reach: Reach, ports: Sequence[int], limits: Limits
+    ) -> Supervised:
+        """Return how the supervisor runs `command`, with sockets that listen on `ports` inside."""
+        network, inside = ([], []) if not self.has_own_network else (["--unshare-net"], [*ports])
+        line = [*self._arguments(reach), *network, "--", *command]
+        return Supervised(line, inside, limits, reach.writable[0])
+
+    def _arguments(self, reach: Reach) -> list[str]:
         return [
             str(self.program),
             *_NAMESPACES,
@@ -66,9 +77,11 @@ class Bubblewrap:
             *("--dev", "/dev"),
             *("--size", str(TEMPORARY_BYTES), "--tmpfs", "/dev/shm"),
             *("--size", str(TEMPORARY_BYTES), "--tmpfs", "/tmp"),
+            *(part for path in reach.empty for part in ("--tmpfs", str(path))),
             *_binds("--ro-bind-try", self.visible),
             *_binds("--ro-bind-try", reach.readable),
             *_binds("--bind-try", reach.writable),
+            *_binds("--ro-bind-try", reach.fixed),
             *("--remount-ro", "/"),
         ]
 

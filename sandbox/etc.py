@@ -61,12 +61,16 @@ def assemble(target: Path) -> Path:
     Files are replaced one by one, because sandboxes that run have the directory mounted. Entries
     that this user cannot read are left out.
     """
-    for pattern in _ENTRIES:
-        for source in _ETC.glob(pattern):
-            _copy(source, target / source.relative_to(_ETC))
+    for source in readable_entries():
+        _copy(source, target / source.relative_to(_ETC))
     for name, text in _WRITTEN.items():
         _put(target / name, text.encode())
     return target
+
+
+def readable_entries() -> list[Path]:
+    """Return the files and directories of /etc that programs may read."""
+    return [source for pattern in _ENTRIES for source in sorted(_ETC.glob(pattern))]
 
 
 def _copy(source: Path, target: Path) -> None:

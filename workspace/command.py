@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
+import socket
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from domain.errors import DependencyUnavailable
 from sandbox.containment import Containment, Reach, Uncontained
+from sandbox.gateway import Gateway, Passage
+from sandbox.limits import Limits
+from sandbox.supervised import Control
 from workspace import subprocesses
 from workspace.locks import held_descriptors
 from workspace.subprocesses import Ended
@@ -166,6 +171,46 @@ class Git:
             raise GitError(arguments, ended.exit_code, ended.stderr)
         return ended.stdout.decode("utf-8", "surrogateescape")
 
+    async def run_on_network(
+        self,
+        *arguments: str,
+        at: Place,
+        gateway: Gateway,
+        settings: Sequence[Setting] = (),
+        timeout: float = NETWORK_SECONDS,
+    ) -> str:
+        """Run a command that follows addresses which a job or a repository could have written.
+
+        It reaches the network through the proxy of `gateway` only; otherwise as `run`.
+
+        Raises:
+            GitError: any exit code but 0, or the time limit.
+        """
+        reach = at.reach or Reach(())
+        passage = Passage(gateway, "git", is_inside=self._containment.has_own_network)
+        command = [self._program, *arguments]
+        supervised = self._containment.supervised(command, reach, passage.ports, Limits())
+        ours, theirs = socket.socketpair()
+        with theirs:
+            control = Control(ours)
+            serving = asyncio.create_task(passage.serve(control))
+            try:
+                ended = await self._ended(
+                    supervised.command_line(theirs.fileno()),
+                    arguments,
+                    at,
+                    environment=self._environment(at, settings) | passage.variables(),
+                    timeout=timeout,
+                    inherited=(*held_descriptors(), theirs.fileno()),
+                )
+            finally:
+                control.close()
+                passage.close()
+                await serving
+        if ended.exit_code != 0:
+            raise GitError(arguments, ended.exit_code, ended.stderr)
+        return ended.stdout.decode("utf-8", "surrogateescape")
+
     async def says(self, *arguments: str, at: Place, timeout: float = LOCAL_SECONDS) -> bool:
         """Run a command that answers a question: exit code 0 is yes, 1 is no.
 
@@ -191,22 +236,47 @@ class Git:
         command = [self._program, *arguments]
         if at.reach is not None:
             command = self._containment.around(command, at.reach)
+        ended = await self._ended(
+            command,
+            arguments,
+            at,
+            environment={**self._environment(at, settings), **variables},
+            stdin=stdin,
+            output=output,
+            timeout=timeout,
+            max_output=max_output,
+            inherited=held_descriptors(),
+        )
+        if ended.over_limit:
+            raise OutputTooLong(arguments, ended.exit_code, f"printed over {max_output} bytes")
+        return ended
+
+    async def _ended(
+        self,
+        command: Sequence[str],
+        arguments: Sequence[str],
+        at: Place,
+        *,
+        environment: Mapping[str, str],
+        stdin: bytes | None = None,
+        output: int | None = None,
+        timeout: float,
+        max_output: int = MAX_OUTPUT,
+        inherited: Collection[int],
+    ) -> Ended:
         try:
-            ended = await subprocesses.run(
+            return await subprocesses.run(
                 command,
-                environment={**self._environment(at, settings), **variables},
+                environment=environment,
                 directory=at.work_tree or at.git_dir,
                 stdin=stdin,
                 stdout=output,
                 timeout=timeout,
                 max_output=max_output,
-                inherited=held_descriptors(),
+                inherited=inherited,
             )
         except TimeoutError as error:
             raise GitError(arguments, None, f"timed out after {timeout:.0f} s") from error
-        if ended.over_limit:
-            raise OutputTooLong(arguments, ended.exit_code, f"printed over {max_output} bytes")
-        return ended
 
     def _environment(self, at: Place, settings: Sequence[Setting]) -> dict[str, str]:
         everything = (*_SETTINGS, *settings)

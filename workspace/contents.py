@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
+from collections.abc import Collection
 
 from domain.errors import JobFailure
 from domain.failures import FailureCode
-from workspace.command import NETWORK_SECONDS, GitError, Place, Setting
+from sandbox import files
+from workspace.command import TREE_SECONDS, GitError, Place
 from workspace.mirrors import Mirrors
 from workspace.refusals import failure_of
 from workspace.worktree import Worktree
@@ -33,16 +34,31 @@ async def require_lfs(mirrors: Mirrors, place: Place, sha: str) -> bool:
     return used
 
 
-async def fetch_lfs_files(mirrors: Mirrors, worktree: Worktree) -> None:
-    """Replace the pointers of a checked-out worktree by the files."""
-    await mirrors.git.run(
-        "lfs", "pull", "origin",
-        at=worktree.place, settings=mirrors.network.settings(), timeout=NETWORK_SECONDS,
-    )  # fmt: skip
+async def fetch_lfs_files(
+    mirrors: Mirrors, worktree: Worktree, sha: str, repositories: Collection[str]
+) -> None:
+    """Replace the pointers of a checked-out worktree by the files.
+
+    Args:
+        mirrors: owns the mirror.
+        worktree: in which nobody has worked yet.
+        sha: the commit that is checked out.
+        repositories: those that the token is offered for, as `owner/name`.
+    """
+    url = mirrors.mirror(worktree.owner, worktree.name).url
+    await mirrors.network.fetch_lfs_files(url, worktree.mirror, sha, repositories)
+    await mirrors.git.run("lfs", "checkout", at=worktree.place, timeout=TREE_SECONDS)
 
 
-async def fetch_submodules(mirrors: Mirrors, worktree: Worktree) -> tuple[str, ...]:
+async def fetch_submodules(
+    mirrors: Mirrors, worktree: Worktree, repositories: Collection[str]
+) -> tuple[str, ...]:
     """Check out the submodules of a worktree, at any depth.
+
+    Args:
+        mirrors: owns the mirror.
+        worktree: in which nobody has worked yet.
+        repositories: those that the token is offered for, as `owner/name`.
 
     Returns:
         A notice for the job's owner when some could not be fetched for good.
@@ -50,29 +66,13 @@ async def fetch_submodules(mirrors: Mirrors, worktree: Worktree) -> tuple[str, .
     Raises:
         JobFailure: a repetition may succeed.
     """
-    if not (worktree.path / ".gitmodules").is_file():
+    if not files.is_file(worktree.path, ".gitmodules"):
         return ()
     try:
-        await mirrors.git.run(
-            "submodule", "--quiet", "update", "--recursive", "--checkout",
-            at=worktree.place, settings=_submodule_settings(mirrors), timeout=NETWORK_SECONDS,
-        )  # fmt: skip
+        await mirrors.network.update_submodules(worktree, repositories)
     except GitError as error:
         failure = failure_of(error, mirrors.credentials, "Fetching the submodules")
         if failure.transient:
             raise failure from error
         return (f"Some submodules are missing from the worktree. {failure.message}",)
     return ()
-
-
-def _submodule_settings(mirrors: Mirrors) -> list[Setting]:
-    """Return settings that reach submodules of the same server by token, however they are named."""
-    server = mirrors.credentials.server_url.rstrip("/")
-    host = urlsplit(server).hostname or ""
-    by_ssh = (f"git@{host}:", f"ssh://git@{host}/")
-    return [
-        *mirrors.network.settings(),
-        # Every submodule counts, without `submodule init` writing into the shared configuration.
-        ("submodule.active", "."),
-        *((f"url.{server}/.insteadOf", address) for address in by_ssh),
-    ]

@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import tempfile
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -17,6 +18,8 @@ _USER = "x-access-token"
 _IN_URL = re.compile(r"(?<=://)[^/@\s]+@")
 _GITHUB_TOKEN = re.compile(r"\b(gh[oprsu]_|github_pat_)[A-Za-z0-9_]{20,}")
 _HIDDEN = "***"
+_PATH = re.compile(r"[a-z0-9._/-]+")
+_PATHS_AT_ONCE = 1000
 
 
 def write_token_file(directory: Path, token: str) -> Path:
@@ -58,17 +61,33 @@ class GitCredentials:
         parts = urlsplit(self.server_url)
         return f"{parts.scheme}://{parts.netloc}"
 
-    def settings(self) -> list[Setting]:
+    def settings(self, repositories: Collection[str] | None = None) -> list[Setting]:
         """Return the settings of a command that may use the token.
 
         The empty helper drops every helper configured anywhere else (gitcredentials(7)), which
         would otherwise be handed the token to store. The key limits the answer to the server, so a
         submodule or a redirect elsewhere gets none.
+
+        Args:
+            repositories: the only ones that the token is offered for, as `owner/name`; None for all
+                of the server, where a command can reach only one that we have named.
         """
         settings = [("credential.helper", "")]
-        if self.token_file is not None:
-            settings.append((f"credential.{self.origin}.helper", _helper(self.token_file)))
-        return settings
+        if self.token_file is None:
+            return settings
+        key = f"credential.{self.origin}.helper"
+        if repositories is None:
+            return [*settings, (key, _helper(self.token_file))]
+        prefix = urlsplit(self.server_url).path.strip("/")
+        paths = sorted({f"{prefix}/{name}".strip("/").lower() for name in repositories})
+        if any(not _PATH.fullmatch(path) for path in paths):
+            raise InvalidRequest("A repository's name has characters that no path has.")
+        # One variable of the environment holds 128 KiB at most.
+        parts = (
+            paths[first : first + _PATHS_AT_ONCE] for first in range(0, len(paths), _PATHS_AT_ONCE)
+        )
+        helpers = ((key, _helper_for(self.token_file, part)) for part in parts)
+        return [*settings, ("credential.useHttpPath", "true"), *helpers]
 
     def redact(self, text: str) -> str:
         """Return `text` without the token, user names in URLs, or anything like a GitHub token."""
@@ -88,7 +107,18 @@ class GitCredentials:
 
 def _helper(token_file: Path) -> str:
     """Return the shell function that git asks; the token itself passes through a pipe only."""
+    return f'!f() {{ test "$1" = get || exit 0; {_answer(token_file)}; }}; f'
+
+
+def _helper_for(token_file: Path, paths: Collection[str]) -> str:
+    """Return one that answers for these paths only, as git and git-lfs name them."""
     return (
-        '!f() { test "$1" = get || exit 0; '
-        f"printf 'username={_USER}\\npassword='; cat {shlex.quote(str(token_file))}; echo; }}; f"
+        '!f() { test "$1" = get || exit 0; p=; '
+        'while IFS= read -r l && test -n "$l"; do case "$l" in path=*) p=${l#path=};; esac; done; '
+        'p=$(printf %s "$p" | tr A-Z a-z); p=${p%/info/lfs}; p=${p%.git}; '
+        f'case "$p" in {"|".join(paths)}) ;; *) exit 0;; esac; {_answer(token_file)}; }}; f'
     )
+
+
+def _answer(token_file: Path) -> str:
+    return f"printf 'username={_USER}\\npassword='; cat {shlex.quote(str(token_file))}; echo"

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
+from sandbox.containment import Reach
+from sandbox.gateway import Gateway
+from sandbox.proxy.connection_variables import ConnectionVariables
+from sandbox.proxy.policy import Network as Reachable
+from sandbox.proxy.policy import Policy
 from workspace.command import NETWORK_SECONDS, Git, GitError, Place, Setting, lines
 from workspace.credentials import GitCredentials
 from workspace.scratch_repository import scratch_repository
+from workspace.worktree import Worktree
 
 TRACKING = "refs/remotes/origin/"
 _ASK_SECONDS = 120.0
 _HEADS = "refs/heads/"
+_LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 # Servers send a sign of life every 5 s (uploadpack.keepAlive), so silence this long is a fault.
 _STALL: tuple[Setting, ...] = (("http.lowSpeedLimit", "1"), ("http.lowSpeedTime", "120"))
 
@@ -31,10 +40,42 @@ class Network:
         self._git = git
         self._credentials = credentials
         self._scratch = scratch
+        self._gateway = _gateway(credentials.server_url)
+        scheme = urlsplit(credentials.server_url).scheme
+        schemes = {"https", scheme} if scheme in {"http", "https"} else {"https", "file"}
+        self._protocols = [
+            ("protocol.allow", "never"),
+            *((f"protocol.{each}.allow", "always") for each in sorted(schemes)),
+        ]
 
-    def settings(self) -> list[Setting]:
-        """Return the settings of a command that may use the token."""
-        return [*self._credentials.settings(), *_STALL]
+    async def update_submodules(self, worktree: Worktree, repositories: Collection[str]) -> None:
+        """Check out the submodules of a worktree, at any depth.
+
+        Args:
+            worktree: in which nobody has worked yet.
+            repositories: those that the token is offered for, as `owner/name`.
+        """
+        await self._follow(
+            worktree.place, repositories, "submodule", "--quiet", "update", "--recursive",
+            "--checkout",
+            more=self._by_token_settings(),
+        )  # fmt: skip
+
+    async def fetch_lfs_files(
+        self, url: str, mirror: Path, sha: str, repositories: Collection[str]
+    ) -> None:
+        """Bring the LFS files of a commit into the mirror.
+
+        Args:
+            url: the repository.
+            mirror: the bare repository that has the commit, and gets the files in `lfs/`.
+            sha: the commit, whose `.lfsconfig` counts.
+            repositories: those that the token is offered for, as `owner/name`.
+        """
+        async with self._with_lfs(mirror, sha, {}) as place:
+            await self._follow(
+                place, repositories, "lfs", "fetch", "origin", "HEAD", more=_lfs(url, mirror)
+            )
 
     async def fetch(self, url: str, objects: Path, known: Mapping[str, str]) -> dict[str, str]:
         """Bring the commits of all branches into `objects`.
@@ -95,7 +136,12 @@ class Network:
             await self._talk(place, "push", *options, lease, "--", url, f"{sha or ''}:{ref}")
 
     async def push_lfs_files(
-        self, url: str, mirror: Path, sha: str, known: Mapping[str, str]
+        self,
+        url: str,
+        mirror: Path,
+        sha: str,
+        known: Mapping[str, str],
+        repositories: Collection[str],
     ) -> None:
         """Upload the LFS files of a commit.
 
@@ -104,11 +150,12 @@ class Network:
             mirror: the bare repository that has the commit and, in `lfs/`, the files.
             sha: the commit, whose `.lfsconfig` counts.
             known: what the remote has, by `refs/remotes/origin/<branch>`.
+            repositories: those that the token is offered for, as `owner/name`.
         """
-        async with self._private(mirror / "objects", known) as place:
-            (place.git_dir / "HEAD").write_text(f"{sha}\n")
-            settings = (("remote.origin.url", url), ("lfs.storage", str(mirror / "lfs")))
-            await self._talk(place, "lfs", "push", "origin", "HEAD", more=settings)
+        async with self._with_lfs(mirror, sha, known) as place:
+            await self._follow(
+                place, repositories, "lfs", "push", "origin", "HEAD", more=_lfs(url, mirror)
+            )
 
     async def is_ancestor(self, objects: Path, ancestor: str, sha: str) -> bool:
         """Tell whether `sha` contains `ancestor`; no when `objects` lacks one of them.
@@ -125,14 +172,54 @@ class Network:
     ) -> AbstractAsyncContextManager[Place]:
         return scratch_repository(self._scratch, objects, known or {})
 
-    async def _talk(self, place: Place, *arguments: str, more: Sequence[Setting] = ()) -> None:
-        settings = [*self.settings(), *more]
-        await self._git.run(*arguments, at=place, settings=settings, timeout=NETWORK_SECONDS)
+    @contextlib.asynccontextmanager
+    async def _with_lfs(
+        self, mirror: Path, sha: str, known: Mapping[str, str]
+    ) -> AsyncIterator[Place]:
+        (mirror / "lfs").mkdir(exist_ok=True)
+        async with self._private(mirror / "objects", known) as place:
+            (place.git_dir / "HEAD").write_text(f"{sha}\n")
+            reach = Reach((place.git_dir, mirror / "lfs"), (mirror / "objects",))
+            yield replace(place, reach=reach)
+
+    async def _talk(self, place: Place, *arguments: str) -> None:
+        """Talk to the repository of a job: the command reaches no other address."""
+        await self._git.run(
+            *arguments, at=place, settings=self._settings(), timeout=NETWORK_SECONDS
+        )
 
     async def _ask(self, place: Place, *arguments: str) -> str:
         return await self._git.run(
-            *arguments, at=place, settings=self.settings(), timeout=_ASK_SECONDS
+            *arguments, at=place, settings=self._settings(), timeout=_ASK_SECONDS
         )
+
+    async def _follow(
+        self,
+        place: Place,
+        repositories: Collection[str],
+        *arguments: str,
+        more: Sequence[Setting],
+    ) -> None:
+        """Run a command that takes addresses from files of a repository."""
+        reach = place.reach or Reach(())
+        if self._credentials.token_file is not None:
+            reach = reach.plus(Reach((), (self._credentials.token_file,)))
+        await self._git.run_on_network(
+            *arguments,
+            at=replace(place, reach=reach),
+            gateway=self._gateway,
+            settings=[*self._settings(repositories), *more],
+        )
+
+    def _settings(self, repositories: Collection[str] | None = None) -> list[Setting]:
+        return [*self._credentials.settings(repositories), *self._protocols, *_STALL]
+
+    def _by_token_settings(self) -> list[Setting]:
+        """Return settings that reach submodules of the server by token, however they are named."""
+        server = self._credentials.server_url.rstrip("/")
+        host = urlsplit(server).hostname or ""
+        by_ssh = (f"git@{host}:", f"ssh://git@{host}/")
+        return [(f"url.{server}/.insteadOf", address) for address in by_ssh]
 
 
 async def refs(git: Git, place: Place, prefix: str) -> dict[str, str]:
@@ -142,6 +229,19 @@ async def refs(git: Git, place: Place, prefix: str) -> dict[str, str]:
     )
     rows = (line.split(" ") for line in lines(listing))
     return {name: sha for sha, name, symbolic in rows if not symbolic}
+
+
+def _lfs(url: str, mirror: Path) -> list[Setting]:
+    return [("remote.origin.url", url), ("lfs.storage", str(mirror / "lfs"))]
+
+
+def _gateway(server_url: str) -> Gateway:
+    """Return the way to public addresses, and to the configured server wherever it is."""
+    parts = urlsplit(server_url)
+    host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+    policy = Policy(network=Reachable.INTERNET, exempt=frozenset({(host, port)}))
+    forwards = {port: (host, port)} if host in _LOOPBACK else {}
+    return Gateway(policy, ConnectionVariables({}), None, forwards)
 
 
 def _fetch_options() -> tuple[str, ...]:

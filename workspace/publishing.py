@@ -257,7 +257,9 @@ class Publishing:
         """Upload what git-lfs's own pre-push hook would, were hooks allowed to run."""
         if await contents.require_lfs(self._mirrors, mirror.place, sha):
             known = await refs(self._git, mirror.place, TRACKING)
-            await self._mirrors.network.push_lfs_files(mirror.url, mirror.path, sha, known)
+            await self._mirrors.network.push_lfs_files(
+                mirror.url, mirror.path, sha, known, [mirror.full_name]
+            )
 
     async def _unless_remote_is(
         self, mirror: Mirror, branch: str, sha: str | None, error: GitError

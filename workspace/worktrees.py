@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -95,13 +95,28 @@ class Worktrees:
         return any((self.root / owner / name).glob(f"*{REPOSITORY_SUFFIX}"))
 
     async def create_for_branch(
-        self, owner: str, name: str, job_id: str, branch: str, base: str | None
+        self,
+        owner: str,
+        name: str,
+        job_id: str,
+        branch: str,
+        base: str | None,
+        repositories: Collection[str] = (),
     ) -> Worktree:
         """Make a worktree on a branch of its own, or return the job's complete one as it is.
 
         A branch that the remote has is continued; any other starts at `base`, a branch of the
         remote or a full sha, or at the remote's default branch when that is None. The mirror must
         have been fetched.
+
+        Args:
+            owner: of the repository.
+            name: of the repository.
+            job_id: the job it is for.
+            branch: the branch to work on.
+            base: where a new one starts.
+            repositories: further ones whose submodules and LFS files the token may fetch, as
+                `owner/name`.
 
         Raises:
             JobFailure: the branch cannot be had, or git or the disk refused.
@@ -110,10 +125,15 @@ class Worktrees:
         async def choose(mirror: Mirror) -> StartPoint:
             return await start_points.for_branch(self.mirrors, mirror, branch, base)
 
-        return await self._create(self.at(owner, name, job_id), branch, choose)
+        return await self._create(self.at(owner, name, job_id), branch, choose, repositories)
 
     async def create_detached(
-        self, owner: str, name: str, job_id: str, revision: str | None
+        self,
+        owner: str,
+        name: str,
+        job_id: str,
+        revision: str | None,
+        repositories: Collection[str] = (),
     ) -> Worktree:
         """Make a worktree for reading only, or return the job's complete one as it is.
 
@@ -123,6 +143,7 @@ class Worktrees:
             job_id: the job it is for.
             revision: a branch of the remote, a full sha to come back to, or None for the remote's
                 default branch.
+            repositories: as for `create_for_branch`.
 
         Raises:
             JobFailure: there is no such revision, or git or the disk refused.
@@ -131,7 +152,7 @@ class Worktrees:
         async def choose(mirror: Mirror) -> StartPoint:
             return await start_points.for_reading(self.mirrors, mirror, revision)
 
-        return await self._create(self.at(owner, name, job_id), None, choose)
+        return await self._create(self.at(owner, name, job_id), None, choose, repositories)
 
     async def create_from_kept(
         self,
@@ -143,6 +164,7 @@ class Worktrees:
         base_sha: str,
         head_sha: str,
         patch: str | None,
+        repositories: Collection[str] = (),
     ) -> Worktree:
         """Make a worktree of what another job left, or return the job's complete one as it is.
 
@@ -158,6 +180,7 @@ class Worktrees:
             base_sha: the commit that job began from.
             head_sha: the commit that keeps its work, as it was recorded.
             patch: its work, for machines that have not kept it; None when it was too long.
+            repositories: as for `create_for_branch`.
 
         Raises:
             JobFailure: KEPT_WORK_GONE; BRANCH_CONFLICT when the remote has such a branch; or git
@@ -169,7 +192,7 @@ class Worktrees:
                 self.mirrors, mirror, branch, kept_job_id, base_sha, head_sha, patch
             )
 
-        return await self._create(self.at(owner, name, job_id), branch, choose)
+        return await self._create(self.at(owner, name, job_id), branch, choose, repositories)
 
     async def changed_paths(self, worktree: Worktree) -> list[str]:
         """Return the files that differ from the worktree's base commit, new ones included.
@@ -258,6 +281,7 @@ class Worktrees:
         blank: Worktree,
         branch: str | None,
         choose: Callable[[Mirror], Awaitable[StartPoint]],
+        repositories: Collection[str],
     ) -> Worktree:
         found = await self.find(blank.owner, blank.name, blank.job_id)
         if found is not None:
@@ -271,10 +295,17 @@ class Worktrees:
             with self.mirrors.explained(mirror, doing):
                 _require_mirror(mirror)
                 await self.discard(blank)
-                return await self._complete(mirror, blank, branch, await choose(mirror))
+                offered = {*repositories, mirror.full_name}
+                start = await choose(mirror)
+                return await self._complete(mirror, blank, branch, start, offered)
 
     async def _complete(
-        self, mirror: Mirror, blank: Worktree, branch: str | None, start: StartPoint
+        self,
+        mirror: Mirror,
+        blank: Worktree,
+        branch: str | None,
+        start: StartPoint,
+        offered: Collection[str],
     ) -> Worktree:
         worktree = replace(blank, branch=branch, base_sha=start.base_sha, continued=start.continued)
         lfs = await contents.require_lfs(self.mirrors, mirror.place, start.files_sha)
@@ -285,8 +316,8 @@ class Worktrees:
             at=worktree.place, timeout=TREE_SECONDS,
         )  # fmt: skip
         if lfs:
-            await contents.fetch_lfs_files(self.mirrors, worktree)
-        notices = await contents.fetch_submodules(self.mirrors, worktree)
+            await contents.fetch_lfs_files(self.mirrors, worktree, start.files_sha, offered)
+        notices = await contents.fetch_submodules(self.mirrors, worktree, offered)
         if start.sha != start.files_sha:
             # Only now, because git-lfs fetches what the commit that is checked out names.
             await git.run("reset", "--quiet", "--soft", start.sha, at=worktree.place)

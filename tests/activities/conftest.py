@@ -14,9 +14,17 @@ from store.protocol import Store
 from store.sqlite import SqliteStore
 from tests.activities.conversations import Conversations
 from tests.activities.holders import SlotHost, asking
-from tests.activities.machine import FILES, NAME, OWNER, READ_ONLY, TOKEN, Machine
+from tests.activities.machine import FILES, GATEWAYS, NAME, OWNER, READ_ONLY, TOKEN, Machine
 from tests.store.samples import World, new_world
 from tests.workflows.server import dev_server
+
+
+@pytest.fixture(autouse=True)
+async def closed_gateways() -> AsyncIterator[None]:
+    """Close the connections to the model that a worker keeps for its next request."""
+    yield
+    while GATEWAYS:
+        await GATEWAYS.pop().aclose()
 
 
 @pytest.fixture

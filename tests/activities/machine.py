@@ -22,7 +22,13 @@ from activities.sweeping import Sweeper
 from activities.workspaces import WorkspaceActivities
 from demo.forge import Forge
 from domain.jobs import Job, JobStatus, JobType, Phase
+from sandbox.gateway import Gateway
+from sandbox.limits import Limits
+from sandbox.proxy.connection_variables import ConnectionVariables
+from sandbox.proxy.model import ModelUpstream
+from sandbox.proxy.policy import Network, Policy
 from store.protocol import Store
+from tests.sandboxes import real_sandbox
 from tests.store.samples import World
 from workspace.command import Git
 from workspace.credentials import GitCredentials, write_token_file
@@ -45,6 +51,17 @@ FILES = {"README.md": "# Shop\n", "src/app.py": "print('hello')\n", ".gitignore"
 CLAUDE = Identity("Claude", "claude@example.invalid")
 MODEL = "claude-opus-5-5"
 HOST = "mill-1"
+GATEWAYS: list[Gateway] = []
+"""Those of the test, for `conftest` to close."""
+
+
+def gateway(credentials: dict[str, str]) -> Gateway:
+    """Return the way to the network of a worker with these variables."""
+    connection = ConnectionVariables(credentials)
+    model = ModelUpstream.from_variables(credentials, connection)
+    made = Gateway(Policy(Network.INTERNET), connection, model)
+    GATEWAYS.append(made)
+    return made
 
 
 @dataclass(frozen=True)
@@ -87,7 +104,9 @@ class Machine:
         used = store or world.store
         token_file = write_token_file(directory / "secrets", token) if token else None
         self.mirrors = Mirrors(
-            directory / "mirrors", Git(os.environ["PATH"]), GitCredentials(forge.url, token_file)
+            directory / "mirrors",
+            Git(os.environ["PATH"], containment=real_sandbox().containment),
+            GitCredentials(forge.url, token_file),
         )
         self.worktrees = Worktrees(directory / "worktrees", self.mirrors)
         self.publishing = Publishing(self.worktrees)
@@ -143,6 +162,9 @@ class Machine:
             mcp_servers=(),
             task_tools=(),
             identity=CLAUDE,
+            sandbox=real_sandbox(),
+            gateway=gateway(credentials),
+            limits=Limits(),
         )
 
     async def run(self, activity: Callable[[Any], Awaitable[T]], request: object) -> T:

@@ -147,13 +147,13 @@ async def test_a_turn_under_a_lease_that_was_lost_is_stopped(
     machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     executable = tmp_path / "claude"
-    executable.write_text(f"#!/bin/sh\ntouch {tmp_path}/started\nsleep 60\n")
+    executable.write_text("#!/bin/sh\ntouch $HOME/started\nsleep 60\n")
     executable.chmod(0o755)
     machine.claude._setup = replace(machine.claude._setup, claude_bin=str(executable))
     enter = machine.claude._progress.enter
 
     async def enter_when_it_runs(*arguments: Any, **changes: Any) -> None:
-        await eventually((tmp_path / "started").exists)
+        await eventually(lambda: any(machine.sessions.glob("*/started")))
         await enter(*arguments, **changes)
 
     monkeypatch.setattr(machine.claude._progress, "enter", enter_when_it_runs)

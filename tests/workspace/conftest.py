@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from demo.forge import Forge, TokenGrant
+from tests.sandboxes import real_sandbox
 from workspace.command import Git
 from workspace.credentials import GitCredentials, write_token_file
 from workspace.expiry import Expiry
@@ -25,6 +26,8 @@ from workspace.worktrees import Worktrees
 TOKEN = "ghp_" + "a1B2c3D4e5F6" * 3
 READ_ONLY = "ghp_" + "r9E8a7D6o5N4" * 3
 OWNER, NAME = "Acme", "Shop"
+REGISTERED = [f"{OWNER}/{name}" for name in ("Part", "Bolt")]
+"""What the client has registered beside that one."""
 CLAUDE = Identity("Claude", "claude@example.invalid")
 FILES = {"README.md": "# Shop\n", "src/app.py": "print('hello')\n", ".gitignore": "*.log\n"}
 
@@ -43,7 +46,7 @@ class Room:
         self.directory = directory
         self.forge = forge
         self.token_file = write_token_file(directory / "secrets", token) if token else None
-        self.git = Git(search_path)
+        self.git = Git(search_path, containment=real_sandbox().containment)
         self.credentials = GitCredentials(forge.url, self.token_file)
         self.mirrors = Mirrors(directory / "mirrors", self.git, self.credentials)
         self.worktrees = Worktrees(directory / "worktrees", self.mirrors)
@@ -58,7 +61,7 @@ class Room:
         """Fetch, and make the worktree of a job."""
         await self.mirrors.fetch(OWNER, NAME)
         return await self.worktrees.create_for_branch(
-            OWNER, NAME, job_id, branch or f"feature/{job_id}", base
+            OWNER, NAME, job_id, branch or f"feature/{job_id}", base, REGISTERED
         )
 
     async def publish(self, worktree: Worktree, message: str = "Do it") -> str:

@@ -1,10 +1,17 @@
-"""A program that stands between the worker and one Claude process, and leaves nothing behind.
+"""A program that stands between the worker and one contained command, and leaves nothing behind.
 
-Started as `python -I -S supervisor.py CONTROL KEEP -- COMMAND...`, alone in a session. `CONTROL` is
-the number of an inherited socket: end of file there (the worker died or let go), a line with a
-number of seconds, or SIGTERM, SIGINT or SIGHUP to this program mean "stop": SIGTERM to the command
-and, when it has not ended after those seconds (2 without a number), SIGKILL. `KEEP` is the number
-of a descriptor handed on to the command, or -1.
+Started as `python -I -S supervisor.py CONTROL KEEP PORTS LIMITS DISK -- COMMAND...`, alone in a
+session. `CONTROL` is the number of an inherited socket: end of file there (the worker died or let
+go), a line with a number of seconds, or SIGTERM, SIGINT or SIGHUP to this program mean "stop":
+SIGTERM to the command and, when it has not ended after those seconds (2 without a number), SIGKILL.
+`KEEP` is the number of a descriptor handed on to the command, or -1.
+
+`PORTS` is `-` for a command as it is. For bwrap it names the ports, separated by commas, on which
+sockets shall listen inside. `LIMITS` is the text of `sandbox.limits.Limits`; `DISK` a directory on
+the disk that the command fills.
+
+To the worker it writes lines: `listening` comes with the sockets, `no sandbox` means that bwrap
+failed and the command was not started, and `limit SENTENCE` that it is stopped for a limit.
 
 Whatever the command leaves behind is killed too, before this program ends: as a child subreaper
 (prctl(2)) it inherits every orphan below it, in whichever session or process group.
@@ -19,12 +26,20 @@ from __future__ import annotations
 import os
 import select
 import signal
+import socket
 import sys
 import time
 
+if __name__ == "__main__":
+    # Started without any search path for modules.
+    sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+from sandbox import namespaces
+from sandbox.limits import INTERVAL, Limits, Watchdog
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from types import FrameType
 
 DEFAULT_GRACE = 2.0
@@ -45,11 +60,24 @@ _LINUX = sys.platform == "linux"
 class Supervisor:
     """One command, its descendants, and the two ways in which news arrive."""
 
-    def __init__(self, control: int, keep: int, command: list[str]) -> None:
+    def __init__(
+        self,
+        control: int,
+        keep: int,
+        ports: list[int] | None,
+        limits: Limits,
+        disk: str,
+        command: list[str],
+    ) -> None:
         self.control = control
         self.keep = keep
+        self.ports = ports
+        self.limits = limits
         self.command = command
         self.child = 0
+        self.init = 0
+        self.watchdog = Watchdog(limits, disk)
+        self.next_look = time.monotonic() + INTERVAL
         self.status: int | None = None
         self.deadline: float | None = None
         self.told = False
@@ -62,12 +90,16 @@ class Supervisor:
 
     def run(self) -> int:
         """Start the command, wait, clean up, and return the exit code."""
-        self.child = self._start()
+        if self.ports is None:
+            self.child = self._start()
+        else:
+            self._start_sandbox(self.ports)
         self._release_streams()
         while self.status is None:
             self._wait_for_news()
             self._reap()
             self._enforce()
+            self._look()
         self._kill_the_rest()
         code = os.waitstatus_to_exitcode(self.status)
         return code if code >= 0 else 128 - code
@@ -80,7 +112,7 @@ class Supervisor:
         deadline = time.monotonic() + grace
         self.deadline = deadline if self.deadline is None else min(self.deadline, deadline)
 
-    def _start(self) -> int:
+    def _start(self, sandbox: namespaces.Sandbox | None = None) -> int:
         parent = os.getpid()
         child = os.fork()
         if child:
@@ -89,6 +121,9 @@ class Supervisor:
             os.setsid()
             for number in _CHANGED_SIGNALS:
                 signal.signal(number, signal.SIG_DFL)
+            if sandbox is not None:
+                self.command[1:1] = sandbox.options()
+            # bwrap dies of SIGTERM at once, and its sandbox with it.
             _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
             if os.getppid() != parent:
                 os._exit(CANNOT_START)
@@ -100,6 +135,45 @@ class Supervisor:
             sys.stderr.flush()
         os._exit(CANNOT_START)
 
+    def _start_sandbox(self, ports: list[int]) -> None:
+        """Start bwrap, and let its command begin once limits and sockets are in place."""
+        sandbox = namespaces.Sandbox()
+        self.child = self._start(sandbox)
+        self.init = sandbox.hold()
+        if self.init == 0:
+            self._tell("no sandbox")
+        else:
+            namespaces.set_limits(self.init, self.limits.processes, self.limits.file_bytes)
+            listening = namespaces.listen_inside(self.init, ports) if ports else []
+            self._tell("listening", listening)
+            for each in listening:
+                each.close()
+        sandbox.release()
+
+    def _tell(self, what: str, sockets: Sequence[socket.socket] = ()) -> None:
+        line = f"{what}\n".encode()
+        descriptors = [each.fileno() for each in sockets]
+        worker = socket.socket(fileno=os.dup(self.control))
+        try:
+            socket.send_fds(worker, [line], descriptors)
+        except OSError:
+            # The worker is gone, which is noticed in a moment.
+            pass
+        finally:
+            worker.close()
+
+    def _look(self) -> None:
+        """Stop a command that is over a limit."""
+        now = time.monotonic()
+        if self.deadline is not None or now < self.next_look:
+            return
+        self.next_look = now + INTERVAL
+        exceeded = self.watchdog.exceeded(self._living())
+        if exceeded is not None:
+            if self.control >= 0:
+                self._tell(f"limit {exceeded}")
+            self._ask_to_stop(0.0)
+
     def _release_streams(self) -> None:
         """Let go of the command's pipes, so that both ends see when it closes them."""
         null = os.open(os.devnull, os.O_RDWR)
@@ -109,9 +183,8 @@ class Supervisor:
             os.close(self.keep)
 
     def _wait_for_news(self) -> None:
-        timeout = None
-        if self.deadline is not None:
-            timeout = max(0.0, self.deadline - time.monotonic()) * 1000
+        until = self.next_look if self.deadline is None else self.deadline
+        timeout = max(0.0, until - time.monotonic()) * 1000
         # Not select(2): the worker may have more than 1024 files open, and numbers are inherited.
         watched = select.poll()
         for number in (self.wake, self.control):
@@ -149,11 +222,19 @@ class Supervisor:
             return
         if not self.told:
             self.told = True
-            _send(self.child, signal.SIGTERM)
-            _send(self.child, signal.SIGCONT)
+            for pid in self._commands():
+                _send(pid, signal.SIGTERM)
+                _send(pid, signal.SIGCONT)
         elif time.monotonic() >= self.deadline:
-            _send(self.child, signal.SIGKILL)
+            _send(self.init or self.child, signal.SIGKILL)
             self.deadline = time.monotonic() + KILLING
+
+    def _commands(self) -> list[int]:
+        """Return the process to ask: the sandbox's first child, for bwrap itself just dies."""
+        if self.init == 0:
+            return [self.child]
+        found = [pid for pid, fields in descendants(self.init) if int(fields[1]) == self.init]
+        return found[:1] or [self.child]
 
     def _kill_the_rest(self) -> None:
         limit = time.monotonic() + KILLING
@@ -224,13 +305,15 @@ def _prctl(option: int, value: int) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Run with `CONTROL KEEP -- COMMAND...`."""
+    """Run with `CONTROL KEEP PORTS LIMITS DISK -- COMMAND...`."""
     control, keep = int(arguments[0]), int(arguments[1])
+    ports = None if arguments[2] == "-" else [int(port) for port in arguments[2].split(",") if port]
+    limits = Limits.from_text(arguments[3])
     os.set_inheritable(control, False)
     if keep >= 0:
         os.set_inheritable(keep, False)
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
-    return Supervisor(control, keep, arguments[3:]).run()
+    return Supervisor(control, keep, ports, limits, arguments[4], arguments[6:]).run()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,120 @@
+"""bwrap from outside: holding its first process, its limits, and sockets that listen inside.
+
+Standard library only, and only what is quick to import: the supervisor uses it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import socket
+
+_CLONE_NEWUSER = 0x10000000
+_CLONE_NEWNET = 0x40000000
+_NS_GET_USERNS = 0xB701
+_OOM_SCORE = 800
+"""Of 1000: under pressure the kernel ends a job before the worker."""
+
+
+class Sandbox:
+    """bwrap, held at its first process until `release`.
+
+    Make it before the fork, pass `options` to bwrap in the child, then call `hold` in the parent.
+    """
+
+    def __init__(self) -> None:
+        self._our_info, self._info = os.pipe()
+        self._block, self._our_block = os.pipe()
+
+    def options(self) -> list[str]:
+        """Return the options of bwrap, in the child that becomes it."""
+        os.close(self._our_info)
+        os.close(self._our_block)
+        for descriptor in (self._info, self._block):
+            os.set_inheritable(descriptor, True)
+        return ["--info-fd", str(self._info), "--block-fd", str(self._block)]
+
+    def hold(self) -> int:
+        """Return the id of the sandbox's first process, which waits; 0 when bwrap made none."""
+        os.close(self._info)
+        os.close(self._block)
+        with os.fdopen(self._our_info, "rb") as info:
+            said = info.read()
+        # {"child-pid": 1234, ...}
+        _, _, rest = said.partition(b'"child-pid":')
+        digits = rest.partition(b",")[0].strip(b" \n}")
+        return int(digits) if digits.isdigit() else 0
+
+    def release(self) -> None:
+        """Let the first process go on."""
+        os.close(self._our_block)
+
+
+def set_limits(pid: int, processes: int | None, file_bytes: int | None) -> None:
+    """Limit a process and all that it will start; None is no limit.
+
+    The number of processes counts threads, and only those of the sandbox: its user namespace has a
+    count of its own. It does not bind a process of uid 0.
+    """
+    limits = {resource.RLIMIT_NPROC: processes, resource.RLIMIT_FSIZE: file_bytes}
+    for kind, most in limits.items():
+        if most is not None:
+            resource.prlimit(pid, kind, (most, most))
+    resource.prlimit(pid, resource.RLIMIT_CORE, (0, 0))
+    with open(f"/proc/{pid}/oom_score_adj", "w", encoding="ascii") as file:
+        file.write(str(_OOM_SCORE))
+
+
+def listen_inside(pid: int, ports: list[int]) -> list[socket.socket]:
+    """Return sockets that listen on 127.0.0.1 in the network namespace of a process.
+
+    A child of this process enters the namespace, because nobody gets out of one again.
+
+    Raises:
+        OSError: a port is in use there, or the kernel refuses.
+    """
+    ours, theirs = socket.socketpair()
+    child = os.fork()
+    if child == 0:
+        try:
+            _enter_network(pid)
+            sockets = [_listening(port) for port in ports]
+            socket.send_fds(theirs, [b"+"], [each.fileno() for each in sockets])
+            os._exit(0)
+        except OSError as error:
+            theirs.send(os.strerror(error.errno or 0).encode())
+        finally:
+            os._exit(1)
+    theirs.close()
+    with ours:
+        said, descriptors, _, _ = socket.recv_fds(ours, 1024, len(ports))
+    os.waitpid(child, 0)
+    if said != b"+":
+        raise OSError(f"No socket can listen in the sandbox: {said.decode() or 'unknown'}")
+    return [socket.socket(fileno=descriptor) for descriptor in descriptors]
+
+
+def _listening(port: int) -> socket.socket:
+    inside = socket.socket()
+    inside.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    inside.bind(("127.0.0.1", port))
+    inside.listen(128)
+    return inside
+
+
+def _enter_network(pid: int) -> None:
+    """Enter the network namespace, by way of the user namespace that owns it."""
+    import fcntl
+
+    network = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY)
+    owner = fcntl.ioctl(network, _NS_GET_USERNS)
+    _setns(owner, _CLONE_NEWUSER)
+    _setns(network, _CLONE_NEWNET)
+
+
+def _setns(descriptor: int, kind: int) -> None:
+    library = ctypes.CDLL(None, use_errno=True)
+    if library.setns(descriptor, kind) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))

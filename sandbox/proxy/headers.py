@@ -1,0 +1,67 @@
+"""Headers on their way through the proxy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import h11
+
+Header = tuple[bytes, bytes]
+
+# Those of RFC 9110, 7.6.1, the proxies' own, and Expect, which the proxy answers itself. The
+# length and coding of a body are not among them: they are decided by `request_headers`.
+_HOP_BY_HOP = frozenset(
+    {
+        b"connection", b"expect", b"keep-alive", b"proxy-authenticate", b"proxy-authorization",
+        b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade",
+    }
+)  # fmt: skip
+_FRAMING = frozenset({b"content-length", b"transfer-encoding"})
+
+
+def request_headers(request: h11.Request, host: bytes) -> list[Header]:
+    """Return what is passed on of a request's headers, with the host that it goes to."""
+    framing = [(name, value) for name, value in request.headers if name in _FRAMING]
+    kept = [
+        (name, value)
+        for name, value in _end_to_end(request.headers.raw_items())
+        if name.lower() not in _FRAMING | {b"host"}
+    ]
+    return [(b"Host", host), *kept, *framing]
+
+
+def response_headers(headers: Iterable[Header]) -> list[Header]:
+    """Return what is passed on of a response's headers.
+
+    A length beside `Transfer-Encoding` is false; the body is then sent in chunks again.
+    """
+    headers = list(headers)
+    chunked = any(name.lower() == b"transfer-encoding" for name, _ in headers)
+    return [
+        (name, value)
+        for name, value in _end_to_end(headers)
+        if not (chunked and name.lower() == b"content-length")
+    ]
+
+
+def has_body(request: h11.Request) -> bool:
+    """Return whether a request says that a body follows, even an empty one."""
+    return any(name in _FRAMING for name, _ in request.headers)
+
+
+def is_ambiguous(request: h11.Request) -> bool:
+    """Return whether two servers could disagree on where a request ends (request smuggling)."""
+    framing = {name for name, _ in request.headers} & _FRAMING
+    return framing == _FRAMING or (
+        b"transfer-encoding" in framing and request.http_version < b"1.1"
+    )
+
+
+def _end_to_end(headers: Iterable[Header]) -> list[Header]:
+    headers = list(headers)
+    dropped = set(_HOP_BY_HOP)
+    for name, value in headers:
+        if name.lower() == b"connection":
+            dropped.update(token.strip().lower() for token in value.split(b","))
+    dropped -= {b"content-length"}
+    return [(name, value) for name, value in headers if name.lower() not in dropped]

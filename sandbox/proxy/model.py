@@ -1,0 +1,184 @@
+"""Claude's API as a job sees it: three methods on two paths, with a credential of the job's own."""
+
+from __future__ import annotations
+
+import hmac
+import re
+from collections.abc import AsyncIterator, Mapping, Sequence
+from urllib.parse import urlsplit
+
+import h11
+import httpcore
+
+from sandbox.proxy.connection_variables import ConnectionVariables
+from sandbox.proxy.headers import Header, has_body, request_headers
+from sandbox.proxy.policy import Refused
+
+_METHODS = frozenset({b"GET", b"HEAD", b"POST"})
+_PATHS = frozenset({b"/v1/messages", b"/v1/messages/count_tokens"})
+_CREDENTIAL_NAMES = frozenset({b"authorization", b"x-api-key"})
+_BEARER = b"bearer "
+
+_URL = re.compile(r"[\x21-\x7e]+\Z")
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+\Z")
+_HEADER_VALUE = re.compile(r"[\x21-\x7e]+(?:[ \t]+[\x21-\x7e]+)*\Z")
+_RESERVED_NAMES = frozenset({"connection", "content-length", "host", "transfer-encoding"})
+
+# An answer may take as long as Claude waits for it; when Claude gives up, the request is cancelled.
+_TIMEOUTS = {"connect": 10.0, "write": 60.0, "read": None, "pool": None}
+_KEEP_ALIVE_SECONDS = 60.0
+
+
+class ModelUpstream:
+    """The server that answers for the model, and what it asks for; connections are pooled.
+
+    One serves all jobs of a worker. Close it with `aclose` when the last job has ended.
+
+    Args:
+        base_url: as ANTHROPIC_BASE_URL; may have a path, which is put before that of a request.
+        credential: a name and a value, `x-api-key` or `authorization`.
+        extra_headers: go with every request, and replace those that a job sends.
+        connection: the operator's proxies and certificates.
+
+    Raises:
+        ValueError: the URL or a header cannot be used. The message has no value of a header.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        credential: tuple[str, str],
+        extra_headers: Sequence[tuple[str, str]],
+        connection: ConnectionVariables,
+    ) -> None:
+        self._scheme, self._host, self._port, self._prefix, authority = _split(base_url)
+        self.name = f"{self._scheme}://{authority.decode()}"
+        self._authority = authority
+        self._headers = [_encoded(*header) for header in (credential, *extra_headers)]
+        self._replaced = _CREDENTIAL_NAMES | {name.lower() for name, _ in self._headers}
+        self._pool = httpcore.AsyncConnectionPool(
+            ssl_context=connection.model_context,
+            proxy=connection.proxy_for(self._scheme, self._host, self._port),
+            max_connections=None,
+            keepalive_expiry=_KEEP_ALIVE_SECONDS,
+        )
+
+    @classmethod
+    def from_variables(
+        cls, variables: Mapping[str, str], connection: ConnectionVariables
+    ) -> ModelUpstream | None:
+        """Make it of ANTHROPIC_BASE_URL, ANTHROPIC_CUSTOM_HEADERS and the credential.
+
+        Returns:
+            None when there is neither ANTHROPIC_AUTH_TOKEN nor ANTHROPIC_API_KEY nor
+            CLAUDE_CODE_OAUTH_TOKEN. The first of them counts, as in Claude.
+
+        Raises:
+            ValueError: as for the class.
+        """
+        if token := variables.get("ANTHROPIC_AUTH_TOKEN"):
+            credential = ("authorization", f"Bearer {token}")
+        elif key := variables.get("ANTHROPIC_API_KEY"):
+            credential = ("x-api-key", key)
+        elif token := variables.get("CLAUDE_CODE_OAUTH_TOKEN"):
+            credential = ("authorization", f"Bearer {token}")
+        else:
+            return None
+        base_url = variables.get("ANTHROPIC_BASE_URL") or "https://api.anthropic.com"
+        custom = parse_custom_headers(variables.get("ANTHROPIC_CUSTOM_HEADERS", ""))
+        return cls(base_url, credential, custom, connection)
+
+    async def answer(
+        self, request: h11.Request, word: str, body: AsyncIterator[bytes]
+    ) -> httpcore.Response:
+        """Pass a job's request on with the real credential. The caller closes the response.
+
+        Raises:
+            Refused: the request is not for the model, or does not have the job's word.
+            httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException,
+            httpcore.ProxyError: the server cannot be reached, or breaks off.
+        """
+        path, mark, query = request.target.partition(b"?")
+        if request.method not in _METHODS or path not in _PATHS:
+            raise Refused(403, "The sandbox reaches /v1/messages of Claude's API, and no more.")
+        if not _has_word(request, word.encode()):
+            raise Refused(401, "The key is not this job's. Use the one in the job's environment.")
+        headers = [
+            header
+            for header in request_headers(request, self._authority)
+            if header[0].lower() not in self._replaced
+        ]
+        return await self._pool.handle_async_request(
+            httpcore.Request(
+                request.method,
+                httpcore.URL(
+                    scheme=self._scheme,
+                    host=self._host,
+                    port=self._port,
+                    target=self._prefix + path + mark + query,
+                ),
+                headers=[*headers, *self._headers],
+                content=body if has_body(request) else None,
+                extensions={"timeout": _TIMEOUTS},
+            )
+        )
+
+    async def aclose(self) -> None:
+        """Close the idle connections."""
+        await self._pool.aclose()
+
+
+def parse_custom_headers(text: str) -> list[tuple[str, str]]:
+    """Read ANTHROPIC_CUSTOM_HEADERS: one `Name: value` a line; empty lines are skipped.
+
+    Raises:
+        ValueError: a line is something else. The message has no value.
+    """
+    headers = []
+    for line in text.splitlines():
+        name, colon, value = line.partition(":")
+        if colon:
+            headers.append((name.strip(), value.strip()))
+        elif line.strip():
+            raise ValueError("A line of ANTHROPIC_CUSTOM_HEADERS is not `Name: value`.")
+    return headers
+
+
+def _split(base_url: str) -> tuple[str, str, int, bytes, bytes]:
+    """Return scheme, host, port, the path before that of a request, and the Host header."""
+    try:
+        url = urlsplit(base_url)
+        port = url.port
+    except ValueError:
+        raise ValueError("ANTHROPIC_BASE_URL is not a URL.") from None
+    if url.scheme not in ("http", "https") or not url.hostname or not _URL.match(base_url):
+        raise ValueError("ANTHROPIC_BASE_URL is not an http:// or https:// URL.")
+    if url.username is not None or url.query or url.fragment:
+        raise ValueError(
+            "ANTHROPIC_BASE_URL has a user name, a query or a fragment. Leave it out, and put a "
+            "credential into ANTHROPIC_CUSTOM_HEADERS."
+        )
+    usual = 443 if url.scheme == "https" else 80
+    prefix = url.path.rstrip("/").encode()
+    return url.scheme, url.hostname, port or usual, prefix, url.netloc.encode()
+
+
+def _encoded(name: str, value: str) -> Header:
+    if not _HEADER_NAME.match(name) or name.lower() in _RESERVED_NAMES:
+        raise ValueError(f"{name[:80]!r} cannot be the name of a header for the model.")
+    if not _HEADER_VALUE.match(value):
+        raise ValueError(
+            f"The value of the header {name} for the model is empty, or has characters that no "
+            "header can have. Look for line ends and blanks in the variable."
+        )
+    return name.encode(), value.encode()
+
+
+def _has_word(request: h11.Request, word: bytes) -> bool:
+    presented = []
+    for name, value in request.headers:
+        if name == b"x-api-key":
+            presented.append(value)
+        elif name == b"authorization" and value.lower().startswith(_BEARER):
+            presented.append(value[len(_BEARER) :])
+    return any(hmac.compare_digest(each, word) for each in presented)
