@@ -53,6 +53,8 @@ class Stack:
         self.forge = forge
         self.model = model
         self.log = root / "up.log"
+        self.gates = root / "gates"
+        self.gates.mkdir(exist_ok=True)
         api, temporal, ui = free_ports(3)
         self.url = f"http://127.0.0.1:{api}"
         self.temporal_address = f"127.0.0.1:{temporal}"
@@ -70,6 +72,7 @@ class Stack:
             "ANTHROPIC_API_KEY": "model-key",
             "CLAUDE_MODEL": "claude-opus-5-5",
             "DRAIN_TIMEOUT_SECONDS": "5",
+            "SANDBOX_READ": str(self.gates),
         }
         self.process: subprocess.Popen[bytes] | None = None
         self.http = httpx.Client(base_url=self.url, timeout=60, trust_env=False)
@@ -149,6 +152,10 @@ class Stack:
             "POST", f"/clients/{client['id']}/repository", {"githubOrg": OWNER, "githubRepo": name}
         )
         return client["id"], name
+
+    def gate(self) -> Path:
+        """A file that is not there yet; a command of a job can wait until the test makes it."""
+        return self.gates / uuid.uuid4().hex
 
     def script(self, steps: list[Step], **options: Any) -> str:
         """Script a conversation; the text returned must be part of its prompt."""

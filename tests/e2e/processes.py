@@ -31,15 +31,30 @@ def processes() -> Iterator[Process]:
             yield Process(int(entry.name), int(fields[1]), command, environment)
 
 
+def running(code: str) -> list[Process]:
+    """List the processes that run exactly this Python code, whatever their environment."""
+    return [
+        process for process in processes() if process.command.split(b"\0")[2:3] == [code.encode()]
+    ]
+
+
 def processes_of(job_id: str) -> list[Process]:
-    """List what runs for a job: it carries the job's id in its environment."""
-    return [process for process in processes() if job_id.encode() in process.environment]
+    """List what Claude and its commands run for a job: they carry its mark in their environment."""
+    found = (process for process in processes() if b"ORCHESTRATOR_RUN=" in process.environment)
+    return [process for process in found if job_id.encode() in process.environment]
+
+
+def commands_of(job_id: str, text: str) -> list[Process]:
+    """List what runs for a job and has a text in its command line, such as a path."""
+    return [process for process in processes_of(job_id) if text.encode() in process.command]
 
 
 def claude_processes_of(job_id: str) -> list[Process]:
-    """List the Claude CLIs of a job, without their supervisors and commands."""
+    """List the Claude CLIs of a job, without their supervisors, sandboxes and commands."""
+    around = (b"supervisor.py", b"bwrap")
     return [
         process
         for process in processes_of(job_id)
-        if b"--output-format" in process.command and b"supervisor.py" not in process.command
+        if b"--output-format" in process.command
+        and not any(word in process.command for word in around)
     ]

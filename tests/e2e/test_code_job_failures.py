@@ -43,13 +43,11 @@ def run_to_failure(
 
 @pytest.mark.failure(FailureCode.BRANCH_MOVED)
 @pytest.mark.parametrize("exists", [True, False])
-def test_a_branch_that_somebody_moved_is_not_overwritten(
-    stack: Stack, tmp_path: Path, exists: bool
-):
+def test_a_branch_that_somebody_moved_is_not_overwritten(stack: Stack, exists: bool):
     client, name = stack.new_repository()
     if exists:
         stack.forge.commit(OWNER, name, "feature/x", {"theirs.txt": "1\n"}, "Begin")
-    gate = tmp_path / "go"
+    gate = stack.gate()
     prompt = stack.script([wait_for_file(gate), write("ours.txt", "ours\n"), say("Done.")])
     job_id = stack.post_job(client, prompt, branchName="feature/x")
     stack.wait_for(job_id, "working")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
-from tests.e2e.processes import processes_of
+from tests.e2e.processes import processes_of, running
 from tests.e2e.steps import COMMIT_ALL, bash, say, wait_for_file, write
 from tests.stack import OWNER, Stack, eventually
 
@@ -83,9 +84,9 @@ def test_an_open_pull_request_of_the_branch_is_used_again(stack: Stack):
     assert (pull.title, pull.body, pull.head_sha) == ("Mine", "Text", job["head_sha"])
 
 
-def test_two_jobs_on_one_repository_do_not_disturb_each_other(stack: Stack, tmp_path: Path):
+def test_two_jobs_on_one_repository_do_not_disturb_each_other(stack: Stack):
     client, name = stack.new_repository()
-    gate = tmp_path / "go"
+    gate = stack.gate()
     names = ("one", "two")
     prompts = {
         each: stack.script(
@@ -107,9 +108,9 @@ def test_two_jobs_on_one_repository_do_not_disturb_each_other(stack: Stack, tmp_
     assert len(stack.forge.pull_requests(OWNER, name)) == 2
 
 
-def test_a_second_job_on_a_live_branch_is_refused(stack: Stack, tmp_path: Path):
+def test_a_second_job_on_a_live_branch_is_refused(stack: Stack):
     client, name = stack.new_repository()
-    gate = tmp_path / "go"
+    gate = stack.gate()
     prompt = stack.script([wait_for_file(gate), write("a.txt", "a"), say("Done.")])
     job_id = stack.post_job(client, prompt, branchName="feature/x")
     body = {"clientId": client, "prompt": "More", "branchName": "feature/x"}
@@ -162,17 +163,20 @@ def test_the_worktree_is_gone_and_the_row_at_rest_after_the_end(stack: Stack):
     assert processes_of(job_id) == []
 
 
-def test_what_claude_leaves_running_is_ended(stack: Stack, tmp_path: Path):
+def test_what_claude_leaves_running_is_ended(stack: Stack):
     client, _ = stack.new_repository()
-    daemon = tmp_path / "daemon"
-    wait = "import time; time.sleep(300)"
+    gate = stack.gate()
+    daemon = f"import time; time.sleep(300); {str(gate)!r}"
     prompt = stack.script(
         [
-            bash(f"setsid python3 -c '{wait}' >/dev/null 2>&1 & echo $! > {daemon}; disown"),
+            bash(f"env -i setsid python3 -c {shlex.quote(daemon)} >/dev/null 2>&1 & disown"),
+            wait_for_file(gate),
             say("Left it running."),
         ]
     )
     job_id = stack.post_job(client, prompt)
+    eventually(lambda: len(running(daemon)) == 1, 60, "the daemon runs")
+    gate.touch()
     stack.wait_for(job_id, "completed")
     assert processes_of(job_id) == []
-    assert not Path(f"/proc/{daemon.read_text().strip()}").exists()
+    assert running(daemon) == []

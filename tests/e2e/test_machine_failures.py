@@ -121,9 +121,9 @@ def test_a_fault_that_no_code_is_for(stack: Stack):
 
 
 @pytest.mark.failure(FailureCode.WORKFLOW_ENDED)
-async def test_a_workflow_that_somebody_terminates(stack: Stack, tmp_path: Path):
+async def test_a_workflow_that_somebody_terminates(stack: Stack):
     client, name = stack.new_repository()
-    prompt = stack.script([write("a.txt", "a"), wait_for_file(tmp_path / "never"), say("Done.")])
+    prompt = stack.script([write("a.txt", "a"), wait_for_file(stack.gate()), say("Done.")])
     job_id = stack.post_job(client, prompt)
     eventually(lambda: len(processes_of(job_id)) >= 3, 60, "the command runs")
     temporal = await TemporalClient.connect(stack.temporal_address)

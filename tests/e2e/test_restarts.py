@@ -14,7 +14,7 @@ import pytest
 from activities.conversations import BEGUN_AGAIN
 from domain.jobs import JobType
 from tests.e2e.failing import notices
-from tests.e2e.processes import processes, processes_of
+from tests.e2e.processes import commands_of, processes
 from tests.e2e.steps import COMMIT_ALL, bash, overwrite_session, say, wait_for_file, write
 from tests.stack import OWNER, Stack, eventually, running_stack
 
@@ -55,7 +55,7 @@ def working_job(stack: Stack, client: str, gate: Path) -> tuple[str, str]:
     )
     job_id = stack.post_job(client, prompt, branchName="feature/x", title="Three files")
     eventually(lambda: len(sessions(stack, prompt)) == 2, 60, "the second command is given")
-    eventually(lambda: len(processes_of(job_id)) >= 3, 60, "the second command runs")
+    eventually(lambda: commands_of(job_id, str(gate)), 60, "the second command runs")
     return job_id, prompt
 
 
@@ -72,12 +72,12 @@ def assert_done_once(stack: Stack, name: str, job_id: str, prompt: str) -> None:
     assert seqs == list(range(1, len(seqs) + 1))
 
 
-def test_ctrl_c_and_a_new_start(own_stack: Stack, tmp_path: Path):
+def test_ctrl_c_and_a_new_start(own_stack: Stack):
     client, name = own_stack.new_repository()
     question = own_stack.script([say("Which?"), say("That one, then.")])
     task = own_stack.post_job(client, f"Ask me. {question}", jobType="task")
     own_stack.wait_for(task, "waiting_for_user")
-    job_id, prompt = working_job(own_stack, client, tmp_path / "never")
+    job_id, prompt = working_job(own_stack, client, own_stack.gate())
 
     own_stack.stop()
     root = str(own_stack.root).encode()
@@ -99,11 +99,11 @@ def test_ctrl_c_and_a_new_start(own_stack: Stack, tmp_path: Path):
     own_stack.wait_for(task, "completed")
 
 
-def test_a_worker_that_is_killed(own_stack: Stack, tmp_path: Path):
+def test_a_worker_that_is_killed(own_stack: Stack):
     """A job and a conversation are with Claude; another job's pull request was just made."""
     client, name = own_stack.new_repository()
     other_client, other_name = own_stack.new_repository()
-    job_id, prompt = working_job(own_stack, client, tmp_path / "never")
+    job_id, prompt = working_job(own_stack, client, own_stack.gate())
     question = own_stack.script([{"drop": "hang"}, say("The answer.")])
     task = own_stack.post_job(client, f"The question. {question}", jobType="task")
     eventually(lambda: sessions(own_stack, question), 60, "the model is asked")
@@ -132,9 +132,9 @@ def test_a_worker_that_is_killed(own_stack: Stack, tmp_path: Path):
     own_stack.call("POST", f"/jobs/{task}/cancel")
 
 
-def test_a_temporal_and_an_api_that_are_killed(own_stack: Stack, tmp_path: Path):
+def test_a_temporal_and_an_api_that_are_killed(own_stack: Stack):
     client, name = own_stack.new_repository()
-    gate = tmp_path / "go"
+    gate = own_stack.gate()
     prompt = own_stack.script([wait_for_file(gate), write("a.txt", "a"), say("Done.")])
     job_id = own_stack.post_job(client, prompt, branchName="feature/x")
     own_stack.wait_for(job_id, "working")

@@ -106,7 +106,7 @@ async def histories(stack: Stack) -> dict[str, str]:
 
 
 async def test_secrets_stay_where_they_belong(own_stack: Stack, tmp_path: Path):
-    gate = tmp_path / "go"
+    gate = own_stack.gate()
     client, name = own_stack.new_repository()
     slow_client, slow_name = own_stack.new_repository()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -105,9 +104,9 @@ def test_standard_error_is_stored(own_stack: Stack):
     assert said == [WARNING]
 
 
-def test_a_conversation_that_waits_for_its_user_holds_no_slot(own_stack: Stack, tmp_path: Path):
+def test_a_conversation_that_waits_for_its_user_holds_no_slot(own_stack: Stack):
     client, _ = own_stack.new_repository()
-    gate = tmp_path / "go"
+    gate = own_stack.gate()
     prompt = own_stack.script([say("Which one?"), say("Fine.")])
     task = own_stack.post_job(client, prompt, jobType="task")
     own_stack.wait_for(task, "waiting_for_user")

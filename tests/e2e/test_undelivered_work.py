@@ -84,7 +84,7 @@ def test_refused_work_is_kept_and_published_without_claude(
 
 def test_work_of_a_cancelled_job_is_kept(stack: Stack, tmp_path: Path) -> None:
     client, name = stack.new_repository()
-    prompt = stack.script([*STEPS[:2], wait_for_file(tmp_path / "never"), say("Done.")])
+    prompt = stack.script([*STEPS[:2], wait_for_file(stack.gate()), say("Done.")])
     job_id = stack.post_job(client, prompt, branchName="feature/x")
     eventually(lambda: model_calls(stack, prompt) == 3, 60, "both files are there")
     assert stack.http.get(f"/jobs/{job_id}/patch").status_code == 409
@@ -128,11 +128,11 @@ def only_on_an_absent_machine(stack: Stack, name: str, job: Json) -> Iterator[No
 
 
 @pytest.mark.failure(FailureCode.KEPT_WORK_GONE)
-def test_work_that_goes_while_its_retry_waits(stack: Stack, tmp_path: Path) -> None:
+def test_work_that_goes_while_its_retry_waits(stack: Stack) -> None:
     client, name = stack.new_repository()
     stack.forge.fail_next("git-receive-pack", status=403)
     job = failed_job(stack, client, stack.script(STEPS))
-    gate = tmp_path / "go"
+    gate = stack.gate()
     busy = [
         stack.post_job(client, stack.script([wait_for_file(gate), say("Done.")])) for _ in range(2)
     ]

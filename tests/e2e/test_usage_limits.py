@@ -58,12 +58,10 @@ def starts(stack: Stack, job_id: str) -> int:
     return sum((event["type"], event.get("subtype")) == ("system", "init") for event in events)
 
 
-def test_jobs_wait_for_the_reset_and_go_on_in_their_sessions(
-    subscribed: Stack, tmp_path: Path
-) -> None:
+def test_jobs_wait_for_the_reset_and_go_on_in_their_sessions(subscribed: Stack) -> None:
     stack = subscribed
     resets_at = time.time() + SECONDS
-    gate = tmp_path / "both run"
+    gate = subscribed.gate()
     steps = [
         write("a.txt", "a\n"),
         wait_for_file(gate),

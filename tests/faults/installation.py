@@ -48,8 +48,6 @@ class Installation:
 def installed(root: Path, **environment: str) -> Iterator[Installation]:
     """A started installation; everything it started is gone at the end."""
     root.mkdir(parents=True, exist_ok=True)
-    gates = root / "gates"
-    gates.mkdir()
     git = HeldGit(root / "held-git")
     environment["PATH"] = f"{git.directory}:{os.environ['PATH']}"
     forge = Forge(root / "forge", {TOKEN: TokenGrant("stack-user")})
@@ -57,7 +55,7 @@ def installed(root: Path, **environment: str) -> Iterator[Installation]:
     with serving(requests, 0) as url, model.serve():
         forge.url = url
         stack = Stack(root, forge, url, model)
-        installation = Installation(stack, model, requests, git, gates, environment)
+        installation = Installation(stack, model, requests, git, stack.gates, environment)
         try:
             installation.start()
             yield installation

@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.e2e.processes import processes_of
 from tests.faults.fault import Fault
 from tests.faults.installation import Installation
-from tests.faults.situations import CodeSituation, Situation, TaskSituation
+from tests.faults.situations import EFFECTS, CodeSituation, Situation, TaskSituation
 from tests.stack import OWNER, Json
 
 
@@ -105,7 +105,11 @@ def _wrong_steps(situation: Situation, job: Json, fault: Fault) -> Iterator[str]
     """Each finished step of Claude's has happened once, unless its session was lost."""
     if fault.forgets:
         return
-    done = situation.effects.read_text().split() if situation.effects.exists() else []
+    if situation.branch not in situation.stack.forge.branches(OWNER, situation.repository):
+        return
+    done = situation.stack.forge.read_file(
+        OWNER, situation.repository, situation.branch, EFFECTS
+    ).split()
     wanted = ["one", "two"]
     if len(done) > len(set(done)):
         yield f"steps repeated: {done}"

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import httpx
 
 from demo.model_steps import Step
-from tests.e2e.processes import processes_of
+from tests.e2e.processes import commands_of
 from tests.e2e.steps import python, say, write
 from tests.faults.situations import CodeSituation, Situation, TaskSituation
 from tests.stack import eventually
@@ -79,8 +79,7 @@ class Working(CodeSituation):
         eventually(self._is_in_command, 30, "the command runs")
 
     def _is_in_command(self) -> bool:
-        gate = str(self.gate).encode()
-        return any(gate in process.command for process in processes_of(self.job_id))
+        return bool(commands_of(self.job_id, str(self.gate)))
 
 
 class WaitingForUser(TaskSituation):
@@ -157,14 +156,13 @@ class CancelInFlight(CodeSituation):
             "import pathlib, signal, time\n"
             "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
             "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
-            f"pathlib.Path({str(self.gate)!r}).touch()\n"
-            "time.sleep(600)\n"
+            f"time.sleep(600), {str(self.gate)!r}\n"
         )
         return [write("a.txt", "a\n"), stubborn, say("Done.")]
 
     def bring(self) -> None:
         self.post("code")
-        eventually(self.gate.exists, 90, "the command runs")
+        eventually(lambda: commands_of(self.job_id, str(self.gate)), 90, "the command runs")
 
     def engage(self) -> None:
         self.request = _send(self._cancel)

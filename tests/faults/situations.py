@@ -17,6 +17,8 @@ from tests.stack import OWNER, Json, eventually
 FINAL = frozenset({"completed", "failed", "cancelled"})
 CLAUDES_COMMIT = "Claude commits"
 FIRST_COMMIT = "Initial commit"
+EFFECTS = "effects.txt"
+"""A file of the worktree to which each step of Claude's adds a line."""
 
 
 class Situation:
@@ -38,7 +40,6 @@ class Situation:
         self.branch = f"feature/{uuid.uuid4().hex[:8]}"
         self.title = f"Job that is {self.phase}"
         self.gate = place.gates / f"{self.repository}.open"
-        self.effects = place.gates / f"{self.repository}.effects"
         self.script = self.stack.script(self.steps())
         self.script_name = self.script.removeprefix("[[script:").removesuffix("]]")
         self.job_id = ""
@@ -134,11 +135,11 @@ class CodeSituation(Situation):
         return [
             write("a.txt", "a\n"),
             bash(
-                f"echo one >> {self.effects} && git add -A && git commit -qm '{CLAUDES_COMMIT}' && "
+                f"echo one >> {EFFECTS} && git add -A && git commit -qm '{CLAUDES_COMMIT}' && "
                 "setsid --fork sleep 600"
             ),
             wait_for_file(self.gate),
-            bash(f"echo two >> {self.effects} && echo b > b.txt"),
+            bash(f"echo two >> {EFFECTS} && echo b > b.txt"),
             say("Done."),
         ]
 
