@@ -157,6 +157,8 @@ _FIXED = {
     # One hour: the default ends a tool call after 60 s (measured).
     "MCP_TOOL_TIMEOUT": "3600000",
     "GIT_TERMINAL_PROMPT": "0",
+    # The sandbox has no /etc/gitconfig; where Landlock denies it, git would end there.
+    "GIT_CONFIG_NOSYSTEM": "1",
 }
 
 

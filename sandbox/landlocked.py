@@ -38,7 +38,7 @@ class Landlock:
         writable = [path for path in reach.writable if path.exists()]
         return [
             *(sys.executable, "-I", "-S", landlock.__file__),
-            *("--die-with-parent", str(int(signal.SIGTERM))),
+            *("--die-with-parent", signal.SIGTERM.name),
             *(part for path in writable for part in ("--rw", str(path))),
             *(part for path in readable for part in ("--ro", str(path))),
             *("--", *command),
