@@ -50,7 +50,7 @@ class Connections:
         except (BlockingIOError, ConnectionError):
             return
         except OSError as error:
-            log.warning("A sandbox's connection waits: %s", error)
+            log.warning("Connections of a sandbox wait: %s", error)
             self._pause()
             self._later = self._loop.call_later(_PAUSE_SECONDS, self._resume)
             return

@@ -8,15 +8,15 @@ import h11
 
 Header = tuple[bytes, bytes]
 
-# Those of RFC 9110, 7.6.1, the proxies' own, and Expect, which the proxy answers itself. The
-# length and coding of a body are not among them: they are decided by `request_headers`.
+# Those of RFC 9110, 7.6.1, the proxies' own, and Expect, which the proxy answers itself.
 _HOP_BY_HOP = frozenset(
     {
         b"connection", b"expect", b"keep-alive", b"proxy-authenticate", b"proxy-authorization",
-        b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade",
+        b"proxy-connection", b"te", b"trailer", b"upgrade",
     }
 )  # fmt: skip
 _FRAMING = frozenset({b"content-length", b"transfer-encoding"})
+"""How long a body is; each of the two connections has its own."""
 
 
 def request_headers(request: h11.Request, host: bytes) -> list[Header]:
@@ -33,14 +33,14 @@ def request_headers(request: h11.Request, host: bytes) -> list[Header]:
 def response_headers(headers: Iterable[Header]) -> list[Header]:
     """Return what is passed on of a response's headers.
 
-    A length beside `Transfer-Encoding` is false; the body is then sent in chunks again.
+    A length beside `Transfer-Encoding` is false. Without both, the body is sent in chunks.
     """
     headers = list(headers)
     chunked = any(name.lower() == b"transfer-encoding" for name, _ in headers)
     return [
         (name, value)
         for name, value in _end_to_end(headers)
-        if not (chunked and name.lower() == b"content-length")
+        if not (chunked and name.lower() in _FRAMING)
     ]
 
 
@@ -63,5 +63,4 @@ def _end_to_end(headers: Iterable[Header]) -> list[Header]:
     for name, value in headers:
         if name.lower() == b"connection":
             dropped.update(token.strip().lower() for token in value.split(b","))
-    dropped -= {b"content-length"}
     return [(name, value) for name, value in headers if name.lower() not in dropped]

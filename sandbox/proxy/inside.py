@@ -15,6 +15,7 @@ from sandbox.proxy.policy import Refused
 from sandbox.proxy.relay import CHUNK, SocketStream, reset_when_closed
 
 HEADER_BYTES = 64 * 1024
+"""Headers that come in one piece may be longer by `CHUNK`."""
 HEADER_SECONDS = 20.0
 """From the first byte of a request to the end of its headers."""
 IDLE_SECONDS = 300.0
@@ -203,7 +204,10 @@ class Inside:
                     pass
 
     def _watch(self) -> None:
-        """Cancel the task when the job's side leaves. Reads nothing, so no byte can get lost."""
+        """Cancel the task when the job's side leaves; one that only ends its direction has left.
+
+        It reads nothing, so no byte of a next request can get lost.
+        """
         self._loop.add_reader(self._socket, self._look)
 
     def _stop_watching(self) -> None:

@@ -17,6 +17,13 @@ from sandbox.proxy.policy import Refused
 _METHODS = frozenset({b"GET", b"HEAD", b"POST"})
 _PATHS = frozenset({b"/v1/messages", b"/v1/messages/count_tokens"})
 _CREDENTIAL_NAMES = frozenset({b"authorization", b"x-api-key"})
+# Some gateways read another method or path out of these.
+_OVERRIDES = frozenset(
+    {
+        b"x-http-method", b"x-http-method-override", b"x-method-override", b"x-original-url",
+        b"x-rewrite-url",
+    }
+)  # fmt: skip
 _BEARER = b"bearer "
 
 _URL = re.compile(r"[\x21-\x7e]+\Z")
@@ -36,8 +43,8 @@ class ModelUpstream:
 
     Args:
         base_url: as ANTHROPIC_BASE_URL; may have a path, which is put before that of a request.
-        credential: a name and a value, `x-api-key` or `authorization`.
-        extra_headers: go with every request, and replace those that a job sends.
+        credentials: headers, `x-api-key` or `authorization` or both.
+        extra_headers: go with every request too, and replace others of their names.
         connection: the operator's proxies and certificates.
 
     Raises:
@@ -47,15 +54,16 @@ class ModelUpstream:
     def __init__(
         self,
         base_url: str,
-        credential: tuple[str, str],
+        credentials: Sequence[tuple[str, str]],
         extra_headers: Sequence[tuple[str, str]],
         connection: ConnectionVariables,
     ) -> None:
         self._scheme, self._host, self._port, self._prefix, authority = _split(base_url)
         self.name = f"{self._scheme}://{authority.decode()}"
         self._authority = authority
-        self._headers = [_encoded(*header) for header in (credential, *extra_headers)]
-        self._replaced = _CREDENTIAL_NAMES | {name.lower() for name, _ in self._headers}
+        headers = [_encoded(*header) for header in (*credentials, *extra_headers)]
+        self._headers = {name.lower(): value for name, value in headers}
+        self._dropped = _CREDENTIAL_NAMES | _OVERRIDES | self._headers.keys()
         self._pool = httpcore.AsyncConnectionPool(
             ssl_context=connection.model_context,
             proxy=connection.proxy_for(self._scheme, self._host, self._port),
@@ -67,26 +75,29 @@ class ModelUpstream:
     def from_variables(
         cls, variables: Mapping[str, str], connection: ConnectionVariables
     ) -> ModelUpstream | None:
-        """Make it of ANTHROPIC_BASE_URL, ANTHROPIC_CUSTOM_HEADERS and the credential.
+        """Make it of ANTHROPIC_BASE_URL, ANTHROPIC_CUSTOM_HEADERS and the credentials.
+
+        ANTHROPIC_AUTH_TOKEN and ANTHROPIC_API_KEY are both sent, CLAUDE_CODE_OAUTH_TOKEN only
+        without them, and custom headers replace any of them, as Claude itself does (measured).
 
         Returns:
-            None when there is neither ANTHROPIC_AUTH_TOKEN nor ANTHROPIC_API_KEY nor
-            CLAUDE_CODE_OAUTH_TOKEN. The first of them counts, as in Claude.
+            None when there is none of the three.
 
         Raises:
             ValueError: as for the class.
         """
+        credentials = []
         if token := variables.get("ANTHROPIC_AUTH_TOKEN"):
-            credential = ("authorization", f"Bearer {token}")
-        elif key := variables.get("ANTHROPIC_API_KEY"):
-            credential = ("x-api-key", key)
-        elif token := variables.get("CLAUDE_CODE_OAUTH_TOKEN"):
-            credential = ("authorization", f"Bearer {token}")
-        else:
+            credentials.append(("authorization", f"Bearer {token}"))
+        if key := variables.get("ANTHROPIC_API_KEY"):
+            credentials.append(("x-api-key", key))
+        if not credentials and (token := variables.get("CLAUDE_CODE_OAUTH_TOKEN")):
+            credentials.append(("authorization", f"Bearer {token}"))
+        if not credentials:
             return None
         base_url = variables.get("ANTHROPIC_BASE_URL") or "https://api.anthropic.com"
         custom = parse_custom_headers(variables.get("ANTHROPIC_CUSTOM_HEADERS", ""))
-        return cls(base_url, credential, custom, connection)
+        return cls(base_url, credentials, custom, connection)
 
     async def answer(
         self, request: h11.Request, word: str, body: AsyncIterator[bytes]
@@ -106,7 +117,7 @@ class ModelUpstream:
         headers = [
             header
             for header in request_headers(request, self._authority)
-            if header[0].lower() not in self._replaced
+            if header[0].lower() not in self._dropped
         ]
         return await self._pool.handle_async_request(
             httpcore.Request(
@@ -117,7 +128,7 @@ class ModelUpstream:
                     port=self._port,
                     target=self._prefix + path + mark + query,
                 ),
-                headers=[*headers, *self._headers],
+                headers=[*headers, *self._headers.items()],
                 content=body if has_body(request) else None,
                 extensions={"timeout": _TIMEOUTS},
             )

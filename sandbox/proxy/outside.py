@@ -144,7 +144,7 @@ class Outside(httpcore.AsyncNetworkBackend):
         try:
             addresses = await self._lookup(host)
         except OSError:
-            self._policy.check_delegated(host)
+            self._policy.check_delegated(host, port)
         else:
             self._policy.check_addresses(host, port, addresses)
 

@@ -31,7 +31,7 @@ class Refused(Exception):
     Attributes:
         status: of the HTTP response.
         message: a sentence for the person who reads what the job's program prints.
-        host: the one that was asked for, as `parse_host` spells it; empty when it is the model.
+        host: the one that was asked for, or the server of the model; empty when it is neither.
     """
 
     def __init__(self, status: int, message: str, host: str = "") -> None:
@@ -129,12 +129,14 @@ class Policy:
         if not all(self.allows_address(address) for address in addresses):
             raise _private(host)
 
-    def check_delegated(self, host: str) -> None:
+    def check_delegated(self, host: str, port: int) -> None:
         """Decide on a name that has no address here and that the operator's proxy would resolve.
 
         Raises:
             Refused: such a name is private wherever it is resolved.
         """
+        if (host, port) in self.exempt:
+            return
         if "." not in host or any(host.endswith(f".{zone}") for zone in _NOT_DELEGATED):
             raise _private(host)
 

@@ -69,7 +69,7 @@ async def relay(one: httpcore.AsyncNetworkStream, other: httpcore.AsyncNetworkSt
         async with asyncio.TaskGroup() as directions:
             directions.create_task(_copy(one, other))
             directions.create_task(_copy(other, one))
-    except* (httpcore.NetworkError, OSError):
+    except* (httpcore.NetworkError, httpcore.TimeoutException, OSError):
         # Otherwise an answer that was cut off could look complete.
         for stream in (one, other):
             reset_when_closed(stream.get_extra_info("socket"))

@@ -184,24 +184,23 @@ class _Job:
         if request.target.startswith(b"/"):
             if self._model is None:
                 raise Refused(403, "Claude's API is not reached through the sandbox's proxy.")
-            server, host = self._model.name, ""
+            server = self._model.name
             pending = self._model.answer(request, self._word, body)
         else:
-            host, port, target = _split(request)
-            server = host
-            pending = self.outside.fetch(request, host, port, target, body)
+            server, port, target = _split(request)
+            pending = self.outside.fetch(request, server, port, target, body)
         try:
             response = await pending
         except httpcore.TimeoutException as error:
-            raise Refused(504, f"{server} does not answer in time.", host) from error
+            raise Refused(504, f"{server} does not answer in time.", server) from error
         except httpcore.LocalProtocolError as error:
             # Its text may have a header in it.
-            raise Refused(502, f"The request to {server} is not HTTP.", host) from error
+            raise Refused(502, f"The request to {server} cannot be passed on.", server) from error
         except _UPSTREAM_ERRORS as error:
-            raise Refused(502, f"{server} cannot be reached: {error}.", host) from error
+            raise Refused(502, f"{server} cannot be reached: {error}.", server) from error
         if response.status == 407:
             await response.aclose()
-            raise Refused(502, f"The operator's proxy asks for a password for {server}.", host)
+            raise Refused(502, f"A proxy on the way to {server} asks for a password.", server)
         return response
 
     def _log(self, host: str, message: str) -> None:

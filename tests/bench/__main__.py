@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from tests.bench import overhead, reading, storing
+from tests.bench import overhead, proxying, reading, storing
 from tests.stack import running_stack
 
 
@@ -19,6 +19,7 @@ def main() -> None:
             reading.report_memory(stack)
             overhead.report(stack)
             reading.report_latency(stack)
+    proxying.report()
     storing.report()
 
 
