@@ -10,8 +10,6 @@ import socket
 import sys
 from collections.abc import Sequence
 
-import uvicorn
-
 from domain.errors import OrchestratorError
 from settings import Secret, Settings, current_environment
 from store.protocol import Store
@@ -112,6 +110,7 @@ def _secret(settings: Settings) -> Secret:
 async def _serve_api(settings: Settings, secret: Secret) -> None:
     from api.app import create_app
     from api.dispatch import Dispatch
+    from api.http.serving import make_server, serve
     from composition import job_limits
     from workflows.connection import connect
 
@@ -125,16 +124,7 @@ async def _serve_api(settings: Settings, secret: Secret) -> None:
         app = create_app(
             store, dispatch, secret.reveal(), settings.github_server_url, settings.job_priority
         )
-        config = uvicorn.Config(
-            app,
-            host=settings.bind_address,
-            port=settings.port,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=5,
-        )
-        await uvicorn.Server(config).serve()
+        await serve(make_server(app, settings.bind_address, settings.port))
     finally:
         await store.close()
 

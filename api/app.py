@@ -15,10 +15,11 @@ from api import (
     queue_routes,
     repository_routes,
 )
-from api.auth import LimitBody, RequireSecret
 from api.dispatch import Dispatch
-from api.errors import handle_errors
 from api.health import HealthChecks
+from api.http.auth import RequireSecret
+from api.http.body_limit import LimitBody
+from api.http.errors import handle_errors
 from api.schemas import Error
 from api.state import State
 from domain.jobs import DEFAULT_PRIORITY

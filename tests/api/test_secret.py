@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from api.app import create_app
-from api.auth import MAX_BODY_BYTES
+from api.http.body_limit import MAX_BODY_BYTES
 from tests.api.calls import BEARER, SECRET, UNAUTHORIZED, Api
 
 Headers = Mapping[str, str] | list[tuple[bytes, bytes]]
