@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import logging
 import time
 
@@ -91,6 +92,16 @@ async def test_the_log_names_the_client_and_never_what_it_sent(
     assert len(lines) == 3
     assert all("127.0.0.1" in line for line in lines)
     assert not any(word in str(lines) for word in ("guess", "YTpi", SECRET, "203.0.113.9"))
+
+
+async def test_a_password_that_a_browser_adds_anywhere_is_no_guess(
+    wire: Wire, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(repeated_lines, "LINE_EVERY_SECONDS", 0)
+    password = base64.b64encode(f"operator:{SECRET}".encode())
+    answer = await wire.ask(b"GET /clients", b"Authorization: Basic " + password + b"\r\n")
+    assert answer.status == 401
+    assert [record for record in caplog.records if record.name == wrong_secrets.__name__] == []
 
 
 def test_the_log_cannot_be_flooded(monkeypatch: pytest.MonkeyPatch) -> None:
