@@ -110,10 +110,12 @@ def _secret(settings: Settings) -> Secret:
 async def _serve_api(settings: Settings, secret: Secret) -> None:
     from api.app import create_app
     from api.dispatch import Dispatch
+    from api.http.own_pages import OwnHosts
     from api.http.serving import make_server, serve
     from composition import job_limits
     from workflows.connection import connect
 
+    hosts = OwnHosts(settings.bind_address, settings.api_hosts)
     store = _store(settings)
     await store.open()
     try:
@@ -122,7 +124,12 @@ async def _serve_api(settings: Settings, secret: Secret) -> None:
         )
         dispatch = Dispatch(temporal, job_limits(settings))
         app = create_app(
-            store, dispatch, secret.reveal(), settings.github_server_url, settings.job_priority
+            store,
+            dispatch,
+            secret.reveal(),
+            settings.github_server_url,
+            settings.job_priority,
+            hosts,
         )
         await serve(make_server(app, settings.bind_address, settings.port))
     finally:

@@ -22,6 +22,7 @@ from api.http import documentation
 from api.http.auth import RequireSecret
 from api.http.body_limit import LimitBody
 from api.http.errors import handle_errors
+from api.http.own_pages import LOOPBACK_ONLY, OwnHosts, OwnPagesOnly
 from api.schemas import Error
 from api.state import State
 from domain.jobs import DEFAULT_PRIORITY
@@ -45,6 +46,7 @@ def create_app(
     secret: str,
     github_server_url: str,
     default_priority: int = DEFAULT_PRIORITY,
+    hosts: OwnHosts = LOOPBACK_ONLY,
 ) -> FastAPI:
     """Return the application. `store` is open; the caller closes it."""
     app = FastAPI(
@@ -54,6 +56,7 @@ def create_app(
         redirect_slashes=False,
         responses={"4XX": {"model": Error}, "5XX": {"model": Error}},
         middleware=[
+            Middleware(OwnPagesOnly, hosts=hosts),
             Middleware(RequireSecret, secret=secret, browser_paths=documentation.BROWSER_PATHS),
             Middleware(LimitBody),
         ],

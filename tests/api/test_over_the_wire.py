@@ -78,11 +78,14 @@ async def test_targets_that_nobody_types(wire: Wire) -> None:
 
 
 async def test_a_host_that_is_none(wire: Wire) -> None:
-    for host in (b"[", b"a:b:c", b"x:99999999", b"\xff", b"a b"):
+    for host in (b"[", b"a:b:c", b"x:99999999", b"\xff", b"a b", b""):
         wire.send(b"GET /nope HTTP/1.1\r\nHost: " + host + b"\r\n" + AUTHORIZED + b"\r\n")
+        assert (await wire.answer()).status == 400, host
+    for hosts in (b"", b"Host: localhost\r\nHost: localhost\r\n"):
+        wire.send(b"GET /nope HTTP/1.1\r\n" + hosts + AUTHORIZED + b"\r\n")
         answer = await wire.answer()
-        assert answer.status == 404
-        assert answer.body == {"error": "There is no route GET /nope. See /docs."}
+        assert answer.status == 400, hosts
+        assert answer.body["error"].startswith("Send one Host header")
 
 
 async def test_every_answer_is_told_not_to_be_framed_or_reinterpreted(wire: Wire) -> None:
