@@ -87,6 +87,7 @@ class Settings:
     temporal_address: str | None
     temporal_namespace: str
     temporal_port: int
+    temporal_http_port: int
     temporal_ui_port: int
     host_id: str
     claude_bin: str | None
@@ -239,6 +240,7 @@ class _Reader:
             temporal_address=self._text("TEMPORAL_ADDRESS"),
             temporal_namespace=self._text("TEMPORAL_NAMESPACE") or "default",
             temporal_port=self._whole("TEMPORAL_PORT", 7233, 1, 65535),
+            temporal_http_port=self._whole("TEMPORAL_HTTP_PORT", 7243, 1, 65535),
             temporal_ui_port=self._whole("TEMPORAL_UI_PORT", 8233, 1, 65535),
             host_id=self._host_id(),
             claude_bin=self._text("CLAUDE_BIN"),
