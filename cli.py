@@ -10,7 +10,7 @@ import socket
 import sys
 from collections.abc import Sequence
 
-import uvicorn
+import httpx
 
 from domain.errors import OrchestratorError
 from settings import Secret, Settings, current_environment
@@ -40,6 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     doctor = commands.add_parser("doctor", help="what would keep a job from running here")
     doctor.set_defaults(run=_doctor)
     api = commands.add_parser("api", help="the HTTP API alone, against TEMPORAL_ADDRESS")
+    api.add_argument("--temporal-ui", metavar="HOST:PORT", help=argparse.SUPPRESS)
     api.set_defaults(run=_api)
     worker = commands.add_parser("worker", help="a worker alone, against TEMPORAL_ADDRESS")
     worker.add_argument("--role", choices=["flow", "host", "all"], default="all")
@@ -76,7 +77,7 @@ def _api(options: argparse.Namespace) -> int:
     settings = _settings(options)
     secret = _secret(settings)
     _configure_logging(hide=[secret, settings.github_token, settings.supabase_key])
-    asyncio.run(_serve_api(settings, secret))
+    asyncio.run(_serve_api(settings, secret, options.temporal_ui))
     return 0
 
 
@@ -109,12 +110,17 @@ def _secret(settings: Settings) -> Secret:
     return api_secret(settings)[0]
 
 
-async def _serve_api(settings: Settings, secret: Secret) -> None:
+async def _serve_api(settings: Settings, secret: Secret, temporal_ui: str | None) -> None:
+    """Serve the API, and, on a port of its own, Temporal's UI where its address is given."""
     from api.app import create_app
     from api.dispatch import Dispatch
+    from api.http.own_pages import OwnHosts
+    from api.http.serving import make_server, serve
+    from api.temporal_ui import temporal_ui_app
     from composition import job_limits
     from workflows.connection import connect
 
+    hosts = OwnHosts(settings.bind_address, settings.api_hosts)
     store = _store(settings)
     await store.open()
     try:
@@ -123,18 +129,19 @@ async def _serve_api(settings: Settings, secret: Secret) -> None:
         )
         dispatch = Dispatch(temporal, job_limits(settings))
         app = create_app(
-            store, dispatch, secret.reveal(), settings.github_server_url, settings.job_priority
+            store,
+            dispatch,
+            secret.reveal(),
+            settings.github_server_url,
+            settings.job_priority,
+            hosts,
         )
-        config = uvicorn.Config(
-            app,
-            host=settings.bind_address,
-            port=settings.port,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=5,
-        )
-        await uvicorn.Server(config).serve()
+        servers = [make_server(app, settings.bind_address, settings.port)]
+        async with httpx.AsyncHTTPTransport() as transport:
+            if temporal_ui is not None:
+                ui = temporal_ui_app(temporal_ui, transport, OwnHosts(listed=settings.api_hosts))
+                servers.insert(0, make_server(ui, "127.0.0.1", settings.temporal_ui_port))
+            await serve(*servers)
     finally:
         await store.close()
 

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 from agent.environment import CERTIFICATE_NAMES, LOGIN_REPLACING_NAMES, PASSED_NAMES, telling_apart
 from domain.errors import OrchestratorError
+from domain.http_hosts import HttpHost, parse_http_host
 from domain.jobs import DEFAULT_PRIORITY, MAX_PRIORITY, MIN_PRIORITY
 from sandbox.limits import Limits
 from sandbox.modes import SandboxMode
@@ -72,6 +73,7 @@ class Settings:
 
     port: int
     bind_address: str
+    api_hosts: tuple[HttpHost, ...]
     api_secret: Secret | None
     max_concurrent_jobs: int
     data_dir: Path
@@ -85,6 +87,7 @@ class Settings:
     temporal_address: str | None
     temporal_namespace: str
     temporal_port: int
+    temporal_http_port: int
     temporal_ui_port: int
     host_id: str
     claude_bin: str | None
@@ -223,6 +226,7 @@ class _Reader:
         settings = Settings(
             port=self._whole("PORT", 3456, 1, 65535),
             bind_address=self._text("BIND_ADDRESS") or "127.0.0.1",
+            api_hosts=self._hosts("API_HOSTS"),
             api_secret=self._secret("AGENT_API_SECRET"),
             max_concurrent_jobs=self._whole("MAX_CONCURRENT_JOBS", 2, 1, 1000),
             data_dir=data_dir,
@@ -236,6 +240,7 @@ class _Reader:
             temporal_address=self._text("TEMPORAL_ADDRESS"),
             temporal_namespace=self._text("TEMPORAL_NAMESPACE") or "default",
             temporal_port=self._whole("TEMPORAL_PORT", 7233, 1, 65535),
+            temporal_http_port=self._whole("TEMPORAL_HTTP_PORT", 7243, 1, 65535),
             temporal_ui_port=self._whole("TEMPORAL_UI_PORT", 8233, 1, 65535),
             host_id=self._host_id(),
             claude_bin=self._text("CLAUDE_BIN"),
@@ -375,6 +380,16 @@ class _Reader:
     def _names(self, name: str) -> tuple[str, ...]:
         parts = [part.strip() for part in (self._text(name) or "").split(",")]
         return tuple(dict.fromkeys(filter(None, parts)))
+
+    def _hosts(self, name: str) -> tuple[HttpHost, ...]:
+        hosts = {text: parse_http_host(text) for text in self._names(name)}
+        wrong = [text for text, host in hosts.items() if host is None]
+        if wrong:
+            self._problems.append(
+                f"{name} has {', '.join(map(repr, wrong))}: give host names or IP addresses, each "
+                "with or without a port, such as api.example.com or [2001:db8::1]:8443."
+            )
+        return tuple(host for host in hosts.values() if host is not None)
 
     def _parse(self, name: str, parse: Callable[[str], V], default: T) -> V | T:
         text = self._text(name)

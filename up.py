@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 from pathlib import Path
 
 from agent.environment import CLAUDE_CREDENTIAL_NAMES
@@ -28,6 +29,13 @@ RESTART_PAUSE_SECONDS = 2.0
 START_SECONDS = 30.0
 """Temporal's port opens in 0.3 s and the API's in 2 s (measured); ten times that is a fault."""
 
+PORTS_CLOSED_TO_BROWSERS = (
+    6665, 6666, 6667, 6668, 6669, 6679, 6697, 6566, 10080,
+    1719, 1720, 1723, 2049, 3659, 4045, 4190, 5060, 5061, 6000,
+)  # fmt: skip
+"""Browsers connect to none of these, whatever a page asks for ("bad ports" of the Fetch Standard).
+These are all above 1023, the least likely to be wanted by other programs first."""
+
 _PR_SET_PDEATHSIG = 1
 _SECRET_FILE = "api-secret"
 
@@ -36,13 +44,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class _Child:
-    """A program that is kept running. `port` is open once it is ready."""
+    """A program that is kept running.
+
+    `port` is open once it is ready. Of a quiet one, only standard error is shown.
+    """
 
     name: str
     arguments: list[str]
     environment: Mapping[str, str]
     port: int | None
     stop_seconds: float
+    is_quiet: bool = False
     process: subprocess.Popen[bytes] | None = None
     started_at: float = 0.0
 
@@ -52,6 +64,7 @@ class _Child:
             self.arguments,
             env=dict(self.environment),
             stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL if self.is_quiet else None,
             start_new_session=True,
             preexec_fn=_die_with_parent,
         )
@@ -89,8 +102,13 @@ def up(
     settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     secret, is_new = api_secret(settings)
     _require_free_ports(settings)
-    children = _children(settings, environment)
-    with _signals_as_exit():
+    # The UI has an IP address of its own, since the ports are few if several `up` run here.
+    with (
+        _reserved_port(_random_loopback_address()) as ui,
+        _reserved_port("127.0.0.1") as metrics,
+        _signals_as_exit(),
+    ):
+        children = _children(settings, environment, ui.getsockname(), metrics.getsockname()[1])
         try:
             for child in children:
                 child.start()
@@ -132,22 +150,28 @@ def _keep_new_secret(path: Path) -> None:
     os.unlink(name)
 
 
-def _children(settings: Settings, environment: Mapping[str, str]) -> list[_Child]:
+def _children(
+    settings: Settings, environment: Mapping[str, str], ui: tuple[str, int], metrics_port: int
+) -> list[_Child]:
     orchestrator = [sys.executable, str(Path(__file__).with_name("cli.py"))]
     ours = {**environment, "TEMPORAL_ADDRESS": f"127.0.0.1:{settings.temporal_port}"}
     # The API calls neither Claude nor GitHub, so it has no use for what opens them.
     private = CLAUDE_CREDENTIAL_NAMES | {"GITHUB_TOKEN"}
     public = {name: value for name, value in ours.items() if name not in private}
+    api = ["api", "--embedded", "--temporal-ui", f"{ui[0]}:{ui[1]}"]
     drain = settings.drain_timeout.total_seconds() + 20
     return [
-        _temporal(settings),
+        _temporal(settings, ui, metrics_port),
         _Child("worker", [*orchestrator, "worker", "--embedded"], ours, None, drain),
-        _Child("api", [*orchestrator, "api", "--embedded"], public, settings.port, 10),
+        _Child("api", [*orchestrator, *api], public, settings.port, 10),
     ]
 
 
-def _temporal(settings: Settings) -> _Child:
-    """Return Temporal's dev server.
+def _temporal(settings: Settings, ui: tuple[str, int], metrics_port: int) -> _Child:
+    """Return Temporal's dev server, which answers no page in a browser.
+
+    Its HTTP API allows one host, "/", which no request can name. Its UI and its metrics allow any
+    host, so they are on ports that browsers do not connect to; the API process shows the UI.
 
     One task-queue partition makes the queue first in, first out; WAL and synchronous=1 make it five
     times as fast; the higher poll rate saves 40 ms at each step of a job (all measured).
@@ -158,7 +182,10 @@ def _temporal(settings: Settings) -> _Child:
     options = {
         "--ip": "127.0.0.1",
         "--port": str(settings.temporal_port),
-        "--ui-port": str(settings.temporal_ui_port),
+        "--http-port": str(settings.temporal_http_port),
+        "--metrics-port": str(metrics_port),
+        "--ui-ip": ui[0],
+        "--ui-port": str(ui[1]),
         "--db-filename": str(settings.data_dir / "temporal.db"),
         "--namespace": settings.temporal_namespace,
         "--log-level": "error",
@@ -170,19 +197,50 @@ def _temporal(settings: Settings) -> _Child:
             "matching.numTaskqueueReadPartitions=1",
             "matching.enableFairness=true",
             "history.transferProcessorMaxPollRPS=1000",
+            'frontend.httpAllowedHosts=["/"]',
         ],
     }
     arguments = [str(program), "server", "start-dev"]
     arguments += [part for option in options.items() for part in option]
     arguments += [part for flag, values in repeated.items() for v in values for part in (flag, v)]
     bare = {"PATH": settings.search_path, "HOME": str(settings.data_dir)}
-    return _Child("Temporal", arguments, bare, settings.temporal_port, 10)
+    # What it prints on standard output is its addresses, and its UI is shown at another.
+    return _Child("Temporal", arguments, bare, settings.temporal_port, 10, is_quiet=True)
+
+
+def _random_loopback_address() -> str:
+    """Return an address of 127.1.0.0 to 127.254.255.255."""
+    return str(IPv4Address("127.1.0.0") + secrets.randbelow(254 * 2**16))
+
+
+def _reserved_port(address: str) -> socket.socket:
+    """Return a socket that is bound to a port which is closed to browsers.
+
+    Until it is closed, Temporal alone can listen there.
+
+    Raises:
+        SettingsError: they are all in use.
+    """
+    for port in PORTS_CLOSED_TO_BROWSERS:
+        reservation = socket.socket()
+        try:
+            reservation.bind((address, port))
+        except OSError:
+            reservation.close()
+            continue
+        # A program that sets this option as well, as Temporal does, may now bind the port too
+        # (socket(7)). The attempt of another `up`, above, is made without it.
+        reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        return reservation
+    ports = ", ".join(map(str, sorted(PORTS_CLOSED_TO_BROWSERS)))
+    raise SettingsError(f"No port of {address} is free for Temporal. Free one of: {ports}.")
 
 
 def _require_free_ports(settings: Settings) -> None:
     ports = {
         "PORT": settings.port,
         "TEMPORAL_PORT": settings.temporal_port,
+        "TEMPORAL_HTTP_PORT": settings.temporal_http_port,
         "TEMPORAL_UI_PORT": settings.temporal_ui_port,
     }
     taken = [f"{name} {port}" for name, port in ports.items() if _is_open(port)]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Security
+from fastapi.security import HTTPBearer
 from starlette.middleware import Middleware
 
 from api import (
@@ -15,17 +16,20 @@ from api import (
     queue_routes,
     repository_routes,
 )
-from api.auth import LimitBody, RequireSecret
 from api.dispatch import Dispatch
-from api.errors import handle_errors
 from api.health import HealthChecks
+from api.http import documentation
+from api.http.auth import RequireSecret
+from api.http.body_limit import LimitBody
+from api.http.errors import handle_errors
+from api.http.own_pages import LOOPBACK_ONLY, OwnHosts, OwnPagesOnly
 from api.schemas import Error
 from api.state import State
 from domain.jobs import DEFAULT_PRIORITY
 from store.protocol import Store
 
+OPEN_ROUTERS = (documentation.router, health_routes.router)
 ROUTERS = (
-    health_routes.router,
     client_routes.router,
     new_job_routes.router,
     job_routes.router,
@@ -42,18 +46,28 @@ def create_app(
     secret: str,
     github_server_url: str,
     default_priority: int = DEFAULT_PRIORITY,
+    hosts: OwnHosts = LOOPBACK_ONLY,
 ) -> FastAPI:
     """Return the application. `store` is open; the caller closes it."""
     app = FastAPI(
         title="Claude Code Orchestrator",
+        docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
         responses={"4XX": {"model": Error}, "5XX": {"model": Error}},
-        middleware=[Middleware(RequireSecret, secret=secret), Middleware(LimitBody)],
+        middleware=[
+            Middleware(OwnPagesOnly, hosts=hosts),
+            Middleware(RequireSecret, secret=secret, browser_paths=documentation.BROWSER_PATHS),
+            Middleware(LimitBody),
+        ],
     )
     health = HealthChecks(store, dispatch)
     app.state.parts = State(store, dispatch, health, github_server_url, default_priority)
     handle_errors(app)
-    for router in ROUTERS:
+    for router in OPEN_ROUTERS:
         app.include_router(router)
+    # RequireSecret checks it; this only says so in the OpenAPI document, for the page at /docs.
+    secret_needed = Security(HTTPBearer(auto_error=False, description="AGENT_API_SECRET"))
+    for router in ROUTERS:
+        app.include_router(router, dependencies=[secret_needed])
     return app

@@ -55,7 +55,8 @@ def demonstrate(environment: Mapping[str, str], say: Say) -> int:
 def _environment(
     environment: Mapping[str, str], root: Path, forge_url: str, model_url: str
 ) -> dict[str, str]:
-    ports = dict(zip(("PORT", "TEMPORAL_PORT", "TEMPORAL_UI_PORT"), free_ports(3), strict=True))
+    names = ("PORT", "TEMPORAL_PORT", "TEMPORAL_HTTP_PORT", "TEMPORAL_UI_PORT")
+    ports = dict(zip(names, free_ports(len(names)), strict=True))
     return {
         "PATH": environment.get("PATH", ""),
         "HOME": str(root),

@@ -55,8 +55,9 @@ class Stack:
         self.log = root / "up.log"
         self.gates = root / "gates"
         self.gates.mkdir(exist_ok=True)
-        api, temporal, ui = free_ports(3)
+        api, temporal, temporal_http, ui = free_ports(4)
         self.url = f"http://127.0.0.1:{api}"
+        self.ui_url = f"http://127.0.0.1:{ui}"
         self.temporal_address = f"127.0.0.1:{temporal}"
         self.environment = {
             "PATH": os.environ["PATH"],
@@ -64,6 +65,7 @@ class Stack:
             "DATA_DIR": str(root / "data"),
             "PORT": str(api),
             "TEMPORAL_PORT": str(temporal),
+            "TEMPORAL_HTTP_PORT": str(temporal_http),
             "TEMPORAL_UI_PORT": str(ui),
             "GITHUB_TOKEN": TOKEN,
             "GITHUB_SERVER_URL": forge_url,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from domain.http_hosts import HttpHost
 from settings import Secret, Settings, SettingsError
 
 HOME = {"HOME": "/home/somebody"}
@@ -185,6 +186,21 @@ def test_pull_requests_have_defaults():
     assert settings.pull_request_reviewers == ()
     assert "PULL_REQUEST_DRAFT" in problems(PULL_REQUEST_DRAFT="yes")
     assert "JOB_PRIORITY" in problems(JOB_PRIORITY="6")
+
+
+def test_hosts_of_the_api_have_names_and_ports():
+    settings = read(API_HOSTS=" Api.example.com , [2001:db8::1]:8443,localhost")
+    assert settings.api_hosts == (
+        HttpHost("api.example.com"),
+        HttpHost("2001:db8::1", 8443),
+        HttpHost("localhost"),
+    )
+    assert read().api_hosts == ()
+
+
+@pytest.mark.parametrize("text", ["https://api.example.com", "*", "a b", "x:0", "::1", "a.b,*.c"])
+def test_hosts_of_the_api_that_are_none_are_refused(text: str):
+    assert "API_HOSTS has" in problems(API_HOSTS=text)
 
 
 def test_what_a_subscription_costs_is_an_estimate():

@@ -42,7 +42,7 @@ class Api:
         self.contract = contract
         # What a server does with an exception that leaves the application: it logs it.
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-        self.http = httpx.AsyncClient(transport=transport, base_url="http://api.test")
+        self.http = httpx.AsyncClient(transport=transport, base_url="http://localhost")
 
     async def call(
         self, method: str, path: str, body: Any = None, **options: Any

@@ -21,6 +21,7 @@ from store.sqlite import SqliteStore
 from tests.api.calls import SECRET, Api
 from tests.api.contract import Contract
 from tests.api.live import Live, running_live
+from tests.api.wire import Wire, connection, running_server
 from workflows.connection import connect, register_search_attributes
 from workflows.starting import JobLimits
 
@@ -139,6 +140,19 @@ def _file(directory: Path) -> Path:
 
 def _app(store: Store, temporal: TemporalClient) -> FastAPI:
     return create_app(store, Dispatch(temporal, LIMITS), SECRET, "https://github.test")
+
+
+@pytest.fixture
+async def port(api: Api) -> AsyncIterator[int]:
+    """The port of a server with the API."""
+    async with running_server(api.app) as port:
+        yield port
+
+
+@pytest.fixture
+async def wire(port: int) -> AsyncIterator[Wire]:
+    async with connection(port) as wire:
+        yield wire
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from api.auth import MAX_BODY_BYTES
+from api.http.body_limit import MAX_BODY_BYTES
 from domain.errors import DependencyFailed, Unauthorized
 from tests.api.calls import BEARER, Api
 
@@ -173,7 +173,7 @@ async def test_a_crash_tells_nothing(
     response = await api.call("GET", "/clients")
     expected = {"error": "The server failed unexpectedly. Its log has the details."}
     assert (response.status_code, response.json()) == (500, expected)
-    (record,) = [record for record in caplog.records if record.name == "api.errors"]
+    (record,) = [record for record in caplog.records if record.name == "api.http.errors"]
     assert record.getMessage() == "GET /clients crashed"
     assert record.exc_info
     assert "a secret detail" in str(record.exc_info[1])
@@ -211,7 +211,7 @@ async def asgi(api: Api, path: str, query: bytes) -> tuple[int, Any]:
         "raw_path": path.encode(),
         "query_string": query,
         "root_path": "",
-        "headers": [(b"authorization", BEARER["Authorization"].encode()), (b"host", b"[")],
+        "headers": [(b"authorization", BEARER["Authorization"].encode()), (b"host", b"localhost")],
         "client": None,
         "server": None,
     }

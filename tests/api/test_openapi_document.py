@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -61,10 +62,29 @@ async def test_it_is_what_the_server_sends(api: Api, document: Json) -> None:
     assert response.json() == json.loads(json.dumps(document))
 
 
-async def test_the_page_that_shows_it(api: Api) -> None:
+async def test_the_page_that_shows_it_loads_nothing_from_elsewhere(api: Api) -> None:
     response = await api.http.get("/docs", headers=BEARER)
     assert response.headers["content-type"].startswith("text/html")
-    assert "/openapi.json" in response.text
+    assert "://" not in response.text
+    policy = response.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "frame-ancestors 'none'" in policy
+    assert "unsafe" not in policy
+    loaded = re.findall(r"(?:href|src)=\"(docs/[^\"]+)\"", response.text)
+    assert len(loaded) == 2
+    for path in loaded:
+        part = await api.http.get(f"/{path}", headers=BEARER)
+        assert part.status_code == 200
+        assert len(part.content) > 100_000
+
+
+def test_only_health_needs_no_secret(document: Json) -> None:
+    open_routes = {
+        name for name, operation in operations(document) if not operation.get("security")
+    }
+    assert open_routes == {"GET /health"}
+    (scheme,) = document["components"]["securitySchemes"].values()
+    assert (scheme["type"], scheme["scheme"]) == ("http", "bearer")
 
 
 def test_every_route_is_listed(document: Json) -> None:

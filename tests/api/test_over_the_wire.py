@@ -2,81 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-import socket
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from typing import Any
+from api.http.body_limit import MAX_BODY_BYTES
+from tests.api.calls import UNAUTHORIZED
+from tests.api.wire import AUTHORIZED, Wire
 
-import pytest
-import uvicorn
-
-from api.auth import MAX_BODY_BYTES
-from tests.api.calls import SECRET, UNAUTHORIZED, Api
-from tests.api.live import eventually
-
-AUTHORIZED = b"Authorization: Bearer " + SECRET.encode() + b"\r\n"
 TOO_LARGE = {"error": f"The request body is over {MAX_BODY_BYTES} bytes. Send a shorter one."}
-
-
-@dataclass
-class Answer:
-    status: int
-    headers: dict[str, str]
-    body: Any
-
-
-class Wire:
-    """One connection to the server."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self._writer = writer
-
-    def send(self, data: bytes) -> None:
-        self._writer.write(data)
-
-    async def ask(self, line: bytes, headers: bytes = AUTHORIZED, body: bytes = b"") -> Answer:
-        self.send(line + b" HTTP/1.1\r\nHost: api.test\r\n" + headers + b"\r\n" + body)
-        return await self.answer()
-
-    async def answer(self) -> Answer:
-        async with asyncio.timeout(10):
-            head = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-            first, *lines = head.strip().split("\r\n")
-            headers = dict(line.lower().split(": ", 1) for line in lines)
-            body = await self._reader.readexactly(int(headers["content-length"]))
-        assert headers["content-type"] == "application/json", body
-        return Answer(int(first.split()[1]), headers, json.loads(body))
-
-    async def close(self) -> None:
-        self._writer.close()
-        await self._writer.wait_closed()
-
-
-@pytest.fixture
-async def port(api: Api) -> AsyncIterator[int]:
-    listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(api.app, log_config=None, access_log=False, server_header=False)
-    server = uvicorn.Server(config)
-    serving = asyncio.create_task(server.serve([listener]))
-
-    async def is_up() -> bool:
-        return server.started
-
-    await eventually(is_up, "the server is up")
-    yield listener.getsockname()[1]
-    server.should_exit = True
-    await serving
-    listener.close()
-
-
-@pytest.fixture
-async def wire(port: int) -> AsyncIterator[Wire]:
-    connection = Wire(*await asyncio.open_connection("127.0.0.1", port))
-    yield connection
-    await connection.close()
 
 
 async def test_the_secret_opens(wire: Wire) -> None:
@@ -120,7 +50,7 @@ async def test_a_declared_length_over_the_limit_is_refused_at_once(wire: Wire) -
 
 async def test_a_body_without_length_is_cut_at_the_limit(wire: Wire) -> None:
     headers = b"Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n"
-    wire.send(b"POST /clients HTTP/1.1\r\nHost: api.test\r\n" + AUTHORIZED + headers + b"\r\n")
+    wire.send(b"POST /clients HTTP/1.1\r\nHost: localhost\r\n" + AUTHORIZED + headers + b"\r\n")
     chunk = b"10000\r\n" + b"x" * 65536 + b"\r\n"
     for _ in range(MAX_BODY_BYTES // 65536 + 1):
         wire.send(chunk)
@@ -148,11 +78,22 @@ async def test_targets_that_nobody_types(wire: Wire) -> None:
 
 
 async def test_a_host_that_is_none(wire: Wire) -> None:
-    for host in (b"[", b"a:b:c", b"x:99999999", b"\xff", b"a b"):
+    for host in (b"[", b"a:b:c", b"x:99999999", b"\xff", b"a b", b""):
         wire.send(b"GET /nope HTTP/1.1\r\nHost: " + host + b"\r\n" + AUTHORIZED + b"\r\n")
+        assert (await wire.answer()).status == 400, host
+    for hosts in (b"", b"Host: localhost\r\nHost: localhost\r\n"):
+        wire.send(b"GET /nope HTTP/1.1\r\n" + hosts + AUTHORIZED + b"\r\n")
         answer = await wire.answer()
-        assert answer.status == 404
-        assert answer.body == {"error": "There is no route GET /nope. See /docs."}
+        assert answer.status == 400, hosts
+        assert answer.body["error"].startswith("Send one Host header")
+
+
+async def test_every_answer_is_told_not_to_be_framed_or_reinterpreted(wire: Wire) -> None:
+    for line, headers in ((b"GET /clients", AUTHORIZED), (b"GET /clients", b""), (b"GET /", b"")):
+        answer = await wire.ask(line, headers)
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["x-frame-options"] == "deny"
+        assert answer.headers["referrer-policy"] == "same-origin"
 
 
 async def test_an_unknown_method(wire: Wire) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from api.app import create_app
-from api.auth import MAX_BODY_BYTES
+from api.http.body_limit import MAX_BODY_BYTES
+from api.http.documentation import BROWSER_PATHS
 from tests.api.calls import BEARER, SECRET, UNAUTHORIZED, Api
 
 Headers = Mapping[str, str] | list[tuple[bytes, bytes]]
@@ -104,8 +105,6 @@ async def test_a_refused_body_is_not_read(api: Api) -> None:
         {"Authorization": f"bearer {SECRET}"},
         {"Authorization": f"BEARER  {SECRET} "},
         {"authorization": f"Bearer {SECRET}"},
-        basic("", SECRET),
-        basic("anybody", SECRET),
     ],
 )
 async def test_the_secret_opens(api: Api, headers: dict[str, str]) -> None:
@@ -115,8 +114,20 @@ async def test_the_secret_opens(api: Api, headers: dict[str, str]) -> None:
 async def test_a_password_may_have_a_colon(api: Api) -> None:
     app = create_app(api.store, None, "a:b:c", "https://github.test")  # type: ignore[arg-type]
     other = Api(app, api.store, api.path, api.contract)
-    assert (await other.call("GET", "/clients", headers=basic("x", "a:b:c"))).status_code == 200
-    assert (await other.call("GET", "/clients", headers=basic("x", "c"))).status_code == 401
+    assert (await other.call("GET", "/docs", headers=basic("x", "a:b:c"))).status_code == 200
+    assert (await other.call("GET", "/docs", headers=basic("x", "c"))).status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", "/clients"), ("POST", "/sync"), ("GET", "/docs/"), ("GET", "/docs/other.js")],
+)
+async def test_what_a_browser_keeps_opens_only_the_documentation(
+    api: Api, method: str, path: str
+) -> None:
+    response = await api.call(method, path, headers=basic("anybody", SECRET))
+    assert (response.status_code, response.json()) == (401, UNAUTHORIZED)
+    assert response.headers["www-authenticate"] == "Bearer"
 
 
 async def test_an_empty_secret_opens_nothing(api: Api) -> None:
@@ -133,13 +144,14 @@ async def test_health_alone_is_open(api: Api) -> None:
     assert (await api.call("POST", "/health", headers={})).status_code == 405
 
 
-@pytest.mark.parametrize("path", ["/docs", "/openapi.json"])
+@pytest.mark.parametrize("path", sorted(BROWSER_PATHS))
 async def test_a_browser_asks_for_the_password_of_the_documentation(api: Api, path: str) -> None:
     refused = await api.http.get(path)
     assert (refused.status_code, refused.json()) == (401, UNAUTHORIZED)
     assert refused.headers["www-authenticate"] == "Basic"
     for headers in (basic("anybody", SECRET), BEARER):
-        assert (await api.http.get(path, headers=headers)).status_code == 200
+        status = (await api.http.get(path, headers=headers)).status_code
+        assert status == (404 if path == "/favicon.ico" else 200)
 
 
 async def test_the_secret_is_in_no_answer(api: Api) -> None:

@@ -75,7 +75,7 @@ def test_a_second_up_leaves_the_first_alone(stack: Stack):
     done = run("up", **stack.environment)
     assert done.returncode == 1
     [line] = done.stderr.splitlines()
-    for name in ("PORT", "TEMPORAL_PORT", "TEMPORAL_UI_PORT"):
+    for name in ("PORT", "TEMPORAL_PORT", "TEMPORAL_HTTP_PORT", "TEMPORAL_UI_PORT"):
         assert f"{name} {stack.environment[name]}" in line
     after = {each.pid for each in processes() if str(stack.root).encode() in each.environment}
     assert before <= after
