@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -23,18 +24,19 @@ PROGRAMS = (
 def planting(traces: Path) -> str:
     """Shell commands that plant a program wherever git would run one.
 
-    They let git run some, list the traces those leave in a file beside, and clear them.
+    Each leaves one trace in Claude's home and, where it can, one in a directory of the host. They
+    let git run some, and print the traces of those.
     """
     return f"""
         common=$(git rev-parse --git-common-dir)
-        mkdir -p $common/hooks
+        mkdir -p $common/hooks $HOME/traces
         for hook in {HOOKS}; do
-            printf '#!/bin/sh\\ntouch {traces}/%s\\n' $hook > $common/hooks/$hook
+            printf '#!/bin/sh\\ntouch $HOME/traces/%s {traces}/%s\\n' $hook $hook > $common/hooks/$hook
             chmod +x $common/hooks/$hook
         done
-        for name in {PROGRAMS}; do git config $name "touch {traces}/$name #"; done
+        for name in {PROGRAMS}; do git config $name "touch $HOME/traces/$name {traces}/$name #"; done
         for name in clean smudge; do
-            git config filter.planted.$name "touch {traces}/$name; cat"
+            git config filter.planted.$name "touch $HOME/traces/$name {traces}/$name; cat"
         done
         git config core.hooksPath $common/hooks
         git config --global core.hooksPath $common/hooks
@@ -46,8 +48,7 @@ def planting(traces: Path) -> str:
         git config http.proxy http://127.0.0.1:9
         echo '* filter=planted diff=planted merge=planted' > .gitattributes
         git add -A
-        ls {traces} > {traces}.before
-        rm -f {traces}/*
+        echo traces: $(ls $HOME/traces)
     """
 
 
@@ -58,8 +59,8 @@ def test_programs_that_claude_plants_in_git_do_not_run(stack: Stack, tmp_path: P
     prompt = stack.script([bash(planting(traces)), write("a.txt", "a"), say("Planted.")])
     job = stack.wait_for(stack.post_job(client, prompt, branchName="feature/a"), "completed")
     assert job["files_changed"] == 2
-    ran = Path(f"{traces}.before").read_text().split()
-    assert {"clean", "core.fsmonitor", "post-index-change"} <= set(ran)
+    [ran] = re.findall(r"traces: ([^\"\\]+)", json.dumps(stack.messages(job["id"])))
+    assert {"clean", "core.fsmonitor", "post-index-change"} <= {*ran.split()}
     assert list(traces.iterdir()) == []
 
     # Neither does the next job on the same mirror, nor a fetch.
@@ -93,4 +94,4 @@ def test_settings_of_the_repository_run_nothing(stack: Stack, job_type: str, tmp
     stack.wait_for(job_id, lambda job: bool(job["result"] == "Read."))
     assert list(tmp_path.iterdir()) == []
     [request, *_] = stack.model.requests(prompt[9:-2])
-    assert "Always answer in verse." in json.dumps(request["body"]["system"])
+    assert "Always answer in verse." in json.dumps(request["body"])
