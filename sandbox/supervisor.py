@@ -168,8 +168,12 @@ class Supervisor:
         if self.deadline is not None or now < self.next_look:
             return
         self.next_look = now + INTERVAL
-        exceeded = self.watchdog.exceeded(self._living())
+        exceeded = self.watchdog.exceeded(self._living, self.init)
         if exceeded is not None:
+            # After a fork bomb the first process of the sandbox comes late to end the others.
+            _send(self.init or self.child, signal.SIGKILL)
+            for pid, _ in self._living():
+                _send(pid, signal.SIGKILL)
             if self.control >= 0:
                 self._tell(f"limit {exceeded}")
             self._ask_to_stop(0.0)
@@ -240,22 +244,22 @@ class Supervisor:
         limit = time.monotonic() + KILLING
         while time.monotonic() < limit:
             living = self._living()
-            for pid in living:
+            for pid, _ in living:
                 _send(pid, signal.SIGKILL)
             self._reap()
             if not living:
                 return
             time.sleep(_POLL)
 
-    def _living(self) -> list[int]:
+    def _living(self) -> list[tuple[int, list[bytes]]]:
         if _LINUX:
             below = descendants(os.getpid())
-            return [pid for pid, fields in below if fields[0] not in (b"Z", b"X")]
+            return [found for found in below if found[1][0] not in (b"Z", b"X")]
         try:
             os.killpg(self.child, signal.SIGKILL)
         except OSError:
             return []
-        return [self.child]
+        return [(self.child, [])]
 
 
 def _seconds(said: bytes) -> float:
