@@ -189,6 +189,8 @@ class Supervisor:
     def _wait_for_news(self) -> None:
         until = self.next_look if self.deadline is None else self.deadline
         timeout = max(0.0, until - time.monotonic()) * 1000
+        if self.deadline is not None and not self.told:
+            timeout = _POLL * 1000
         # Not select(2): the worker may have more than 1024 files open, and numbers are inherited.
         watched = select.poll()
         for number in (self.wake, self.control):
@@ -225,20 +227,23 @@ class Supervisor:
         if self.status is not None or self.deadline is None:
             return
         if not self.told:
-            self.told = True
-            for pid in self._commands():
-                _send(pid, signal.SIGTERM)
-                _send(pid, signal.SIGCONT)
-        elif time.monotonic() >= self.deadline:
+            self.told = self._ask()
+        if time.monotonic() >= self.deadline:
             _send(self.init or self.child, signal.SIGKILL)
             self.deadline = time.monotonic() + KILLING
 
-    def _commands(self) -> list[int]:
-        """Return the process to ask: the sandbox's first child, for bwrap itself just dies."""
-        if self.init == 0:
-            return [self.child]
-        found = [pid for pid, fields in descendants(self.init) if int(fields[1]) == self.init]
-        return found[:1] or [self.child]
+    def _ask(self) -> bool:
+        """Return whether the command has been asked to end; it may not have begun yet."""
+        command = self.child
+        if self.init:
+            # bwrap and the first process of the sandbox just die, and the command with them.
+            below = descendants(self.init)
+            inside = (pid for pid, fields in below if int(fields[1]) == self.init)
+            command = next(inside, 0)
+        if command:
+            _send(command, signal.SIGTERM)
+            _send(command, signal.SIGCONT)
+        return command != 0
 
     def _kill_the_rest(self) -> None:
         limit = time.monotonic() + KILLING
