@@ -37,11 +37,17 @@ def job_limits(settings: Settings) -> JobLimits:
 
 def sandbox(settings: Settings) -> Sandbox:
     """Return the sandbox of this host, made ready; it may prove not to work."""
+    mcp_config = [settings.mcp_config] if settings.mcp_config else []
     return Sandbox.ready(
         settings.sandbox,
         settings.sandbox_dir,
         settings.search_path,
-        [*settings.search_directories, *settings.certificate_files, *settings.sandbox_read],
+        [
+            *settings.search_directories,
+            *settings.certificate_files,
+            *mcp_config,
+            *settings.sandbox_read,
+        ],
         has_own_network=settings.sandbox_network is not Network.HOST,
     )
 

@@ -218,6 +218,7 @@ def _host_activities(
         removal,
         Keeping(store, settings.host_id),
         composition.identity_of_commits(settings),
+        sandbox,
         has_token=settings.github_token is not None,
     )
     claude = ClaudeActivities(

@@ -16,6 +16,7 @@ from domain.failures import FailureCode
 from domain.jobs import Job, JobStatus, JobType, Phase, RetryFrom
 from domain.repositories import Repository, base_branch
 from domain.titles import commit_message
+from sandbox.modes import Sandbox
 from store.lineage import lineage
 from store.protocol import KeptWork, Store
 from workspace.identity import Identity
@@ -77,6 +78,7 @@ class WorkspaceActivities:
         removal: Removal,
         keeping: Keeping,
         identity: Identity,
+        sandbox: Sandbox,
         *,
         has_token: bool,
     ) -> None:
@@ -88,6 +90,7 @@ class WorkspaceActivities:
         self._removal = removal
         self._keeping = keeping
         self._identity = identity
+        self._sandbox = sandbox
         self._has_token = has_token
         self._progress = Progress(store)
 
@@ -96,9 +99,11 @@ class WorkspaceActivities:
         """Fetch the repository and make the job's worktree, or find it as an earlier lease left it.
 
         Raises:
-            JobFailure: the repository cannot be fetched, or the branch cannot be used.
+            JobFailure: the repository cannot be fetched, the branch cannot be used, or this host
+                cannot isolate the job.
         """
         lease = self._leases.require(key)
+        await self._sandbox.require()
         job, repository = await self._job(key)
         await self._progress.say(
             job.id, f"Preparing {repository.full_name}.", once=("prepare", key.number)

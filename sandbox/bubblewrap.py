@@ -16,7 +16,7 @@ from sandbox.limits import Limits
 from sandbox.supervised import Supervised
 
 TEMPORARY_BYTES = 1 << 30
-"""The size of /tmp and of /dev/shm; both are memory."""
+"""The size of /tmp, of /dev/shm and of each empty directory; all are memory."""
 
 _NAMESPACES = (
     "--unshare-user",
@@ -74,10 +74,9 @@ class Bubblewrap:
             *("--ro-bind", str(self.etc), "/etc"),
             *("--proc", "/proc"),
             *(_binds("--ro-bind-try", _PROC_COVERS) if os.geteuid() == 0 else ()),
-            *("--dev", "/dev"),
-            *("--size", str(TEMPORARY_BYTES), "--tmpfs", "/dev/shm"),
-            *("--size", str(TEMPORARY_BYTES), "--tmpfs", "/tmp"),
-            *(part for path in reach.empty for part in ("--tmpfs", str(path))),
+            *("--dev", "/dev", *_tmpfs("/dev/shm", "1777"), "--remount-ro", "/dev"),
+            *_tmpfs("/tmp", "1777"),
+            *(part for path in reach.empty for part in _tmpfs(str(path), "0700")),
             *_binds("--ro-bind-try", self.visible),
             *_binds("--ro-bind-try", reach.readable),
             *_binds("--bind-try", reach.writable),
@@ -93,6 +92,11 @@ def _system() -> Iterator[str]:
             yield from ("--symlink", os.readlink(link), link)
         else:
             yield from ("--ro-bind-try", link, link)
+
+
+def _tmpfs(path: str, mode: str) -> tuple[str, ...]:
+    """Mount an empty directory, which without a size could have half of the host's memory."""
+    return ("--perms", mode, "--size", str(TEMPORARY_BYTES), "--tmpfs", path)
 
 
 def _binds(option: str, paths: Sequence[Path]) -> Iterator[str]:

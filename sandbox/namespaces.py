@@ -11,10 +11,17 @@ import resource
 import socket
 
 _CLONE_NEWUSER = 0x10000000
+_CLONE_NEWPID = 0x20000000
 _CLONE_NEWNET = 0x40000000
 _NS_GET_USERNS = 0xB701
 _OOM_SCORE = 800
 """Of 1000: under pressure the kernel ends a job before the worker."""
+
+_NICENESS = 10
+"""A job yields the processor to its supervisor and the worker, whatever it starts."""
+
+_BEYOND = 300
+"""Process ids up to this one are given out once only, so that fewer would be left for a job."""
 
 
 class Sandbox:
@@ -55,15 +62,48 @@ def set_limits(pid: int, processes: int | None, file_bytes: int | None) -> None:
     """Limit a process and all that it will start; None is no limit.
 
     The number of processes counts threads, and only those of the sandbox: its user namespace has a
-    count of its own. It does not bind a process of uid 0.
+    count of its own. The kernel allows some more than `processes`, so that the watchdog sees that
+    there are too many. RLIMIT_NPROC does not bind uid 0, which is bound by its process ids.
     """
+    if processes is not None:
+        processes += _BEYOND
+        if os.geteuid() == 0:
+            _limit_ids(pid, processes)
     limits = {resource.RLIMIT_NPROC: processes, resource.RLIMIT_FSIZE: file_bytes}
     for kind, most in limits.items():
         if most is not None:
             resource.prlimit(pid, kind, (most, most))
     resource.prlimit(pid, resource.RLIMIT_CORE, (0, 0))
+    os.setpriority(os.PRIO_PROCESS, pid, os.getpriority(os.PRIO_PROCESS, 0) + _NICENESS)
     with open(f"/proc/{pid}/oom_score_adj", "w", encoding="ascii") as file:
         file.write(str(_OOM_SCORE))
+
+
+def _limit_ids(pid: int, most: int) -> None:
+    """Limit the process ids of a process's namespace, so that a fork bomb of uid 0 has an end.
+
+    The limit belongs to the namespace from Linux 6.14 on; on older kernels to the whole host, so
+    that nothing is done. A child of a child is in the namespace, and each sets what it sees.
+    """
+    if kernel() < (6, 14):
+        return
+    child = os.fork()
+    if child == 0:
+        try:
+            _enter(pid, "pid", _CLONE_NEWPID)
+            if grandchild := os.fork():
+                os.waitpid(grandchild, 0)
+            else:
+                with open("/proc/sys/kernel/pid_max", "w", encoding="ascii") as file:
+                    file.write(str(most))
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+
+
+def kernel() -> tuple[int, ...]:
+    """Return the version of Linux, as (6, 14)."""
+    return tuple(int(part) for part in os.uname().release.split("-")[0].split(".")[:2])
 
 
 def listen_inside(pid: int, ports: list[int]) -> list[socket.socket]:
@@ -78,7 +118,7 @@ def listen_inside(pid: int, ports: list[int]) -> list[socket.socket]:
     child = os.fork()
     if child == 0:
         try:
-            _enter_network(pid)
+            _enter(pid, "net", _CLONE_NEWNET)
             sockets = [_listening(port) for port in ports]
             socket.send_fds(theirs, [b"+"], [each.fileno() for each in sockets])
             os._exit(0)
@@ -103,14 +143,14 @@ def _listening(port: int) -> socket.socket:
     return inside
 
 
-def _enter_network(pid: int) -> None:
-    """Enter the network namespace, by way of the user namespace that owns it."""
+def _enter(pid: int, name: str, kind: int) -> None:
+    """Enter a namespace of a process, by way of the user namespace that owns it."""
     import fcntl
 
-    network = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY)
-    owner = fcntl.ioctl(network, _NS_GET_USERNS)
+    namespace = os.open(f"/proc/{pid}/ns/{name}", os.O_RDONLY)
+    owner = fcntl.ioctl(namespace, _NS_GET_USERNS)
     _setns(owner, _CLONE_NEWUSER)
-    _setns(network, _CLONE_NEWNET)
+    _setns(namespace, kind)
 
 
 def _setns(descriptor: int, kind: int) -> None:

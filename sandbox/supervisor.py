@@ -168,8 +168,12 @@ class Supervisor:
         if self.deadline is not None or now < self.next_look:
             return
         self.next_look = now + INTERVAL
-        exceeded = self.watchdog.exceeded(self._living())
+        exceeded = self.watchdog.exceeded(self._living, self.init)
         if exceeded is not None:
+            # After a fork bomb the first process of the sandbox comes late to end the others.
+            _send(self.init or self.child, signal.SIGKILL)
+            for pid, _ in self._living():
+                _send(pid, signal.SIGKILL)
             if self.control >= 0:
                 self._tell(f"limit {exceeded}")
             self._ask_to_stop(0.0)
@@ -185,6 +189,8 @@ class Supervisor:
     def _wait_for_news(self) -> None:
         until = self.next_look if self.deadline is None else self.deadline
         timeout = max(0.0, until - time.monotonic()) * 1000
+        if self.deadline is not None and not self.told:
+            timeout = _POLL * 1000
         # Not select(2): the worker may have more than 1024 files open, and numbers are inherited.
         watched = select.poll()
         for number in (self.wake, self.control):
@@ -221,41 +227,44 @@ class Supervisor:
         if self.status is not None or self.deadline is None:
             return
         if not self.told:
-            self.told = True
-            for pid in self._commands():
-                _send(pid, signal.SIGTERM)
-                _send(pid, signal.SIGCONT)
-        elif time.monotonic() >= self.deadline:
+            self.told = self._ask()
+        if time.monotonic() >= self.deadline:
             _send(self.init or self.child, signal.SIGKILL)
             self.deadline = time.monotonic() + KILLING
 
-    def _commands(self) -> list[int]:
-        """Return the process to ask: the sandbox's first child, for bwrap itself just dies."""
-        if self.init == 0:
-            return [self.child]
-        found = [pid for pid, fields in descendants(self.init) if int(fields[1]) == self.init]
-        return found[:1] or [self.child]
+    def _ask(self) -> bool:
+        """Return whether the command has been asked to end; it may not have begun yet."""
+        command = self.child
+        if self.init:
+            # bwrap and the first process of the sandbox just die, and the command with them.
+            below = descendants(self.init)
+            inside = (pid for pid, fields in below if int(fields[1]) == self.init)
+            command = next(inside, 0)
+        if command:
+            _send(command, signal.SIGTERM)
+            _send(command, signal.SIGCONT)
+        return command != 0
 
     def _kill_the_rest(self) -> None:
         limit = time.monotonic() + KILLING
         while time.monotonic() < limit:
             living = self._living()
-            for pid in living:
+            for pid, _ in living:
                 _send(pid, signal.SIGKILL)
             self._reap()
             if not living:
                 return
             time.sleep(_POLL)
 
-    def _living(self) -> list[int]:
+    def _living(self) -> list[tuple[int, list[bytes]]]:
         if _LINUX:
             below = descendants(os.getpid())
-            return [pid for pid, fields in below if fields[0] not in (b"Z", b"X")]
+            return [found for found in below if found[1][0] not in (b"Z", b"X")]
         try:
             os.killpg(self.child, signal.SIGKILL)
         except OSError:
             return []
-        return [self.child]
+        return [(self.child, [])]
 
 
 def _seconds(said: bytes) -> float:

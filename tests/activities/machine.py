@@ -121,6 +121,7 @@ class Machine:
             self.removal,
             Keeping(used, host),
             CLAUDE,
+            real_sandbox(),
             has_token=token is not None,
         )
         self.pull_requests = PullRequestActivities(

@@ -65,6 +65,7 @@ def own_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         MAX_CONCURRENT_JOBS="1",
         MCP_CONFIG=str(config),
         CLAUDE_BIN=str(claude),
+        SANDBOX_READ=f"{server}:{sys.prefix}:{sys.base_prefix}",
     ) as stack:
         yield stack
 

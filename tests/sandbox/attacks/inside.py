@@ -1,7 +1,8 @@
-"""The attacks of a hostile job, run inside a sandbox: `python inside.py TARGETS`.
+"""The attacks of a hostile job, run inside a sandbox: `python inside.py TARGETS [ATTACK...]`.
 
 TARGETS is the path of a JSON file that `targets.py` writes; it says where everything is. The output
 is one line, a JSON object: for each attack's id, "open" (whether it succeeded) and "detail".
+Without names of attacks all are made.
 
 Each attack succeeds without a sandbox, so a closed one is the sandbox's doing. All targets are
 canaries. Files of the machine itself (A27, A36, A37, A38) are opened and never written.
@@ -353,6 +354,7 @@ def start_too_many_processes(targets: Targets) -> str:
                 os.read(holding, 1)
                 os._exit(0)
             started.append(child)
+        time.sleep(targets["hold_seconds"])
     finally:
         os.close(held)
         os.close(holding)
@@ -371,6 +373,7 @@ def use_too_much_memory(targets: Targets) -> str:
         except MemoryError as error:
             raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)) from error
         taken[::4096] = b"x" * len(range(0, size, 4096))
+        time.sleep(targets["hold_seconds"])
 
     in_child(touch)
     return f"touched {size} bytes"
@@ -477,6 +480,8 @@ def created(path: Path) -> str:
 
 
 def replaced(path: Path) -> str:
+    """Existing files only: in the place of one that is hidden, another could be made."""
+    path.stat()
     draft = path.with_name("draft")
     draft.write_text("planted\n")
     draft.replace(path)
@@ -585,17 +590,17 @@ def outcome(attempt: Callable[[], str]) -> dict[str, object]:
         return {"open": False, "detail": f"{type(error).__name__}: {error}"}
 
 
-def main(description: str) -> None:
+def main(description: str, *chosen: str) -> None:
     targets = json.loads(Path(description).read_text())
-    left_out = targets["left_out"]
+    names = (set(chosen) or ATTACKS.keys()) - set(targets["left_out"])
     found = {
         name: outcome(partial(attempt, targets))
         for name, attempt in sorted(ATTACKS.items())
-        if name not in left_out
+        if name in names
     }
     sys.stdout.write(json.dumps(found) + "\n")
     sys.stdout.flush()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -11,7 +11,7 @@ import sqlite3
 import stat
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -25,11 +25,15 @@ ENDING = 30.0
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits that a sandbox may set, in numbers and bytes; the attacks go a little beyond them."""
+    """Limits that a sandbox may set, in numbers and bytes; the attacks go a little beyond them.
+
+    They stay there for `hold_seconds`, where the sandbox has to look to notice.
+    """
 
     processes: int = 64
     memory: int = 64 << 20
     file: int = 1 << 20
+    hold_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -75,23 +79,37 @@ class Targets:
             **{f"GIT_COMMITTER_{name}": value for name, value in identity.items()},
         }
 
-    def attacked(self, *sandbox: str, **changes: str) -> dict[str, Attempt]:
-        """Make every attack in a sandbox and return the results. Call it once.
+    @property
+    def attack(self) -> list[str]:
+        """The attacking program, which takes the names of attacks; all without any."""
+        program, description = self.tools / "inside.py", self.tools / "targets.json"
+        return [PYTHON, "-I", "-S", str(program), str(description)]
+
+    def attacked(
+        self,
+        *sandbox: str,
+        names: Iterable[str] = (),
+        inherited: tuple[int, ...] = (),
+        **changes: str,
+    ) -> dict[str, Attempt]:
+        """Make attacks in a sandbox and return the results. Call it once.
 
         Args:
             sandbox: the beginning of the command line, which the attacking program is added to;
                 empty for no sandbox.
-            changes: further variables of the job's environment.
+            names: of the attacks; all without any.
+            inherited: descriptors that the sandbox is started with.
+            changes: variables that replace those of the job's environment.
         """
-        command = [*sandbox, PYTHON, "-I", "-S", str(self.tools / "inside.py")]
         with subprocess.Popen(
-            [*command, str(self.tools / "targets.json")],
+            [*sandbox, *self.attack, *names],
             bufsize=0,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             cwd=self.job,
             env={**self.environment, **changes},
+            pass_fds=inherited,
             **self.account.popen,
         ) as process:
             assert process.stdout is not None
@@ -293,4 +311,5 @@ def of_the_limits(limits: Limits) -> dict[str, object]:
         "process_limit": limits.processes,
         "memory_limit": limits.memory,
         "file_limit": limits.file,
+        "hold_seconds": limits.hold_seconds,
     }
