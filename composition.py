@@ -43,7 +43,6 @@ def sandbox(settings: Settings) -> Sandbox:
         settings.sandbox_dir,
         settings.search_path,
         [
-            *settings.search_directories,
             *settings.certificate_files,
             *mcp_config,
             *settings.sandbox_read,
@@ -74,7 +73,11 @@ def mirrors(settings: Settings, containment: Containment | None = None) -> Mirro
         )
     credentials = GitCredentials(settings.github_server_url, token_file)
     return Mirrors(
-        settings.repos_dir, Git(settings.search_path, containment=containment), credentials
+        settings.repos_dir,
+        Git(
+            settings.search_path, containment=containment, inside_path=settings.sandbox_search_path
+        ),
+        credentials,
     )
 
 
@@ -114,6 +117,7 @@ def claude_setup(settings: Settings, boot_id: str, sandbox: Sandbox) -> ClaudeSe
     return ClaudeSetup(
         claude_bin=settings.claude_bin,
         search_path=settings.search_path,
+        inside_path=settings.sandbox_search_path,
         credentials=settings.claude_environment,
         sessions_dir=settings.sessions_dir,
         operator_home=None if settings.has_claude_credentials else settings.operator_home,

@@ -24,7 +24,7 @@ from domain.errors import OrchestratorError
 from domain.http_hosts import HttpHost, parse_http_host
 from domain.jobs import DEFAULT_PRIORITY, MAX_PRIORITY, MIN_PRIORITY
 from sandbox.limits import Limits
-from sandbox.modes import SandboxMode
+from sandbox.modes import SandboxMode, inside_path
 from sandbox.proxy.policy import HostRule, Network
 
 E = TypeVar("E", bound=StrEnum)
@@ -135,9 +135,9 @@ class Settings:
         return self.data_dir / "sessions"
 
     @property
-    def search_directories(self) -> tuple[Path, ...]:
-        """The directories of PATH."""
-        return tuple(Path(entry) for entry in self.search_path.split(":") if entry)
+    def sandbox_search_path(self) -> str:
+        """PATH for Claude and its commands: the directories that they can see."""
+        return inside_path(self.sandbox, self.search_path, self.sandbox_read)
 
     @property
     def certificate_files(self) -> tuple[Path, ...]:

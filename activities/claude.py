@@ -58,12 +58,14 @@ class ClaudeSetup:
     operator's own home and configuration instead of a home for each job. `model`, `max_turns` and
     `max_budget_usd` are those of jobs that do not name their own. `silence` is how long Claude may
     neither say anything nor use the processor. With `is_subscription` costs are estimates.
+    The CLI is found on `search_path`; the PATH of Claude and its commands is `inside_path`.
     `sandbox` contains Claude, within `limits`; `gateway` is its way to the network, or None where
     it has the host's own.
     """
 
     claude_bin: str | None
     search_path: str
+    inside_path: str
     credentials: Mapping[str, str]
     sessions_dir: Path
     operator_home: Path | None
@@ -325,7 +327,7 @@ class ClaudeActivities:
             passed = behind_proxy(passed, passage)
         return child_environment(
             passed,
-            search_path=setup.search_path,
+            search_path=setup.inside_path,
             home=home,
             config_dir=None if setup.operator_home else self._config_dir(job.id),
             marker=Marker(setup.data_id, setup.boot_id, job.id),

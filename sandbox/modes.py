@@ -41,6 +41,24 @@ class SandboxMode(StrEnum):
     """Nothing; Claude's commands act as the worker's user."""
 
 
+_SYSTEM = tuple(map(Path, ("/usr", "/opt", "/bin", "/sbin")))
+"""Where every sandbox has its programs from."""
+
+
+def inside_path(mode: SandboxMode, search_path: str, visible: Sequence[Path]) -> str:
+    """Return PATH for contained commands: its directories that are visible with all they need.
+
+    A directory such as ~/.pyenv/shims leads to programs elsewhere in its owner's home, where the
+    job finds none of them. It counts when SANDBOX_READ has it or a directory above it.
+    """
+    if mode is SandboxMode.OFF:
+        return search_path
+    roots = (*_SYSTEM, *visible)
+    entries = (entry for entry in search_path.split(":") if entry.startswith("/"))
+    kept = [entry for entry in entries if any(Path(entry).is_relative_to(each) for each in roots)]
+    return ":".join(kept) or "/usr/local/bin:/usr/bin:/bin"
+
+
 class Unavailable(Exception):
     """A mode does not work on this host; the message says why, and what to do."""
 

@@ -11,9 +11,9 @@ from sandbox.modes import Sandbox, SandboxMode
 
 
 @functools.cache
-def real_sandbox() -> Sandbox:
-    """Make it ready once for each process."""
+def real_sandbox(*visible: Path) -> Sandbox:
+    """Make it ready once for each process; it shows the directories `visible` too."""
     directory = Path(tempfile.gettempdir(), f"orchestrator-tests-{os.geteuid()}", "sandbox")
-    search_path = os.environ["PATH"]
-    visible = [Path(entry) for entry in search_path.split(":")]
-    return Sandbox.ready(SandboxMode.ON, directory, search_path, visible, has_own_network=True)
+    return Sandbox.ready(
+        SandboxMode.ON, directory, os.environ["PATH"], visible, has_own_network=True
+    )

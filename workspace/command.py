@@ -114,6 +114,7 @@ class Git:
         search_path: the PATH on which `git`, `sh` and `git-lfs` are found.
         variables: more variables for every command, for example proxies and CA files.
         containment: contains the commands that work on what a job could have written.
+        inside_path: the PATH of those; the same by default.
 
     Raises:
         DependencyUnavailable: git is not installed.
@@ -124,6 +125,7 @@ class Git:
         search_path: str,
         variables: Mapping[str, str] | None = None,
         containment: Containment | None = None,
+        inside_path: str | None = None,
     ) -> None:
         program = shutil.which("git", path=search_path)
         if program is None:
@@ -131,6 +133,8 @@ class Git:
         self._program = program
         self.search_path = search_path
         self._containment = containment or Uncontained()
+        self._inside_path = inside_path or search_path
+        self._program_inside = shutil.which("git", path=self._inside_path) or program
         self._variables = {**(variables or {}), **_VARIABLES, "PATH": search_path}
 
     async def run(
@@ -188,7 +192,7 @@ class Git:
         """
         reach = at.reach or Reach(())
         passage = Passage(gateway, "git", is_inside=self._containment.has_own_network)
-        command = [self._program, *arguments]
+        command = [self._program_inside, *arguments]
         supervised = self._containment.supervised(command, reach, passage.ports, Limits())
         ours, theirs = socket.socketpair()
         with theirs:
@@ -235,7 +239,8 @@ class Git:
     ) -> Ended:
         command = [self._program, *arguments]
         if at.reach is not None:
-            command = self._containment.around(command, at.reach)
+            inside = [self._program_inside, *arguments]
+            command = self._containment.around(inside, at.reach)
         ended = await self._ended(
             command,
             arguments,
@@ -281,6 +286,8 @@ class Git:
     def _environment(self, at: Place, settings: Sequence[Setting]) -> dict[str, str]:
         everything = (*_SETTINGS, *settings)
         environment = {**self._variables, **at.variables()}
+        if at.reach is not None:
+            environment["PATH"] = self._inside_path
         environment["GIT_CONFIG_COUNT"] = str(len(everything))
         for number, (key, value) in enumerate(everything):
             environment[f"GIT_CONFIG_KEY_{number}"] = key

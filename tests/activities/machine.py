@@ -105,7 +105,11 @@ class Machine:
         token_file = write_token_file(directory / "secrets", token) if token else None
         self.mirrors = Mirrors(
             directory / "mirrors",
-            Git(os.environ["PATH"], containment=real_sandbox().containment),
+            Git(
+                os.environ["PATH"],
+                containment=real_sandbox().containment,
+                inside_path="/usr/local/bin:/usr/bin:/bin",
+            ),
             GitCredentials(forge.url, token_file),
         )
         self.worktrees = Worktrees(directory / "worktrees", self.mirrors)
@@ -149,6 +153,7 @@ class Machine:
         return ClaudeSetup(
             claude_bin=None,
             search_path="/usr/local/bin:/usr/bin:/bin",
+            inside_path="/usr/local/bin:/usr/bin:/bin",
             credentials=credentials,
             sessions_dir=self.sessions,
             operator_home=None,

@@ -31,10 +31,13 @@ def planting(traces: Path) -> str:
         common=$(git rev-parse --git-common-dir)
         mkdir -p $common/hooks $HOME/traces
         for hook in {HOOKS}; do
-            printf '#!/bin/sh\\ntouch $HOME/traces/%s {traces}/%s\\n' $hook $hook > $common/hooks/$hook
-            chmod +x $common/hooks/$hook
+            program=$common/hooks/$hook
+            printf '#!/bin/sh\\ntouch $HOME/traces/%s {traces}/%s\\n' $hook $hook > $program
+            chmod +x $program
         done
-        for name in {PROGRAMS}; do git config $name "touch $HOME/traces/$name {traces}/$name #"; done
+        for name in {PROGRAMS}; do
+            git config $name "touch $HOME/traces/$name {traces}/$name #"
+        done
         for name in clean smudge; do
             git config filter.planted.$name "touch $HOME/traces/$name {traces}/$name; cat"
         done
@@ -59,8 +62,9 @@ def test_programs_that_claude_plants_in_git_do_not_run(stack: Stack, tmp_path: P
     prompt = stack.script([bash(planting(traces)), write("a.txt", "a"), say("Planted.")])
     job = stack.wait_for(stack.post_job(client, prompt, branchName="feature/a"), "completed")
     assert job["files_changed"] == 2
-    [ran] = re.findall(r"traces: ([^\"\\]+)", json.dumps(stack.messages(job["id"])))
-    assert {"clean", "core.fsmonitor", "post-index-change"} <= {*ran.split()}
+    printed = re.search(r"traces: (clean [\w. -]+)", json.dumps(stack.messages(job["id"])))
+    assert printed is not None
+    assert {"clean", "core.fsmonitor", "post-index-change"} <= {*printed[1].split()}
     assert list(traces.iterdir()) == []
 
     # Neither does the next job on the same mirror, nor a fetch.

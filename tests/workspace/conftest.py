@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from demo.forge import Forge, TokenGrant
+from sandbox.modes import SandboxMode, inside_path
 from tests.sandboxes import real_sandbox
+from tests.workspace import git_lfs
 from workspace.command import Git
 from workspace.credentials import GitCredentials, write_token_file
 from workspace.expiry import Expiry
@@ -46,7 +48,12 @@ class Room:
         self.directory = directory
         self.forge = forge
         self.token_file = write_token_file(directory / "secrets", token) if token else None
-        self.git = Git(search_path, containment=real_sandbox().containment)
+        visible = (git_lfs.DIRECTORY,)
+        self.git = Git(
+            search_path,
+            containment=real_sandbox(*visible).containment,
+            inside_path=inside_path(SandboxMode.ON, search_path, visible),
+        )
         self.credentials = GitCredentials(forge.url, self.token_file)
         self.mirrors = Mirrors(directory / "mirrors", self.git, self.credentials)
         self.worktrees = Worktrees(directory / "worktrees", self.mirrors)
