@@ -7,11 +7,10 @@ no representation, log or traceback.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
@@ -19,10 +18,19 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from agent.environment import CERTIFICATE_NAMES, LOGIN_REPLACING_NAMES, PASSED_NAMES, telling_apart
+from agent.environment import (
+    CERTIFICATE_NAMES,
+    CLAUDE_SECRET_NAMES,
+    LOGIN_REPLACING_NAMES,
+    PASSED_NAMES,
+    can_hide_credential,
+    telling_apart,
+)
+from agent.mcp import McpServer, read_servers
 from domain.errors import OrchestratorError
 from domain.http_hosts import HttpHost, parse_http_host
 from domain.jobs import DEFAULT_PRIORITY, MAX_PRIORITY, MIN_PRIORITY
+from sandbox.containment import SYSTEM_TREES
 from sandbox.limits import Limits
 from sandbox.modes import SandboxMode, inside_path
 from sandbox.proxy.policy import HostRule, Network
@@ -35,6 +43,15 @@ MAX_TURNS = 100_000
 MAX_TIMEOUT_MINUTES = 10_080
 """A week."""
 
+SECRET_NAMES = CLAUDE_SECRET_NAMES | {
+    "AGENT_API_SECRET",
+    "GITHUB_TOKEN",
+    "SUPABASE_SERVICE_KEY",
+    "SUPABASE_SERVICE_ROLE_KEY",
+}
+"""Each can also be given as NAME_FILE, the path of a file that holds it."""
+
+_MAX_SECRET_BYTES = 64 * 1024
 _HOST_ID = re.compile(r"[A-Za-z0-9._-]{1,63}")
 _SEARCH_PATH = "/usr/local/bin:/usr/bin:/bin"
 
@@ -95,7 +112,7 @@ class Settings:
     claude_max_turns: int | None
     claude_max_budget_usd: float | None
     mcp_config: Path | None
-    mcp_servers: tuple[str, ...]
+    mcp_servers: tuple[McpServer, ...]
     task_tools: tuple[str, ...]
     git_author_name: str
     git_author_email: str
@@ -146,6 +163,19 @@ class Settings:
         return tuple(Path(self.claude_environment[name]) for name in sorted(names))
 
     @property
+    def mcp_files(self) -> tuple[Path, ...]:
+        """MCP_CONFIG, and the files and directories that the commands of its servers name."""
+        if self.mcp_config is None:
+            return ()
+        return (self.mcp_config, *(path for server in self.mcp_servers for path in server.files))
+
+    def is_private(self, path: Path) -> bool:
+        """Return whether a path is, or contains, a directory that a job must never see."""
+        private = (self.data_dir, self.repos_dir, self.worktrees_dir, self.operator_home)
+        found = os.path.realpath(path)
+        return any(Path(os.path.realpath(each)).is_relative_to(found) for each in private)
+
+    @property
     def sandbox_dir(self) -> Path:
         """What all sandboxes of this host have in common."""
         return self.data_dir / "sandbox"
@@ -154,6 +184,16 @@ class Settings:
     def has_claude_credentials(self) -> bool:
         """Whether Claude's credentials come by environment, not by the operator's own login."""
         return not LOGIN_REPLACING_NAMES.isdisjoint(self.claude_environment)
+
+    @property
+    def hides_credential(self) -> bool:
+        """Whether the proxy has Claude's credential, and jobs do not."""
+        return self.sandbox is not SandboxMode.OFF and can_hide_credential(self.claude_environment)
+
+    @property
+    def network_of_jobs(self) -> Network:
+        """How wide the network of jobs is: only SANDBOX=on gives them one of their own."""
+        return self.sandbox_network if self.sandbox is SandboxMode.ON else Network.HOST
 
     @property
     def is_subscription(self) -> bool:
@@ -206,8 +246,8 @@ class Settings:
         missing = [name for name, value in required.items() if value is None]
         if missing:
             raise SettingsError(
-                "These required variables are not set: " + ", ".join(missing) + ". Set them "
-                "(see .env.example), or use `orchestrator up`, which needs none of them."
+                "These required variables are not set: " + ", ".join(missing) + ". Set them, or "
+                "for a secret NAME_FILE (see .env.example); `orchestrator up` needs none of them."
             )
 
 
@@ -215,8 +255,8 @@ class _Reader:
     """Reads variables one by one and gathers the problems."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
-        self._environ = environ
         self._problems: list[str] = []
+        self._environ = {**environ, **self._secrets_in_files(environ)}
 
     def settings(self) -> Settings:
         home = self._path("HOME", Path("/"))
@@ -275,9 +315,51 @@ class _Reader:
                 name: self._environ[name] for name in sorted(PASSED_NAMES) if self._text(name)
             },
         )
+        self._check_hidden(settings)
+        self._check_visible("MCP_CONFIG", settings.mcp_files, settings)
+        self._check_visible("SANDBOX_READ", settings.sandbox_read, settings)
         if self._problems:
             raise SettingsError("The settings are not usable. " + " ".join(self._problems))
         return settings
+
+    def _check_hidden(self, settings: Settings) -> None:
+        """Refuse directories of our own where a job can read everything."""
+        own = {
+            "DATA_DIR": settings.data_dir,
+            "REPOS_DIR": settings.repos_dir,
+            "WORKTREES_DIR": settings.worktrees_dir,
+        }
+        for name, path in own.items():
+            trees = [tree for tree in SYSTEM_TREES if path.is_relative_to(tree)]
+            if trees and settings.sandbox is not SandboxMode.OFF:
+                self._problems.append(
+                    f"{name} is below {trees[0]}, where jobs can read every file. Set it to a "
+                    "directory elsewhere."
+                )
+
+    def _check_visible(self, name: str, paths: Iterable[Path], settings: Settings) -> None:
+        """Refuse to show a job a directory that has secrets, or the work of others, in it."""
+        private = sorted({str(path) for path in paths if settings.is_private(path)})
+        if private:
+            self._problems.append(
+                f"{name} names {', '.join(private)}, which is or contains HOME, DATA_DIR, "
+                "REPOS_DIR or WORKTREES_DIR. Jobs must not see those; name what is needed only."
+            )
+
+    def _secrets_in_files(self, environ: Mapping[str, str]) -> dict[str, str]:
+        """Read the secrets that are given as files, by the names of their variables."""
+        secrets = {}
+        for name in sorted(SECRET_NAMES):
+            path = environ.get(f"{name}_FILE", "").strip()
+            if not path:
+                continue
+            if environ.get(name, "").strip():
+                self._problems.append(f"{name} and {name}_FILE are both set: set one of them.")
+            try:
+                secrets[name] = _secret_in(path)
+            except ValueError as error:
+                self._problems.append(f"{name}_FILE names {path!r}, which {error}.")
+        return secrets
 
     def _text(self, name: str) -> str | None:
         return self._environ.get(name, "").strip() or None
@@ -299,14 +381,12 @@ class _Reader:
             self._problems.append(f"{name} names {str(path)!r}, which is not a file.")
         return path
 
-    def _mcp_servers(self, config: Path | None) -> tuple[str, ...]:
-        """Return the names of the servers, as Claude spells them in the names of their tools."""
+    def _mcp_servers(self, config: Path | None) -> tuple[McpServer, ...]:
         if config is None or not config.is_file():
             return ()
         try:
-            servers = json.loads(config.read_text("utf-8"))["mcpServers"]
-            return tuple(re.sub(r"[^A-Za-z0-9_-]", "_", name) for name in dict(servers))
-        except (OSError, ValueError, KeyError, TypeError):
+            return read_servers(config.read_text("utf-8"))
+        except (OSError, ValueError):
             self._problems.append(
                 f'MCP_CONFIG names {str(config)!r}, which is not of the form {{"mcpServers": '
                 "{NAME: {...}}}."
@@ -428,6 +508,28 @@ class _Reader:
                 f"{missing} is missing: set both to use Supabase, or neither to use SQLite."
             )
         return url, key
+
+
+def _secret_in(path: str) -> str:
+    """Return the text of a file without the end of its last line.
+
+    Raises:
+        ValueError: it cannot be a secret; the message says why.
+    """
+    try:
+        with open(path, "rb") as file:
+            content = file.read(_MAX_SECRET_BYTES + 1)
+    except OSError as error:
+        raise ValueError(f"cannot be read ({os.strerror(error.errno or 0)})") from None
+    if len(content) > _MAX_SECRET_BYTES:
+        raise ValueError(f"has over {_MAX_SECRET_BYTES // 1024} KiB, too much for a secret")
+    try:
+        text = content.decode("utf-8").rstrip("\r\n")
+    except UnicodeDecodeError:
+        raise ValueError("is not a text") from None
+    if not text.strip():
+        raise ValueError("is empty")
+    return text
 
 
 def _whole_number(text: str, low: int, high: int) -> int:

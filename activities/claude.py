@@ -59,8 +59,8 @@ class ClaudeSetup:
     `max_budget_usd` are those of jobs that do not name their own. `silence` is how long Claude may
     neither say anything nor use the processor. With `is_subscription` costs are estimates.
     The CLI is found on `search_path`; the PATH of Claude and its commands is `inside_path`.
-    `sandbox` contains Claude, within `limits`; `gateway` is its way to the network, or None where
-    it has the host's own.
+    `mcp_files` are what the MCP servers need to read. `sandbox` contains Claude, within `limits`;
+    `gateway` is its way to the network, or None where it has the host's own.
     """
 
     claude_bin: str | None
@@ -78,6 +78,7 @@ class ClaudeSetup:
     is_subscription: bool
     mcp_config: Path | None
     mcp_servers: tuple[str, ...]
+    mcp_files: tuple[Path, ...]
     task_tools: tuple[str, ...]
     identity: Identity
     sandbox: Sandbox
@@ -305,7 +306,7 @@ class ClaudeActivities:
         executables = (executable, await asyncio.to_thread(executable.resolve))
         reach = Reach(
             writable=(worktree.path, worktree.git_dir, home, *self._login()),
-            readable=(*worktree.reach.readable, *executables),
+            readable=(*worktree.reach.readable, *executables, *setup.mcp_files),
             fixed=(worktree.path / ".git",),
             empty=(setup.operator_home,) if setup.operator_home else (),
         )

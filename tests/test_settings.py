@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import traceback
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from agent.environment import PASSED_NAMES
 from domain.http_hosts import HttpHost
-from settings import Secret, Settings, SettingsError
+from settings import SECRET_NAMES, Secret, Settings, SettingsError
 
 HOME = {"HOME": "/home/somebody"}
 
@@ -102,6 +105,63 @@ def test_secrets_show_nowhere():
         assert "hush" not in traceback.format_exc()
 
 
+@pytest.fixture
+def secret_file(tmp_path: Path) -> Path:
+    path = tmp_path / "secret"
+    path.write_text("hush\n")
+    return path
+
+
+@pytest.mark.parametrize("name", sorted(SECRET_NAMES))
+def test_a_secret_can_be_in_a_file(secret_file: Path, name: str):
+    given = {f"{name}_FILE": str(secret_file), "SUPABASE_URL": "https://x.supabase.co"}
+    if not name.startswith("SUPABASE"):
+        del given["SUPABASE_URL"]
+    settings = read(**given)
+    known = [settings.api_secret, settings.github_token, settings.supabase_key]
+    found = [secret.reveal() for secret in known if secret] or [settings.claude_environment[name]]
+    assert found == ["hush"]
+    assert f"{name} and {name}_FILE are both set" in problems(**given, **{name: "hush"})
+
+
+def test_every_secret_of_claude_can_be_in_a_file():
+    """Except where Claude's own variables name a file."""
+    secret = re.compile("KEY|TOKEN|SECRET|PASSPHRASE|HEADERS")
+    names = {name for name in PASSED_NAMES if secret.search(name) and not name.endswith("_FILE")}
+    by_aws = {"AWS_CONTAINER_AUTHORIZATION_TOKEN"}
+    assert names - SECRET_NAMES - by_aws == {"CLAUDE_CODE_CLIENT_KEY"}
+    assert "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE" in PASSED_NAMES
+
+
+def test_only_the_end_of_the_last_line_is_left_out(secret_file: Path):
+    secret_file.write_text("A: 1\nB: 2\r\n\n")
+    found = read(ANTHROPIC_CUSTOM_HEADERS_FILE=str(secret_file)).claude_environment
+    assert found["ANTHROPIC_CUSTOM_HEADERS"] == "A: 1\nB: 2"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "is empty"),
+        (b" \n", "is empty"),
+        (b"\xff", "is not a text"),
+        (b"x" * 65_537, "over 64 KiB"),
+        (b"a\0b", "control characters"),
+        (None, "cannot be read (No such file or directory)"),
+    ],
+)
+def test_a_file_that_cannot_be_a_secret_is_refused(
+    secret_file: Path, content: bytes | None, words: str
+):
+    if content is None:
+        secret_file.unlink()
+    else:
+        secret_file.write_bytes(content)
+    text = problems(GITHUB_TOKEN_FILE=str(secret_file))
+    assert words in text
+    assert "GITHUB_TOKEN" in text
+
+
 def test_claude_gets_its_own_variables_and_no_others():
     settings = read(
         ANTHROPIC_API_KEY="k", GITHUB_TOKEN="t", AGENT_API_SECRET="s", HTTPS_PROXY="http://p"
@@ -154,7 +214,8 @@ def test_production_names_everything_that_is_missing():
 def test_mcp_servers_are_named_as_claude_names_their_tools(tmp_path: Path):
     config = tmp_path / "mcp.json"
     config.write_text(json.dumps({"mcpServers": {"issues": {}, "odd name.x": {}}}))
-    assert read(MCP_CONFIG=str(config)).mcp_servers == ("issues", "odd_name_x")
+    names = [server.name for server in read(MCP_CONFIG=str(config)).mcp_servers]
+    assert names == ["issues", "odd_name_x"]
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"mcpServers": 3}', "\xff"])
@@ -162,6 +223,51 @@ def test_an_mcp_config_that_is_none_is_refused(tmp_path: Path, content: str):
     config = tmp_path / "mcp.json"
     config.write_bytes(content.encode("latin-1"))
     assert "MCP_CONFIG" in problems(MCP_CONFIG=str(config))
+
+
+def mcp_config(directory: Path, *servers: Mapping[str, object]) -> str:
+    config = directory / "mcp.json"
+    named = {f"server-{number}": server for number, server in enumerate(servers)}
+    config.write_text(json.dumps({"mcpServers": named}))
+    return str(config)
+
+
+def test_jobs_read_the_files_of_mcp_servers(tmp_path: Path):
+    command = {"command": "/srv/serve", "args": ["--data", "/srv/data"]}
+    config = mcp_config(tmp_path, command, {"url": "http://localhost:81"})
+    assert read(MCP_CONFIG=config).mcp_files == (
+        Path(config),
+        Path("/srv/serve"),
+        Path("/srv/data"),
+    )
+    assert read().mcp_files == ()
+
+
+@pytest.mark.parametrize(
+    "kind", ["HOME", "DATA_DIR", "REPOS_DIR", "WORKTREES_DIR", "parent", "link"]
+)
+def test_jobs_cannot_be_shown_what_they_must_not_see(tmp_path: Path, kind: str):
+    own = {
+        name: str(tmp_path / "own" / name)
+        for name in ("HOME", "DATA_DIR", "REPOS_DIR", "WORKTREES_DIR")
+    }
+    (tmp_path / "own").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "own")
+    paths = {**own, "parent": "/", "link": str(tmp_path / "link")}
+    config = mcp_config(tmp_path, {"command": "npx", "args": ["serve", paths[kind]]})
+    assert f"MCP_CONFIG names {paths[kind]}, which" in problems(**own, MCP_CONFIG=config)
+    for path in own.values():
+        Path(path).mkdir()
+    assert f"SANDBOX_READ names {paths[kind]}, which" in problems(**own, SANDBOX_READ=paths[kind])
+    settings = read(**own, PATH=f"/usr/bin::relative:{paths[kind]}:{own['HOME']}/bin")
+    assert settings.sandbox_search_path == "/usr/bin"
+
+
+def test_our_own_directories_are_not_where_jobs_read_everything():
+    assert "REPOS_DIR is below /opt" in problems(REPOS_DIR="/opt/orchestrator/repos")
+    assert "DATA_DIR is below /usr" in problems(DATA_DIR="/usr/local/orchestrator")
+    assert read(REPOS_DIR="/opt/orchestrator/repos", SANDBOX="off").repos_dir
+    assert read(REPOS_DIR="/optional").repos_dir
 
 
 def test_only_the_queue_is_unlimited_by_default():
