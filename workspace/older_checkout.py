@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from workspace.command import Git
 from workspace.file_trees import changed_names, replayed, tree_of
-from workspace.work_tip import ends, is_within
+from workspace.work_tip import ends, has_own_branch_checked_out, is_within
 from workspace.worktree import Worktree
 
 
 async def newer_tip(git: Git, worktree: Worktree) -> str | None:
     """Return the commit of the job's branch, if what is checked out is an older one of it."""
+    if has_own_branch_checked_out(worktree):
+        return None
     head, branch = await ends(git, worktree)
     if branch is None or branch == head or not await is_within(git, worktree, head, branch):
         return None

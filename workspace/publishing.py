@@ -13,13 +13,15 @@ from workspace import contents, private_repository
 from workspace.command import TREE_SECONDS, GitError
 from workspace.crossing import Crossing
 from workspace.file_trees import replayed, tree_of, written
+from workspace.gitlinks import gitlinks
 from workspace.identity import Identity
 from workspace.mirrors import Mirror
 from workspace.network import TRACKING, refs
 from workspace.older_checkout import brought_forward, newer_tip
 from workspace.other_lines import other_lines
 from workspace.refusals import explained
-from workspace.staging import stage_everything
+from workspace.staging import stage
+from workspace.status import status_of
 from workspace.submodules import Submodules
 from workspace.unfinished import refuse_unfinished
 from workspace.work_tip import ends, is_within, tip
@@ -79,9 +81,13 @@ class Publishing:
             async with self._mirrors.locks.hold(worktree.lock_file):
                 await self._worktrees.restore(worktree)
                 await asyncio.to_thread(private_repository.remove_locks, worktree)
-                await refuse_unfinished(self._git, worktree)
-                await self._submodules.refuse_work(worktree)
-                await stage_everything(self._git, worktree.place)
+                found = await status_of(self._git, worktree.place)
+                links = await gitlinks(self._git, worktree.history)
+                refuse_unfinished(worktree, found.unmerged)
+                await self._submodules.refuse_work(worktree, links)
+                if found.is_clean and not links and not self._has_merge(worktree):
+                    return
+                await stage(self._git, worktree.place, found.nested, links)
                 await self._unstage_untouched(worktree)
                 if await self._is_worth_a_commit(worktree):
                     newer = await newer_tip(self._git, worktree)
@@ -196,12 +202,15 @@ class Publishing:
             await self._git.run("read-tree", "--reset", wanted, at=place, timeout=TREE_SECONDS)
 
     async def _is_worth_a_commit(self, worktree: Worktree) -> bool:
-        # A resolved merge may leave the tree as it was, and still has to be recorded.
-        if files.is_file(worktree.git_dir, "MERGE_HEAD"):
+        if self._has_merge(worktree):
             return True
         return not await self._git.says(
             "diff-index", "--cached", "--quiet", "HEAD", "--", at=worktree.place
         )
+
+    def _has_merge(self, worktree: Worktree) -> bool:
+        """Return whether a merge waits for its commit; its tree may be as it was before."""
+        return files.is_file(worktree.git_dir, "MERGE_HEAD")
 
     async def _commit(self, worktree: Worktree, message: str, identity: Identity) -> None:
         await self._git.run(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from workspace.command import TREE_SECONDS, Git, Place
 from workspace.gitlinks import gitlinks, is_checked_out
+from workspace.status import status_of
 
 
 async def stage_everything(git: Git, place: Place, *, lenient: bool = False) -> None:
@@ -24,8 +25,30 @@ async def stage_everything(git: Git, place: Place, *, lenient: bool = False) -> 
         place: the worktree and the index.
         lenient: whether to go on without the files that cannot be read.
     """
-    nested = await _nested_repositories(git, place)
-    links = await _submodules(git, place)
+    nested = (await status_of(git, place)).nested
+    links = await gitlinks(git, place)
+    await stage(git, place, nested, links, lenient=lenient)
+
+
+async def stage(
+    git: Git,
+    place: Place,
+    nested: Collection[str],
+    links: Collection[str],
+    *,
+    lenient: bool = False,
+) -> None:
+    """Do what `stage_everything` does, for a caller who knows the repositories in the worktree.
+
+    Args:
+        git: runs the commands.
+        place: the worktree and the index.
+        nested: the directories of repositories that git does not track.
+        links: the paths of the index at which a commit of another repository belongs.
+        lenient: whether to go on without the files that cannot be read.
+    """
+    work_tree = place.work_tree
+    links = [path for path in links if work_tree is not None and is_checked_out(work_tree, path)]
     await git.run(
         "add", "--all", *(["--ignore-errors"] if lenient else []),
         "--pathspec-from-file=-", "--pathspec-file-nul",
@@ -33,29 +56,14 @@ async def stage_everything(git: Git, place: Place, *, lenient: bool = False) -> 
         accept=(0, 1) if lenient else (0,),
     )  # fmt: skip
     # `git add` would run `git status` in them, which obeys their own configuration.
-    await git.run(
-        "update-index", "-z", "--stdin",
-        at=place, stdin=_nul_terminated(links), timeout=TREE_SECONDS,
-    )  # fmt: skip
+    if links:
+        await git.run(
+            "update-index", "-z", "--stdin",
+            at=place, stdin=_nul_terminated(links), timeout=TREE_SECONDS,
+        )  # fmt: skip
     for directory in nested:
         if place.work_tree is not None and not _is_copy(place.work_tree / directory):
             await _add_plain_files(git, place, place.work_tree / directory)
-
-
-async def _submodules(git: Git, place: Place) -> list[str]:
-    """Return the paths of the index at which another repository is checked out."""
-    work_tree = place.work_tree
-    if work_tree is None:
-        return []
-    return [path for path in await gitlinks(git, place) if is_checked_out(work_tree, path)]
-
-
-async def _nested_repositories(git: Git, place: Place) -> list[str]:
-    listing = await git.run(
-        "ls-files", "-z", "--others", "--exclude-standard", at=place, timeout=TREE_SECONDS
-    )
-    # git lists files, except that it does not look into a repository and lists its directory.
-    return [name.rstrip("/") for name in listing.split("\0") if name.endswith("/")]
 
 
 def _everything_but(directories: Iterable[str]) -> bytes:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from domain.errors import JobFailure
 from domain.failures import FailureCode
+from sandbox import files
 from sandbox.containment import Reach
 from workspace.command import GitError, Place
 from workspace.file_trees import replayed, tree_of, tree_of_files
@@ -83,15 +84,21 @@ class Submodules:
         """
         return sorted({one.path for one in await self._all(worktree) if one.has_work})
 
-    async def refuse_work(self, worktree: Worktree) -> None:
+    async def refuse_work(self, worktree: Worktree, links: Mapping[str, str]) -> None:
         """Let a worktree pass whose submodules are all as their remotes have them.
+
+        Args:
+            worktree: in which they are.
+            links: the commits of other repositories in its index, by path.
 
         Raises:
             JobFailure: GIT_FAILED, naming some of the others.
         """
+        if not links and not worktree.submodules and not files.names(worktree.git_dir, "modules"):
+            return
         found = await self._all(worktree)
         names = {one.path for one in found if one.has_work}
-        names |= {*await self._unknown_links(worktree, found)}
+        names |= {*await self._unknown_links(worktree, found, links)}
         if names:
             raise JobFailure(
                 FailureCode.GIT_FAILED,
@@ -161,12 +168,13 @@ class Submodules:
                 left[name] = _Found(name, submodule, None, has_work)
         return list(left.values())
 
-    async def _unknown_links(self, worktree: Worktree, found: Iterable[_Found]) -> list[str]:
+    async def _unknown_links(
+        self, worktree: Worktree, found: Iterable[_Found], links: Mapping[str, str]
+    ) -> list[str]:
         """Return where the worktree links to a commit that the submodule does not have.
 
         Work that is taken up may do so: its commit was on the machine where it was done.
         """
-        links = await self._links(worktree)
         return [
             one.path
             for one in found

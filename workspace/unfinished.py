@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from domain.errors import JobFailure
 from domain.failures import FailureCode
 from sandbox import files
-from workspace.command import TREE_SECONDS, Git, GitError
+from workspace.command import Git
 from workspace.work_tip import commit_of
 from workspace.worktree import Worktree
 
@@ -15,8 +17,12 @@ _MAX_FILE = 64 * 1024 * 1024
 _REBASES = ("rebase-merge", "rebase-apply")
 
 
-async def refuse_unfinished(git: Git, worktree: Worktree) -> None:
+def refuse_unfinished(worktree: Worktree, unmerged: Collection[str]) -> None:
     """Let a resolved merge, cherry-pick or revert pass: the next commit concludes it.
+
+    Args:
+        worktree: in which it may have been left.
+        unmerged: the paths that git has as unmerged.
 
     Raises:
         JobFailure: a rebase is under way, or files have conflict markers in them.
@@ -27,7 +33,7 @@ async def refuse_unfinished(git: Git, worktree: Worktree) -> None:
             "A rebase was left unfinished in the worktree, so nothing was published. The work is "
             "kept. Retry the job.",
         )
-    conflicts = [name for name in await _unmerged(git, worktree) if _has_markers(worktree, name)]
+    conflicts = [name for name in sorted(unmerged) if _has_markers(worktree, name)]
     if conflicts:
         raise JobFailure(
             FailureCode.GIT_FAILED,
@@ -44,18 +50,6 @@ async def set_aside(git: Git, worktree: Worktree) -> list[str]:
         if sha is not None:
             found.append(await commit_of(git, worktree, sha.strip()))
     return [sha for sha in found if sha is not None]
-
-
-async def _unmerged(git: Git, worktree: Worktree) -> list[str]:
-    try:
-        listing = await git.run(
-            "ls-files", "-z", "--unmerged", at=worktree.place, timeout=TREE_SECONDS
-        )
-    except GitError as error:
-        raise JobFailure(
-            FailureCode.GIT_FAILED, f"The worktree's index cannot be read: {error.stderr[-300:]}"
-        ) from error
-    return sorted({entry.partition("\t")[2] for entry in listing.split("\0") if entry})
 
 
 def _has_markers(worktree: Worktree, name: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from workspace.command import Git
+from workspace.private_repository import branch_in
 from workspace.worktree import Worktree
 
 
@@ -11,10 +12,17 @@ async def tip(git: Git, worktree: Worktree) -> str:
 
     Claude may have gone back to look at an older commit.
     """
+    if has_own_branch_checked_out(worktree):
+        return await commit_of(git, worktree, "HEAD") or worktree.base_sha
     head, branch = await ends(git, worktree)
     if branch is None:
         return head
     return branch if await is_within(git, worktree, head, branch) else head
+
+
+def has_own_branch_checked_out(worktree: Worktree) -> bool:
+    """Return whether HEAD is the job's own branch, as it was made."""
+    return worktree.branch is not None and branch_in(worktree.git_dir) == worktree.branch
 
 
 async def ends(git: Git, worktree: Worktree) -> tuple[str, str | None]:

@@ -18,6 +18,7 @@ from workspace.network import TRACKING, refs
 from workspace.refusals import explained
 from workspace.sparing import Spared, spare
 from workspace.start_points import StartPoint
+from workspace.status import status_of
 from workspace.submodules import Submodules
 from workspace.trees import delete_tree, move_aside
 from workspace.worktree import (
@@ -336,6 +337,8 @@ class Worktrees:
         The work that `start` takes up has been checked out too, and is to count as such.
         """
         git, place = self.mirrors.git, worktree.place
+        if (await status_of(git, place)).is_clean:
+            return None
         clean = await file_trees.tree_of(git, place, start.files_sha)
         index = worktree.git_dir / "index"
         files = await file_trees.tree_of_files(git, place, index, start.files_sha)
