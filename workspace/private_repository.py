@@ -39,7 +39,14 @@ _LFS = """\
 \tprocess = git-lfs filter-process
 \trequired = true
 """
-_UNWANTED = ("config.worktree", "info/attributes", "info/exclude", "info/grafts", "shallow")
+_UNWANTED = (
+    "commondir",
+    "config.worktree",
+    "info/attributes",
+    "info/exclude",
+    "info/grafts",
+    "shallow",
+)
 """Each changes what git does without being configuration (gitrepository-layout(5))."""
 
 _MAX_SMALL = 64 * 1024
