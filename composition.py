@@ -9,12 +9,12 @@ from activities.probes import ClaudeProbeSetup
 from activities.pull_requests import PullRequestActivities, PullRequestDefaults
 from agent.environment import Marker, can_hide_credential
 from sandbox.containment import Containment
-from sandbox.gateway import Gateway
+from sandbox.gateway import PORT, Gateway
 from sandbox.modes import Sandbox, SandboxMode
 from sandbox.proxy.connection_variables import ConnectionVariables
 from sandbox.proxy.model import ModelUpstream
 from sandbox.proxy.policy import Network, Policy
-from settings import Settings
+from settings import Settings, SettingsError
 from store.protocol import Store
 from workflows.starting import JobLimits
 from workspace.command import Git
@@ -55,8 +55,37 @@ def gateway(settings: Settings) -> Gateway | None:
     model = None
     if can_hide_credential(variables):
         model = ModelUpstream.from_variables(variables, connection)
-    policy = Policy(settings.sandbox_network, settings.sandbox_hosts)
-    return Gateway(policy, connection, model)
+    forwards, exempt = mcp_addresses(settings)
+    policy = Policy(settings.sandbox_network, settings.sandbox_hosts, exempt)
+    return Gateway(policy, connection, model, forwards)
+
+
+def mcp_addresses(
+    settings: Settings,
+) -> tuple[dict[int, tuple[str, int]], frozenset[tuple[str, int]]]:
+    """Return how jobs reach the MCP servers that have a URL, whatever else they may reach.
+
+    Returns:
+        Those on this host, by the port of 127.0.0.1 inside, and the hosts and ports of the others.
+
+    Raises:
+        SettingsError: one is on the port that the proxy has inside.
+    """
+    forwards: dict[int, tuple[str, int]] = {}
+    exempt = set()
+    for server in settings.mcp_servers:
+        if server.address is None:
+            continue
+        if not server.is_on_loopback:
+            exempt.add(server.address)
+        elif server.address[1] == PORT:
+            raise SettingsError(
+                f"The MCP server {server.name} is on port {PORT} of this host, which the "
+                "sandbox's proxy has inside. Let it listen on another port."
+            )
+        else:
+            forwards[server.address[1]] = server.address
+    return forwards, frozenset(exempt)
 
 
 def mirrors(settings: Settings, containment: Containment | None = None) -> Mirrors:
@@ -119,7 +148,8 @@ def claude_setup(settings: Settings, boot_id: str, sandbox: Sandbox) -> ClaudeSe
         silence=settings.silence_timeout,
         is_subscription=settings.is_subscription,
         mcp_config=settings.mcp_config,
-        mcp_servers=settings.mcp_servers,
+        mcp_servers=tuple(server.name for server in settings.mcp_servers),
+        mcp_files=settings.mcp_files,
         task_tools=settings.task_tools,
         identity=identity_of_commits(settings),
         sandbox=sandbox,

@@ -7,11 +7,10 @@ no representation, log or traceback.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
@@ -20,9 +19,11 @@ from typing import TypeVar
 from urllib.parse import urlsplit
 
 from agent.environment import CERTIFICATE_NAMES, LOGIN_REPLACING_NAMES, PASSED_NAMES, telling_apart
+from agent.mcp import McpServer, read_servers
 from domain.errors import OrchestratorError
 from domain.http_hosts import HttpHost, parse_http_host
 from domain.jobs import DEFAULT_PRIORITY, MAX_PRIORITY, MIN_PRIORITY
+from sandbox.containment import SYSTEM_TREES
 from sandbox.limits import Limits
 from sandbox.modes import SandboxMode
 from sandbox.proxy.policy import HostRule, Network
@@ -95,7 +96,7 @@ class Settings:
     claude_max_turns: int | None
     claude_max_budget_usd: float | None
     mcp_config: Path | None
-    mcp_servers: tuple[str, ...]
+    mcp_servers: tuple[McpServer, ...]
     task_tools: tuple[str, ...]
     git_author_name: str
     git_author_email: str
@@ -136,14 +137,28 @@ class Settings:
 
     @property
     def search_directories(self) -> tuple[Path, ...]:
-        """The directories of PATH."""
-        return tuple(Path(entry) for entry in self.search_path.split(":") if entry)
+        """The directories of PATH; those that a job must not see are left out."""
+        paths = (Path(entry) for entry in self.search_path.split(":"))
+        return tuple(path for path in paths if path.is_absolute() and not self.is_private(path))
 
     @property
     def certificate_files(self) -> tuple[Path, ...]:
         """The files of certificates that the operator has named for Claude and its commands."""
         names = CERTIFICATE_NAMES & self.claude_environment.keys()
         return tuple(Path(self.claude_environment[name]) for name in sorted(names))
+
+    @property
+    def mcp_files(self) -> tuple[Path, ...]:
+        """MCP_CONFIG, and the files and directories that the commands of its servers name."""
+        if self.mcp_config is None:
+            return ()
+        return (self.mcp_config, *(path for server in self.mcp_servers for path in server.files))
+
+    def is_private(self, path: Path) -> bool:
+        """Return whether a path is, or contains, a directory that a job must never see."""
+        private = (self.data_dir, self.repos_dir, self.worktrees_dir, self.operator_home)
+        found = os.path.realpath(path)
+        return any(Path(os.path.realpath(each)).is_relative_to(found) for each in private)
 
     @property
     def sandbox_dir(self) -> Path:
@@ -275,9 +290,36 @@ class _Reader:
                 name: self._environ[name] for name in sorted(PASSED_NAMES) if self._text(name)
             },
         )
+        self._check_hidden(settings)
+        self._check_visible("MCP_CONFIG", settings.mcp_files, settings)
+        self._check_visible("SANDBOX_READ", settings.sandbox_read, settings)
         if self._problems:
             raise SettingsError("The settings are not usable. " + " ".join(self._problems))
         return settings
+
+    def _check_hidden(self, settings: Settings) -> None:
+        """Refuse directories of our own where a job can read everything."""
+        own = {
+            "DATA_DIR": settings.data_dir,
+            "REPOS_DIR": settings.repos_dir,
+            "WORKTREES_DIR": settings.worktrees_dir,
+        }
+        for name, path in own.items():
+            trees = [tree for tree in SYSTEM_TREES if path.is_relative_to(tree)]
+            if trees and settings.sandbox is not SandboxMode.OFF:
+                self._problems.append(
+                    f"{name} is below {trees[0]}, where jobs can read every file. Set it to a "
+                    "directory elsewhere."
+                )
+
+    def _check_visible(self, name: str, paths: Iterable[Path], settings: Settings) -> None:
+        """Refuse to show a job a directory that has secrets, or the work of others, in it."""
+        private = sorted({str(path) for path in paths if settings.is_private(path)})
+        if private:
+            self._problems.append(
+                f"{name} names {', '.join(private)}, which is or contains HOME, DATA_DIR, "
+                "REPOS_DIR or WORKTREES_DIR. Jobs must not see those; name what is needed only."
+            )
 
     def _text(self, name: str) -> str | None:
         return self._environ.get(name, "").strip() or None
@@ -299,14 +341,12 @@ class _Reader:
             self._problems.append(f"{name} names {str(path)!r}, which is not a file.")
         return path
 
-    def _mcp_servers(self, config: Path | None) -> tuple[str, ...]:
-        """Return the names of the servers, as Claude spells them in the names of their tools."""
+    def _mcp_servers(self, config: Path | None) -> tuple[McpServer, ...]:
         if config is None or not config.is_file():
             return ()
         try:
-            servers = json.loads(config.read_text("utf-8"))["mcpServers"]
-            return tuple(re.sub(r"[^A-Za-z0-9_-]", "_", name) for name in dict(servers))
-        except (OSError, ValueError, KeyError, TypeError):
+            return read_servers(config.read_text("utf-8"))
+        except (OSError, ValueError):
             self._problems.append(
                 f'MCP_CONFIG names {str(config)!r}, which is not of the form {{"mcpServers": '
                 "{NAME: {...}}}."

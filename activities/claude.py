@@ -58,8 +58,8 @@ class ClaudeSetup:
     operator's own home and configuration instead of a home for each job. `model`, `max_turns` and
     `max_budget_usd` are those of jobs that do not name their own. `silence` is how long Claude may
     neither say anything nor use the processor. With `is_subscription` costs are estimates.
-    `sandbox` contains Claude, within `limits`; `gateway` is its way to the network, or None where
-    it has the host's own.
+    `mcp_files` are what the MCP servers need to read. `sandbox` contains Claude, within `limits`;
+    `gateway` is its way to the network, or None where it has the host's own.
     """
 
     claude_bin: str | None
@@ -76,6 +76,7 @@ class ClaudeSetup:
     is_subscription: bool
     mcp_config: Path | None
     mcp_servers: tuple[str, ...]
+    mcp_files: tuple[Path, ...]
     task_tools: tuple[str, ...]
     identity: Identity
     sandbox: Sandbox
@@ -303,7 +304,7 @@ class ClaudeActivities:
         executables = (executable, await asyncio.to_thread(executable.resolve))
         reach = Reach(
             writable=(worktree.path, worktree.git_dir, home, *self._login()),
-            readable=(*worktree.reach.readable, *executables),
+            readable=(*worktree.reach.readable, *executables, *setup.mcp_files),
             fixed=(worktree.path / ".git",),
             empty=(setup.operator_home,) if setup.operator_home else (),
         )

@@ -78,8 +78,7 @@ class Bubblewrap:
             *("--size", str(TEMPORARY_BYTES), "--tmpfs", "/dev/shm"),
             *("--size", str(TEMPORARY_BYTES), "--tmpfs", "/tmp"),
             *(part for path in reach.empty for part in ("--tmpfs", str(path))),
-            *_binds("--ro-bind-try", self.visible),
-            *_binds("--ro-bind-try", reach.readable),
+            *_readable((*self.visible, *reach.readable)),
             *_binds("--bind-try", reach.writable),
             *_binds("--ro-bind-try", reach.fixed),
             *("--remount-ro", "/"),
@@ -93,6 +92,22 @@ def _system() -> Iterator[str]:
             yield from ("--symlink", os.readlink(link), link)
         else:
             yield from ("--ro-bind-try", link, link)
+
+
+def _readable(paths: Sequence[Path]) -> Iterator[str]:
+    """Bind files and directories for reading, with the links that lead to them.
+
+    bwrap fails where it is to bind to a path that has a link in it, such as ~/.local/bin/claude.
+    """
+    seen = {Path("/usr"), Path("/opt"), *map(Path, _SYSTEM_LINKS)}
+    # Directories come before what is in them, so that nothing is made twice.
+    for path in sorted(dict.fromkeys(paths), key=lambda path: len(path.parts)):
+        target = Path(os.path.realpath(path))
+        yield from ("--ro-bind-try", str(target), str(target))
+        seen.add(target)
+        if target != path and seen.isdisjoint((path, *path.parents)):
+            yield from ("--symlink", str(target), str(path))
+        seen.add(path)
 
 
 def _binds(option: str, paths: Sequence[Path]) -> Iterator[str]:

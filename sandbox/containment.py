@@ -10,6 +10,9 @@ from typing import Protocol
 from sandbox.limits import Limits
 from sandbox.supervised import Supervised
 
+SYSTEM_TREES = ("/usr", "/opt")
+"""Every contained command can read these, as far as its user can."""
+
 
 @dataclass(frozen=True, slots=True)
 class Reach:

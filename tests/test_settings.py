@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import traceback
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 
@@ -154,7 +155,8 @@ def test_production_names_everything_that_is_missing():
 def test_mcp_servers_are_named_as_claude_names_their_tools(tmp_path: Path):
     config = tmp_path / "mcp.json"
     config.write_text(json.dumps({"mcpServers": {"issues": {}, "odd name.x": {}}}))
-    assert read(MCP_CONFIG=str(config)).mcp_servers == ("issues", "odd_name_x")
+    names = [server.name for server in read(MCP_CONFIG=str(config)).mcp_servers]
+    assert names == ["issues", "odd_name_x"]
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"mcpServers": 3}', "\xff"])
@@ -162,6 +164,51 @@ def test_an_mcp_config_that_is_none_is_refused(tmp_path: Path, content: str):
     config = tmp_path / "mcp.json"
     config.write_bytes(content.encode("latin-1"))
     assert "MCP_CONFIG" in problems(MCP_CONFIG=str(config))
+
+
+def mcp_config(directory: Path, *servers: Mapping[str, object]) -> str:
+    config = directory / "mcp.json"
+    named = {f"server-{number}": server for number, server in enumerate(servers)}
+    config.write_text(json.dumps({"mcpServers": named}))
+    return str(config)
+
+
+def test_jobs_read_the_files_of_mcp_servers(tmp_path: Path):
+    command = {"command": "/srv/serve", "args": ["--data", "/srv/data"]}
+    config = mcp_config(tmp_path, command, {"url": "http://localhost:81"})
+    assert read(MCP_CONFIG=config).mcp_files == (
+        Path(config),
+        Path("/srv/serve"),
+        Path("/srv/data"),
+    )
+    assert read().mcp_files == ()
+
+
+@pytest.mark.parametrize(
+    "kind", ["HOME", "DATA_DIR", "REPOS_DIR", "WORKTREES_DIR", "parent", "link"]
+)
+def test_jobs_cannot_be_shown_what_they_must_not_see(tmp_path: Path, kind: str):
+    own = {
+        name: str(tmp_path / "own" / name)
+        for name in ("HOME", "DATA_DIR", "REPOS_DIR", "WORKTREES_DIR")
+    }
+    (tmp_path / "own").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "own")
+    paths = {**own, "parent": "/", "link": str(tmp_path / "link")}
+    config = mcp_config(tmp_path, {"command": "npx", "args": ["serve", paths[kind]]})
+    assert f"MCP_CONFIG names {paths[kind]}, which" in problems(**own, MCP_CONFIG=config)
+    for path in own.values():
+        Path(path).mkdir()
+    assert f"SANDBOX_READ names {paths[kind]}, which" in problems(**own, SANDBOX_READ=paths[kind])
+    settings = read(**own, PATH=f"/usr/bin::relative:{paths[kind]}:{own['HOME']}/bin")
+    assert settings.search_directories == (Path("/usr/bin"), Path(own["HOME"], "bin"))
+
+
+def test_our_own_directories_are_not_where_jobs_read_everything():
+    assert "REPOS_DIR is below /opt" in problems(REPOS_DIR="/opt/orchestrator/repos")
+    assert "DATA_DIR is below /usr" in problems(DATA_DIR="/usr/local/orchestrator")
+    assert read(REPOS_DIR="/opt/orchestrator/repos", SANDBOX="off").repos_dir
+    assert read(REPOS_DIR="/optional").repos_dir
 
 
 def test_only_the_queue_is_unlimited_by_default():

@@ -160,6 +160,7 @@ class Machine:
             is_subscription=is_subscription,
             mcp_config=None,
             mcp_servers=(),
+            mcp_files=(),
             task_tools=(),
             identity=CLAUDE,
             sandbox=real_sandbox(),

@@ -10,40 +10,11 @@ import pytest
 
 from agent.executable import find_executable
 from domain.failures import FailureCode
+from tests.e2e import mcp_server
 from tests.e2e.failing import assert_unpublished, failed_as, kept_files
 from tests.e2e.processes import processes_of
 from tests.e2e.steps import say, use, wait_for_file, write
 from tests.stack import Stack, eventually, running_stack
-
-# Speaks as much of MCP over stdio as a client needs to call one tool
-# (https://modelcontextprotocol.io/specification).
-SERVER = """
-import json, sys
-
-def answer(request):
-    method = request["method"]
-    if method == "initialize":
-        version = request["params"]["protocolVersion"]
-        info = {"name": "tickets", "version": "1"}
-        return {"protocolVersion": version, "capabilities": {"tools": {}}, "serverInfo": info}
-    if method == "tools/list":
-        schema = {"type": "object", "properties": {"number": {"type": "integer"}}}
-        tool = {"name": "find", "description": "Find a ticket.", "inputSchema": schema}
-        note = {**tool, "name": "note", "description": "Note a ticket in a file."}
-        return {"tools": [tool, note]}
-    if method == "tools/call":
-        number = request["params"]["arguments"]["number"]
-        if request["params"]["name"] == "note":
-            open("ticket.txt", "w").write(str(number))
-        return {"content": [{"type": "text", "text": f"Ticket {number}: the logo is too small."}]}
-    return {}
-
-for line in sys.stdin:
-    request = json.loads(line)
-    if "id" in request:
-        response = {"jsonrpc": "2.0", "id": request["id"], "result": answer(request)}
-        print(json.dumps(response), flush=True)
-"""
 
 WARNING = "warning: said on standard error ü\u2028"
 
@@ -51,28 +22,33 @@ WARNING = "warning: said on standard error ü\u2028"
 @pytest.fixture(scope="module")
 def own_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     directory = tmp_path_factory.mktemp("settings")
-    server = directory / "server.py"
-    server.write_text(SERVER)
-    config = directory / "mcp.json"
-    command = {"command": sys.executable, "args": ["-I", str(server)]}
-    config.write_text(json.dumps({"mcpServers": {"tickets": command}}))
-    claude = directory / "claude"
     real = find_executable(None, "/usr/local/bin:/usr/bin:/bin")
+    claude = directory / "claude"
     claude.write_text(f"#!/bin/sh\necho '{WARNING}' >&2\nexec {real} \"$@\"\n")
     claude.chmod(0o755)
-    with running_stack(
-        directory / "stack",
-        MAX_CONCURRENT_JOBS="1",
-        MCP_CONFIG=str(config),
-        CLAUDE_BIN=str(claude),
-    ) as stack:
-        yield stack
+    config = directory / "mcp.json"
+    command = {"command": sys.executable, "args": ["-I", str(Path(mcp_server.__file__))]}
+    # What the two programs use besides their own files.
+    visible = (real.parent, sys.prefix, sys.base_prefix)
+    with mcp_server.serving_http() as url:
+        remote = {"type": "http", "url": url}
+        config.write_text(json.dumps({"mcpServers": {"tickets": command, "remote": remote}}))
+        with running_stack(
+            directory / "stack",
+            MAX_CONCURRENT_JOBS="1",
+            MCP_CONFIG=str(config),
+            CLAUDE_BIN=str(claude),
+            SANDBOX_READ=":".join(map(str, visible)),
+            SANDBOX_NETWORK="none",
+        ) as stack:
+            yield stack
 
 
+@pytest.mark.parametrize("server", ["tickets", "remote"])
 @pytest.mark.parametrize("job_type", ["task", "code"])
-def test_tools_of_an_mcp_server_can_be_used(own_stack: Stack, job_type: str):
+def test_tools_of_an_mcp_server_can_be_used(own_stack: Stack, job_type: str, server: str):
     client, _ = own_stack.new_repository()
-    prompt = own_stack.script([use("mcp__tickets__find", number=7), say("It is about the logo.")])
+    prompt = own_stack.script([use(f"mcp__{server}__find", number=7), say("It is about the logo.")])
     job_id = own_stack.post_job(client, prompt, jobType=job_type)
     own_stack.wait_for(job_id, lambda job: job["result"] == "It is about the logo.")
 

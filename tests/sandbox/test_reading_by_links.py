@@ -1,0 +1,48 @@
+"""Files and directories that a job may read, where a link leads to them."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from sandbox.containment import Reach
+from tests.sandboxes import real_sandbox
+
+
+def said_inside(script: str, readable: Sequence[Path]) -> str:
+    command = real_sandbox().containment.around(["/bin/sh", "-c", script], Reach((), (*readable,)))
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=20).stdout
+
+
+def a_program(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("#!/bin/sh\necho ran\n")
+    path.chmod(0o755)
+    return path
+
+
+def test_a_link_in_a_directory_that_can_be_read(tmp_path: Path):
+    """As where Claude Code installs itself."""
+    program = a_program(tmp_path / "share" / "claude" / "versions" / "2.1.330")
+    link = tmp_path / "bin" / "claude"
+    link.parent.mkdir()
+    link.symlink_to(program)
+    assert said_inside(str(link), [link.parent, link]) == "ran\n"
+    assert said_inside(str(link), [link, link.parent]) == "ran\n"
+    # The link shows its target, and no more of the directory that has it.
+    assert said_inside(f"ls {program.parent}", [link]) == "2.1.330\n"
+
+
+def test_a_link_on_the_way(tmp_path: Path):
+    program = a_program(tmp_path / "v20" / "bin" / "node")
+    (tmp_path / "current").symlink_to("v20")
+    by_link = tmp_path / "current" / "bin" / "node"
+    assert said_inside(f"{by_link}; {program}", [by_link, by_link.parent]) == "ran\nran\n"
+    assert said_inside(str(by_link), [by_link]) == "ran\n"
+
+
+def test_links_of_the_system_and_to_nothing(tmp_path: Path):
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    paths = [Path("/usr/bin/sh"), Path("/bin"), tmp_path / "dangling", tmp_path / "missing"]
+    assert said_inside(f"ls {tmp_path}", paths) == "dangling\n"
