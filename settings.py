@@ -18,7 +18,13 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from agent.environment import CERTIFICATE_NAMES, LOGIN_REPLACING_NAMES, PASSED_NAMES, telling_apart
+from agent.environment import (
+    CERTIFICATE_NAMES,
+    CLAUDE_SECRET_NAMES,
+    LOGIN_REPLACING_NAMES,
+    PASSED_NAMES,
+    telling_apart,
+)
 from agent.mcp import McpServer, read_servers
 from domain.errors import OrchestratorError
 from domain.http_hosts import HttpHost, parse_http_host
@@ -36,6 +42,15 @@ MAX_TURNS = 100_000
 MAX_TIMEOUT_MINUTES = 10_080
 """A week."""
 
+SECRET_NAMES = CLAUDE_SECRET_NAMES | {
+    "AGENT_API_SECRET",
+    "GITHUB_TOKEN",
+    "SUPABASE_SERVICE_KEY",
+    "SUPABASE_SERVICE_ROLE_KEY",
+}
+"""Each can also be given as NAME_FILE, the path of a file that holds it."""
+
+_MAX_SECRET_BYTES = 64 * 1024
 _HOST_ID = re.compile(r"[A-Za-z0-9._-]{1,63}")
 _SEARCH_PATH = "/usr/local/bin:/usr/bin:/bin"
 
@@ -221,8 +236,8 @@ class Settings:
         missing = [name for name, value in required.items() if value is None]
         if missing:
             raise SettingsError(
-                "These required variables are not set: " + ", ".join(missing) + ". Set them "
-                "(see .env.example), or use `orchestrator up`, which needs none of them."
+                "These required variables are not set: " + ", ".join(missing) + ". Set them, or "
+                "for a secret NAME_FILE (see .env.example); `orchestrator up` needs none of them."
             )
 
 
@@ -230,8 +245,8 @@ class _Reader:
     """Reads variables one by one and gathers the problems."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
-        self._environ = environ
         self._problems: list[str] = []
+        self._environ = {**environ, **self._secrets_in_files(environ)}
 
     def settings(self) -> Settings:
         home = self._path("HOME", Path("/"))
@@ -320,6 +335,21 @@ class _Reader:
                 f"{name} names {', '.join(private)}, which is or contains HOME, DATA_DIR, "
                 "REPOS_DIR or WORKTREES_DIR. Jobs must not see those; name what is needed only."
             )
+
+    def _secrets_in_files(self, environ: Mapping[str, str]) -> dict[str, str]:
+        """Read the secrets that are given as files, by the names of their variables."""
+        secrets = {}
+        for name in sorted(SECRET_NAMES):
+            path = environ.get(f"{name}_FILE", "").strip()
+            if not path:
+                continue
+            if environ.get(name, "").strip():
+                self._problems.append(f"{name} and {name}_FILE are both set: set one of them.")
+            try:
+                secrets[name] = _secret_in(path)
+            except ValueError as error:
+                self._problems.append(f"{name}_FILE names {path!r}, which {error}.")
+        return secrets
 
     def _text(self, name: str) -> str | None:
         return self._environ.get(name, "").strip() or None
@@ -468,6 +498,28 @@ class _Reader:
                 f"{missing} is missing: set both to use Supabase, or neither to use SQLite."
             )
         return url, key
+
+
+def _secret_in(path: str) -> str:
+    """Return the text of a file without the end of its last line.
+
+    Raises:
+        ValueError: it cannot be a secret; the message says why.
+    """
+    try:
+        with open(path, "rb") as file:
+            content = file.read(_MAX_SECRET_BYTES + 1)
+    except OSError as error:
+        raise ValueError(f"cannot be read ({os.strerror(error.errno or 0)})") from None
+    if len(content) > _MAX_SECRET_BYTES:
+        raise ValueError(f"has over {_MAX_SECRET_BYTES // 1024} KiB, too much for a secret")
+    try:
+        text = content.decode("utf-8").rstrip("\r\n")
+    except UnicodeDecodeError:
+        raise ValueError("is not a text") from None
+    if not text.strip():
+        raise ValueError("is empty")
+    return text
 
 
 def _whole_number(text: str, low: int, high: int) -> int:

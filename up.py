@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from agent.environment import CLAUDE_CREDENTIAL_NAMES
+from agent.environment import CLAUDE_CREDENTIAL_NAMES, CLAUDE_SECRET_NAMES
 from settings import Secret, Settings, SettingsError
 
 RESTART_PAUSE_SECONDS = 2.0
@@ -35,6 +35,10 @@ PORTS_CLOSED_TO_BROWSERS = (
 )  # fmt: skip
 """Browsers connect to none of these, whatever a page asks for ("bad ports" of the Fetch Standard).
 These are all above 1023, the least likely to be wanted by other programs first."""
+
+_OF_CLAUDE_AND_GITHUB = CLAUDE_CREDENTIAL_NAMES | CLAUDE_SECRET_NAMES | {"GITHUB_TOKEN"}
+_NOT_FOR_THE_API = _OF_CLAUDE_AND_GITHUB | {f"{name}_FILE" for name in _OF_CLAUDE_AND_GITHUB}
+"""The API calls neither Claude nor GitHub, so it has no use for what opens them."""
 
 _PR_SET_PDEATHSIG = 1
 _SECRET_FILE = "api-secret"
@@ -91,7 +95,8 @@ def up(
 
     Args:
         settings: as read from `environment`.
-        environment: handed to the API and the worker; Temporal gets a bare one.
+        environment: handed to the API and the worker, which read secrets that are given as files
+            themselves; Temporal gets a bare one.
         announce: prints a line for the user.
         on_ready: called with the API's secret when everything answers; its result is the exit
             code, and everything is stopped then.
@@ -155,9 +160,7 @@ def _children(
 ) -> list[_Child]:
     orchestrator = [sys.executable, str(Path(__file__).with_name("cli.py"))]
     ours = {**environment, "TEMPORAL_ADDRESS": f"127.0.0.1:{settings.temporal_port}"}
-    # The API calls neither Claude nor GitHub, so it has no use for what opens them.
-    private = CLAUDE_CREDENTIAL_NAMES | {"GITHUB_TOKEN"}
-    public = {name: value for name, value in ours.items() if name not in private}
+    public = {name: value for name, value in ours.items() if name not in _NOT_FOR_THE_API}
     api = ["api", "--embedded", "--temporal-ui", f"{ui[0]}:{ui[1]}"]
     drain = settings.drain_timeout.total_seconds() + 20
     return [

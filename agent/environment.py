@@ -131,6 +131,23 @@ CERTIFICATE_NAMES = frozenset(
 )
 """Each names a file or directory of certificates to trust."""
 
+CLAUDE_SECRET_NAMES = frozenset(
+    {
+        "ANTHROPIC_API_KEY",
+        "ANTHROPIC_AUTH_TOKEN",
+        "ANTHROPIC_CUSTOM_HEADERS",
+        "ANTHROPIC_FOUNDRY_API_KEY",
+        "AWS_ACCESS_KEY_ID",
+        "AWS_BEARER_TOKEN_BEDROCK",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+        "AZURE_CLIENT_SECRET",
+        "CLAUDE_CODE_CLIENT_KEY_PASSPHRASE",
+        "CLAUDE_CODE_OAUTH_TOKEN",
+    }
+)
+"""Those whose value is secret, and that no variable of Claude's own gives as a file."""
+
 PASSED_NAMES = CLAUDE_CREDENTIAL_NAMES | CONNECTION_NAMES
 """All that may be handed on from the worker's own environment."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import traceback
 from collections.abc import Mapping
 from datetime import timedelta
@@ -10,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from agent.environment import PASSED_NAMES
 from domain.http_hosts import HttpHost
-from settings import Secret, Settings, SettingsError
+from settings import SECRET_NAMES, Secret, Settings, SettingsError
 
 HOME = {"HOME": "/home/somebody"}
 
@@ -101,6 +103,63 @@ def test_secrets_show_nowhere():
         raise ValueError(settings.github_token)
     except ValueError:
         assert "hush" not in traceback.format_exc()
+
+
+@pytest.fixture
+def secret_file(tmp_path: Path) -> Path:
+    path = tmp_path / "secret"
+    path.write_text("hush\n")
+    return path
+
+
+@pytest.mark.parametrize("name", sorted(SECRET_NAMES))
+def test_a_secret_can_be_in_a_file(secret_file: Path, name: str):
+    given = {f"{name}_FILE": str(secret_file), "SUPABASE_URL": "https://x.supabase.co"}
+    if not name.startswith("SUPABASE"):
+        del given["SUPABASE_URL"]
+    settings = read(**given)
+    known = [settings.api_secret, settings.github_token, settings.supabase_key]
+    found = [secret.reveal() for secret in known if secret] or [settings.claude_environment[name]]
+    assert found == ["hush"]
+    assert f"{name} and {name}_FILE are both set" in problems(**given, **{name: "hush"})
+
+
+def test_every_secret_of_claude_can_be_in_a_file():
+    """Except where Claude's own variables name a file."""
+    secret = re.compile("KEY|TOKEN|SECRET|PASSPHRASE|HEADERS")
+    names = {name for name in PASSED_NAMES if secret.search(name) and not name.endswith("_FILE")}
+    by_aws = {"AWS_CONTAINER_AUTHORIZATION_TOKEN"}
+    assert names - SECRET_NAMES - by_aws == {"CLAUDE_CODE_CLIENT_KEY"}
+    assert "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE" in PASSED_NAMES
+
+
+def test_only_the_end_of_the_last_line_is_left_out(secret_file: Path):
+    secret_file.write_text("A: 1\nB: 2\r\n\n")
+    found = read(ANTHROPIC_CUSTOM_HEADERS_FILE=str(secret_file)).claude_environment
+    assert found["ANTHROPIC_CUSTOM_HEADERS"] == "A: 1\nB: 2"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "is empty"),
+        (b" \n", "is empty"),
+        (b"\xff", "is not a text"),
+        (b"x" * 65_537, "over 64 KiB"),
+        (b"a\0b", "control characters"),
+        (None, "cannot be read (No such file or directory)"),
+    ],
+)
+def test_a_file_that_cannot_be_a_secret_is_refused(
+    secret_file: Path, content: bytes | None, words: str
+):
+    if content is None:
+        secret_file.unlink()
+    else:
+        secret_file.write_bytes(content)
+    text = problems(GITHUB_TOKEN_FILE=str(secret_file))
+    assert words in text
+    assert "GITHUB_TOKEN" in text
 
 
 def test_claude_gets_its_own_variables_and_no_others():

@@ -14,9 +14,6 @@ from tests.e2e.processes import Process, processes, processes_of
 from tests.e2e.steps import bash, say, use, wait_for_file, write
 from tests.stack import OWNER, TOKEN, Stack, eventually, running_stack
 
-OUR_PROGRAMS = (b"cli.py\0up", b"cli.py\0worker", b"cli.py\0api")
-"""They read their settings, the token included, from their environment."""
-
 CURIOUS = (
     "env; cat /proc/self/environ /proc/$PPID/environ | tr '\\0' '\\n'; git remote -v; "
     "git config --list --show-origin; cat .git; git fetch; git push origin HEAD:stolen; true"
@@ -26,7 +23,10 @@ CURIOUS = (
 @pytest.fixture(scope="module")
 def own_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     root: Path = tmp_path_factory.mktemp("secrets")
-    with running_stack(root, MAX_CONCURRENT_JOBS="3") as stack:
+    token_file = root / "github-token"
+    token_file.write_text(f"{TOKEN}\n")
+    given = {"GITHUB_TOKEN": "", "GITHUB_TOKEN_FILE": str(token_file)}
+    with running_stack(root, MAX_CONCURRENT_JOBS="3", **given) as stack:
         yield stack
 
 
@@ -53,10 +53,17 @@ def assert_processes_clean(stack: Stack) -> list[Process]:
     seen = list(processes())
     for process in seen:
         assert_clean(process.command, needles, f"the command line {process.command!r}")
-        if not any(program in process.command for program in OUR_PROGRAMS):
+        # Those of another test's installation may have the same token in their environment.
+        is_ours = str(stack.root).encode() in process.environment
+        if is_ours or b"cli.py\0" not in process.command:
             where = f"the environment of {process.command!r}"
             assert_clean(process.environment, needles, where)
     return seen
+
+
+def runs(command: bytes, process: Process, stack: Stack) -> bool:
+    ours = str(stack.root).encode() in process.environment
+    return ours and b"cli.py\0" + command in process.command
 
 
 def assert_files_clean(stack: Stack) -> int:
@@ -65,8 +72,8 @@ def assert_files_clean(stack: Stack) -> int:
     data = stack.root / "data"
     looked_at = 0
     for path in stack.root.rglob("*"):
-        kept = path.is_relative_to(data / "credentials") or path == data / "api-secret"
-        if kept or not path.is_file():
+        kept = (data / "api-secret", stack.root / "github-token")
+        if path.is_relative_to(data / "credentials") or path in kept or not path.is_file():
             continue
         try:
             content = path.read_bytes()
@@ -133,8 +140,12 @@ async def test_secrets_stay_where_they_belong(own_stack: Stack, tmp_path: Path):
 
         eventually(git_runs, 60, f"git runs with {words}")
     seen = assert_processes_clean(own_stack)
-    # The search does find what is there: the worker has the token from its environment.
-    assert any(TOKEN.encode() in each.environment for each in seen)
+    # The search does find what is there: the worker has the path of the file with the token.
+    [worker] = [each for each in seen if runs(b"worker", each, own_stack)]
+    assert b"GITHUB_TOKEN_FILE" in worker.environment
+    [api] = [each for each in seen if runs(b"api", each, own_stack)]
+    assert b"GITHUB_TOKEN" not in api.environment
+    assert b"ANTHROPIC" not in api.environment
     assert sum(own_stack.root.name.encode() in each.environment for each in seen) > 5
     assert processes_of(code)
     own_stack.wait_for(slow, "completed")
