@@ -66,7 +66,7 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from doctor import examine
+    from doctor.examination import examine
 
     _configure_logging(logging.ERROR)
     settings = Settings.from_env()

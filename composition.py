@@ -158,7 +158,7 @@ def claude_setup(settings: Settings, boot_id: str, sandbox: Sandbox) -> ClaudeSe
     )
 
 
-def claude_probe_setup(settings: Settings, boot_id: str) -> ClaudeProbeSetup:
+def claude_probe_setup(settings: Settings, boot_id: str, sandbox: Sandbox) -> ClaudeProbeSetup:
     """Return how to ask the CLI for its version and login, as a job of this worker would run it."""
     own_login = not settings.has_claude_credentials
     home = settings.operator_home if own_login else settings.sessions_dir / "probe"
@@ -169,4 +169,5 @@ def claude_probe_setup(settings: Settings, boot_id: str) -> ClaudeProbeSetup:
         home=home,
         config_dir=None if own_login else home / ".claude",
         marker=Marker(settings.data_id, boot_id, "probe"),
+        sandbox=sandbox,
     )

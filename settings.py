@@ -23,6 +23,7 @@ from agent.environment import (
     CLAUDE_SECRET_NAMES,
     LOGIN_REPLACING_NAMES,
     PASSED_NAMES,
+    can_hide_credential,
     telling_apart,
 )
 from agent.mcp import McpServer, read_servers
@@ -184,6 +185,16 @@ class Settings:
     def has_claude_credentials(self) -> bool:
         """Whether Claude's credentials come by environment, not by the operator's own login."""
         return not LOGIN_REPLACING_NAMES.isdisjoint(self.claude_environment)
+
+    @property
+    def hides_credential(self) -> bool:
+        """Whether the proxy has Claude's credential, and jobs do not."""
+        return self.sandbox is not SandboxMode.OFF and can_hide_credential(self.claude_environment)
+
+    @property
+    def network_of_jobs(self) -> Network:
+        """How wide the network of jobs is: only SANDBOX=on gives them one of their own."""
+        return self.sandbox_network if self.sandbox is SandboxMode.ON else Network.HOST
 
     @property
     def is_subscription(self) -> bool:

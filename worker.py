@@ -179,7 +179,7 @@ async def _host(
         max_heartbeat_throttle_interval=HEARTBEAT_THROTTLE,
         identity=identity(boot.id),
     )
-    reports = _reports(settings, store, boot, task_queue, credential)
+    reports = _reports(settings, store, boot, task_queue, credential, sandbox)
     await reports.succeed(dead)
     await report_dead(store, temporal, settings.host_id, dead)
     # Left in the opposite order: first no new jobs are taken, and those that run finish or are
@@ -282,10 +282,24 @@ def _slots_tuner(supplier: CustomSlotSupplier | FixedSizeSlotSupplier) -> Worker
 
 
 def _reports(
-    settings: Settings, store: Store, boot: Boot, task_queue: str, credential: Credential
+    settings: Settings,
+    store: Store,
+    boot: Boot,
+    task_queue: str,
+    credential: Credential,
+    sandbox: Sandbox,
 ) -> HostReports:
-    host = Host(settings.host_id, boot.id, task_queue, settings.max_concurrent_jobs, utc_now())
-    probe = composition.claude_probe_setup(settings, boot.id)
+    host = Host(
+        settings.host_id,
+        boot.id,
+        task_queue,
+        settings.max_concurrent_jobs,
+        utc_now(),
+        sandbox=sandbox.mode,
+        sandbox_network=settings.network_of_jobs,
+        credential_hidden=settings.hides_credential,
+    )
+    probe = composition.claude_probe_setup(settings, boot.id, sandbox)
     user = composition.github_access(settings).user
     return HostReports(store, host, probe, user, credential)
 

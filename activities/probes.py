@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -14,7 +15,10 @@ from agent.environment import Marker, child_environment
 from agent.executable import ClaudeProbe, find_executable, probe
 from domain.clock import utc_now
 from domain.errors import DependencyUnavailable, JobFailure, OrchestratorError
+from domain.failures import FailureCode
 from domain.hosts import HOST_REPORT_INTERVAL, Host
+from sandbox.containment import Reach
+from sandbox.modes import Sandbox
 from store.protocol import Store
 
 PROBE_INTERVAL = timedelta(minutes=5)
@@ -27,7 +31,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ClaudeProbeSetup:
-    """How to run the CLI for its probe: as a job would."""
+    """How to run the CLI for its probe: as a job would.
+
+    `config_dir` is None where jobs use the operator's own login, which is below `home`.
+    """
 
     claude_bin: str | None
     search_path: str
@@ -35,6 +42,7 @@ class ClaudeProbeSetup:
     home: Path
     config_dir: Path | None
     marker: Marker
+    sandbox: Sandbox
 
 
 class HostReports:
@@ -95,9 +103,10 @@ class HostReports:
 
     async def _probe_forever(self) -> None:
         while True:
-            claude, user = await asyncio.gather(probe_claude(self._claude), self._github_user())
+            (claude, works), user = await asyncio.gather(self._probe(), self._github_user())
             self._host = replace(
                 self._host,
+                sandbox_ok=works,
                 claude_version=claude.version,
                 claude_authenticated=claude.authenticated,
                 claude_login_type=claude.login_type,
@@ -106,19 +115,41 @@ class HostReports:
             )
             await asyncio.sleep(PROBE_INTERVAL.total_seconds())
 
+    async def _probe(self) -> tuple[ClaudeProbe, bool]:
+        """Return what the CLI says, and whether the sandbox works."""
+        try:
+            return await probe_claude(self._claude), True
+        except JobFailure as failure:
+            log.warning("%s", failure.message)
+            return NOT_RUNNABLE, failure.code is not FailureCode.SANDBOX_UNAVAILABLE
+
 
 async def probe_claude(setup: ClaudeProbeSetup) -> ClaudeProbe:
-    """Return what the CLI says of itself, run as a job would run it."""
+    """Return what the CLI says of itself, run as a job would run it.
+
+    Raises:
+        JobFailure: SANDBOX_UNAVAILABLE or CLAUDE_NOT_FOUND.
+    """
+    containment = await setup.sandbox.require()
+    executable = find_executable(setup.claude_bin, setup.search_path)
+    reach = _reach(setup, executable)
     try:
-        executable = find_executable(setup.claude_bin, setup.search_path)
         setup.home.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return await probe(executable, _environment(setup))
-    except JobFailure as failure:
-        log.warning("%s", failure.message)
+        return await probe(
+            executable, _environment(setup), lambda command: containment.around(command, reach)
+        )
     except OSError as error:
         # A full disk must not end the worker, whose jobs may still finish.
         log.warning("Claude could not be run to ask for its version: %s", error)
     return NOT_RUNNABLE
+
+
+def _reach(setup: ClaudeProbeSetup, executable: Path) -> Reach:
+    readable = (executable, Path(os.path.realpath(executable)))
+    if setup.config_dir is not None:
+        return Reach((setup.home,), readable)
+    login = (setup.home / ".claude", setup.home / ".claude.json")
+    return Reach(login, readable, empty=(setup.home,))
 
 
 def _environment(setup: ClaudeProbeSetup) -> dict[str, str]:

@@ -194,6 +194,7 @@ def telling_apart(passed: Mapping[str, str]) -> dict[str, str]:
 _HIDEABLE_NAMES = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN")
 """Credentials that a proxy can put in place; those of the clouds sign each request."""
 
+_SECRETS_OF_CONTAINERS = frozenset({"AWS_CONTAINER_AUTHORIZATION_TOKEN"})
 _CLIENT_CERTIFICATE_NAMES = frozenset(
     {
         "CLAUDE_CODE_CLIENT_CERT",
@@ -217,7 +218,8 @@ def behind_proxy(passed: Mapping[str, str], passage: Passage) -> dict[str, str]:
     """
     variables = dict(passed)
     if passage.hides_credential:
-        for name in ("ANTHROPIC_CUSTOM_HEADERS", *_CLIENT_CERTIFICATE_NAMES):
+        # Those of clouds too, which the operator may have set for other programs.
+        for name in CLAUDE_SECRET_NAMES | _CLIENT_CERTIFICATE_NAMES | _SECRETS_OF_CONTAINERS:
             variables.pop(name, None)
         variables |= {name: passage.word for name in _HIDEABLE_NAMES if name in passed}
         variables["ANTHROPIC_BASE_URL"] = f"http://127.0.0.1:{passage.port}"

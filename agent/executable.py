@@ -11,7 +11,7 @@ import re
 import shutil
 import signal
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -78,14 +78,24 @@ def _bundled_executable() -> Path | None:
     return None
 
 
-async def probe(executable: Path, environment: Mapping[str, str]) -> ClaudeProbe:
-    """Ask the CLI for its version and login; never raises for a CLI that fails or hangs."""
-    said = await _output_of(executable, ["--version"], environment)
+async def probe(
+    executable: Path,
+    environment: Mapping[str, str],
+    around: Callable[[Sequence[str]], list[str]] = list,
+) -> ClaudeProbe:
+    """Ask the CLI for its version and login; never raises for a CLI that fails or hangs.
+
+    Args:
+        executable: of the CLI.
+        environment: the whole environment.
+        around: returns the command line that runs a command contained.
+    """
+    said = await _output_of(around([str(executable), "--version"]), environment)
     version = _VERSION.search(said)
     if version is None:
         return ClaudeProbe(version=None, authenticated=False, login_type=None)
     logged_in, login_type = _read_auth(
-        await _output_of(executable, ["auth", "status"], environment)
+        await _output_of(around([str(executable), "auth", "status"]), environment)
     )
     return ClaudeProbe(version.group(), logged_in, login_type if logged_in else None)
 
@@ -100,13 +110,12 @@ def _read_auth(said: str) -> tuple[bool, LoginType | None]:
     return status.get("loggedIn") is True, _LOGIN_TYPES.get(str(status.get("authMethod")))
 
 
-async def _output_of(executable: Path, arguments: list[str], environment: Mapping[str, str]) -> str:
+async def _output_of(command: list[str], environment: Mapping[str, str]) -> str:
     """Run one command to its end; a file takes its output, so that nothing can hold a pipe open."""
     with tempfile.TemporaryFile() as output:
         try:
             process = await asyncio.create_subprocess_exec(
-                executable,
-                *arguments,
+                *command,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
                 stderr=asyncio.subprocess.DEVNULL,

@@ -17,6 +17,10 @@ CACHED_FOR = timedelta(seconds=1)
 ANSWER_WITHIN = timedelta(seconds=3)
 """A part that is slower than this is as good as down to a load balancer."""
 
+_MODES = ("off", "landlock", "on")
+_NETWORKS = ("host", "internet", "hosts", "none")
+"""Values of SANDBOX and SANDBOX_NETWORK, from the one that contains least."""
+
 
 @dataclass(frozen=True, slots=True)
 class Health:
@@ -60,6 +64,7 @@ class Health:
             },
             "store": {"ok": self.queue is not None},
             "temporal": {"ok": self.temporal},
+            "sandbox": _sandbox(newest),
             "workers": {"ok": bool(self.hosts), "count": len(newest)},
         }
         return view | ({"error": " ".join(self.problems)} if self.problems else {})
@@ -104,6 +109,20 @@ def newest_hosts(hosts: list[Host]) -> list[Host]:
     for host in hosts:
         newest.setdefault(host.id, host)
     return list(newest.values())
+
+
+def _sandbox(newest: list[Host]) -> Json:
+    """Return the worst that a machine has; None where none tells."""
+    return {
+        "mode": _worst(_MODES, [host.sandbox for host in newest]),
+        "ok": bool(newest) and all(host.sandbox_ok for host in newest),
+        "network": _worst(_NETWORKS, [host.sandbox_network for host in newest]),
+        "credentialHidden": bool(newest) and all(host.credential_hidden for host in newest),
+    }
+
+
+def _worst(from_the_worst: tuple[str, ...], found: list[str]) -> str | None:
+    return next((word for word in from_the_worst if word in found), None)
 
 
 def slots(hosts: list[Host]) -> int:

@@ -15,7 +15,9 @@ class Host:
     """What a worker process reports of its machine every `HOST_REPORT_INTERVAL`.
 
     `boot_id` is new at each process start, so `task_queue` names one life of one process.
-    `claude_login_type` is `api_key`, `oauth_token`, `subscription`, `cloud` or None.
+    `claude_login_type` is `api_key`, `oauth_token`, `subscription`, `cloud` or None. `sandbox` and
+    `sandbox_network` are as the settings of these names have them in effect, and `sandbox_ok` tells
+    whether that sandbox works. The defaults are those of a worker that has no sandbox yet.
     """
 
     id: str
@@ -28,3 +30,7 @@ class Host:
     claude_login_type: str | None = None
     git_authenticated: bool = False
     git_user: str | None = None
+    sandbox: str = "off"
+    sandbox_ok: bool = False
+    sandbox_network: str = "host"
+    credential_hidden: bool = False

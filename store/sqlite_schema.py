@@ -310,9 +310,17 @@ CREATE TABLE agent_idempotency_keys (
 CREATE INDEX agent_idempotency_keys_oldest ON agent_idempotency_keys (created_at);
 """
 
+_HOST_SANDBOXES = """
+ALTER TABLE agent_hosts ADD COLUMN sandbox TEXT NOT NULL DEFAULT 'off';
+ALTER TABLE agent_hosts ADD COLUMN sandbox_ok INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE agent_hosts ADD COLUMN sandbox_network TEXT NOT NULL DEFAULT 'host';
+ALTER TABLE agent_hosts ADD COLUMN credential_hidden INTEGER NOT NULL DEFAULT 0;
+"""
+
 VERSIONS = (
     (_PEOPLE_AND_FEATURES, _CODE, _JOBS, _JOB_COUNTS, _JOB_PARTS, _HOSTS),
     (_JOB_OPTIONS, _KEPT_WORK, _CREDENTIAL_HOLDS, _IDEMPOTENCY_KEYS),
+    (_HOST_SANDBOXES,),
 )
 """Statements that lead from each schema version to the next; the first makes version 1."""
 

@@ -14,15 +14,18 @@ import pytest
 from activities import probes
 from activities.credential import Credential
 from activities.github_access import GithubAccess
-from activities.probes import NOT_RUNNABLE, ClaudeProbeSetup, HostReports, probe_claude
+from activities.probes import ClaudeProbeSetup, HostReports, probe_claude
 from agent.environment import Marker
 from demo.forge import Forge
 from domain.clock import utc_now
 from domain.errors import JobFailure
 from domain.failures import FailureCode
 from domain.hosts import Host
+from sandbox.containment import Containment
+from sandbox.modes import Sandbox
 from tests.activities.machine import TOKEN
 from tests.activities.outages import Outages
+from tests.sandboxes import real_sandbox
 from tests.store.samples import START, World
 from tests.workflows.server import eventually
 
@@ -68,6 +71,7 @@ def setup(tmp_path: Path, claude_bin: Path) -> ClaudeProbeSetup:
         home=home,
         config_dir=home / ".claude",
         marker=Marker("data", "boot", "probe"),
+        sandbox=real_sandbox(),
     )
 
 
@@ -78,6 +82,10 @@ def claude(tmp_path: Path) -> Path:
     executable.write_text(CLAUDE)
     executable.chmod(0o755)
     return executable
+
+
+def rewrite(claude: Path, script: str) -> None:
+    claude.write_text(f"#!/bin/sh\n{script}\n")
 
 
 @pytest.fixture
@@ -128,6 +136,7 @@ async def test_a_cli_that_goes_away_is_told(desk: Desk, claude: Path) -> None:
     await desk.until_probed()
     claude.unlink()  # noqa: ASYNC240
     row = await desk.until(lambda row: row.claude_version is None)
+    assert row.sandbox_ok
     assert not row.claude_authenticated
     assert row.claude_login_type is None
 
@@ -191,4 +200,38 @@ async def test_a_process_begins_although_the_store_is_away(desk: Desk) -> None:
 async def test_a_cli_that_is_not_there_is_no_error(tmp_path: Path, claude: Path) -> None:
     there = setup(tmp_path, claude)
     assert (await probe_claude(there)).version == "2.1.330"
-    assert await probe_claude(replace(there, claude_bin="/nowhere/claude")) == NOT_RUNNABLE
+    with pytest.raises(JobFailure) as caught:
+        await probe_claude(replace(there, claude_bin="/nowhere/claude"))
+    assert caught.value.code is FailureCode.CLAUDE_NOT_FOUND
+
+
+async def test_the_cli_is_asked_inside_the_sandbox(tmp_path: Path, claude: Path) -> None:
+    (tmp_path / "secret").write_text("")
+    rewrite(claude, f"[ -e {tmp_path}/secret ] || echo 2.1.330")
+    assert (await probe_claude(setup(tmp_path, claude))).version == "2.1.330"
+    # Its own directory is all that it can write to.
+    rewrite(claude, f"touch {tmp_path}/home/x {tmp_path}/x && echo 1.2")
+    assert (await probe_claude(setup(tmp_path, claude))).version == "1.2"
+    assert (tmp_path / "home" / "x").exists()
+    assert not (tmp_path / "x").exists()
+
+
+async def test_the_cli_is_asked_of_the_operators_login(tmp_path: Path, claude: Path) -> None:
+    there = replace(setup(tmp_path, claude), config_dir=None)
+    (there.home / ".claude").mkdir(parents=True)
+    (there.home / ".ssh").mkdir()
+    rewrite(claude, '[ -d "$HOME/.claude" ] && [ ! -e "$HOME/.ssh" ] && echo 1.2')
+    assert (await probe_claude(there)).version == "1.2"
+
+
+async def test_a_sandbox_that_does_not_work_is_told(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert (await desk.until_probed()).sandbox_ok
+
+    async def refuse(self: Sandbox) -> Containment:
+        raise JobFailure(FailureCode.SANDBOX_UNAVAILABLE)
+
+    monkeypatch.setattr(Sandbox, "require", refuse)
+    assert (await desk.until(lambda row: not row.sandbox_ok)).claude_version is None
+    assert FailureCode.SANDBOX_UNAVAILABLE.remedy in caplog.text

@@ -26,6 +26,7 @@ async def health(api: Api, status: int) -> dict[str, Any]:
     assert set(answer["queue"]) == {"running", "waiting", "queued", "maxConcurrent"}
     assert set(answer["claude"]) == {"authenticated", "version", "loginType"}
     assert set(answer["git"]) == {"authenticated", "user"}
+    assert set(answer["sandbox"]) == {"mode", "ok", "network", "credentialHidden"}
     return answer
 
 
@@ -37,6 +38,10 @@ async def test_everything_works(api: Api) -> None:
         claude_login_type="api_key",
         git_authenticated=True,
         git_user="octocat",
+        sandbox="on",
+        sandbox_ok=True,
+        sandbox_network="internet",
+        credential_hidden=True,
     )
     client_id = await api.add_owner()
     await api.seed_job(client_id, status=JobStatus.RUNNING, phase=Phase.WORKING)
@@ -50,8 +55,43 @@ async def test_everything_works(api: Api) -> None:
         "git": {"authenticated": True, "user": "octocat"},
         "store": {"ok": True},
         "temporal": {"ok": True},
+        "sandbox": {"mode": "on", "ok": True, "network": "internet", "credentialHidden": True},
         "workers": {"ok": True, "count": 1},
     }
+
+
+ISOLATED = {
+    "sandbox": "on",
+    "sandbox_ok": True,
+    "sandbox_network": "none",
+    "credential_hidden": True,
+}
+
+
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        (
+            {"sandbox": "landlock", "sandbox_network": "host"},
+            {"mode": "landlock", "network": "host"},
+        ),
+        ({"sandbox": "off"}, {"mode": "off"}),
+        ({"sandbox_ok": False}, {"ok": False}),
+        ({"sandbox_network": "hosts"}, {"network": "hosts"}),
+        ({"credential_hidden": False}, {"credentialHidden": False}),
+    ],
+)
+async def test_of_several_machines_the_one_that_isolates_least(
+    api: Api, monkeypatch: pytest.MonkeyPatch, other: dict[str, Any], told: dict[str, Any]
+) -> None:
+    await api.report_host(id="a", **ISOLATED)
+    both = {"mode": "on", "ok": True, "network": "none", "credentialHidden": True}
+    assert (await health(api, 200))["sandbox"] == both
+    await api.report_host(id="b", **{**ISOLATED, **other})
+    # What an earlier process of a machine reported does not count.
+    await api.report_host(id="a", last_seen=utc_now() - timedelta(seconds=5))
+    monkeypatch.setattr("api.health.CACHED_FOR", timedelta(0))
+    assert (await health(api, 200))["sandbox"] == both | told
 
 
 async def test_no_worker(api: Api) -> None:
@@ -60,6 +100,8 @@ async def test_no_worker(api: Api) -> None:
     assert (answer["status"], answer["error"]) == ("error", NO_WORKER)
     assert answer["workers"] == {"ok": False, "count": 0}
     assert answer["claude"] == {"authenticated": False, "version": None, "loginType": None}
+    nothing = {"mode": None, "ok": False, "network": None, "credentialHidden": False}
+    assert answer["sandbox"] == nothing
 
 
 async def test_of_several_machines_one_that_is_logged_in(api: Api) -> None:

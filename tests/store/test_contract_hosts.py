@@ -20,6 +20,10 @@ async def test_a_report_is_read_as_it_was_written(store: Store) -> None:
         claude_login_type="oauth_token",
         git_authenticated=True,
         git_user="bot",
+        sandbox="landlock",
+        sandbox_ok=True,
+        sandbox_network="hosts",
+        credential_hidden=True,
     )
     await store.report_host(plain)
     await store.report_host(full)

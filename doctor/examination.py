@@ -1,4 +1,4 @@
-"""`orchestrator doctor`: what would keep a job from running here, one line each with the remedy."""
+"""Everything that a job needs here, looked at in turn."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from activities.probes import probe_claude
-from composition import claude_probe_setup, github_access
+from composition import claude_probe_setup, github_access, sandbox
+from doctor.finding import Finding
+from doctor.isolation import isolation
 from domain.errors import DependencyUnavailable, JobFailure, OrchestratorError
+from sandbox.containment import Uncontained
+from sandbox.modes import Sandbox, SandboxMode
 from settings import Settings
 from store.protocol import Store
 from workflows.connection import connect
@@ -26,28 +30,14 @@ if TYPE_CHECKING:
 OLDEST_GIT = (2, 36)
 """The version from which `workspace/` works as it is tested."""
 
+_NOT_RUNNING = "The CLI does not run. Install Claude Code, or set CLAUDE_BIN to it."
+_NOT_INSIDE = (
+    "The CLI runs, but not in the sandbox: it uses files that jobs do not see. Add their directory "
+    "to SANDBOX_READ."
+)
+
 REPOSITORIES_CHECKED = 20
 CONNECT_SECONDS = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One line. `problem` is None when all is well, else the remedy is in it.
-
-    `is_fatal` says that no job, or no code job, could run like that.
-    """
-
-    subject: str
-    state: str = ""
-    problem: str | None = None
-    is_fatal: bool = True
-
-    @property
-    def line(self) -> str:
-        """The text shown."""
-        if self.problem is None:
-            return f"ok       {self.subject}: {self.state}"
-        return f"{'PROBLEM' if self.is_fatal else 'warning'}  {self.subject}: {self.problem}"
 
 
 async def examine(settings: Settings, store: Store, say: Callable[[str], None]) -> int:
@@ -55,6 +45,7 @@ async def examine(settings: Settings, store: Store, say: Callable[[str], None]) 
     groups = (
         _directories(settings),
         _git(settings),
+        _sandbox(settings),
         _store(settings, store),
         _temporal(settings),
         _claude(settings),
@@ -140,19 +131,44 @@ async def _temporal(settings: Settings) -> list[Finding]:
     return [Finding("Temporal", f"{settings.temporal_address} answers")]
 
 
+async def _sandbox(settings: Settings) -> list[Finding]:
+    try:
+        return await isolation(settings, await asyncio.to_thread(sandbox, settings))
+    except OSError as error:
+        return [Finding("sandbox", problem=f"It cannot be made ready: {error}.")]
+
+
 async def _claude(settings: Settings) -> list[Finding]:
-    probed = await probe_claude(claude_probe_setup(settings, "doctor"))
+    setup = claude_probe_setup(settings, "doctor", await asyncio.to_thread(sandbox, settings))
+    try:
+        probed = await probe_claude(setup)
+        if probed.version is None and settings.sandbox is not SandboxMode.OFF:
+            outside = Sandbox(SandboxMode.OFF, Uncontained())
+            if (await probe_claude(replace(setup, sandbox=outside))).version is not None:
+                return [Finding("Claude", problem=_NOT_INSIDE)]
+    except JobFailure as failure:
+        return [Finding("Claude", problem=failure.message)]
     if probed.version is None:
-        problem = "The CLI does not run. Install Claude Code, or set CLAUDE_BIN to it."
-        return [Finding("Claude", problem=problem)]
+        return [Finding("Claude", problem=_NOT_RUNNING)]
     if not probed.authenticated:
         remedy = "Set ANTHROPIC_API_KEY or CLAUDE_CODE_OAUTH_TOKEN, or log in with `claude`."
         return [Finding("Claude", problem=f"{probed.version} is not logged in. {remedy}")]
-    found = [Finding("Claude", f"{probed.version}, credential: {probed.login_type} (not tried)")]
-    if not settings.has_claude_credentials:
-        note = "Jobs use this user's own login and Claude configuration, and can see it."
-        found.append(Finding("Claude", problem=note, is_fatal=False))
-    return found
+    state = f"{probed.version} runs, credential: {probed.login_type} (not tried)"
+    return [Finding("Claude", state), _credential(settings)]
+
+
+def _credential(settings: Settings) -> Finding:
+    if settings.hides_credential:
+        return Finding("credential", "jobs do not see it; the proxy puts it in place")
+    if settings.sandbox is SandboxMode.OFF:
+        reason = "without a sandbox there is no proxy that could keep it from them"
+    elif settings.has_claude_credentials:
+        reason = "Bedrock, Vertex and Foundry need it for each request"
+    else:
+        reason = (
+            "they use this user's own login; ANTHROPIC_API_KEY or CLAUDE_CODE_OAUTH_TOKEN hide it"
+        )
+    return Finding("credential", problem=f"Jobs can read it: {reason}.", is_fatal=False)
 
 
 async def _github(settings: Settings, store: Store) -> list[Finding]:
