@@ -443,15 +443,15 @@ class _Reader:
             self._problems.append(f"{name} has {', '.join(wrong)}: use absolute paths that exist.")
         return paths
 
-    def _sandbox_limits(self) -> Limits:
-        def gibibytes(name: str, default: int) -> int:
-            return self._whole(name, default, 1, 100_000) << 30
+    def _gibibytes(self, name: str, default: int) -> int:
+        return self._whole(name, default, 1, 100_000) << 30
 
+    def _sandbox_limits(self) -> Limits:
         return Limits(
             processes=self._whole("SANDBOX_PROCESSES", 4096, 16, 1_000_000),
-            file_bytes=gibibytes("SANDBOX_FILE_GB", 8),
-            memory_bytes=gibibytes("SANDBOX_MEMORY_GB", 8),
-            free_bytes=gibibytes("SANDBOX_MIN_FREE_GB", 1),
+            file_bytes=self._gibibytes("SANDBOX_FILE_GB", 8),
+            memory_bytes=self._gibibytes("SANDBOX_MEMORY_GB", 8),
+            free_bytes=self._gibibytes("SANDBOX_MIN_FREE_GB", 1),
         )
 
     def _flag(self, name: str) -> bool:

@@ -39,6 +39,10 @@ _OF_CLAUDE_AND_GITHUB = CLAUDE_CREDENTIAL_NAMES | CLAUDE_SECRET_NAMES | {"GITHUB
 _NOT_FOR_THE_API = _OF_CLAUDE_AND_GITHUB | {f"{name}_FILE" for name in _OF_CLAUDE_AND_GITHUB}
 """The API calls neither Claude nor GitHub, so it has no use for what opens them."""
 
+_OF_CLAUDE_AND_GITHUB = CLAUDE_CREDENTIAL_NAMES | CLAUDE_SECRET_NAMES | {"GITHUB_TOKEN"}
+_NOT_FOR_THE_API = _OF_CLAUDE_AND_GITHUB | {f"{name}_FILE" for name in _OF_CLAUDE_AND_GITHUB}
+"""The API calls neither Claude nor GitHub, so it has no use for what opens them."""
+
 _PR_SET_PDEATHSIG = 1
 _SECRET_FILE = "api-secret"
 

@@ -13,6 +13,8 @@ import pytest
 
 from agent.environment import PASSED_NAMES
 from domain.http_hosts import HttpHost
+from sandbox.modes import SandboxMode
+from sandbox.proxy.policy import Network
 from settings import SECRET_NAMES, Secret, Settings, SettingsError
 
 HOME = {"HOME": "/home/somebody"}
@@ -268,6 +270,59 @@ def test_our_own_directories_are_not_where_jobs_read_everything():
     assert "DATA_DIR is below /usr" in problems(DATA_DIR="/usr/local/orchestrator")
     assert read(REPOS_DIR="/opt/orchestrator/repos", SANDBOX="off").repos_dir
     assert read(REPOS_DIR="/optional").repos_dir
+
+
+def test_jobs_are_isolated_unless_the_operator_says_otherwise():
+    settings = read()
+    assert settings.sandbox is SandboxMode.ON
+    assert settings.network_of_jobs is Network.INTERNET
+    assert settings.sandbox_hosts == settings.sandbox_read == ()
+    limits = settings.sandbox_limits
+    assert limits.processes == 4096
+    assert (limits.file_bytes, limits.memory_bytes, limits.free_bytes) == (
+        8 << 30,
+        8 << 30,
+        1 << 30,
+    )
+
+
+def test_only_a_namespace_has_a_network_of_its_own():
+    assert read(SANDBOX_NETWORK="none").network_of_jobs is Network.NONE
+    for mode in ("landlock", "off"):
+        assert read(SANDBOX=mode, SANDBOX_NETWORK="none").network_of_jobs is Network.HOST
+
+
+def test_a_credential_is_hidden_where_the_proxy_can_put_it_in_place():
+    for name in ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN"):
+        assert read(**{name: "k"}).hides_credential
+        assert read(**{name: "k"}, SANDBOX="landlock").hides_credential
+        assert not read(**{name: "k"}, SANDBOX="off").hides_credential
+        assert not read(**{name: "k"}, CLAUDE_CODE_USE_VERTEX="1").hides_credential
+    assert not read().hides_credential
+
+
+def test_settings_of_the_sandbox_that_are_wrong():
+    text = problems(
+        SANDBOX="strict",
+        SANDBOX_NETWORK="all",
+        SANDBOX_HOSTS="example.com,https://example.org/x",
+        SANDBOX_READ="relative:/nowhere/at/all",
+        SANDBOX_PROCESSES="1",
+        SANDBOX_FILE_GB="0",
+        SANDBOX_MEMORY_GB="1.5",
+        SANDBOX_MIN_FREE_GB="-1",
+    )
+    for words in (
+        "SANDBOX is 'strict': it must be on or landlock or off",
+        "SANDBOX_NETWORK is 'all': it must be internet or hosts or none or host",
+        "'https://example.org/x' is not a host of SANDBOX_HOSTS",
+        "SANDBOX_READ has relative, /nowhere/at/all",
+        "SANDBOX_PROCESSES is '1'",
+        "SANDBOX_FILE_GB is '0'",
+        "SANDBOX_MEMORY_GB is '1.5'",
+        "SANDBOX_MIN_FREE_GB is '-1'",
+    ):
+        assert words in text
 
 
 def test_only_the_queue_is_unlimited_by_default():
