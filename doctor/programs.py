@@ -17,7 +17,7 @@ _REMEDY = "Add the directories that it uses to SANDBOX_READ"
 def programs(settings: Settings, inside: Inside) -> Iterator[Finding]:
     """Yield what jobs do not see of PATH; blocks while each program is run once."""
     yield from _directories(settings, inside)
-    found = {name: shutil.which(name, path=settings.search_path) for name in _PROGRAMS}
+    found = {name: shutil.which(name, path=settings.sandbox_search_path) for name in _PROGRAMS}
     works = []
     for name, path in found.items():
         if path is None:

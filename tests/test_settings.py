@@ -276,7 +276,8 @@ def test_jobs_are_isolated_unless_the_operator_says_otherwise():
     settings = read()
     assert settings.sandbox is SandboxMode.ON
     assert settings.network_of_jobs is Network.INTERNET
-    assert settings.sandbox_hosts == settings.sandbox_read == ()
+    assert settings.sandbox_hosts == ()
+    assert settings.sandbox_read == ()
     limits = settings.sandbox_limits
     assert limits.processes == 4096
     assert (limits.file_bytes, limits.memory_bytes, limits.free_bytes) == (
