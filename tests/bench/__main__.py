@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from tests.bench import overhead, proxying, reading, storing
+from tests.bench import overhead, proxying, reading, sandboxes, storing
 from tests.stack import running_stack
 
 
@@ -20,6 +20,7 @@ def main() -> None:
             overhead.report(stack)
             reading.report_latency(stack)
     proxying.report()
+    sandboxes.report()
     storing.report()
 
 
