@@ -39,13 +39,17 @@ def opened(root: Path, name: str, *, limit: int) -> Iterator[BinaryIO]:
     """
     with _parent(root, name) as (directory, last):
         descriptor = _open(directory, last, os.O_RDONLY | os.O_NONBLOCK, Path(root, name))
-    with os.fdopen(descriptor, "rb") as file:
+    try:
+        # Before Python has it, which refuses a directory in its own way.
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
             raise UnsafeFile(f"{Path(root, name)} is not a regular file.")
         if found.st_size > limit:
             raise UnsafeFile(f"{Path(root, name)} has {found.st_size} bytes, over {limit}.")
-        yield file
+        with open(descriptor, "rb", closefd=False) as file:
+            yield file
+    finally:
+        os.close(descriptor)
 
 
 def read(root: Path, name: str, *, limit: int) -> bytes:
@@ -93,7 +97,8 @@ def write(root: Path, name: str, content: bytes, *, mode: int = 0o600) -> None:
     Its directories are made where they are missing. A directory in its place is deleted first.
 
     Raises:
-        UnsafeFile: a link or a file is in the place of one of its directories.
+        UnsafeFile: a link or a file is in the place of one of its directories, or a directory in
+            its own place cannot be deleted.
     """
     with _parent(root, name, make=True) as (directory, last):
         draft = f".{last[:100]}-{secrets.token_hex(8)}"
@@ -111,7 +116,10 @@ def write(root: Path, name: str, content: bytes, *, mode: int = 0o600) -> None:
 
 
 def remove(root: Path, name: str) -> None:
-    """Delete whatever is at a path, links not followed; nothing being there is fine."""
+    """Delete whatever is at a path, links not followed; nothing being there is fine.
+
+    A directory stays that cannot be deleted, for example because it is nested too deep.
+    """
     with contextlib.suppress(FileNotFoundError, UnsafeFile):
         with _parent(root, name) as (directory, last):
             _remove(directory, last)
@@ -124,6 +132,28 @@ def names(root: Path, name: str = ".") -> list[str]:
             return sorted(os.listdir(directory))
     except (FileNotFoundError, UnsafeFile):
         return []
+
+
+def below(root: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """List all that is in a directory that nobody changes now, as deep as a path can lead.
+
+    Links are listed and not followed. An entry may be removed as soon as it was handed out.
+
+    Yields:
+        The path from `root`, and the entry; only its type can be asked for without a further look.
+    """
+    top = os.open(root, _DIRECTORY)
+    try:
+        pending = ["."]
+        while pending:
+            name = pending.pop()
+            for entry in _entries(top, name):
+                path = entry.name if name == "." else f"{name}/{entry.name}"
+                yield path, entry
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append(path)
+    finally:
+        os.close(top)
 
 
 def is_directory(root: Path, name: str) -> bool:
@@ -142,6 +172,19 @@ def modified_at(root: Path, name: str) -> int:
     """Return when what is at a path was last changed, in nanoseconds; 0 where nothing is."""
     found = _status(root, name)
     return 0 if found is None else found.st_mtime_ns
+
+
+def _entries(top: int, name: str) -> Iterator[os.DirEntry[str]]:
+    """List a directory, or nothing where it cannot be opened: git cannot do so either."""
+    try:
+        directory = os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=top)
+    except OSError:
+        return
+    try:
+        with os.scandir(directory) as found:
+            yield from found
+    finally:
+        os.close(directory)
 
 
 def _mode(root: Path, name: str) -> int | None:
@@ -199,6 +242,9 @@ def _remove(directory: int, name: str, *, directories_only: bool = False) -> Non
     except FileNotFoundError:
         return
     if stat.S_ISDIR(mode):
-        shutil.rmtree(name, dir_fd=directory)
+        try:
+            shutil.rmtree(name, dir_fd=directory)
+        except (OSError, RecursionError) as error:
+            raise UnsafeFile(f"The directory {name} cannot be deleted: {error}.") from error
     elif not directories_only:
         os.unlink(name, dir_fd=directory)

@@ -34,9 +34,9 @@ class Expiry:
 
         The work of the jobs in `spared` stays.
 
-        Moved aside were damaged mirrors, files that git no longer knew, and
-        submodules with work. The objects of forgotten work go when the mirror is packed. A failure
-        is logged: it does no harm.
+        Moved aside were damaged mirrors, remains of worktrees, repositories that git could not
+        work with, and submodules with work. The objects of forgotten work go when the mirror is
+        packed. A failure is logged: it does no harm.
 
         Returns:
             The refs that were deleted.
@@ -50,7 +50,6 @@ class Expiry:
                 _log.warning("Nothing was forgotten in the mirror %s: %s", mirror, error)
         await asyncio.to_thread(_delete_older, self._mirrors.damaged, older_than)
         await asyncio.to_thread(_delete_older, self._worktrees.orphaned, older_than)
-        await asyncio.to_thread(_delete_older, self._mirrors.orphaned, older_than)
         return expired
 
     async def _expire_refs(

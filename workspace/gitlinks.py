@@ -1,8 +1,9 @@
-"""The places in an index where the commit of another repository belongs, which submodules are."""
+"""The commits of other repositories in an index or a tree, which is what submodules are."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from workspace.command import TREE_SECONDS, Git, Place
@@ -16,14 +17,24 @@ async def gitlinks(git: Git, place: Place) -> dict[str, str]:
     listing = await git.run(
         "ls-files", "-z", "--stage", at=place, timeout=TREE_SECONDS, max_output=_MAX_LISTING
     )
-    found = {}
+    # `<mode> <sha> <stage>TAB<path>`
+    return {path: about[1] for about, path in _links(listing) if about[2] == "0"}
+
+
+async def gitlinks_of(git: Git, place: Place, tree: str) -> dict[str, str]:
+    """Return the commit of every link in a tree, by path."""
+    listing = await git.run(
+        "ls-tree", "-r", "-z", tree, at=place, timeout=TREE_SECONDS, max_output=_MAX_LISTING
+    )
+    # `<mode> commit <sha>TAB<path>`
+    return {path: about[2] for about, path in _links(listing)}
+
+
+def _links(listing: str) -> Iterator[tuple[list[str], str]]:
     for entry in listing.split("\0"):
         if entry.startswith(_MODE):
             about, _, path = entry.partition("\t")
-            _, sha, stage = about.split(" ")
-            if stage == "0":
-                found[path] = sha
-    return found
+            yield about.split(" "), path
 
 
 def files_at(work_tree: Path, path: str) -> Path | None:

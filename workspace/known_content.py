@@ -1,11 +1,10 @@
-"""The files of a mirror that git obeys, put back to what they must be before every use."""
+"""The files of a mirror that git obeys, put back to what they must be before every fetch."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import shutil
-import sys
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -16,7 +15,7 @@ _TEMPLATE = """\
 \tfilemode = true
 \tbare = true
 \thooksPath = /dev/null
-{platform}[remote "origin"]
+[remote "origin"]
 \turl = "{url}"
 \tfetch = +refs/heads/*:refs/remotes/origin/*
 \ttagOpt = --no-tags
@@ -24,17 +23,6 @@ _TEMPLATE = """\
 \tauto = 0
 [maintenance]
 \tauto = false
-[submodule]
-\tactive = .
-{filters}"""
-_MACOS = "\tignorecase = true\n\tprecomposeunicode = true\n"
-# What `git lfs install --local` writes.
-_LFS = """\
-[filter "lfs"]
-\tclean = git-lfs clean -- %f
-\tsmudge = git-lfs smudge -- %f
-\tprocess = git-lfs filter-process
-\trequired = true
 """
 # Each of these changes what git does without being configuration (gitrepository-layout(5)).
 _UNWANTED = ("info/attributes", "info/exclude", "info/grafts", "objects/info/alternates", "shallow")
@@ -44,20 +32,16 @@ _STALE_SECONDS = 60.0
 _STALE_PACK_SECONDS = 3600.0
 
 
-def restore(mirror: Path, url: str, *, lfs: bool) -> None:
+def restore(mirror: Path, url: str) -> None:
     """Put the configuration of a mirror back, and remove what else could change git's mind.
+
+    With SANDBOX=off, any job may have written into it.
 
     Args:
         mirror: the bare repository.
         url: the remote.
-        lfs: whether git-lfs is installed.
     """
-    escaped = url.replace("\\", "\\\\").replace('"', '\\"')
-    wanted = _TEMPLATE.format(
-        url=escaped,
-        platform=_MACOS if sys.platform == "darwin" else "",
-        filters=_LFS if lfs else "",
-    )
+    wanted = _TEMPLATE.format(url=url.replace("\\", "\\\\").replace('"', '\\"'))
     config = mirror / "config"
     if config.is_symlink() or _read(config) != wanted:
         if not config.is_file():
@@ -72,8 +56,7 @@ def restore(mirror: Path, url: str, *, lfs: bool) -> None:
 def remove_leftovers(mirror: Path) -> None:
     """Delete locks and half-written objects of git processes that were killed or had no space.
 
-    Call it while holding the mirror's lock: then only the short commands of running jobs can have
-    younger locks.
+    Call it while holding the mirror's lock: then only commands that write objects are under way.
     """
     _delete_older(_lock_files(mirror), _STALE_SECONDS)
     _delete_older(mirror.glob("objects/??/tmp_obj_*"), _STALE_SECONDS)

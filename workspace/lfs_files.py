@@ -8,17 +8,21 @@ import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from sandbox import files
 
 _CHUNK = 1 << 20
-_MAX_BYTES = 1 << 40
+_MAX_BYTES = 16 << 30
+"""GitHub takes files of up to 5 GB."""
 _ROOT = "lfs/objects"
 _OID = re.compile(r"[0-9a-f]{64}")
 
 
 def copy_lfs_files(git_dir: Path, mirror: Path) -> None:
-    """Copy the files that the mirror has not; each must be as its name says. Idempotent.
+    """Copy the files that the mirror has not, in a way that survives a power cut. Idempotent.
+
+    Files that are not as their names say, are too long, or no files, are left out.
 
     Args:
         git_dir: a repository that a job could have written.
@@ -26,7 +30,11 @@ def copy_lfs_files(git_dir: Path, mirror: Path) -> None:
     """
     for name in _lfs_files(git_dir):
         if not (mirror / name).exists():
-            _copy(git_dir, name, mirror / name)
+            try:
+                _copy(git_dir, name, mirror / name)
+            except (files.UnsafeFile, FileExistsError):
+                # git-lfs would not take it, or another job has brought it meanwhile.
+                continue
 
 
 def _lfs_files(git_dir: Path) -> Iterator[str]:
@@ -39,19 +47,29 @@ def _lfs_files(git_dir: Path) -> Iterator[str]:
 
 
 def _copy(git_dir: Path, name: str, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
+    with files.opened(git_dir, name, limit=_MAX_BYTES) as source:
+        # Before anything is written: a file without an end in it would fill the mirrors' disk.
+        if _digest(source, None) != target.name:
+            return
+        source.seek(0)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, draft = tempfile.mkstemp(dir=target.parent, prefix=".draft-")
+        try:
+            with os.fdopen(descriptor, "wb") as sink:
+                digest = _digest(source, sink)
+                sink.flush()
+                os.fsync(descriptor)
+            if digest == target.name:
+                os.link(draft, target)
+        finally:
+            os.unlink(draft)
+
+
+def _digest(source: BinaryIO, sink: BinaryIO | None) -> str:
+    """Return the hash of what can be read, and write it to `sink`."""
     digest = hashlib.sha256()
-    descriptor, draft = tempfile.mkstemp(dir=target.parent, prefix=".draft-")
-    try:
-        with os.fdopen(descriptor, "wb") as sink:
-            with files.opened(git_dir, name, limit=_MAX_BYTES) as source:
-                while chunk := source.read(_CHUNK):
-                    digest.update(chunk)
-                    sink.write(chunk)
-        if digest.hexdigest() == target.name:
-            os.link(draft, target)
-    except (files.UnsafeFile, FileExistsError):
-        # Nothing that git-lfs would take, or another job has brought it meanwhile.
-        return
-    finally:
-        os.unlink(draft)
+    while chunk := source.read(_CHUNK):
+        digest.update(chunk)
+        if sink is not None:
+            sink.write(chunk)
+    return digest.hexdigest()

@@ -1,10 +1,11 @@
-"""One bare mirror of every repository, shared by all of its worktrees."""
+"""One bare mirror of every repository, whose objects all of its jobs borrow."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
+import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -15,12 +16,13 @@ from urllib.parse import urlsplit
 from domain.errors import InvalidRequest, JobFailure
 from domain.failures import FailureCode
 from workspace import known_content
-from workspace.command import Git, GitError, Place
+from workspace.command import TREE_SECONDS, Git, GitError, Place
 from workspace.credentials import GitCredentials
 from workspace.locks import Locks
 from workspace.network import TRACKING, Network, refs
 from workspace.recovery import finish_replacement, is_being_replaced, replace_mirror
 from workspace.refusals import explained, is_damage
+from workspace.scratch_repository import scratch_repository
 
 _log = logging.getLogger(__name__)
 
@@ -75,7 +77,6 @@ class Mirrors:
         self.locks = Locks()
         self.scratch = root / ".scratch"
         self.damaged = root / ".damaged"
-        self.orphaned = root / ".orphaned"
         self.network = Network(git, credentials, self.scratch)
         self.has_lfs = shutil.which("git-lfs", path=git.search_path) is not None
         self._host = urlsplit(credentials.server_url).netloc.replace(":", "_") or "local"
@@ -113,14 +114,10 @@ class Mirrors:
                 async with self.lock(mirror.path):
                     pass
 
-    def restore(self, mirror: Mirror) -> None:
-        """Put back the files that git obeys and that any job may have changed."""
-        known_content.restore(mirror.path, mirror.url, lfs=self.has_lfs)
-
     async def fetch(self, owner: str, name: str) -> Mirror:
         """Bring the mirror up to date with the remote, and make it first if need be.
 
-        A damaged mirror is moved aside and made again, with the work and the worktrees in it.
+        A damaged mirror is moved aside and made again, with the kept work in it.
 
         Raises:
             JobFailure: the remote or the disk refused, or the repository is empty.
@@ -146,7 +143,8 @@ class Mirrors:
             except GitError as error:
                 if not is_damage(error):
                     raise
-                _mark_of(mirror).touch()
+                with contextlib.suppress(FileNotFoundError):
+                    _mark_of(mirror).touch()
                 raise JobFailure(
                     FailureCode.GIT_FAILED,
                     f"{doing} failed: the mirror of {mirror.full_name} on this machine is damaged. "
@@ -185,6 +183,28 @@ class Mirrors:
         except GitError:
             return False
 
+    async def is_sound(self, mirror: Mirror, sha: str) -> bool:
+        """Return whether all that jobs borrow can be read: the branches' history, files of `sha`.
+
+        It takes long, so ask only where git has complained.
+        """
+        try:
+            async with scratch_repository(self.scratch, mirror.objects, {}) as place:
+                heads = (sha, *(await refs(self.git, mirror.place, TRACKING)).values())
+                await self.git.run(
+                    "rev-list", "--objects", "--quiet", "--stdin",
+                    at=place, stdin="\n".join(heads).encode(), timeout=TREE_SECONDS,
+                )  # fmt: skip
+                (place.git_dir / "info").mkdir()
+                (place.git_dir / "info" / "attributes").write_text("* -export-ignore\n")
+                await self.git.run(
+                    "archive", "--format=tar", f"--output={os.devnull}", sha,
+                    at=place, timeout=TREE_SECONDS,
+                )  # fmt: skip
+        except GitError:
+            return False
+        return True
+
     async def _make(self, mirror: Mirror) -> None:
         """Make the mirror elsewhere and move it into place, so that a half-made one is not seen."""
         temporary = Path(tempfile.mkdtemp(dir=_made(self.scratch), prefix="mirror-"))
@@ -212,7 +232,7 @@ class Mirrors:
         await self._make(mirror)
 
     async def _refresh(self, mirror: Mirror) -> None:
-        self.restore(mirror)
+        known_content.restore(mirror.path, mirror.url)
         known_content.remove_leftovers(mirror.path)
         known = await refs(self.git, mirror.place, TRACKING)
         latest = await self.network.fetch(mirror.url, mirror.objects, known)

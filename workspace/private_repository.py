@@ -1,16 +1,21 @@
 """The private git repository of a job: all that Claude can change of git, and nobody else uses.
 
 It borrows the objects of the mirror, which Claude sees read-only, and has its own index, refs,
-configuration and stash. Commits reach the mirror as a bundle; see `crossing`.
+configuration and stash. Commits reach the mirror as a pack; see `crossing`.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from domain.errors import JobFailure
+from domain.failures import FailureCode
 from sandbox import files
+from workspace.command import GitError
 from workspace.mirrors import Mirror
 from workspace.worktree import Worktree
 
@@ -39,58 +44,88 @@ _LFS = """\
 \tprocess = git-lfs filter-process
 \trequired = true
 """
+_DIRECTORIES = ("objects", "objects/info", "objects/pack", "refs", "refs/heads", "info")
+_FILES = ("index", "packed-refs")
 _UNWANTED = (
-    "commondir",
-    "config.worktree",
-    "info/attributes",
-    "info/exclude",
-    "info/grafts",
-    "shallow",
-)
+    "commondir", "config.worktree", "info/attributes", "info/exclude", "info/grafts",
+    "objects/info/commit-graph", "objects/info/commit-graphs", "shallow",
+)  # fmt: skip
 """Each changes what git does without being configuration (gitrepository-layout(5))."""
 
+_LARGE = ("objects/", "lfs/", "modules/")
+"""Where files may have any size; git reads the others as a whole."""
+_MAX_FILE = 1 << 30
 _MAX_SMALL = 64 * 1024
+_RULES = (".gitattributes", ".gitignore", ".gitmodules")
+_MAX_RULES = 100 << 20
+"""Git 2.39 reads these files of a worktree as a whole; a later one passes over longer ones."""
 _HEAD = re.compile(r"ref: refs/\S+\n|([0-9a-f]{40}|[0-9a-f]{64})\n")
+
+
+class BrokenRepository(JobFailure):
+    """Git cannot work with a job's repository, or must not; its files are as the job left them."""
+
+    def __init__(self, particulars: str) -> None:
+        super().__init__(
+            FailureCode.GIT_FAILED,
+            "The job left its git repository in a state that git does not accept, so nothing was "
+            f"published. The files are kept. Retry the job. {particulars}",
+        )
+
+
+class RepositoryError(GitError):
+    """A git command on a job's repository failed."""
+
+
+@contextlib.contextmanager
+def told_apart() -> Iterator[None]:
+    """Tell errors of commands on a job's repository from those of commands on the mirror."""
+    try:
+        yield
+    except GitError as error:
+        raise RepositoryError(error.arguments, error.exit_code, error.stderr) from error
 
 
 def make(
     worktree: Worktree, mirror: Mirror, sha: str, tracking: Mapping[str, str], *, lfs: bool
 ) -> None:
-    """Make the repository of a worktree, without its files.
+    """Make the repository of a worktree, and nothing of its files.
 
     Args:
-        worktree: whose directory is made, empty.
+        worktree: has no repository.
         mirror: whose lock is held.
         sha: the commit that the job's branch or the detached HEAD is at.
         tracking: the sha of every branch of the remote, by `refs/remotes/origin/<branch>`.
         lfs: whether git-lfs is installed.
     """
     git_dir = worktree.git_dir
-    worktree.path.mkdir(parents=True)
-    for name in ("refs/heads", "objects/info", "objects/pack", "info"):
-        (git_dir / name).mkdir(parents=True)
+    git_dir.mkdir(parents=True)
     rows = [f"{commit} {name}\n" for name, commit in sorted(tracking.items())]
     # Without traits in the first line, git sorts and peels by itself.
-    (git_dir / "packed-refs").write_text("".join(rows), "utf-8", "surrogateescape")
+    _put(git_dir, "packed-refs", "".join(rows))
     if worktree.branch is not None:
-        branch = git_dir / "refs" / "heads" / worktree.branch
-        branch.parent.mkdir(parents=True, exist_ok=True)
-        branch.write_text(f"{sha}\n")
-    (git_dir / "HEAD").write_text(_head(worktree, sha), "utf-8", "surrogateescape")
-    restore(worktree, mirror, lfs=lfs)
+        _put(git_dir, f"refs/heads/{worktree.branch}", f"{sha}\n")
+    _put(git_dir, "HEAD", _head(worktree, sha))
+    _restore_settings(git_dir, mirror, lfs=lfs)
 
 
 def restore(worktree: Worktree, mirror: Mirror, *, lfs: bool) -> None:
     """Put back the files that git obeys, whatever a job made of them. Claude must have ended.
 
-    From now on only git and git-lfs run in this repository, and no program that a job names.
+    From now on only git and git-lfs run in this repository, no program that a job names, and they
+    wait for nothing.
+
+    Raises:
+        OSError, UnsafeFile: something cannot be put back.
     """
-    url = mirror.url.replace("\\", "\\\\").replace('"', '\\"')
-    wanted = _CONFIGURATION.format(url=url, filters=_LFS if lfs else "")
-    _put(worktree.git_dir, "config", wanted)
-    _put(worktree.git_dir, "objects/info/alternates", f"{mirror.objects}\n")
-    for name in _UNWANTED:
-        files.remove(worktree.git_dir, name)
+    _remove_odd_files(worktree.git_dir)
+    for name in _FILES:
+        if files.is_directory(worktree.git_dir, name):
+            files.remove(worktree.git_dir, name)
+    _restore_settings(worktree.git_dir, mirror, lfs=lfs)
+    _restore_branch(worktree)
+    if worktree.path.is_dir():
+        _remove_obstacles(worktree.path)
     restore_pointers(worktree)
 
 
@@ -111,17 +146,8 @@ def remove_locks(worktree: Worktree) -> None:
 
     Call it while holding the worktree's lock and after Claude has ended: then nobody is at work.
     """
-    pending = ["refs"]
-    while pending:
-        directory = pending.pop()
-        for name in files.names(worktree.git_dir, directory):
-            path = f"{directory}/{name}"
-            if name.endswith(".lock"):
-                files.remove(worktree.git_dir, path)
-            elif files.is_directory(worktree.git_dir, path):
-                pending.append(path)
-    for name in files.names(worktree.git_dir):
-        if name.endswith(".lock"):
+    for name, _ in files.below(worktree.git_dir):
+        if name.endswith(".lock") and (name.startswith("refs/") or "/" not in name):
             files.remove(worktree.git_dir, name)
 
 
@@ -130,6 +156,52 @@ def branch_in(git_dir: Path) -> str | None:
     head = files.read_text(git_dir, "HEAD", limit=_MAX_SMALL) if git_dir.is_dir() else None
     found = re.fullmatch(r"ref: refs/heads/(\S+)\n", head or "")
     return found[1] if found else None
+
+
+def _restore_settings(git_dir: Path, mirror: Mirror, *, lfs: bool) -> None:
+    for name in _DIRECTORIES:
+        if not files.is_directory(git_dir, name):
+            files.remove(git_dir, name)
+            (git_dir / name).mkdir()
+    url = mirror.url.replace("\\", "\\\\").replace('"', '\\"')
+    _put(git_dir, "config", _CONFIGURATION.format(url=url, filters=_LFS if lfs else ""))
+    _put(git_dir, "objects/info/alternates", f"{mirror.objects}\n")
+    for name in _UNWANTED:
+        files.remove(git_dir, name)
+
+
+def _remove_odd_files(git_dir: Path) -> None:
+    """Delete what git never makes here and could wait for, be led astray by or choke on."""
+    for name, entry in files.below(git_dir):
+        if entry.is_dir(follow_symlinks=False):
+            continue
+        is_file = entry.is_file(follow_symlinks=False)
+        if not is_file or not name.startswith(_LARGE) and _size(entry) > _MAX_FILE:
+            files.remove(git_dir, name)
+
+
+def _size(entry: os.DirEntry[str]) -> int:
+    return entry.stat(follow_symlinks=False).st_size
+
+
+def _remove_obstacles(work_tree: Path) -> None:
+    """Delete what no commit can have, and git would wait for, such as a pipe named `.gitignore`."""
+    for name, entry in files.below(work_tree):
+        if entry.is_file(follow_symlinks=False):
+            is_obstacle = entry.name in _RULES and _size(entry) > _MAX_RULES
+        else:
+            is_obstacle = not entry.is_dir(follow_symlinks=False) and not entry.is_symlink()
+        if is_obstacle:
+            files.remove(work_tree, name)
+
+
+def _restore_branch(worktree: Worktree) -> None:
+    """Put the job's branch back to its base commit where a power cut emptied its file."""
+    name = f"refs/heads/{worktree.branch}"
+    if worktree.branch is not None and files.is_file(worktree.git_dir, name):
+        ref = files.read_text(worktree.git_dir, name, limit=_MAX_SMALL)
+        if ref is None or _HEAD.fullmatch(ref) is None:
+            _put(worktree.git_dir, name, f"{worktree.base_sha}\n")
 
 
 def _head(worktree: Worktree, sha: str) -> str:

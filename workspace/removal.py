@@ -14,7 +14,7 @@ from workspace.refusals import explained
 from workspace.salvage import Salvage, Salvaged
 from workspace.sparing import Spared
 from workspace.trees import delete_tree
-from workspace.worktree import RECORD_SUFFIX, REPOSITORY_SUFFIX, Worktree
+from workspace.worktree import RECORD_SUFFIX, REPOSITORY_SUFFIX
 from workspace.worktrees import Worktrees
 
 Record = Callable[[str, Salvaged], Awaitable[None]]
@@ -77,7 +77,7 @@ class Removal:
             # Without a record it was never complete, so nobody has worked in it.
             worktree = self._worktrees.recorded(owner, name, job_id)
             spared = None
-            if worktree is not None and _can_be_read(worktree):
+            if worktree is not None and (worktree.path.is_dir() or worktree.git_dir.is_dir()):
                 await self._salvage.keep_held(worktree, all_of_it=all_of_it)
                 spared = await self._worktrees.spared(worktree)
             kept = await self._salvage.kept(owner, name, job_id)
@@ -138,8 +138,3 @@ class Removal:
             with contextlib.suppress(FileNotFoundError):
                 if entry.stat().st_mtime < limit:
                     delete_tree(entry)
-
-
-def _can_be_read(worktree: Worktree) -> bool:
-    """Return whether git can still read the work; the files may be gone."""
-    return (worktree.git_dir / "HEAD").is_file() and worktree.mirror.is_dir()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from workspace import private_repository
@@ -12,9 +13,12 @@ from workspace.crossing import Crossing
 from workspace.file_trees import replayed, tree_of, tree_of_files
 from workspace.identity import ORCHESTRATOR
 from workspace.kept_commits import SALVAGE, kept_commit, message
+from workspace.mirrors import Mirror
 from workspace.older_checkout import brought_forward, newer_tip
 from workspace.other_lines import adds_to, other_lines
 from workspace.patches import patch_between
+from workspace.private_repository import BrokenRepository, RepositoryError, told_apart
+from workspace.refusals import is_no_space
 from workspace.unfinished import set_aside
 from workspace.work_tip import ends, is_within, tip
 from workspace.worktree import Worktree, checked_job_id
@@ -82,13 +86,41 @@ class Salvage:
             return await self.keep_held(worktree, all_of_it=all_of_it)
 
     async def keep_held(self, worktree: Worktree, *, all_of_it: bool) -> str | None:
-        """Do what `keep` does, for a caller who holds the worktree's lock."""
+        """Do what `keep` does, for a caller who holds the worktree's lock.
+
+        Where git cannot work with the job's repository, the files are kept without its commits.
+        """
         mirror = self._mirrors.mirror(worktree.owner, worktree.name)
         with self._mirrors.explained(mirror, "Keeping the work"):
-            await self._worktrees.restore(worktree)
-            await asyncio.to_thread(private_repository.remove_locks, worktree)
-            work = await self._work_in(worktree, all_of_it=all_of_it)
-            return None if work is None else await self._store(worktree, work)
+            try:
+                await self._worktrees.restore(worktree)
+                await asyncio.to_thread(private_repository.remove_locks, worktree)
+                return await self._keep(worktree, mirror, all_of_it=all_of_it)
+            except (RepositoryError, BrokenRepository) as error:
+                if await self._is_ours(error, mirror, worktree.base_sha):
+                    raise
+                _log.warning("Only the files of job %s are kept: %s", worktree.job_id, error)
+            # If this fails too, the job's repository was not the reason, and stays.
+            async with self._worktrees.with_lent_repository(worktree) as lent:
+                kept = await self._keep(lent, mirror, all_of_it=all_of_it)
+            await self._worktrees.renew_repository(worktree)
+            return kept
+
+    async def _keep(self, worktree: Worktree, mirror: Mirror, *, all_of_it: bool) -> str | None:
+        published = {*(await self._mirrors.branches(mirror)).values()}
+        with told_apart():
+            work = await self._work_in(worktree, published, all_of_it=all_of_it)
+        return None if work is None else await self._store(worktree, mirror, work)
+
+    async def _is_ours(
+        self, error: RepositoryError | BrokenRepository, mirror: Mirror, base_sha: str
+    ) -> bool:
+        """Return whether an error has another reason than the job's repository."""
+        if isinstance(error, BrokenRepository):
+            return False
+        if is_no_space(error) or error.exit_code is None or error.exit_code < 0:
+            return True
+        return not await self._mirrors.is_sound(mirror, base_sha)
 
     async def kept(self, owner: str, name: str, job_id: str) -> Salvaged | None:
         """Return the work of a job that is kept on this machine; None when there is none.
@@ -110,13 +142,13 @@ class Salvage:
             )  # fmt: skip
         return Salvaged(kept.base_sha, kept.sha, patch)
 
-    async def _work_in(self, worktree: Worktree, *, all_of_it: bool) -> _Work | None:
+    async def _work_in(
+        self, worktree: Worktree, published: Collection[str], *, all_of_it: bool
+    ) -> _Work | None:
         """Return what would be lost with the worktree; None when that is nothing."""
         head, branch = await ends(self._git, worktree)
         files = await self._tree_of_files(worktree, head)
         aside = await set_aside(self._git, worktree)
-        mirror = self._mirrors.mirror(worktree.owner, worktree.name)
-        published = {*(await self._mirrors.branches(mirror)).values()}
         known = {*published, *filter(None, (head, branch))}
         aside += (await other_lines(self._git, worktree, known)).values()
         if files == await tree_of(self._git, worktree.history, head):
@@ -150,21 +182,23 @@ class Salvage:
             _log.warning("All files of the worktree %s are kept: %s", worktree.path, error)
             return files
 
-    async def _store(self, worktree: Worktree, work: _Work) -> str:
+    async def _store(self, worktree: Worktree, mirror: Mirror, work: _Work) -> str:
         lines = work.lines
-        mirror = self._mirrors.mirror(worktree.owner, worktree.name)
         earlier = await kept_commit(self._git, mirror.place, worktree.job_id)
         if earlier is not None:
             if earlier.tree == work.tree and earlier.lines[: len(lines)] == lines:
                 return earlier.sha
             lines = (*lines, earlier.sha)
         parents = [argument for line in lines for argument in ("-p", line)]
-        written = await self._git.run(
-            "commit-tree", "--no-gpg-sign", *parents, "-F", "-", work.tree,
-            at=worktree.history, variables=ORCHESTRATOR.environment(),
-            stdin=message(worktree.job_id, worktree.base_sha).encode(),
-        )  # fmt: skip
+        with told_apart():
+            written = await self._git.run(
+                "commit-tree", "--no-gpg-sign", *parents, "-F", "-", work.tree,
+                at=worktree.history, variables=ORCHESTRATOR.environment(),
+                stdin=message(worktree.job_id, worktree.base_sha).encode(),
+            )  # fmt: skip
         commit = written.strip()
         await self._crossing.bring(worktree, commit)
-        await self._git.run("update-ref", SALVAGE + worktree.job_id, commit, at=mirror.place)
+        ref = SALVAGE + worktree.job_id
+        async with self._mirrors.lock(mirror.path):
+            await self._git.run("update-ref", "--no-deref", ref, commit, at=mirror.place)
         return commit

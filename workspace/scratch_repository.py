@@ -1,7 +1,7 @@
-"""A repository nobody else knows, for the commands that may use the token.
+"""A repository nobody else knows, for commands that use the token or the objects of others.
 
-The mirror's configuration and hooks can be written by any job, and git obeys them. Commands that
-talk to the remote therefore run in a fresh, empty repository that borrows the mirror's objects.
+Git obeys the configuration and the hooks of the repository it works in. Commands that talk to the
+remote, or read a submodule, therefore run in a fresh, empty one that uses the objects of the other.
 Measured with a planted hook, `credential.helper`, `insteadOf`, proxy and `pushurl`: none was used.
 """
 

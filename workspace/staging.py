@@ -7,9 +7,12 @@ import os
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
+from sandbox import files
 from workspace.command import TREE_SECONDS, Git, Place
 from workspace.gitlinks import gitlinks, is_checked_out
 from workspace.status import status_of
+
+_MAX_CONFIGURATION = 1 << 20
 
 
 async def stage_everything(git: Git, place: Place, *, lenient: bool = False) -> None:
@@ -72,13 +75,10 @@ def _everything_but(directories: Iterable[str]) -> bytes:
 
 
 def _is_copy(repository: Path) -> bool:
-    if (repository / ".git").is_file():
+    if files.is_file(repository, ".git"):
         return True
-    try:
-        configuration = (repository / ".git" / "config").read_text("utf-8", "replace")
-    except OSError:
-        return False
-    return '[remote "' in configuration
+    configuration = files.read_text(repository, ".git/config", limit=_MAX_CONFIGURATION)
+    return '[remote "' in (configuration or "")
 
 
 async def _add_plain_files(git: Git, place: Place, directory: Path) -> None:

@@ -14,7 +14,7 @@ from sandbox import files
 from sandbox.containment import Reach
 from workspace.command import GitError, Place
 from workspace.file_trees import replayed, tree_of, tree_of_files
-from workspace.gitlinks import files_at, gitlinks
+from workspace.gitlinks import files_at, gitlinks, gitlinks_of
 from workspace.mirrors import Mirrors
 from workspace.refusals import is_no_space
 from workspace.scratch_repository import scratch_repository
@@ -147,7 +147,7 @@ class Submodules:
             tree = await tree_of_files(self._git, place, index, head or _EMPTY_TREE)
             has_work = await self._has_commits(place, submodule.refs, known)
             has_work = has_work or await self._has_changes(place, head, tree, made)
-            inner = await gitlinks(self._git, replace(place, index=index))
+            inner = await gitlinks_of(self._git, place, tree)
         state = MadeSubmodule(submodule.path, head, tree)
         return _Found(submodule.path, submodule, state, has_work), inner
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import shutil
 import stat
+import subprocess
 import uuid
 from pathlib import Path
+
+# Unlike Python's own functions, they are not stopped by how deep directories are nested.
+_DELETE = ("rm", "-rf", "--")
+_OPEN_UP = ("chmod", "-R", "u+rwX", "--")
 
 
 def move_aside(path: Path, trash: Path) -> Path | None:
@@ -21,21 +24,20 @@ def move_aside(path: Path, trash: Path) -> Path | None:
     if not path.is_dir():
         return None
     trash.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # The kernel moves no directory that its owner may not write to.
+    path.chmod(stat.S_IMODE(path.lstat().st_mode) | stat.S_IRWXU)
     os.utime(path)
     return path.rename(trash / f"{path.name}-{uuid.uuid4().hex}")
 
 
 def delete_tree(path: Path) -> None:
-    """Delete a directory as far as possible, read-only ones in it included."""
-    for parent, directories, _ in os.walk(path):
-        for name in directories:
-            _open_up(Path(parent, name))
-    shutil.rmtree(path, ignore_errors=True)
-
-
-def _open_up(directory: Path) -> None:
-    # It may be somebody else's, or be deleted at this moment by another process.
-    with contextlib.suppress(OSError):
-        mode = directory.lstat().st_mode
-        if stat.S_ISDIR(mode) and mode & stat.S_IRWXU != stat.S_IRWXU:
-            directory.chmod(stat.S_IRWXU)
+    """Delete a directory as far as possible, read-only ones in it included; or a file."""
+    for command in (_DELETE, _OPEN_UP, _DELETE):
+        if os.path.lexists(path):
+            subprocess.run(
+                (*command, str(path)),
+                env={"PATH": os.defpath},
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                check=False,
+            )

@@ -51,6 +51,7 @@ class Worktree:
         files_tree: what its untouched files come to as a tree, where that is not the tree of the
             commit that is checked out. What differs from it is work.
         submodules: those that were checked out, at any depth.
+        lent: a repository in the place of the job's own.
     """
 
     owner: str
@@ -64,16 +65,21 @@ class Worktree:
     notices: tuple[str, ...] = ()
     files_tree: str | None = None
     submodules: tuple[MadeSubmodule, ...] = ()
+    lent: Path | None = None
 
     @property
     def git_dir(self) -> Path:
-        """The private repository of the job, beside the files."""
+        """The repository that git works with: the job's private one, unless another is lent."""
+        return self.lent or self._own
+
+    @property
+    def _own(self) -> Path:
         return _beside(self.path, REPOSITORY_SUFFIX)
 
     @property
     def exists(self) -> bool:
         """Whether its files and its repository are on disk."""
-        return self.path.is_dir() and (self.git_dir / "HEAD").is_file()
+        return self.path.is_dir() and self.git_dir.is_dir()
 
     @property
     def place(self) -> Place:
@@ -88,7 +94,9 @@ class Worktree:
     @property
     def reach(self) -> Reach:
         """What commands on it reach: its own files, and the objects that its repository borrows."""
-        return Reach((self.path, self.git_dir), (self.mirror / "objects", self.mirror / "lfs"))
+        lent = () if self.lent is None else (self.lent,)
+        borrowed = (self.mirror / "objects", self.mirror / "lfs")
+        return Reach((self.path, self._own, *lent), borrowed)
 
     @property
     def lock_file(self) -> Path:

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Collection, Sequence
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from domain.errors import JobFailure
 from domain.failures import FailureCode
+from sandbox.files import UnsafeFile
 from workspace import contents, file_trees, private_repository, start_points
 from workspace.command import TREE_SECONDS
 from workspace.kept_work import for_kept_work
 from workspace.mirrors import Mirror, Mirrors
 from workspace.network import TRACKING, refs
-from workspace.refusals import explained
+from workspace.private_repository import BrokenRepository
+from workspace.refusals import explained, is_no_space
 from workspace.sparing import Spared, spare
 from workspace.start_points import StartPoint
 from workspace.status import status_of
+from workspace.submodule_repository import modules_of
 from workspace.submodules import Submodules
 from workspace.trees import delete_tree, move_aside
 from workspace.worktree import (
@@ -84,11 +89,49 @@ class Worktrees:
         return worktree
 
     async def restore(self, worktree: Worktree) -> None:
-        """Put back the files of a worktree's repository that git obeys. Claude must have ended."""
+        """Put back the files of a worktree's repository that git obeys. Claude must have ended.
+
+        A mirror that was deleted is fetched again; a repository that was is made again, at the
+        base commit.
+
+        Raises:
+            BrokenRepository: they cannot be put back.
+            JobFailure: the mirror cannot be fetched.
+        """
         mirror = self.mirrors.mirror(worktree.owner, worktree.name)
-        await asyncio.to_thread(
-            private_repository.restore, worktree, mirror, lfs=self.mirrors.has_lfs
-        )
+        if not mirror.path.is_dir():
+            await self.mirrors.fetch(worktree.owner, worktree.name)
+        if not worktree.git_dir.is_dir():
+            await self._make_repository(mirror, worktree, worktree.base_sha)
+        try:
+            await asyncio.to_thread(
+                private_repository.restore, worktree, mirror, lfs=self.mirrors.has_lfs
+            )
+        except (OSError, UnsafeFile) as error:
+            if is_no_space(error):
+                raise
+            raise BrokenRepository(str(error)) from error
+
+    @contextlib.asynccontextmanager
+    async def with_lent_repository(self, worktree: Worktree) -> AsyncIterator[Worktree]:
+        """Let git work on the files with a fresh repository at the base commit, for a while."""
+        mirror = self.mirrors.mirror(worktree.owner, worktree.name)
+        with tempfile.TemporaryDirectory(dir=self.mirrors.scratch, prefix="lent-") as directory:
+            lent = replace(worktree, lent=Path(directory, REPOSITORY_SUFFIX))
+            await self._make_repository(mirror, lent, worktree.base_sha)
+            yield lent
+
+    async def renew_repository(self, worktree: Worktree) -> None:
+        """Give a worktree a fresh repository at its base commit; its own is moved aside.
+
+        Files and submodules stay as they are. The worktree's lock is held.
+        """
+        mirror = self.mirrors.mirror(worktree.owner, worktree.name)
+        aside = move_aside(worktree.git_dir, self.orphaned)
+        _log.warning("The repository of job %s is now %s", worktree.job_id, aside)
+        await self._make_repository(mirror, worktree, worktree.base_sha)
+        if aside is not None and (aside / "modules").is_dir():
+            (aside / "modules").rename(modules_of(worktree))
 
     def borrow(self, mirror: Path) -> bool:
         """Return whether a worktree on the disk borrows the objects of a mirror."""
@@ -245,33 +288,27 @@ class Worktrees:
     async def discard(self, worktree: Worktree, spared: Spared | None = None) -> None:
         """Take a worktree off the disk without keeping its work, while holding its lock.
 
-        It is moved aside first, so that a half-deleted one is never taken for a worktree. Files in
-        which somebody has worked, but which git no longer knows, are not deleted, nor is what is
-        `spared`.
+        What is `spared` is moved aside.
         """
-        self._spare_orphan(worktree)
         if spared is not None:
             spare(worktree, spared)
-        # The files go last: without its repository, a worktree is never taken for a whole one.
+        # Whatever dies from now on: without a record, nothing is taken for a worktree with work.
+        delete_record(worktree.path)
         leftovers = (
             move_aside(worktree.git_dir, self.trash),
             move_aside(worktree.path, self.trash),
         )
-        delete_record(worktree.path)
         for leftover in filter(None, leftovers):
             await asyncio.to_thread(delete_tree, leftover)
 
-    def _spare_orphan(self, worktree: Worktree) -> None:
-        """Move aside the files of a complete worktree that git cannot read any more."""
-        if read_record(worktree.path) is None or (worktree.exists and worktree.mirror.is_dir()):
-            return
-        spare(worktree, self._spared(worktree, ()))
-        if (worktree.git_dir / "HEAD").is_file() and worktree.mirror.is_dir():
+    def _move_remains_aside(self, worktree: Worktree) -> None:
+        """Move aside what is left of a worktree that was complete, because it may have work."""
+        if read_record(worktree.path) is None:
             return
         for directory in (worktree.git_dir, worktree.path):
-            spared = move_aside(directory, self.orphaned)
-            if spared is not None:
-                _log.warning("Git no longer knows the files that are now in %s", spared)
+            aside = move_aside(directory, self.orphaned)
+            if aside is not None:
+                _log.warning("What is left of the worktree of an unfinished job is now %s", aside)
 
     def _spared(self, worktree: Worktree, paths: Sequence[str]) -> Spared:
         name = f"{worktree.job_id}-submodules"
@@ -295,6 +332,7 @@ class Worktrees:
                 return found
             with self.mirrors.explained(mirror, doing):
                 _require_mirror(mirror)
+                self._move_remains_aside(blank)
                 await self.discard(blank)
                 offered = {*repositories, mirror.full_name}
                 start = await choose(mirror)
@@ -311,6 +349,8 @@ class Worktrees:
         worktree = replace(blank, branch=branch, base_sha=start.base_sha, continued=start.continued)
         lfs = await contents.require_lfs(self.mirrors, mirror.place, start.files_sha)
         await self._make_repository(mirror, worktree, start.files_sha)
+        worktree.path.mkdir()
+        await asyncio.to_thread(private_repository.restore_pointers, worktree)
         git = self.mirrors.git
         await git.run(
             "reset", "--quiet", "--hard", "--no-recurse-submodules", start.files_sha,
@@ -358,21 +398,31 @@ class Worktrees:
             )
 
     def _require_free(self, worktree: Worktree, branch: str) -> None:
-        """Refuse a branch that another job on this host works on.
+        """Refuse a branch that another job on this host works on, or forbids by its own.
 
         Raises:
-            JobFailure: BRANCH_IN_USE.
+            JobFailure: BRANCH_IN_USE or BRANCH_CONFLICT.
         """
-        for git_dir in worktree.path.parent.glob(f"*{REPOSITORY_SUFFIX}"):
-            record = read_record(git_dir.with_suffix(""))
-            used = record["branch"] if record else private_repository.branch_in(git_dir)
-            if used == branch and git_dir != worktree.git_dir:
+        for job_id, used in self._branches_beside(worktree):
+            if used == branch:
                 raise JobFailure(
                     FailureCode.BRANCH_IN_USE,
-                    f"The branch {branch} is in use by job {git_dir.stem}. Wait until it is free, "
-                    "or use another branch name.",
+                    f"The branch {branch} is in use by job {job_id}. Wait until it is free, or use "
+                    "another branch name.",
                     transient=True,
                 )
+            start_points.refuse_clash(branch, [used])
+
+    def _branches_beside(self, worktree: Worktree) -> Iterator[tuple[str, str]]:
+        """List the other jobs that work on a branch of the repository, and those branches."""
+        for git_dir in worktree.path.parent.glob(f"*{REPOSITORY_SUFFIX}"):
+            path = git_dir.with_suffix("")
+            if path == worktree.path or not path.is_dir():
+                continue
+            record = read_record(path)
+            branch = record["branch"] if record else private_repository.branch_in(git_dir)
+            if branch is not None:
+                yield path.name, branch
 
 
 def _require_mirror(mirror: Mirror) -> None:

@@ -243,7 +243,7 @@ async def test_work_in_a_submodule_fails_the_job_and_is_moved_aside(
     assert (files / "part/part.py").read_text() == "edited\n"
     assert f"them: part. They are kept on {HOST}" in said
     assert f"files in {files}, and" in said
-    assert f"directories in {machine.mirrors.orphaned / files.name}." in said
+    assert f"directories in {files}.git." in said
 
 
 async def test_a_task_that_changed_a_submodule_fails(machine: Machine, forge: Forge) -> None:

@@ -58,9 +58,8 @@ def ref_to_nowhere(mirror: Path) -> None:
     (mirror / TRACKING / "main").write_text("1" * 40 + "\n")
 
 
-def local_ref_garbage(mirror: Path) -> None:
-    (mirror / "refs/heads/feature").mkdir(parents=True, exist_ok=True)
-    (mirror / "refs/heads/feature/next").write_bytes(b"\0" * 41)
+def kept_ref_garbage(mirror: Path) -> None:
+    (mirror / "refs/orchestrator/salvage/next").write_bytes(b"\0" * 41)
 
 
 def refs_gone(mirror: Path) -> None:
@@ -156,19 +155,12 @@ def shallow_garbage(mirror: Path) -> None:
 
 
 def old_locks(mirror: Path) -> None:
-    refs = (f"{TRACKING}main", f"{TRACKING}HEAD", "refs/heads/feature/next")
+    refs = (f"{TRACKING}main", f"{TRACKING}HEAD", "refs/orchestrator/salvage/live")
     for locked in ("HEAD", "packed-refs", "config", "shallow", *refs):
         name = f"{locked}.lock"
         (mirror / name).parent.mkdir(parents=True, exist_ok=True)
         (mirror / name).touch()
         os.utime(mirror / name, (time.time() - 61, time.time() - 61))
-
-
-def worktrees_garbage(mirror: Path) -> None:
-    (mirror / "worktrees" / "lost").mkdir(parents=True)
-    (mirror / "worktrees" / "odd").mkdir()
-    (mirror / "worktrees" / "odd" / "gitdir").write_bytes(b"\0\xff")
-    (mirror / "worktrees" / "file").write_bytes(b"")
 
 
 def _objects(mirror: Path, kind: str) -> list[str]:
@@ -186,10 +178,9 @@ def _spoil(mirror: Path, kind: str, content: bytes) -> None:
 
 SPARING = [
     head_missing, head_empty, head_garbage, config_gone, config_garbage, config_directory,
-    ref_empty, ref_garbage, ref_to_nowhere, local_ref_garbage, remote_head_garbage,
+    ref_empty, ref_garbage, ref_to_nowhere, kept_ref_garbage, remote_head_garbage,
     packed_refs_truncated, packed_refs_garbage, blobs_empty, blobs_gone, blobs_garbage, trees_gone,
     trees_garbage, commits_empty, commits_garbage, shallow, shallow_garbage, old_locks,
-    worktrees_garbage,
 ]  # fmt: skip
 """These leave alone what is only here."""
 FATAL = [
@@ -285,7 +276,7 @@ async def test_a_job_whose_own_commit_is_damaged_still_has_its_files(room: Room)
     (worktree.path / "one").write_text("1")
     as_claude(worktree.path, "add", "one")
     as_claude(worktree.path, "commit", "--quiet", "-m", "By Claude")
-    for file in room.mirror_path.glob("objects/??/*"):
+    for file in worktree.git_dir.glob("objects/??/*"):
         file.chmod(0o600)
         file.write_bytes(b"")
     await require_next_job(room)

@@ -122,7 +122,7 @@ async def test_work_is_kept_although_the_tree_is_lost(room: Room, untidy: str) -
     worktree = await start(room)
     (worktree.path / "new").write_text("x")
     tree = worktree.files_tree or ""
-    (room.mirror_path / "objects" / tree[:2] / tree[2:]).unlink()
+    (worktree.git_dir / "objects" / tree[:2] / tree[2:]).unlink()
     sha = await room.salvage.keep(worktree)
     assert "new" in changed(room, str(sha), worktree.base_sha)
 

@@ -61,30 +61,35 @@ async def test_no_space_for_what_is_new_on_the_remote(room: Room, mirrors_disk: 
     assert (worktree.path / "big.bin").read_bytes() == BIG["big.bin"]
 
 
-@pytest.mark.parametrize("below", ["mirrors_disk", "worktrees_disk"])
-async def test_no_space_for_a_worktree(
-    room: Room, below: str, request: pytest.FixtureRequest
-) -> None:
-    disk: SmallDisk = request.getfixturevalue(below)
+async def test_no_space_for_a_worktree(room: Room, worktrees_disk: SmallDisk) -> None:
     room.forge.commit(OWNER, NAME, "main", BIG, "Big")
-    mirror = await room.mirrors.fetch(OWNER, NAME)
+    await room.mirrors.fetch(OWNER, NAME)
 
     async def make() -> None:
         await room.worktrees.create_for_branch(OWNER, NAME, "job", "b", "main")
 
-    await refused(disk, make)
+    await refused(worktrees_disk, make)
     await make()
     worktree = await room.worktrees.find(OWNER, NAME, "job")
     assert worktree is not None
     assert as_claude(worktree.path, "status", "--porcelain") == ""
-    assert len(list((mirror.path / "worktrees").iterdir())) == 1
 
 
-async def test_no_space_to_commit(room: Room, mirrors_disk: SmallDisk) -> None:
+async def test_no_space_to_commit(room: Room, worktrees_disk: SmallDisk) -> None:
     worktree = await room.start("job", "feature/x")
     (worktree.path / "big.bin").write_bytes(BIG["big.bin"])
-    await refused(mirrors_disk, lambda: room.publishing.commit_all(worktree, "Do it", CLAUDE))
+    await refused(worktrees_disk, lambda: room.publishing.commit_all(worktree, "Do it", CLAUDE))
     assert (worktree.path / "big.bin").read_bytes() == BIG["big.bin"]
+    await room.publish(worktree)
+    assert room.remote_log("feature/x") == ["Do it", "Initial commit"]
+
+
+async def test_no_space_for_a_commit_in_the_mirror(room: Room, mirrors_disk: SmallDisk) -> None:
+    worktree = await room.start("job", "feature/x")
+    (worktree.path / "big.bin").write_bytes(BIG["big.bin"])
+    await room.publishing.commit_all(worktree, "Do it", CLAUDE)
+    await refused(mirrors_disk, lambda: room.publishing.head(worktree))
+    assert not list(room.mirrors.scratch.iterdir())
     await room.publish(worktree)
     assert room.remote_log("feature/x") == ["Do it", "Initial commit"]
 
@@ -102,10 +107,14 @@ async def test_no_space_to_push(room: Room, mirrors_disk: SmallDisk) -> None:
     assert room.remote()["feature/x"] == sha
 
 
-async def test_no_space_to_keep_the_work(room: Room, mirrors_disk: SmallDisk) -> None:
+@pytest.mark.parametrize("below", ["mirrors_disk", "worktrees_disk"])
+async def test_no_space_to_keep_the_work(
+    room: Room, below: str, request: pytest.FixtureRequest
+) -> None:
+    disk: SmallDisk = request.getfixturevalue(below)
     worktree = await room.start("job")
     (worktree.path / "big.bin").write_bytes(BIG["big.bin"])
-    await refused(mirrors_disk, lambda: room.removal.remove(OWNER, NAME, "job"))
+    await refused(disk, lambda: room.removal.remove(OWNER, NAME, "job"))
     assert (worktree.path / "big.bin").read_bytes() == BIG["big.bin"]
     kept = await room.removal.remove(OWNER, NAME, "job")
     assert kept is not None

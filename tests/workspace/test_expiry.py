@@ -57,27 +57,12 @@ async def test_old_work_that_is_spared_stays(room: Room) -> None:
     assert await room.expiry.expire(LIMIT) == [spared]
 
 
-async def test_displaced_branches_and_packed_refs_are_forgotten_too(room: Room) -> None:
+async def test_packed_refs_are_forgotten_too(room: Room) -> None:
     ref = await leave(room, "job")
-    displaced = f"refs/orchestrator/displaced/job/{int(OLD.timestamp())}/feature/caf\u00e9"
-    as_claude(room.mirror_path, "update-ref", displaced, ref)
-    as_claude(room.mirror_path, "pack-refs", "--all")
     age(room, ref)
-    assert await room.expiry.expire(LIMIT) == [displaced, ref]
-
-
-async def test_a_displaced_branch_is_kept_from_when_it_was_moved(room: Room) -> None:
-    left_behind = "refs/heads/feature/job"
-    await room.mirrors.fetch(OWNER, NAME)
-    tree = as_claude(room.mirror_path, "rev-parse", "refs/remotes/origin/main^{tree}")
-    lost = as_claude(room.mirror_path, "commit-tree", "-m", "Only here", tree)
-    as_claude(room.mirror_path, "update-ref", left_behind, lost)
-    age(room, left_behind)
-    before = now()
-    await room.start("job")
-    assert await room.expiry.expire(before - timedelta(seconds=1)) == []
-    [displaced] = await room.expiry.expire(now() + timedelta(seconds=1))
-    assert displaced.endswith("/feature/job")
+    as_claude(room.mirror_path, "pack-refs", "--all")
+    assert await room.expiry.expire(LIMIT) == [ref]
+    assert await room.salvage.kept(OWNER, NAME, "job") is None
 
 
 async def test_a_ref_that_somebody_planted_is_deleted(room: Room) -> None:
@@ -117,7 +102,7 @@ async def test_what_was_moved_aside_goes_after_the_same_time(room: Room) -> None
     worktree = await room.start("job")
     os.utime(worktree.path, (OLD.timestamp(), OLD.timestamp()))
     shutil.rmtree(worktree.git_dir)
-    await room.removal.remove(OWNER, NAME, "job")
+    await room.start("job")
     (room.mirror_path / "HEAD").unlink()
     await room.mirrors.fetch(OWNER, NAME)
     aside = [*room.worktrees.orphaned.iterdir(), *room.mirrors.damaged.iterdir()]

@@ -33,23 +33,23 @@ def garbage_head(worktree: Worktree) -> None:
     (worktree.git_dir / "HEAD").write_bytes(b"\0\xff" * 20)
 
 
-def empty_pointers(worktree: Worktree) -> None:
-    for name in ("gitdir", "commondir"):
+def no_head(worktree: Worktree) -> None:
+    (worktree.git_dir / "HEAD").unlink()
+
+
+def empty_settings(worktree: Worktree) -> None:
+    for name in ("config", "objects/info/alternates"):
         (worktree.git_dir / name).write_bytes(b"")
 
 
-def no_pointers(worktree: Worktree) -> None:
-    for name in ("gitdir", "commondir"):
+def no_settings(worktree: Worktree) -> None:
+    for name in ("config", "objects/info/alternates"):
         (worktree.git_dir / name).unlink()
 
 
 def locks(worktree: Worktree) -> None:
     for name in ("index.lock", "HEAD.lock"):
         (worktree.git_dir / name).touch()
-
-
-def locked(worktree: Worktree) -> None:
-    (worktree.git_dir / "locked").write_text("initializing")
 
 
 def no_index(worktree: Worktree) -> None:
@@ -64,10 +64,14 @@ def garbage_index(worktree: Worktree) -> None:
     (worktree.git_dir / "index").write_bytes(b"DIRC" + b"\0" * 200)
 
 
+def empty_branch(worktree: Worktree) -> None:
+    (worktree.git_dir / "refs/heads/feature/job").write_bytes(b"")
+
+
 POINTERS = [
-    no_dot_git, empty_dot_git, misleading_dot_git, empty_head, garbage_head, empty_pointers,
-    no_pointers, locks, locked,
+    no_dot_git, empty_dot_git, misleading_dot_git, no_head, empty_head, garbage_head, locks,
 ]  # fmt: skip
+SETTINGS = [empty_settings, no_settings]
 INDEXES = [no_index, empty_index, garbage_index]
 
 
@@ -91,7 +95,25 @@ async def test_a_job_goes_on_in_it(room: Room, damage: Damage) -> None:
     assert room.remote_log("feature/job") == ["Do it", "By Claude", "Initial commit"]
 
 
-@pytest.mark.parametrize("damage", [*POINTERS, *INDEXES])
+@pytest.mark.parametrize("damage", SETTINGS)
+async def test_a_job_s_work_in_it_is_published(room: Room, damage: Damage) -> None:
+    worktree = await begin(room)
+    damage(worktree)
+    assert await room.worktrees.find(OWNER, NAME, "job") == worktree
+    await room.publish(worktree)
+    assert room.remote_log("feature/job") == ["Do it", "By Claude", "Initial commit"]
+
+
+async def test_a_branch_that_a_power_cut_emptied_begins_again_with_all_files(room: Room) -> None:
+    worktree = await begin(room)
+    empty_branch(worktree)
+    sha = await room.publish(worktree)
+    assert room.remote_log("feature/job") == ["Do it", "Initial commit"]
+    names = as_claude(room.mirror_path, "ls-tree", "-r", "--name-only", sha)
+    assert names.splitlines() == sorted([*FILES, "one", "two"])
+
+
+@pytest.mark.parametrize("damage", [*POINTERS, *SETTINGS, *INDEXES])
 async def test_its_work_is_kept(room: Room, damage: Damage) -> None:
     worktree = await begin(room)
     by_claude = as_claude(worktree.path, "rev-parse", "HEAD")
@@ -139,5 +161,7 @@ async def test_a_record_without_a_directory_is_made_anew(room: Room) -> None:
     shutil.rmtree(worktree.path)
     assert await room.worktrees.find(OWNER, NAME, "job") is None
     assert await room.start("job") == worktree
-    kept = ("for-each-ref", "--format=%(objectname)", "refs/orchestrator/displaced/job")
-    assert as_claude(room.mirror_path, *kept) == by_claude
+    [repository] = room.worktrees.orphaned.iterdir()
+    assert as_claude(repository, "rev-parse", "feature/job") == by_claude
+    as_claude(repository, "fsck", "--strict")
+    assert as_claude(worktree.path, "rev-parse", "HEAD") == worktree.base_sha

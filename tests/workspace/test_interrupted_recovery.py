@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.workspace.conftest import NAME, OWNER, Room, as_claude
+from tests.workspace.conftest import NAME, OWNER, Room, as_claude, until
 from workspace import recovery
+from workspace.publishing import Head
 from workspace.salvage import Salvaged
 from workspace.worktree import Worktree
 
@@ -25,7 +27,7 @@ class Left:
     Args:
         kept: the work of the one that has ended.
         live: the worktree of the other, with a commit and a new file.
-        by_claude: the commit.
+        by_claude: the commit, which is in the mirror.
     """
 
     kept: Salvaged | None
@@ -46,8 +48,10 @@ async def left(room: Room) -> Left:
     kept = await room.removal.remove(OWNER, NAME, "ended")
     live = await room.start("live")
     by_claude = commit(live, "one")
-    as_claude(live.path, "tag", "-a", "-m", "So far", "so-far")
+    await room.publishing.head(live)
     (live.path / "two").write_text("two\n")
+    (room.mirror_path / "lfs/objects").mkdir(parents=True)
+    (room.mirror_path / "lfs/objects/old").write_text("old")
     (room.mirror_path / "damaged").touch()
     return Left(kept, live, by_claude)
 
@@ -79,8 +83,8 @@ def before_the_rest_is_carried_over(room: Room, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(recovery, "finish_replacement", die)
 
 
-def before_the_worktrees_move(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
-    on_rename(monkeypatch, lambda source, target: source.name == "worktrees")
+def before_the_lfs_files_move(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    on_rename(monkeypatch, lambda source, target: source.name == "lfs")
 
 
 def before_it_counts_as_done(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,7 +100,7 @@ def before_it_counts_as_done(room: Room, monkeypatch: pytest.MonkeyPatch) -> Non
 
 STEPS = [
     before_anything_moves, before_the_fresh_one_is_there, before_the_rest_is_carried_over,
-    before_the_worktrees_move, before_it_counts_as_done,
+    before_the_lfs_files_move, before_it_counts_as_done,
 ]  # fmt: skip
 Step = Callable[[Room, pytest.MonkeyPatch], None]
 
@@ -113,7 +117,7 @@ async def require_all(room: Room, left: Left) -> None:
     assert await room.worktrees.find(OWNER, NAME, "live") == left.live
     assert as_claude(left.live.path, "rev-parse", "HEAD") == left.by_claude
     assert as_claude(left.live.path, "status", "--porcelain") == "?? two"
-    assert as_claude(left.live.path, "rev-parse", "so-far^{commit}") == left.by_claude
+    assert (room.mirror_path / "lfs/objects/old").read_text() == "old"
     assert await room.salvage.kept(OWNER, NAME, "ended") == left.kept is not None
 
 
@@ -169,29 +173,35 @@ async def test_a_commit_can_be_pushed_then(room: Room, left: Left, step: Step) -
     assert room.remote()["feature/live"] == left.by_claude
 
 
-async def test_what_jobs_commit_meanwhile_is_carried_over_too(
+async def test_what_jobs_bring_meanwhile_is_there_too(
     room: Room, left: Left, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     carry_over = recovery.carry_over
-    late: list[str] = []
+    bringing: list[asyncio.Task[Head]] = []
 
     async def slow(*arguments: object) -> None:
         await carry_over(*arguments)  # type: ignore[arg-type]
-        if not late:
-            late.append(commit(left.live, "late"))
+        if not bringing:
+            late = commit(left.live, "late")
+            as_claude(room.mirror_path, "hash-object", "-w", str(left.live.path / "two"))
+            bringing.append(asyncio.create_task(room.publishing.head(left.live)))
+            # Until it waits for the lock.
+            await until(lambda: bool([*room.mirrors.scratch.glob("private-*/job.idx")]))
+            assert not await room.mirrors.has_commit(room.mirrors.mirror(OWNER, NAME), late)
 
     monkeypatch.setattr(recovery, "carry_over", slow)
     await room.mirrors.fetch(OWNER, NAME)
     assert list(room.mirrors.damaged.iterdir())
-    assert as_claude(left.live.path, "rev-parse", "feature/live", "HEAD").split() == late * 2
+    head = await bringing[0]
+    assert as_claude(left.live.path, "rev-parse", "feature/live", "HEAD").split() == [head.sha] * 2
+    written = as_claude(left.live.path, "hash-object", "two")
+    assert as_claude(room.mirror_path, "cat-file", "-t", written) == "blob"
     await room.publish(left.live)
     assert room.remote_log("feature/live")[1:3] == ["Claude: late", "Claude: one"]
 
 
 async def test_what_a_command_under_way_has_made_is_no_obstacle(room: Room, left: Left) -> None:
-    (room.mirror_path / "lfs/objects").mkdir(parents=True)
-    (room.mirror_path / "lfs/objects/old").write_text("old")
-    await interrupt(room, before_the_worktrees_move)
+    await interrupt(room, before_the_lfs_files_move)
     (room.mirror_path / "lfs/objects").mkdir(parents=True)
     (room.mirror_path / "lfs/objects/new").write_text("new")
     await require_all(room, left)

@@ -8,6 +8,7 @@ import pytest
 
 from domain.errors import JobFailure
 from tests.workspace.conftest import NAME, OWNER, Room, as_claude
+from workspace import crossing, private_repository
 from workspace.command import Place
 from workspace.locks import held_descriptors
 
@@ -44,29 +45,52 @@ async def test_eight_jobs_on_one_repository_while_main_moves(room: Room) -> None
         assert room.forge.read_file(OWNER, NAME, sha, f"{job_id}.txt") == job_id
         assert room.forge.repository(OWNER, NAME).bare.ahead("main", sha) == 1
     assert "broken" not in as_claude(room.mirror_path, "fsck", "--full", "--strict")
-    assert not list(room.mirror_path.glob("worktrees/*"))
     assert not list(room.mirrors.scratch.iterdir())
+    assert not list(room.worktrees.trash.iterdir())
 
 
 async def test_a_mirror_changes_only_under_its_lock(
     room: Room, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    really_run = room.git.run
+    really_run, really_move, really_make = room.git.run, crossing._move, private_repository.make
     seen: dict[str, bool] = {}
 
+    def look(step: str) -> None:
+        held = [os.readlink(f"/proc/self/fd/{number}") for number in held_descriptors()]
+        lock = str(room.mirror_path.with_suffix(".lock"))
+        seen[step] = seen.get(step, True) and lock in held
+
     async def run(*arguments: str, at: Place, **options: Any) -> str:
-        if at.git_dir == room.mirror_path and arguments[0] in ("worktree", "update-ref"):
-            held = [os.readlink(f"/proc/self/fd/{number}") for number in held_descriptors()]
-            lock = str(room.mirror_path.with_suffix(".lock"))
-            command = " ".join(arguments[:2])
-            seen[command] = seen.get(command, True) and lock in held
+        if at.git_dir == room.mirror_path and arguments[0] == "update-ref":
+            look(" ".join(part for part in arguments[:3] if part != "--no-deref"))
         return await really_run(*arguments, at=at, **options)
 
+    def move(*arguments: Any) -> None:
+        look("bring a pack")
+        really_move(*arguments)
+
+    def make(*arguments: Any, **options: Any) -> None:
+        look("borrow objects")
+        really_make(*arguments, **options)
+
     monkeypatch.setattr(room.git, "run", run)
+    monkeypatch.setattr(crossing, "_move", move)
+    monkeypatch.setattr(private_repository, "make", make)
     await room.mirrors.fetch(OWNER, NAME)
     room.forge.commit(OWNER, NAME, "main", {"more": "x"}, "More")
     await whole_job(room, "job")
-    assert seen == dict.fromkeys(("update-ref --no-deref", "worktree list", "worktree add"), True)
+    (await room.start("kept")).path.joinpath("new").write_text("x")
+    await room.removal.remove(OWNER, NAME, "kept")
+    assert seen == dict.fromkeys(
+        (
+            "borrow objects",
+            "bring a pack",
+            "update-ref --stdin",
+            "update-ref refs/orchestrator/salvage/kept",
+            "update-ref refs/remotes/origin/feature/job",
+        ),
+        True,
+    )
 
 
 async def test_two_jobs_for_one_branch_never_share_it(room: Room) -> None:
@@ -82,7 +106,8 @@ async def test_one_job_asked_for_twice_at_once_is_made_once(room: Room) -> None:
     await room.mirrors.fetch(OWNER, NAME)
     one, two = await asyncio.gather(room.start("job"), other.start("job"))
     assert one == two
-    assert len(list((one.mirror / "worktrees").iterdir())) == 1
+    left = {entry.name for entry in one.path.parent.iterdir()}
+    assert left == {"job", "job.git", "job.json", "job.lock"}
 
 
 async def test_removing_and_making_at_once_ends_in_one_of_the_two(room: Room) -> None:

@@ -4,7 +4,6 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -26,11 +25,7 @@ def refs(room: Room, prefix: str) -> list[str]:
 
 
 def left_of(room: Room, worktree: Worktree) -> list[str]:
-    names = [entry.name for entry in worktree.path.parent.iterdir()]
-    administration = worktree.mirror / "worktrees"
-    if administration.is_dir():
-        names += [f"administration of {entry.name}" for entry in administration.iterdir()]
-    return sorted(names)
+    return sorted(entry.name for entry in worktree.path.parent.iterdir())
 
 
 async def is_live(job_id: str) -> bool:
@@ -49,7 +44,7 @@ async def test_removing_leaves_nothing_behind(room: Room) -> None:
     worktree = await room.start("job")
     assert await remove(room, "job") is None
     assert left_of(room, worktree) == []
-    assert refs(room, "refs/heads") == []
+    assert refs(room, "refs") == ["refs/remotes/origin/HEAD", "refs/remotes/origin/main"]
     assert await room.worktrees.find(OWNER, NAME, "job") is None
     assert not list(room.worktrees.trash.iterdir())
     as_claude(room.mirror_path, "fsck")
@@ -80,16 +75,6 @@ async def test_the_branch_can_be_used_again(room: Room) -> None:
     await remove(room, "job1")
     worktree = await room.start("job2", "feature/x")
     assert worktree.base_sha == room.remote()["main"]
-
-
-async def test_a_branch_somebody_checked_out_stays(room: Room) -> None:
-    one = await room.start("one", "feature/x")
-    other = await room.start("other")
-    as_claude(one.path, "checkout", "--detach")
-    as_claude(other.path, "checkout", "-q", "feature/x")
-    await remove(room, "one")
-    assert refs(room, "refs/heads") == ["refs/heads/feature/other", "refs/heads/feature/x"]
-    assert as_claude(other.path, "rev-parse", "HEAD") == one.base_sha
 
 
 async def test_a_reader_is_removed_too(room: Room) -> None:
@@ -124,24 +109,24 @@ async def test_a_missing_dot_git_file_is_no_reason_to_lose_work(room: Room) -> N
     assert "+x" in (await room.patch() or "")
 
 
-async def removed(room: Room) -> None:
-    await remove(room, "job")
-
-
-async def made_again(room: Room) -> None:
-    await room.start("job")
-
-
-@pytest.mark.parametrize("take_away", [removed, made_again])
-async def test_files_git_no_longer_knows_are_moved_not_deleted(
-    room: Room, take_away: Callable[[Room], Awaitable[None]]
-) -> None:
+async def test_files_without_a_repository_are_kept(room: Room) -> None:
     worktree = await room.start("job")
     (worktree.path / "new").write_text("x")
     shutil.rmtree(worktree.git_dir)
-    await take_away(room)
-    assert not list(worktree.path.parent.glob("job/new"))
-    [orphan] = (room.worktrees.root / ".orphaned").glob("job-*/new")
+    kept = await remove(room, "job")
+    assert kept is not None
+    assert kept.base_sha == worktree.base_sha
+    assert "+x" in (kept.patch or "")
+    assert left_of(room, worktree) == []
+
+
+async def test_what_is_left_of_an_unfinished_job_is_moved_not_deleted(room: Room) -> None:
+    worktree = await room.start("job")
+    (worktree.path / "new").write_text("x")
+    shutil.rmtree(worktree.git_dir)
+    again = await room.start("job")
+    assert not (again.path / "new").exists()
+    [orphan] = room.worktrees.orphaned.glob("job-*/new")
     assert orphan.read_text() == "x"
 
 
@@ -248,10 +233,12 @@ async def test_sweeping_clears_what_crashes_leave(room: Room) -> None:
 async def test_one_bad_worktree_does_not_stop_the_sweep(
     room: Room, caplog: pytest.LogCaptureFixture
 ) -> None:
-    bad, good = await room.start("bad"), await room.start("good")
+    room.forge.create_repository("Other", "Place")
+    mirror = await room.mirrors.fetch("Other", "Place")
+    bad = await room.worktrees.create_for_branch("Other", "Place", "bad", "b", "main")
+    good = await room.start("good")
     (bad.path / "new").write_text("x")
-    (bad.git_dir / "index").unlink()
-    (bad.git_dir / "index").mkdir()
+    mirror.objects.rename(mirror.path / "elsewhere")
     with caplog.at_level(logging.WARNING):
         assert await room.removal.sweep(nothing_is) == ["good"]
     assert not good.path.exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import os
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from domain.errors import JobFailure
 from domain.failures import FailureCode
 from tests.workspace.conftest import CLAUDE, NAME, OWNER, TOKEN, Room, as_claude
-from workspace import known_content
+from tests.workspace.test_contents import add_submodule
 from workspace.worktree import Worktree
 
 HOOKS = (
@@ -94,10 +95,15 @@ def test_the_watch_finds_a_token_where_there_is_one(tmp_path: Path) -> None:
 
 
 class Thief:
-    """Plants everything git is known to run, all of it writing to one file."""
+    """Plants everything git is known to run, all of it writing to one file.
 
-    def __init__(self, room: Room, directory: Path) -> None:
-        self.url = room.forge.url
+    Args:
+        url: of the server.
+        directory: for the program and the file; jobs can write into it.
+    """
+
+    def __init__(self, url: str, directory: Path) -> None:
+        self.url = url
         self.directory = directory
         self.stolen = directory / "stolen"
         directory.mkdir()
@@ -141,71 +147,101 @@ class Thief:
     def plant(self, worktree: Worktree) -> None:
         for key, value in self.settings().items():
             as_claude(worktree.path, "config", key, value)
-        as_claude(worktree.path, "config", "extensions.worktreeConfig", "true")
-        as_claude(worktree.path, "config", "--worktree", "credential.helper", f"!{self.program}")
-        (worktree.mirror / "hooks").mkdir(exist_ok=True)
         for hook in HOOKS:
-            (worktree.mirror / "hooks" / hook).symlink_to(self.program)
-        (worktree.mirror / "info").mkdir(exist_ok=True)
-        (worktree.mirror / "info" / "attributes").write_text("* filter=evil diff=evil\n")
+            file = worktree.git_dir / "hooks" / hook
+            file.parent.mkdir(exist_ok=True)
+            file.unlink(missing_ok=True)
+            file.symlink_to(self.program)
+        (worktree.git_dir / "info" / "attributes").write_text("* filter=evil diff=evil\n")
+
+    def plant_elsewhere(self, worktree: Worktree) -> None:
+        """Let git take all of it from another directory than the repository's own."""
+        self.plant(worktree)
+        other, git_dir = self.directory / "other", worktree.git_dir
+        mine = shutil.ignore_patterns(self.directory.name)
+        shutil.copytree(git_dir, other, symlinks=True, ignore=mine, dirs_exist_ok=True)
+        (git_dir / "config").unlink()
+        (git_dir / "commondir").write_text(f"{other}\n")
+
+    def plant_for_worktrees(self, worktree: Worktree) -> None:
+        """Put it where git looks with this extension only."""
+        as_claude(worktree.path, "config", "extensions.worktreeConfig", "true")
+        for key, value in self.settings().items():
+            as_claude(worktree.path, "config", "--worktree", key, value)
+        (worktree.git_dir / "info" / "attributes").write_text("* filter=evil diff=evil\n")
+
+    def plant_included(self, worktree: Worktree) -> None:
+        """Put it into a file that the configuration includes."""
+        included = self.directory / "included"
+        for key, value in self.settings().items():
+            as_claude(worktree.path, "config", "-f", str(included), key, value)
+        as_claude(worktree.path, "config", "include.path", str(included))
+        (worktree.git_dir / "info" / "attributes").write_text("* filter=evil diff=evil\n")
+
+
+Plant = Callable[[Thief, Worktree], None]
+PLANTS = [Thief.plant, Thief.plant_elsewhere, Thief.plant_for_worktrees, Thief.plant_included]
 
 
 @pytest.fixture
 def thief(room: Room, tmp_path: Path) -> Thief:
-    return Thief(room, tmp_path / "thief")
+    return Thief(room.forge.url, tmp_path / "thief")
 
 
-async def test_the_thief_would_steal_from_an_ordinary_git(room: Room, thief: Thief) -> None:
-    worktree = await room.start("job")
-    thief.plant(worktree)
+async def in_worktree(room: Room) -> tuple[Worktree, Thief]:
+    """Make a worktree with a thief in it, where contained commands reach it too."""
+    worktree = await room.start("job", "feature/x")
     (worktree.path / "new").write_text("x")
-    # With a bare repository this extension alone stops git in every worktree.
-    as_claude(worktree.mirror, "config", "--unset", "extensions.worktreeConfig")
+    return worktree, Thief(room.forge.url, worktree.git_dir / "thief")
+
+
+@pytest.mark.parametrize("plant", PLANTS)
+async def test_the_thief_would_steal_from_an_ordinary_git(room: Room, plant: Plant) -> None:
+    worktree, thief = await in_worktree(room)
+    plant(thief, worktree)
     as_claude(worktree.path, "add", "new")
     assert thief.stolen.exists()
 
 
-async def test_nothing_planted_runs_or_gets_the_token(room: Room, thief: Thief) -> None:
-    worktree = await room.start("job", "feature/x")
-    (worktree.path / "new").write_text("x")
+@pytest.mark.parametrize("plant", PLANTS)
+async def test_nothing_planted_runs_or_gets_the_token(room: Room, plant: Plant) -> None:
+    worktree, thief = await in_worktree(room)
     for step in (
+        lambda: room.worktrees.changed_paths(worktree),
         lambda: room.publishing.commit_all(worktree, "Do it", CLAUDE),
         lambda: room.publish(worktree),
-        lambda: room.mirrors.fetch(OWNER, NAME),
-        lambda: room.publishing.remote_head(OWNER, NAME, "feature/x"),
-        lambda: room.worktrees.changed_paths(worktree),
         lambda: room.salvage.keep(worktree),
-        lambda: room.start("job2"),
-        lambda: room.removal.remove(OWNER, NAME, "job"),
+        lambda: room.removal.remove(OWNER, NAME, "job", all_of_it=True),
     ):
-        if worktree.path.exists():
-            (worktree.mirror / "config").write_text("")
-            known_content.restore(worktree.mirror, f"{thief.url}/Acme/Shop.git", lfs=False)
-            thief.plant(worktree)
-            thief.stolen.unlink(missing_ok=True)
+        plant(thief, worktree)
+        thief.stolen.unlink(missing_ok=True)
+        os.utime(worktree.path / "README.md")
         await step()
         assert not thief.stolen.exists(), thief.stolen.read_text()
-    assert room.remote()["feature/x"]
+    assert room.remote_log("feature/x") == ["Do it", "Initial commit"]
+    assert "+x" in (await room.patch() or "")
 
 
-async def test_commands_that_cannot_be_private_get_no_planted_helper(
-    room: Room, thief: Thief, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Submodules are fetched in the worktree; another job may plant just before that."""
+async def test_nothing_planted_in_a_mirror_runs_or_gets_the_token(room: Room, thief: Thief) -> None:
+    """With SANDBOX=off a job can write there."""
+    worktree = await room.start("job", "feature/x")
+    (worktree.path / "new").write_text("x")
+    for key, value in thief.settings().items():
+        as_claude(room.mirror_path, "config", key, value)
+    (room.mirror_path / "hooks").mkdir()
+    for hook in HOOKS:
+        (room.mirror_path / "hooks" / hook).symlink_to(thief.program)
+    await room.publish(worktree)
+    assert await room.publishing.remote_head(OWNER, NAME, "feature/x") is not None
+    await room.removal.remove(OWNER, NAME, "job", all_of_it=True)
+    await room.start("job2")
+    assert not thief.stolen.exists(), thief.stolen.read_text()
+
+
+async def test_submodules_are_fetched_without_a_planted_helper(room: Room, thief: Thief) -> None:
     room.forge.create_repository(OWNER, "Part", {"part.py": "x"})
-    part = room.forge.branches(OWNER, "Part")["main"]
-    await room.start("other")
-    origin = room.forge.root / OWNER / f"{NAME}.git"
-    scratch = room.directory / "author"
-    as_claude(room.directory, "clone", "--quiet", str(origin), str(scratch))
-    modules = '[submodule "libs/part"]\n\tpath = libs/part\n\turl = ../Part.git\n'
-    (scratch / ".gitmodules").write_text(modules)
-    as_claude(scratch, "add", ".")
-    as_claude(scratch, "update-index", "--add", "--cacheinfo", f"160000,{part},libs/part")
-    as_claude(scratch, "commit", "-m", "Part")
-    as_claude(scratch, "push", "--quiet", "origin", "main")
+    add_submodule(room, "../Part.git")
     await room.mirrors.fetch(OWNER, NAME)
-    monkeypatch.setattr(known_content, "restore", lambda *_, **__: None)
     helpers = [key for key in thief.settings() if key.startswith(("credential", "core.ask"))]
     for key in helpers:
         as_claude(room.mirror_path, "config", key, thief.settings()[key])

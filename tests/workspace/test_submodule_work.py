@@ -133,7 +133,7 @@ async def test_the_commits_are_in_what_is_spared(room: Room, worktree: Worktree)
     commit(worktree)
     sha = as_claude(part_of(worktree), "rev-parse", "HEAD")
     await room.removal.remove(OWNER, NAME, "job")
-    git_dir = room.mirrors.orphaned / "job-submodules/libs/part"
+    git_dir = room.worktrees.orphaned / "job-submodules.git/libs/part"
     assert in_git_dir(git_dir, "cat-file", "-t", sha) == "commit"
     assert room.forge.branches(OWNER, "Part")["main"] != sha
 
@@ -146,7 +146,6 @@ async def test_submodules_nobody_touched_are_published_and_removed(
     assert await room.commit(worktree) == worktree.base_sha
     await room.removal.remove(OWNER, NAME, "job")
     assert not room.worktrees.orphaned.exists()
-    assert not room.mirrors.orphaned.exists()
 
 
 async def test_a_link_that_moves_to_what_the_remote_has_is_published(
@@ -160,7 +159,7 @@ async def test_a_link_that_moves_to_what_the_remote_has_is_published(
     sha = await room.commit(worktree)
     assert as_claude(room.mirror_path, "rev-parse", f"{sha}:libs/part") == newer
     await room.removal.remove(OWNER, NAME, "job")
-    assert not room.mirrors.orphaned.exists()
+    assert not room.worktrees.orphaned.exists()
 
 
 async def test_a_submodule_at_a_commit_no_branch_has_is_no_work(room: Room) -> None:
@@ -219,7 +218,7 @@ async def test_nothing_of_a_submodule_s_own_configuration_is_run(
     assert not ran.exists()
 
 
-@pytest.mark.parametrize("name", ["HEAD", "index", "packed-refs", "refs/heads/pipe"])
+@pytest.mark.parametrize("name", ["HEAD", "packed-refs", "refs/heads/pipe"])
 async def test_what_never_ends_is_not_read(room: Room, worktree: Worktree, name: str) -> None:
     file = worktree.git_dir / "modules/libs/part" / name
     file.unlink(missing_ok=True)
@@ -227,10 +226,23 @@ async def test_what_never_ends_is_not_read(room: Room, worktree: Worktree, name:
     assert await room.worktrees.submodules.with_work(worktree) == ["libs/part"]
 
 
-async def test_an_index_that_is_elsewhere_is_not_read(room: Room, worktree: Worktree) -> None:
-    """It may be a device without an end."""
+def pipe(index: Path) -> None:
+    os.mkfifo(index)
+
+
+def endless(index: Path) -> None:
+    index.symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize("put", [pipe, endless])
+async def test_files_are_compared_without_an_index_that_never_ends(
+    room: Room, worktree: Worktree, put: Callable[[Path], None]
+) -> None:
     index = worktree.git_dir / "modules/libs/part/index"
-    index.symlink_to(index.rename(room.directory / "index"))
+    index.unlink()
+    put(index)
+    assert await room.worktrees.submodules.with_work(worktree) == []
+    add_a_file(worktree)
     assert await room.worktrees.submodules.with_work(worktree) == ["libs/part"]
 
 
@@ -263,8 +275,10 @@ async def test_git_directories_outlive_files_that_were_deleted(
 ) -> None:
     commit(worktree)
     shutil.rmtree(worktree.path)
+    sha = in_git_dir(worktree.git_dir / "modules/libs/part", "rev-parse", "HEAD")
     await room.start("job")
-    assert (room.mirrors.orphaned / "job-submodules/libs/part/HEAD").is_file()
+    [repository] = room.worktrees.orphaned.glob("job.git-*")
+    assert in_git_dir(repository / "modules/libs/part", "rev-parse", "HEAD") == sha
 
 
 async def test_sweeping_spares_and_tells(room: Room, worktree: Worktree) -> None:
@@ -285,7 +299,7 @@ async def test_sweeping_spares_and_tells(room: Room, worktree: Worktree) -> None
 async def test_what_was_spared_goes_when_kept_work_does(room: Room, worktree: Worktree) -> None:
     edit(worktree)
     await room.removal.remove(OWNER, NAME, "job")
-    aside = (room.worktrees.orphaned / "job-submodules", room.mirrors.orphaned / "job-submodules")
+    aside = [room.worktrees.orphaned / name for name in ("job-submodules", "job-submodules.git")]
     await room.expiry.expire(utc_now() - timedelta(hours=1))
     assert [entry.is_dir() for entry in aside] == [True, True]
     await room.expiry.expire(utc_now() + timedelta(hours=1))

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import re
-
 import pytest
 
 from domain.errors import InvalidRequest, JobFailure
@@ -59,30 +57,16 @@ async def test_a_branch_of_the_remote_is_continued(room: Room) -> None:
     assert files_of(worktree)["file.txt"] == "theirs"
 
 
-async def test_an_earlier_job_s_local_branch_does_not_count(room: Room) -> None:
-    mirror = await room.mirrors.fetch(OWNER, NAME)
-    first = room.remote()["main"]
-    as_claude(mirror.path, "update-ref", "refs/heads/feature/x", first)
+async def test_an_earlier_job_s_branch_does_not_count(room: Room) -> None:
+    earlier = await room.start("earlier", "feature/x")
+    (earlier.path / "new").write_text("x")
+    await room.commit(earlier)
+    assert await room.removal.remove(OWNER, NAME, "earlier") is not None
     newer = commit(room, "main")
     worktree = await room.start("job", "feature/x")
     assert worktree.base_sha == newer
     assert as_claude(worktree.path, "rev-parse", "HEAD") == newer
-
-
-async def test_commits_only_a_left_behind_branch_has_are_not_lost(room: Room) -> None:
-    mirror = await room.mirrors.fetch(OWNER, NAME)
-    tree = as_claude(mirror.path, "rev-parse", "refs/remotes/origin/main^{tree}")
-    lost = as_claude(mirror.path, "commit-tree", "-m", "Only here", tree)
-    for name in ("a", "a2"):
-        as_claude(mirror.path, "update-ref", f"refs/heads/{name}", lost)
-    await room.start("job", "a/b")
-    await room.start("job2", "a2")
-    kept = as_claude(
-        mirror.path, "for-each-ref", "--format=%(objectname) %(refname)", "refs/orchestrator"
-    )
-    places = ("job/[0-9]+/a", "job2/[0-9]+/a2")
-    for row, place in zip(kept.splitlines(), places, strict=True):
-        assert re.fullmatch(f"{lost} refs/orchestrator/displaced/{place}", row)
+    assert await room.salvage.kept(OWNER, NAME, "earlier") is not None
 
 
 async def test_the_same_job_finds_its_worktree_as_it_left_it(room: Room) -> None:
@@ -121,7 +105,7 @@ async def test_a_branch_another_job_works_on(room: Room) -> None:
     await room.start(early, "feature/x")
     found = await failure_of_start(room, "feature/x")
     assert (found.code, found.transient) == (FailureCode.BRANCH_IN_USE, True)
-    assert f"job {early}" in found.message
+    assert f"in use by job {early}." in found.message
     await room.removal.remove(OWNER, NAME, early)
     await room.start("late", "feature/x")
 
@@ -136,10 +120,35 @@ async def test_a_name_that_a_branch_of_the_remote_forbids(
     assert theirs in found.message
 
 
-async def test_a_name_that_a_live_job_s_branch_forbids(room: Room) -> None:
-    await room.start("early", "a")
-    found = await failure_of_start(room, "a/b")
+@pytest.mark.parametrize(("early", "late"), [("a", "a/b"), ("a/b", "a")])
+async def test_a_name_that_a_live_job_s_branch_forbids(room: Room, early: str, late: str) -> None:
+    await room.start("early", early)
+    found = await failure_of_start(room, late)
     assert found.code is FailureCode.BRANCH_CONFLICT
+    await room.removal.remove(OWNER, NAME, "early")
+    await room.start("late", late)
+
+
+async def test_a_branch_of_a_job_whose_worktree_is_half_made(room: Room) -> None:
+    early = await room.start("early", "feature/x")
+    early.path.with_name("early.json").unlink()
+    assert (await failure_of_start(room, "feature/x")).code is FailureCode.BRANCH_IN_USE
+    (early.git_dir / "HEAD").unlink()
+    await room.start("late", "feature/x")
+
+
+async def test_what_claude_checks_out_is_no_obstacle_to_others(room: Room) -> None:
+    early = await room.start("early", "feature/x")
+    as_claude(early.path, "checkout", "--quiet", "-b", "feature/y")
+    await room.start("another", "feature/y")
+    assert (await failure_of_start(room, "feature/x")).code is FailureCode.BRANCH_IN_USE
+
+
+async def test_a_branch_of_another_repository_is_no_obstacle(room: Room) -> None:
+    room.forge.create_repository("Other", "Place")
+    await room.mirrors.fetch("Other", "Place")
+    await room.worktrees.create_for_branch("Other", "Place", "early", "feature/x", "main")
+    await room.start("late", "feature/x")
 
 
 async def test_a_similar_name_is_no_conflict(room: Room) -> None:
@@ -227,8 +236,7 @@ async def test_changes_are_seen_whatever_their_kind(room: Room) -> None:
 
 async def test_changes_cannot_be_hidden_by_an_exclude_file(room: Room) -> None:
     worktree = await room.start("job")
-    (worktree.mirror / "info").mkdir(exist_ok=True)
-    (worktree.mirror / "info" / "exclude").write_text("*\n")
+    (worktree.git_dir / "info" / "exclude").write_text("*\n")
     as_claude(worktree.path, "config", "status.showUntrackedFiles", "no")
     (worktree.path / "new.txt").write_text("new")
     assert await room.worktrees.changed_paths(worktree) == ["new.txt"]
