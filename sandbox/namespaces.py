@@ -14,6 +14,8 @@ _CLONE_NEWUSER = 0x10000000
 _CLONE_NEWPID = 0x20000000
 _CLONE_NEWNET = 0x40000000
 _NS_GET_USERNS = 0xB701
+_KEYCTL = {"x86_64": 250, "aarch64": 219}
+_JOIN_SESSION_KEYRING = 1
 _OOM_SCORE = 800
 """Of 1000: under pressure the kernel ends a job before the worker."""
 
@@ -151,6 +153,16 @@ def _enter(pid: int, name: str, kind: int) -> None:
     owner = fcntl.ioctl(namespace, _NS_GET_USERNS)
     _setns(owner, _CLONE_NEWUSER)
     _setns(namespace, kind)
+
+
+def leave_keyring() -> None:
+    """Give up the keys of the session, such as tickets of Kerberos: no namespace hides them.
+
+    Does nothing on machines other than those named, and on kernels without keys.
+    """
+    number = _KEYCTL.get(os.uname().machine)
+    if number is not None:
+        ctypes.CDLL(None).syscall(number, _JOIN_SESSION_KEYRING, None)
 
 
 def _setns(descriptor: int, kind: int) -> None:

@@ -122,6 +122,7 @@ class Supervisor:
             for number in _CHANGED_SIGNALS:
                 signal.signal(number, signal.SIG_DFL)
             if sandbox is not None:
+                namespaces.leave_keyring()
                 self.command[1:1] = sandbox.options()
             # bwrap dies of SIGTERM at once, and its sandbox with it.
             _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

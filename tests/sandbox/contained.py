@@ -140,12 +140,23 @@ class Room:
 
     @contextlib.asynccontextmanager
     async def running(
-        self, *command: str | Path, environment: Mapping[str, str] | None = None, **options: Any
+        self,
+        *command: str | Path,
+        environment: Mapping[str, str] | None = None,
+        below: Sequence[str] = (),
+        **options: Any,
     ) -> AsyncIterator[Running]:
-        """Start a command; options are those of `served`. Nothing of it is left afterwards."""
+        """Start a command; nothing of it is left afterwards.
+
+        Args:
+            command: an absolute path and its arguments.
+            environment: further variables.
+            below: a program that becomes the supervisor.
+            options: those of `served`.
+        """
         async with self.served(**options) as launch:
             with subprocess.Popen(  # noqa: ASYNC220 - it takes some milliseconds
-                [*launch.line, *map(str, command)],
+                [*below, *launch.line, *map(str, command)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -165,14 +176,10 @@ class Room:
         self,
         *command: str | Path,
         seconds: float = ENDING,
-        environment: Mapping[str, str] | None = None,
         **options: Any,
     ) -> Ended:
-        """Run a command to its end, of which it has `seconds`; options are those of `served`."""
-        async with (
-            asyncio.timeout(seconds),
-            self.running(*command, environment=environment, **options) as running,
-        ):
+        """Run a command to its end, of which it has `seconds`; options are those of `running`."""
+        async with asyncio.timeout(seconds), self.running(*command, **options) as running:
             printed = [asyncio.to_thread(each.read) for each in (running.stdout, running.stderr)]
             stdout, stderr = await asyncio.gather(*printed)
             code = await running.ended()
