@@ -23,6 +23,7 @@ Linux there is neither, and only the command's process group is killed.
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import signal
@@ -164,13 +165,14 @@ class Supervisor:
             worker.close()
 
     def _look(self) -> None:
-        """Stop a command that is over a limit."""
+        """End a command that is over a limit, also one that has been asked to end."""
         now = time.monotonic()
-        if self.deadline is not None or now < self.next_look:
+        if now < self.next_look:
             return
         self.next_look = now + INTERVAL
         exceeded = self.watchdog.exceeded(self._living, self.init)
         if exceeded is not None:
+            self.next_look = math.inf
             # After a fork bomb the first process of the sandbox comes late to end the others.
             _send(self.init or self.child, signal.SIGKILL)
             for pid, _ in self._living():
@@ -188,7 +190,7 @@ class Supervisor:
             os.close(self.keep)
 
     def _wait_for_news(self) -> None:
-        until = self.next_look if self.deadline is None else self.deadline
+        until = min(self.next_look, math.inf if self.deadline is None else self.deadline)
         timeout = max(0.0, until - time.monotonic()) * 1000
         if self.deadline is not None and not self.told:
             timeout = _POLL * 1000

@@ -18,7 +18,7 @@ OPEN = {"A39"}
 """All that succeed; a job has to be able to commit."""
 
 WATCHED = {"A34": "SANDBOX_MEMORY_GB", "A33": "SANDBOX_PROCESSES"}
-"""Limits that the kernel does not set, or not for root, with the setting that is named."""
+"""Limits that are watched over, so that the job ends, with the setting that is named."""
 
 PROCESSES, FILE, MEMORY = 64, 1 << 20, 64 << 20
 HELD = targets.Limits(PROCESSES, MEMORY, FILE, hold_seconds=30)
@@ -65,13 +65,10 @@ def test_no_attack_succeeds(attempts: dict[str, Attempt]):
 
 @pytest.mark.parametrize("name", sorted(WATCHED))
 async def test_the_job_ends_that_takes_too_much(
-    name: str, account: Account, prepared: Targets, room: Room, reach: Reach
+    name: str, prepared: Targets, room: Room, reach: Reach
 ):
     limits = Limits(processes=PROCESSES, memory_bytes=MEMORY)
     ended = await room.run(*prepared.attack, name, limits=limits, reach=reach)
-    if name == "A33" and not account.is_root:
-        assert "BlockingIOError" in ended.stdout
-        return
     assert ended.stdout == ""
     assert ended.limit is not None
     assert WATCHED[name] in ended.limit

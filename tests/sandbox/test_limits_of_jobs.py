@@ -128,6 +128,16 @@ async def test_too_much_memory(room: Room, program: str, arguments: list[str]):
     assert ended.code == 128 + 9
 
 
+async def test_too_much_memory_after_being_asked_to_end(room: Room):
+    code = f"import signal, time; signal.signal(15, lambda *_: exec({ONE!r}))"
+    command = (PYTHON, "-I", "-S", "-c", f"{code}; print('ready', flush=True); time.sleep(60)")
+    async with room.running(*command, limits=Limits(memory_bytes=150 * MIB)) as running:
+        assert await running.line() == "ready"
+        running.control.ask_to_stop(60.0)
+        await running.ended()
+        assert running.control.limit is not None
+
+
 async def test_too_many_empty_files_in_memory(room: Room):
     ended = await room.python(SMALL_FILES, "/tmp/", limits=Limits(memory_bytes=40 * MIB))
     assert ended.limit is not None, ended
