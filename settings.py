@@ -260,7 +260,7 @@ class _Reader:
 
     def settings(self) -> Settings:
         home = self._path("HOME", Path("/"))
-        data_dir = self._path("DATA_DIR", home / ".claude-code-orchestrator")
+        data_dir = self._directory("DATA_DIR", home / ".claude-code-orchestrator")
         supabase_url, supabase_key = self._supabase()
         mcp_config = self._file("MCP_CONFIG")
         settings = Settings(
@@ -270,8 +270,8 @@ class _Reader:
             api_secret=self._secret("AGENT_API_SECRET"),
             max_concurrent_jobs=self._whole("MAX_CONCURRENT_JOBS", 2, 1, 1000),
             data_dir=data_dir,
-            repos_dir=self._path("REPOS_DIR", home / "repos"),
-            worktrees_dir=self._path("WORKTREES_DIR", home / "worktrees"),
+            repos_dir=self._directory("REPOS_DIR", home / "repos"),
+            worktrees_dir=self._directory("WORKTREES_DIR", home / "worktrees"),
             supabase_url=supabase_url,
             supabase_key=supabase_key,
             github_token=self._secret("GITHUB_TOKEN"),
@@ -309,27 +309,34 @@ class _Reader:
             sandbox_hosts=self._host_rules(),
             sandbox_read=self._paths("SANDBOX_READ"),
             sandbox_limits=self._sandbox_limits(),
-            search_path=self._text("PATH") or _SEARCH_PATH,
+            search_path=self._search_path(),
             operator_home=home,
             claude_environment={
                 name: self._environ[name] for name in sorted(PASSED_NAMES) if self._text(name)
             },
         )
-        self._check_hidden(settings)
+        self._check_own(settings)
         self._check_visible("MCP_CONFIG", settings.mcp_files, settings)
         self._check_visible("SANDBOX_READ", settings.sandbox_read, settings)
         if self._problems:
             raise SettingsError("The settings are not usable. " + " ".join(self._problems))
         return settings
 
-    def _check_hidden(self, settings: Settings) -> None:
-        """Refuse directories of our own where a job can read everything."""
+    def _check_own(self, settings: Settings) -> None:
+        """Refuse directories of our own where a job can read everything, or puts programs."""
         own = {
             "DATA_DIR": settings.data_dir,
             "REPOS_DIR": settings.repos_dir,
             "WORKTREES_DIR": settings.worktrees_dir,
         }
+        programs = [Path(entry) for entry in settings.search_path.split(":")]
         for name, path in own.items():
+            for entry in programs:
+                if entry.resolve().is_relative_to(path):
+                    self._problems.append(
+                        f"PATH has {entry}, which is in {name}: jobs could put programs there. "
+                        "Remove it."
+                    )
             trees = [tree for tree in SYSTEM_TREES if path.is_relative_to(tree)]
             if trees and settings.sandbox is not SandboxMode.OFF:
                 self._problems.append(
@@ -372,6 +379,15 @@ class _Reader:
 
     def _path(self, name: str, default: Path) -> Path:
         return Path(os.path.abspath(Path(self._text(name) or default).expanduser()))
+
+    def _directory(self, name: str, default: Path) -> Path:
+        """Return a directory by the path that a process in it has, where links are resolved."""
+        return self._path(name, default).resolve()
+
+    def _search_path(self) -> str:
+        """Return PATH without relative directories, which jobs could choose the programs of."""
+        entries = (self._text("PATH") or _SEARCH_PATH).split(":")
+        return ":".join(os.path.abspath(entry) for entry in entries if entry.startswith("/"))
 
     def _file(self, name: str) -> Path | None:
         if self._text(name) is None:

@@ -37,9 +37,7 @@ def _directories(settings: Settings, inside: Inside) -> Iterator[Finding]:
         if not os.path.isdir(entry):
             continue
         problem = None
-        if not os.path.isabs(entry):
-            problem = f"Jobs do not see {entry!r}. Give it as an absolute path."
-        elif entry not in seen:
+        if entry not in seen:
             problem = (
                 f"Jobs do not have {entry} on their PATH. If they need its programs, add it to "
                 "SANDBOX_READ, or the directory above it that has all they use, such as ~/.pyenv."

@@ -49,6 +49,33 @@ def test_paths_are_absolute_and_expanded(monkeypatch: pytest.MonkeyPatch):
     assert settings.data_dir == Path.cwd() / "relative"
 
 
+def test_directories_of_jobs_have_no_links_in_their_path(tmp_path: Path):
+    """A process that works in one learns its path from the kernel, which resolves them."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    names = ("DATA_DIR", "REPOS_DIR", "WORKTREES_DIR")
+    settings = read(**{name: str(tmp_path / "link" / name) for name in names})
+    found = (settings.data_dir, settings.repos_dir, settings.worktrees_dir)
+    assert found == tuple(tmp_path / "real" / name for name in names)
+
+
+def test_path_has_absolute_directories_only():
+    assert read(PATH="bin:/usr/bin:.::/opt/../bin:").search_path == "/usr/bin:/bin"
+
+
+@pytest.mark.parametrize(
+    ("entry", "name"),
+    [
+        ("/home/somebody/worktrees/job/bin", "WORKTREES_DIR"),
+        ("/home/somebody/repos", "REPOS_DIR"),
+        ("/home/somebody/bin/../.claude-code-orchestrator/sessions", "DATA_DIR"),
+    ],
+)
+def test_jobs_put_no_programs_on_path(entry: str, name: str):
+    text = problems(PATH=f"/usr/bin:{entry}")
+    assert f"which is in {name}: jobs could put programs there. Remove it." in text
+
+
 def test_all_problems_are_named_at_once():
     text = problems(
         PORT="http",
@@ -261,7 +288,7 @@ def test_jobs_cannot_be_shown_what_they_must_not_see(tmp_path: Path, kind: str):
     for path in own.values():
         Path(path).mkdir()
     assert f"SANDBOX_READ names {paths[kind]}, which" in problems(**own, SANDBOX_READ=paths[kind])
-    settings = read(**own, PATH=f"/usr/bin::relative:{paths[kind]}:{own['HOME']}/bin")
+    settings = read(**own, PATH=f"/usr/bin::relative:{own['HOME']}/bin")
     assert settings.sandbox_search_path == "/usr/bin"
 
 
