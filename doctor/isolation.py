@@ -19,7 +19,7 @@ from sandbox import landlock
 from sandbox.bubblewrap import Bubblewrap
 from sandbox.containment import Containment
 from sandbox.gateway import PORT
-from sandbox.limits import Limits
+from sandbox.limits import INTERVAL, Limits
 from sandbox.modes import Sandbox, SandboxMode, version_of
 from settings import Settings
 
@@ -83,7 +83,7 @@ def _mode(mode: SandboxMode, containment: Containment) -> Iterator[Finding]:
 
 def _memory(limits: Limits) -> Finding:
     most = (limits.memory_bytes or 0) >> 30
-    return Finding("memory", f"a job of over {most} GiB is stopped, looked at once a second")
+    return Finding("memory", f"a job of over {most} GiB is stopped, by a look every {INTERVAL} s")
 
 
 def _tried(inside: Inside) -> Iterator[Finding]:

@@ -29,8 +29,10 @@ def own_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     claude.chmod(0o755)
     config = directory / "mcp.json"
     command = {"command": sys.executable, "args": ["-I", str(Path(mcp_server.__file__))]}
+    gates = directory / "stack" / "gates"
+    gates.mkdir(parents=True)
     # What the two programs use besides their own files.
-    visible = (real.parent, sys.prefix, sys.base_prefix)
+    visible = (gates, real.parent, sys.prefix, sys.base_prefix)
     with mcp_server.serving_http() as url:
         remote = {"type": "http", "url": url}
         config.write_text(json.dumps({"mcpServers": {"tickets": command, "remote": remote}}))
