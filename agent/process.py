@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -12,10 +11,9 @@ from typing import Self
 from agent import supervisor
 from agent.child import SupervisedChild
 from agent.command import Launch
-from agent.environment import config_dir_of
 from agent.input import InputPipe, user_line
 from agent.output import Output, OutputLine, StreamReading
-from agent.sessions import read_transcript, usage_so_far
+from agent.sessions import SessionFiles, usage_so_far
 from domain.jobs import Usage
 
 _BEYOND_GRACE = supervisor.KILLING + 5.0
@@ -26,20 +24,6 @@ _DRAINING = 2.0
 """Seconds for the pipes to end after the last process has; needed only where one escaped."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Session:
-    """Where the CLI keeps this conversation."""
-
-    config_dir: Path
-    session_id: str
-
-    async def transcript(self) -> bytes | None:
-        return await asyncio.to_thread(read_transcript, self.config_dir, self.session_id)
-
-    async def usage(self) -> Usage:
-        return usage_so_far(await self.transcript() or b"")
-
-
 class ClaudeProcess:
     """A Claude process behind its supervisor; made by `start`.
 
@@ -47,7 +31,7 @@ class ClaudeProcess:
     a time. Leaving the `async with` block stops it and lets go of every pipe.
     """
 
-    def __init__(self, child: SupervisedChild, session: _Session, used_before: Usage) -> None:
+    def __init__(self, child: SupervisedChild, session: SessionFiles, used_before: Usage) -> None:
         self._child = child
         self._session = session
         self.used_before = used_before
@@ -66,8 +50,8 @@ class ClaudeProcess:
         Raises:
             OSError: `cwd` does not exist, or the machine has no room for another process.
         """
-        session = _Session(config_dir_of(environment), launch.session_id)
-        used_before = await session.usage() if launch.resume else Usage()
+        session = SessionFiles.of(environment, cwd, launch.session_id)
+        used_before = await asyncio.to_thread(_usage, session) if launch.resume else Usage()
         child = SupervisedChild.start(executable, launch, environment, cwd)
         process = cls(child, session, used_before)
         try:
@@ -84,11 +68,11 @@ class ClaudeProcess:
 
     async def transcript(self) -> bytes | None:
         """Read the session's transcript as it is on disk now."""
-        return await self._session.transcript()
+        return await asyncio.to_thread(self._session.read)
 
     async def usage(self) -> Usage:
         """What the session has used by its transcript, over all its processes."""
-        return await self._session.usage()
+        return await asyncio.to_thread(_usage, self._session)
 
     async def used(self) -> Usage:
         """What this process has used by the transcript, which a stopped one brings up to date."""
@@ -163,3 +147,7 @@ class ClaudeProcess:
         await asyncio.sleep(_DRAINING)
         self._input.abort()
         self._output.close()
+
+
+def _usage(session: SessionFiles) -> Usage:
+    return usage_so_far(session.read() or b"")
