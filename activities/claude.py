@@ -26,7 +26,7 @@ from agent.executable import find_executable
 from agent.inbox import Inbox
 from agent.output import OutputLine
 from agent.process import ClaudeProcess, Confinement
-from agent.sessions import read_transcript, usage_so_far
+from agent.sessions import SessionFiles
 from agent.turn import TimeLimit, TurnReport, run_turn
 from agent.verdict import Verdict
 from domain.clock import utc_now
@@ -37,6 +37,7 @@ from domain.jobs import Job, JobType, Phase, Usage
 from domain.messages import MessageType
 from domain.repositories import Repository
 from domain.usage_limits import UNKNOWN_RESET, is_of_credential
+from sandbox import files
 from sandbox.containment import Reach
 from sandbox.gateway import Gateway, Passage
 from sandbox.limits import Limits
@@ -120,6 +121,16 @@ class Delivery:
     message_id: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """A job's work on this host: where it is done, and where its conversation is."""
+
+    job: Job
+    repository: Repository
+    worktree: Worktree
+    session_files: SessionFiles
+
+
 class ClaudeActivities:
     """Claude on this machine."""
 
@@ -149,11 +160,11 @@ class ClaudeActivities:
             JobFailure: Claude ended with an error; what it used is recorded all the same.
             LeaseLost: the lease ended, or the job was stopped; no process is left then.
         """
-        key = request.key
-        lease = self._leases.require(key)
-        report = await lease.run(self._run(lease, request))
+        lease = self._leases.require(request.key)
+        work = await lease.run(self._work(request.key))
+        report = await lease.run(self._run(lease, request, work))
         self._credential.was_tried(report.verdict.failure)
-        await lease.run(self._record(request, report))
+        await lease.run(self._record(request, report, work))
         if report.verdict.failure is not None:
             raise report.verdict.failure
         return TurnOutput(report.consumed)
@@ -173,35 +184,34 @@ class ClaudeActivities:
             return False
         return await inbox.offer(as_user_message(messages[0]))
 
-    async def _run(self, lease: Lease, request: TurnInput) -> TurnReport:
+    async def _run(self, lease: Lease, request: TurnInput, work: _Work) -> TurnReport:
         # Open from the beginning, so that what the user says while the CLI starts still reaches it.
         inbox = lease.inbox = Inbox()
         try:
-            return await self._run_turn(request, inbox)
+            return await self._run_turn(request, work, inbox)
         finally:
             lease.inbox = None
             inbox.close()
 
-    async def _run_turn(self, request: TurnInput, inbox: Inbox) -> TurnReport:
-        key = request.key
-        job, repository = await self._job(key)
-        worktree = self._worktrees.at(repository.owner_name, repository.repo_name, job.id)
+    async def _run_turn(self, request: TurnInput, work: _Work, inbox: Inbox) -> TurnReport:
+        key, job = request.key, work.job
+        await asyncio.to_thread(self._make_home, job.id)
         session = await self._conversations.take_up(
             job,
-            self._config_dir(job.id),
+            work.session_files,
             request.message_ids,
             lease=key.number,
             was_begun=request.turn > 1 or request.attempt > 1,
         )
         executable = find_executable(self._setup.claude_bin, self._setup.search_path)
-        launch = self._launch(job, repository, worktree.path, session)
-        confinement = await self._confinement(job, worktree, executable)
+        launch = self._launch(work, session)
+        confinement = await self._confinement(job, work.worktree, executable)
         environment = self._environment(job, confinement.passage)
         began = time.monotonic()
         async with (
             TranscriptWriter(self._store, job.id, key.number) as writer,
             await ClaudeProcess.start(
-                executable, launch, environment, worktree.path, confinement
+                executable, launch, environment, work.worktree.path, confinement
             ) as run,
         ):
             await self._progress.enter(
@@ -244,12 +254,10 @@ class ClaudeActivities:
         report_id = derived_id(key.job_id, "usage", key.number, request.turn, request.attempt)
         await self._store.add_usage(key.job_id, report_id, usage, seconds)
 
-    async def _record(self, request: TurnInput, report: TurnReport) -> None:
+    async def _record(self, request: TurnInput, report: TurnReport, work: _Work) -> None:
         """Keep what a turn leaves: its answer and its session's transcript."""
         key, verdict = request.key, report.verdict
-        transcript = read_transcript(self._config_dir(key.job_id), key.job_id)
-        if transcript is not None:
-            await self._store.save_session(key.job_id, key.job_id, transcript)
+        await self._conversations.keep(key.job_id, work.session_files)
         changes: JobChanges = {"pid": None, "exit_code": report.exit_code, "model": verdict.model}
         if verdict.answer is not None:
             changes["result"] = verdict.answer
@@ -264,34 +272,35 @@ class ClaudeActivities:
         if is_of_credential(verdict.limit_type):
             await self._credential.hold(failure.resets_at or utc_now() + UNKNOWN_RESET)
 
-    async def _job(self, key: LeaseKey) -> tuple[Job, Repository]:
+    async def _work(self, key: LeaseKey) -> _Work:
         details = await self._store.get_job(key.job_id)
         if details is None or details.repository is None:
             raise JobFailure(FailureCode.REPOSITORY_NOT_FOUND)
-        return details.job, details.repository
+        job, repository = details.job, details.repository
+        worktree = self._worktrees.at(repository.owner_name, repository.repo_name, job.id)
+        files = SessionFiles.of(self._environment(job, None), worktree.path, job.id)
+        return _Work(job, repository, worktree, files)
 
-    def _launch(self, job: Job, repository: Repository, worktree: Path, session: Session) -> Launch:
-        setup, options = self._setup, job.options
+    def _launch(self, work: _Work, session: Session) -> Launch:
+        setup, job, options = self._setup, work.job, work.job.options
         budget = options.max_budget_usd or setup.max_budget_usd
         return Launch(
             job_type=job.job_type,
             session_id=job.id,
-            resume=session.transcript is not None,
+            resume=session.used is not None,
             model=options.model or setup.model,
             max_turns=options.max_turns or setup.max_turns,
-            max_budget_usd=process_budget(
-                budget, job.usage, usage_so_far(session.transcript or b"")
-            ),
-            system_prompt=prompts.rules(job, repository, worktree),
+            max_budget_usd=process_budget(budget, job.usage, session.used or Usage()),
+            system_prompt=prompts.rules(job, work.repository, work.worktree.path),
             mcp_config=setup.mcp_config,
             mcp_servers=setup.mcp_servers,
             task_tools=setup.task_tools,
         )
 
-    def _config_dir(self, job_id: str) -> Path:
-        if self._setup.operator_home is not None:
-            return self._setup.operator_home / ".claude"
-        return self._setup.sessions_dir / job_id / ".claude"
+    def _make_home(self, job_id: str) -> None:
+        sessions_dir = self._setup.sessions_dir
+        sessions_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        files.make_directory(sessions_dir, job_id)
 
     async def _confinement(self, job: Job, worktree: Worktree, executable: Path) -> Confinement:
         """Return how the job's process is contained.
@@ -301,11 +310,9 @@ class ClaudeActivities:
         """
         setup = self._setup
         containment = await setup.sandbox.require()
-        home = setup.sessions_dir / job.id
-        home.mkdir(parents=True, exist_ok=True, mode=0o700)
         executables = (executable, await asyncio.to_thread(executable.resolve))
         reach = Reach(
-            writable=(worktree.path, worktree.git_dir, home, *self._login()),
+            writable=(worktree.path, worktree.git_dir, setup.sessions_dir / job.id, *self._login()),
             readable=(*worktree.reach.readable, *executables, *setup.mcp_files),
             fixed=(worktree.path / ".git",),
             empty=(setup.operator_home,) if setup.operator_home else (),
@@ -322,18 +329,18 @@ class ClaudeActivities:
 
     def _environment(self, job: Job, passage: Passage | None) -> dict[str, str]:
         setup = self._setup
-        home = setup.operator_home or setup.sessions_dir / job.id
+        own_home = setup.sessions_dir / job.id
         passed = dict(setup.credentials)
         if passage is not None:
             passed = behind_proxy(passed, passage)
         return child_environment(
             passed,
             search_path=setup.inside_path,
-            home=home,
-            config_dir=None if setup.operator_home else self._config_dir(job.id),
+            home=setup.operator_home or own_home,
+            config_dir=None if setup.operator_home else own_home / ".claude",
             marker=Marker(setup.data_id, setup.boot_id, job.id),
             identity=setup.identity.environment(),
-            temporary=setup.sessions_dir / job.id / "tmp",
+            temporary=own_home / "tmp",
         )
 
 

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection
 from dataclasses import dataclass
-from pathlib import Path
 
 from activities import prompts
 from activities.progress import Progress
 from agent.inbox import UserMessage
-from agent.sessions import (
-    discard_transcripts,
-    holds_message,
-    read_transcript,
-    restore_transcript,
-)
+from agent.sessions import SessionFiles, holds_message, usage_so_far
 from domain.ids import derived_id, new_id
-from domain.jobs import Job, JobType
+from domain.jobs import Job, JobType, Usage
 from domain.messages import Message
 from store.protocol import Store
 
@@ -32,9 +27,12 @@ BEGUN_AGAIN = {
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """Where a turn starts from: a transcript to resume, or None for a new session."""
+    """Where a turn starts from.
 
-    transcript: bytes | None
+    `used` is what the session to resume has used so far; None for a new session.
+    """
+
+    used: Usage | None
     first: list[UserMessage]
 
 
@@ -48,48 +46,55 @@ class Conversations:
     async def take_up(
         self,
         job: Job,
-        config_dir: Path,
+        files: SessionFiles,
         message_ids: list[str],
         *,
         lease: int,
         was_begun: bool,
     ) -> Session:
-        """Return what the next process starts from; the transcript lies in `config_dir` then.
+        """Return what the next process starts from; the transcript is among `files` then.
 
         Args:
             job: whose conversation it is.
-            config_dir: where Claude keeps it on this machine.
+            files: where Claude keeps it on this machine.
             message_ids: what the user has said since; messages that the transcript holds already
                 are not sent again.
             lease: under which it goes on.
             was_begun: whether Claude may have worked for the job before.
         """
         users = await self._messages(job.id, message_ids)
-        transcript = await self._transcript(job, config_dir)
+        transcript = await self._transcript(job, files)
         if transcript is None:
-            discard_transcripts(config_dir, job.id)
+            await asyncio.to_thread(files.discard)
             text = await self._begin_again(job, message_ids, lease) if was_begun else None
             return Session(None, [_opening(job, text), *users])
-        unseen = [
-            message
-            for message in [_opening(job), *users]
-            if not holds_message(transcript, message.id)
-        ]
-        # The CLI answers a message whose id it knows with silence, so this one's is always new.
-        return Session(transcript, unseen or [UserMessage(new_id(), prompts.CONTINUE)])
+        return await asyncio.to_thread(_resumed, transcript, [_opening(job), *users])
 
-    async def _transcript(self, job: Job, config_dir: Path) -> bytes | None:
+    async def keep(self, job_id: str, files: SessionFiles) -> None:
+        """Save the transcript that a turn has left.
+
+        Without one, an empty one is saved: the earlier one does not know this turn, so the next
+        turn begins again with what is known.
+        """
+        transcript = await asyncio.to_thread(files.read)
+        await self._store.save_session(job_id, job_id, transcript or b"")
+
+    async def _transcript(self, job: Job, files: SessionFiles) -> bytes | None:
         """Return the newest transcript that there is, and see that it is the one on disk."""
-        on_disk = read_transcript(config_dir, job.id)
+        on_disk = await asyncio.to_thread(files.read)
         if job.job_type is JobType.CODE:
             # It belongs to the files that it speaks of: on another machine, both begin anew.
             return on_disk
         saved = await self._store.load_session(job.id)
+        if saved is None:
+            return on_disk
+        if not saved[1]:
+            return None
         # The CLI only appends (measured), so a transcript that does not begin with the saved one is
         # from before a turn on another machine.
-        if saved is None or (on_disk is not None and on_disk.startswith(saved[1])):
+        if on_disk is not None and on_disk.startswith(saved[1]):
             return on_disk
-        restore_transcript(config_dir, job.id, saved[1])
+        await asyncio.to_thread(files.restore, saved[1])
         return saved[1]
 
     async def _begin_again(self, job: Job, message_ids: list[str], lease: int) -> str:
@@ -122,6 +127,14 @@ class Conversations:
 def as_user_message(message: Message) -> UserMessage:
     """Return a line of the transcript as it is sent to Claude."""
     return UserMessage(message.id, message.content)
+
+
+def _resumed(transcript: bytes, messages: list[UserMessage]) -> Session:
+    """Return a session to resume, with those of the messages that it does not hold."""
+    unseen = [message for message in messages if not holds_message(transcript, message.id)]
+    # The CLI answers a message whose id it knows with silence, so this one's is always new.
+    first = unseen or [UserMessage(new_id(), prompts.CONTINUE)]
+    return Session(usage_so_far(transcript), first)
 
 
 def _opening(job: Job, text: str | None = None) -> UserMessage:

@@ -307,6 +307,11 @@ def config_dir_of(environment: Mapping[str, str]) -> Path:
     return Path(configured) if configured else Path(environment["HOME"]) / ".claude"
 
 
+def has_own_config_dir(environment: Mapping[str, str]) -> bool:
+    """Return whether the configuration directory is the job's own, and not the operator's."""
+    return "CLAUDE_CONFIG_DIR" in environment
+
+
 def _only(values: Mapping[str, str], allowed: frozenset[str]) -> dict[str, str]:
     for name in values:
         if name in _FORBIDDEN_NAMES or name.startswith(_FORBIDDEN_PREFIXES):

@@ -11,10 +11,9 @@ from typing import Self
 
 from agent.child import SupervisedChild
 from agent.command import Launch, command_line
-from agent.environment import config_dir_of
 from agent.input import InputPipe, user_line
 from agent.output import Output, OutputLine, StreamReading
-from agent.sessions import read_transcript, usage_so_far
+from agent.sessions import SessionFiles, usage_so_far
 from domain.errors import JobFailure
 from domain.failures import FailureCode
 from domain.jobs import Usage
@@ -54,20 +53,6 @@ class Confinement:
         return self.containment.supervised(command, self.reach, ports, self.limits)
 
 
-@dataclass(frozen=True, slots=True)
-class _Session:
-    """Where the CLI keeps this conversation."""
-
-    config_dir: Path
-    session_id: str
-
-    async def transcript(self) -> bytes | None:
-        return await asyncio.to_thread(read_transcript, self.config_dir, self.session_id)
-
-    async def usage(self) -> Usage:
-        return usage_so_far(await self.transcript() or b"")
-
-
 class ClaudeProcess:
     """A Claude process behind its supervisor; made by `start`.
 
@@ -78,7 +63,7 @@ class ClaudeProcess:
     def __init__(
         self,
         child: SupervisedChild,
-        session: _Session,
+        session: SessionFiles,
         used_before: Usage,
         passage: Passage | None,
     ) -> None:
@@ -106,8 +91,8 @@ class ClaudeProcess:
         Raises:
             OSError: `cwd` does not exist, or the machine has no room for another process.
         """
-        session = _Session(config_dir_of(environment), launch.session_id)
-        used_before = await session.usage() if launch.resume else Usage()
+        session = SessionFiles.of(environment, cwd, launch.session_id)
+        used_before = await asyncio.to_thread(_usage, session) if launch.resume else Usage()
         contained = confinement or Confinement(Uncontained(), Reach((cwd,)))
         child = SupervisedChild.start(
             lambda prompt: contained.around(command_line(executable, launch, prompt)),
@@ -141,11 +126,11 @@ class ClaudeProcess:
 
     async def transcript(self) -> bytes | None:
         """Read the session's transcript as it is on disk now."""
-        return await self._session.transcript()
+        return await asyncio.to_thread(self._session.read)
 
     async def usage(self) -> Usage:
         """What the session has used by its transcript, over all its processes."""
-        return await self._session.usage()
+        return await asyncio.to_thread(_usage, self._session)
 
     async def used(self) -> Usage:
         """What this process has used by the transcript, which a stopped one brings up to date."""
@@ -222,3 +207,7 @@ class ClaudeProcess:
         await asyncio.sleep(_DRAINING)
         self._input.abort()
         self._output.close()
+
+
+def _usage(session: SessionFiles) -> Usage:
+    return usage_so_far(session.read() or b"")

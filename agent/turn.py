@@ -142,9 +142,9 @@ class _Turn:
 
     async def consumed(self) -> list[str]:
         """List what is in the conversation, now that the process has ended."""
-        started = set(self.delivery.started)
+        started = self.delivery.started
         transcript = await self.process.transcript() if started else None
-        kept = {name for name in started if transcript and holds_message(transcript, name)}
+        kept = await asyncio.to_thread(_held, transcript or b"", started)
         taken = kept | set(self.delivery.completed)
         return [message_id for message_id in self.delivery.sent_ids if message_id in taken]
 
@@ -203,3 +203,7 @@ class _Turn:
     async def _stop_for(self, failure: JobFailure) -> None:
         self.evidence.stopped_for = failure
         await self.process.stop()
+
+
+def _held(transcript: bytes, message_ids: list[str]) -> set[str]:
+    return {message_id for message_id in message_ids if holds_message(transcript, message_id)}

@@ -1,69 +1,83 @@
-"""Files that a job could have written, opened without being led astray.
+"""Files that a job could have written, opened safely.
 
-A job may leave a link, a FIFO, a device or a file of any size in the place of every file it could
-write. The walk starts at a directory that no job can replace, follows no link below it, never waits
-for a FIFO, and reads regular files only, up to a limit. All functions block: call them in a thread.
+A job can put a link, a FIFO, a device or a file of any size in the place of every file it can
+write, and it can take permissions away from its directories. Each function starts at a directory
+that no job can replace, follows no link below it, never waits for a FIFO, and reads regular files
+only. Names have no length limit, because the walk opens one directory at a time.
+
+A hard link to another job's file is read like any file: a job that can make one can read that file
+anyway. Nothing is written through one, because `write` replaces the name.
+
+All functions block: call them in a thread.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import itertools
 import os
 import secrets
-import shutil
 import stat
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+MAX_NAMES = 1_000_000
+"""The most entries of one directory that `names` returns; they take about 100 MB."""
+
+REMOVAL_SECONDS = 600.0
+"""How long `remove` works on one path by default."""
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
 _CHUNK = 1 << 20
 
+# What open(2) answers when a job has put something else in the place of a file or a directory: a
+# link (ELOOP, or ENOTDIR where a directory is wanted), a socket (ENXIO), an odd device (ENODEV).
+_MISPLACED = frozenset({errno.ELOOP, errno.ENOTDIR, errno.ENXIO, errno.ENODEV, errno.ENAMETOOLONG})
+# What it answers when a job has taken permissions away, or holds a lease (fcntl(2)) on the file.
+_CLOSED = frozenset({errno.EACCES, errno.EPERM, errno.EWOULDBLOCK})
 
-class UnsafeFile(Exception):
+
+class UnsafeFile(OSError):
     """A path leads to something else than a regular file of an acceptable size."""
 
 
 @contextlib.contextmanager
-def opened(root: Path, name: str, *, limit: int) -> Iterator[BinaryIO]:
+def opened(root: Path, name: str, *, limit: int | None = None) -> Iterator[BinaryIO]:
     """Open a regular file for reading.
 
     Args:
         root: a directory that jobs can write into and not replace.
         name: of the file, relative to `root`.
-        limit: the most bytes that it may have.
+        limit: the most bytes that it may have now. It can grow while it is read.
 
     Raises:
         FileNotFoundError: there is nothing at this path.
         UnsafeFile: there is something else, or it is too long.
     """
-    with _parent(root, name) as (directory, last):
-        descriptor = _open(directory, last, os.O_RDONLY | os.O_NONBLOCK, Path(root, name))
+    parents, last = _split(name)
+    with _directory(root, parents) as directory:
+        descriptor = _open(last, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY, directory)
     try:
-        # Before Python has it, which refuses a directory in its own way.
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
-            raise UnsafeFile(f"{Path(root, name)} is not a regular file.")
-        if found.st_size > limit:
-            raise UnsafeFile(f"{Path(root, name)} has {found.st_size} bytes, over {limit}.")
-        with open(descriptor, "rb", closefd=False) as file:
+            raise UnsafeFile(f"{name!r} is not a regular file.")
+        if limit is not None and found.st_size > limit:
+            raise _too_long(name, limit)
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
             yield file
     finally:
         os.close(descriptor)
 
 
 def read(root: Path, name: str, *, limit: int) -> bytes:
-    """Return the content of a regular file; as `opened`.
-
-    Raises:
-        FileNotFoundError: there is nothing at this path.
-        UnsafeFile: there is something else, or it is too long.
-    """
+    """Return the content of a regular file; arguments and errors as for `opened`."""
     with opened(root, name, limit=limit) as file:
-        # It may grow while it is read.
         content = file.read(limit + 1)
     if len(content) > limit:
-        raise UnsafeFile(f"{Path(root, name)} has over {limit} bytes.")
+        raise _too_long(name, limit)
     return content
 
 
@@ -79,35 +93,47 @@ def read_text(root: Path, name: str, *, limit: int) -> str | None:
 
 
 def copy(root: Path, name: str, target: Path, *, limit: int) -> None:
-    """Copy a regular file and its times to `target`, a new file that jobs cannot reach.
+    """Copy a regular file, with its times, to `target`, a new file that no job can write into.
+
+    No target is left when the copy fails. Arguments and errors as for `opened`.
 
     Raises:
-        FileNotFoundError: there is nothing at this path.
-        UnsafeFile: there is something else, or it is too long.
+        FileExistsError: `target` exists.
     """
     with opened(root, name, limit=limit) as source, target.open("xb") as sink:
-        shutil.copyfileobj(source, sink, _CHUNK)
-        found = os.fstat(source.fileno())
+        try:
+            copied = 0
+            while chunk := source.read(_CHUNK):
+                copied += len(chunk)
+                if copied > limit:
+                    raise _too_long(name, limit)
+                sink.write(chunk)
+            found = os.fstat(source.fileno())
+        except BaseException:
+            target.unlink()
+            raise
     os.utime(target, ns=(found.st_atime_ns, found.st_mtime_ns))
 
 
 def write(root: Path, name: str, content: bytes, *, mode: int = 0o600) -> None:
-    """Put a file in the place of whatever is at a path, in one step. Idempotent.
+    """Replace whatever is at a path by a file, in one step. Idempotent.
 
-    Its directories are made where they are missing. A directory in its place is deleted first.
+    Missing directories are made, and read-only ones are made writable. A directory at the path
+    itself is deleted first.
 
     Raises:
-        UnsafeFile: a link or a file is in the place of one of its directories, or a directory in
-            its own place cannot be deleted.
+        UnsafeFile: a link or a file is in the place of one of the directories.
     """
-    with _parent(root, name, make=True) as (directory, last):
-        draft = f".{last[:100]}-{secrets.token_hex(8)}"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    parents, last = _split(name)
+    with _directory(root, parents, change=True, make=True) as directory:
+        draft = f".{secrets.token_hex(16)}"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
         descriptor = os.open(draft, flags, mode, dir_fd=directory)
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(content)
-            _remove(directory, last, directories_only=True)
+            if _is_directory(directory, last):
+                _remove_tree(directory, last, time.monotonic() + REMOVAL_SECONDS)
             os.rename(draft, last, src_dir_fd=directory, dst_dir_fd=directory)
         except BaseException:
             with contextlib.suppress(OSError):
@@ -115,23 +141,57 @@ def write(root: Path, name: str, content: bytes, *, mode: int = 0o600) -> None:
             raise
 
 
-def remove(root: Path, name: str) -> None:
-    """Delete whatever is at a path, links not followed; nothing being there is fine.
+def make_directory(root: Path, name: str) -> None:
+    """Make a directory and its parents, with every permission for their owner. Idempotent.
 
-    A directory stays that cannot be deleted, for example because it is nested too deep.
+    A link or a file in the place of one of them is deleted.
     """
-    with contextlib.suppress(FileNotFoundError, UnsafeFile):
-        with _parent(root, name) as (directory, last):
-            _remove(directory, last)
+    with _directory(root, _parts(name), change=True, make=True, replace=True):
+        pass
+
+
+def remove(root: Path, name: str, *, seconds: float = REMOVAL_SECONDS) -> None:
+    """Delete whatever is at a path, without following links. Idempotent.
+
+    Read-only directories are deleted too, at any depth. When something cannot be deleted, the rest
+    is deleted all the same.
+
+    Args:
+        root: a directory that jobs can write into and not replace.
+        name: of what to delete, relative to `root`.
+        seconds: the most time it may take; a process can add files as fast as they are deleted.
+
+    Raises:
+        OSError: something is left. It is a TimeoutError when the time was too short.
+    """
+    deadline = time.monotonic() + seconds
+    parents, last = _split(name)
+    with contextlib.ExitStack() as stack:
+        try:
+            directory = stack.enter_context(_directory(root, parents, change=True))
+        except (FileNotFoundError, UnsafeFile):
+            return
+        if _is_directory(directory, last):
+            _remove_tree(directory, last, deadline)
+        else:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(last, dir_fd=directory)
 
 
 def names(root: Path, name: str = ".") -> list[str]:
-    """List a directory; empty when there is none, or a link in its place."""
+    """List a directory; empty when there is none, or something else.
+
+    Raises:
+        UnsafeFile: it has more than `MAX_NAMES` entries.
+    """
     try:
-        with _directory(root, Path(name).parts, make=False) as directory:
-            return sorted(os.listdir(directory))
+        with _directory(root, _parts(name)) as directory, os.scandir(directory) as entries:
+            found = [entry.name for entry in itertools.islice(entries, MAX_NAMES + 1)]
     except (FileNotFoundError, UnsafeFile):
         return []
+    if len(found) > MAX_NAMES:
+        raise UnsafeFile(f"{name!r} has over {MAX_NAMES} entries.")
+    return sorted(found)
 
 
 def below(root: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
@@ -158,14 +218,14 @@ def below(root: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
 
 def is_directory(root: Path, name: str) -> bool:
     """Return whether a directory, and no link to one, is at a path."""
-    mode = _mode(root, name)
-    return mode is not None and stat.S_ISDIR(mode)
+    found = _status(root, name)
+    return found is not None and stat.S_ISDIR(found.st_mode)
 
 
 def is_file(root: Path, name: str) -> bool:
     """Return whether a regular file, and no link to one, is at a path."""
-    mode = _mode(root, name)
-    return mode is not None and stat.S_ISREG(mode)
+    found = _status(root, name)
+    return found is not None and stat.S_ISREG(found.st_mode)
 
 
 def modified_at(root: Path, name: str) -> int:
@@ -187,38 +247,63 @@ def _entries(top: int, name: str) -> Iterator[os.DirEntry[str]]:
         os.close(directory)
 
 
-def _mode(root: Path, name: str) -> int | None:
-    found = _status(root, name)
-    return None if found is None else found.st_mode
-
-
 def _status(root: Path, name: str) -> os.stat_result | None:
     try:
-        with _parent(root, name) as (directory, last):
+        parents, last = _split(name)
+        with _directory(root, parents) as directory, _telling_unsafe(last):
             return os.stat(last, dir_fd=directory, follow_symlinks=False)
     except (FileNotFoundError, UnsafeFile):
         return None
 
 
-@contextlib.contextmanager
-def _parent(root: Path, name: str, *, make: bool = False) -> Iterator[tuple[int, str]]:
-    """Open the directory that a path is in; yields its descriptor and the last part."""
-    *parents, last = Path(name).parts
-    with _directory(root, tuple(parents), make=make) as directory:
-        yield directory, last
+def _parts(name: str) -> tuple[str, ...]:
+    """Split a name at its slashes; `.` has no parts.
+
+    Raises:
+        UnsafeFile: the name could lead out of the directory that it is relative to.
+    """
+    parts = Path(name).parts
+    if os.path.isabs(name) or ".." in parts or "\0" in name:
+        raise UnsafeFile(f"{name!r} is not relative to a directory and below it.")
+    return parts
+
+
+def _split(name: str) -> tuple[tuple[str, ...], str]:
+    """Return the directories of a name and its last part."""
+    parts = _parts(name)
+    if not parts:
+        raise UnsafeFile(f"{name!r} is not the name of a file.")
+    return parts[:-1], parts[-1]
 
 
 @contextlib.contextmanager
-def _directory(root: Path, parts: tuple[str, ...], *, make: bool) -> Iterator[int]:
-    if ".." in parts or any(part.startswith("/") for part in parts):
-        raise UnsafeFile(f"{'/'.join(parts)} leads out of {root}.")
-    descriptor = os.open(root, _DIRECTORY)
+def _directory(
+    root: Path,
+    parts: tuple[str, ...],
+    *,
+    change: bool = False,
+    make: bool = False,
+    replace: bool = False,
+) -> Iterator[int]:
+    """Open a directory below `root` and yield its descriptor.
+
+    Args:
+        root: the directory to start at; links in its own path are followed.
+        parts: the names of the directories that lead from there to the wanted one.
+        change: whether the owner is given every permission on each of them.
+        make: whether to make those that are missing.
+        replace: whether to delete what is no directory.
+    """
+    descriptor = _open_root(root, change=change)
     try:
         for part in parts:
+            if replace and not _is_directory(descriptor, part):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(part, dir_fd=descriptor)
             if make:
                 with contextlib.suppress(FileExistsError):
                     os.mkdir(part, 0o700, dir_fd=descriptor)
-            inner = _open(descriptor, part, _DIRECTORY, Path(root, *parts))
+            inner = _enter(part, descriptor) if change else _open(part, _DIRECTORY, descriptor)
             os.close(descriptor)
             descriptor = inner
         yield descriptor
@@ -226,25 +311,144 @@ def _directory(root: Path, parts: tuple[str, ...], *, make: bool) -> Iterator[in
         os.close(descriptor)
 
 
-def _open(directory: int, name: str, flags: int, path: Path) -> int:
-    """Open one name without following a link; anything that is not openable is unsafe."""
+def _open_root(root: Path, *, change: bool) -> int:
+    if change:
+        with _opened_up(root) as handle:
+            return os.open(".", _DIRECTORY, dir_fd=handle)
+    with _telling_unsafe(root):
+        return os.open(root, _DIRECTORY)
+
+
+def _open(name: str, flags: int, directory: int) -> int:
+    """Open what has this name in a directory, unless it is a link."""
+    with _telling_unsafe(name):
+        return os.open(name, flags | os.O_NOFOLLOW, dir_fd=directory)
+
+
+def _enter(name: str, directory: int) -> int:
+    """Open a directory in a directory, with every permission for its owner.
+
+    Raises:
+        PermissionError: it belongs to another user.
+    """
+    with _telling_unsafe(name, _MISPLACED), _opened_up(name, directory) as handle:
+        return os.open(".", _DIRECTORY, dir_fd=handle)
+
+
+@contextlib.contextmanager
+def _opened_up(path: str | Path, directory: int | None = None) -> Iterator[int]:
+    """Give the owner of a directory every permission on it, and yield a descriptor (O_PATH) of it.
+
+    A link is followed only where `path` is relative to no directory.
+    """
+    links = 0 if directory is None else os.O_NOFOLLOW
+    # O_PATH needs no permission on the directory itself.
+    handle = os.open(path, os.O_PATH | os.O_DIRECTORY | links, dir_fd=directory)
     try:
-        return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
-    except FileNotFoundError:
-        raise
+        mode = stat.S_IMODE(os.fstat(handle).st_mode)
+        if mode & stat.S_IRWXU != stat.S_IRWXU:
+            _change_mode(handle, mode | stat.S_IRWXU, path)
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _change_mode(handle: int, mode: int, path: str | Path) -> None:
+    try:
+        # fchmod(2) refuses an O_PATH descriptor; this path leads to the same directory.
+        os.chmod(f"/proc/self/fd/{handle}", mode)
+    except PermissionError as error:
+        raise PermissionError(error.errno, error.strerror, os.fspath(path)) from error
+
+
+@contextlib.contextmanager
+def _telling_unsafe(
+    name: str | Path, errors: frozenset[int] = _MISPLACED | _CLOSED
+) -> Iterator[None]:
+    """Raise UnsafeFile for an error that a job can have caused; others are the host's."""
+    try:
+        yield
     except OSError as error:
-        raise UnsafeFile(f"{path} cannot be opened: {error.strerror}.") from error
+        if error.errno in errors:
+            raise UnsafeFile(f"{str(name)!r} cannot be opened: {error.strerror}.") from error
+        raise
 
 
-def _remove(directory: int, name: str, *, directories_only: bool = False) -> None:
+def _too_long(name: str, limit: int) -> UnsafeFile:
+    return UnsafeFile(f"{name!r} has over {limit} bytes.")
+
+
+def _is_directory(directory: int, name: str) -> bool:
     try:
-        mode = os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode
+        return stat.S_ISDIR(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode)
     except FileNotFoundError:
-        return
-    if stat.S_ISDIR(mode):
+        return False
+
+
+def _remove_tree(directory: int, name: str, deadline: float) -> None:
+    top = _enter(name, directory)
+    try:
+        _Removal(top, deadline).run()
+    finally:
+        os.close(top)
+    os.rmdir(name, dir_fd=directory)
+
+
+class _Removal:
+    """Deletes all that is in one directory.
+
+    Directories further down are moved up into it before their turn comes. So any depth takes three
+    descriptors, no recursion, and no path of more than one name.
+    """
+
+    def __init__(self, top: int, deadline: float) -> None:
+        self._top = top
+        self._deadline = deadline
+        self._gone = 0
+        self._failure: OSError | None = None
+
+    def run(self) -> None:
+        """Delete until nothing is left, or nothing more can be deleted.
+
+        Raises:
+            OSError: the first reason for which something is left.
+        """
+        while True:
+            self._gone, self._failure = 0, None
+            self._clear(self._top, self._dissolve)
+            if not self._gone:
+                break
+        if self._failure is not None:
+            raise self._failure
+
+    def _clear(self, directory: int, put_away: Callable[[int, str], None]) -> None:
+        """Delete the files of a directory, and put its directories away."""
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                if time.monotonic() > self._deadline:
+                    raise TimeoutError(errno.ETIMEDOUT, "There was no time to delete all files")
+                try:
+                    if entry.is_dir(follow_symlinks=False):
+                        put_away(directory, entry.name)
+                    else:
+                        os.unlink(entry.name, dir_fd=directory)
+                except FileNotFoundError:
+                    continue
+                except OSError as error:
+                    self._failure = self._failure or error
+                else:
+                    self._gone += 1
+
+    def _dissolve(self, top: int, name: str) -> None:
+        """Empty a directory into `top`, then delete it."""
+        directory = _enter(name, top)
         try:
-            shutil.rmtree(name, dir_fd=directory)
-        except (OSError, RecursionError) as error:
-            raise UnsafeFile(f"The directory {name} cannot be deleted: {error}.") from error
-    elif not directories_only:
-        os.unlink(name, dir_fd=directory)
+            self._clear(directory, self._lift)
+        finally:
+            os.close(directory)
+        os.rmdir(name, dir_fd=top)
+
+    def _lift(self, directory: int, name: str) -> None:
+        # Moving a directory needs the permission to write into it.
+        with _opened_up(name, directory):
+            os.rename(name, secrets.token_hex(16), src_dir_fd=directory, dst_dir_fd=self._top)

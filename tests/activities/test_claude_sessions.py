@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ from activities import prompts
 from activities.conversations import BEGUN_AGAIN, Session
 from activities.conversations import Conversations as StoredConversations
 from agent.inbox import UserMessage
-from agent.sessions import read_transcript, restore_transcript
+from agent.sessions import SessionFiles
 from domain.errors import LeaseLost
 from domain.jobs import LIVE, Job, JobType
 from domain.messages import MessageType, NewMessage
@@ -137,11 +136,15 @@ async def test_a_lost_session_is_told_again(conversations: Conversations) -> Non
     assert (await machine.said(granted.job)).count(LOST) == 1
 
 
+def files_of(job: Job, directory: Path) -> SessionFiles:
+    return SessionFiles(directory / "home" / ".claude", directory / "worktree", job.id)
+
+
 async def take_up(
-    world: World, job: Job, config_dir: Path, *message_ids: str, was_begun: bool = True
+    world: World, job: Job, directory: Path, *message_ids: str, was_begun: bool = True
 ) -> Session:
     return await StoredConversations(world.store).take_up(
-        job, config_dir, list(message_ids), lease=job.lease, was_begun=was_begun
+        job, files_of(job, directory), list(message_ids), lease=job.lease, was_begun=was_begun
     )
 
 
@@ -171,11 +174,13 @@ async def test_a_task_goes_on_from_the_newest_transcript(world: World, tmp_path:
         (interrupted_here, interrupted_here),
         (was_elsewhere, newer),
     ):
-        shutil.rmtree(tmp_path)
+        files = files_of(job, tmp_path)
+        files.discard()
         if on_disk is not None:
-            restore_transcript(tmp_path, job.id, on_disk)
+            files.restore(on_disk)
         session = await take_up(world, job, tmp_path)
-        assert session.transcript == expected == read_transcript(tmp_path, job.id)
+        assert session.used is not None
+        assert files.read() == expected
         (message,) = session.first
         assert message.text == prompts.CONTINUE
 
@@ -185,12 +190,13 @@ async def test_only_what_claude_has_not_seen_is_sent(
 ) -> None:
     job = await world.add_job()
     seen, unseen = [await conversations.user_says(job, text) for text in ("Seen.", "Unseen.")]
-    restore_transcript(tmp_path, job.id, user_line(prompt_id(job)) + user_line(seen))
+    files = files_of(job, tmp_path)
+    files.restore(user_line(prompt_id(job)) + user_line(seen))
     session = await take_up(world, job, tmp_path, seen, unseen)
     assert session.first == [UserMessage(unseen, "Unseen.")]
     ids = {(await take_up(world, job, tmp_path, seen)).first[0].id for _ in range(3)}
     assert len(ids) == 3
-    restore_transcript(tmp_path, job.id, user_line("another"))
+    files.restore(user_line("another"))
     session = await take_up(world, job, tmp_path, seen)
     assert [message.id for message in session.first] == [prompt_id(job), seen]
 
@@ -204,5 +210,5 @@ async def test_a_code_job_begins_anew_where_its_files_are_not(world: World, tmp_
     await world.store.append_messages(job.id, [line])
     session = await take_up(world, job, tmp_path)
     assert session == Session(None, [UserMessage(prompt_id(job), prompts.begun_before(job))])
-    assert read_transcript(tmp_path, job.id) is None
+    assert files_of(job, tmp_path).read() is None
     assert [line.content for line in await world.transcript(job)][1:] == [BEGUN_AGAIN[JobType.CODE]]

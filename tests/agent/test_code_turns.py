@@ -7,10 +7,12 @@ import signal
 import uuid
 from pathlib import Path
 
+import pytest
 import uvloop
 
 from agent.inbox import Inbox
-from agent.sessions import holds_message, read_transcript, restore_transcript
+from agent.process import ClaudeProcess
+from agent.sessions import SessionFiles, holds_message
 from agent.turn import run_turn
 from tests.agent.conftest import Lines, Room, git, processes_of, until, user_message
 
@@ -129,18 +131,70 @@ async def test_a_session_moves_to_another_machine_with_its_transcript(room: Room
 
     elsewhere = room.base / "elsewhere"
     room.changes["CLAUDE_CONFIG_DIR"] = str(elsewhere)
-    restore_transcript(elsewhere, room.session_id, transcript)
+    moved = SessionFiles(elsewhere, room.cwd, room.session_id)
+    moved.restore(transcript)
     resumed = await room.turn("And now?", room.launch(resume=True))
 
     assert resumed.verdict.answer == "Two."
     assert "Remember me." in json.dumps(room.requests[-1]["body"]["messages"])
-    grown = read_transcript(elsewhere, room.session_id)
+    grown = moved.read()
     assert grown is not None
     assert len(grown) > len(transcript)
     # The CLI counts on from the transcript; each report has its own part only.
     assert report.verdict.usage == resumed.verdict.usage
     assert resumed.verdict.usage.input_tokens == 100
     assert resumed.verdict.usage.cost_usd is not None
+
+
+@pytest.mark.parametrize(
+    "name", ["plain/a.b_c", "caf\u00e9 \U0001f600", "x" * 120 + "/" + "y" * 120, "link"]
+)
+async def test_a_transcript_is_where_the_cli_has_it(room: Room, name: str) -> None:
+    """The CLI names its directory after the working directory."""
+    cwd = room.base / name
+    if name == "link":
+        cwd.symlink_to(room.cwd)
+    else:
+        cwd.mkdir(parents=True)
+    room.script({"text": "Done."})
+    first = user_message("Hello.")
+    async with await ClaudeProcess.start(
+        room.executable, room.launch(), room.environment, cwd
+    ) as process:
+        await run_turn(process, [first], keep_open=False, on_line=Lines(), inbox=Inbox())
+        transcript = await process.transcript()
+    assert transcript is not None
+    assert holds_message(transcript, first.id)
+
+
+async def test_the_restored_transcript_is_the_one_that_is_resumed(room: Room) -> None:
+    """Whatever a job has left in other directories, and however new it is."""
+    room.script({"text": "One."})
+    await room.turn("My word is apple.")
+    files = SessionFiles(room.config_dir, room.cwd, room.session_id)
+    apple = files.read()
+    assert apple is not None
+    projects = room.config_dir / "projects"
+    for directory, words in (("aa", b"banana"), ("restored", b"cherry"), ("zz", None)):
+        other = projects / directory / f"{room.session_id}.jsonl"
+        other.parent.mkdir()
+        if words is None:
+            os.mkfifo(other)
+        else:
+            other.write_bytes(apple.replace(b"apple", words))
+        os.utime(other, (2**33, 2**33))
+    files.restore(apple)
+
+    room.script({"text": "Two."})
+    report = await room.turn("Which is it?", room.launch(resume=True))
+
+    assert report.verdict.answer == "Two."
+    asked = json.dumps(room.requests[-1]["body"]["messages"])
+    assert [word in asked for word in ("apple", "banana", "cherry")] == [True, False, False]
+    grown = files.read()
+    assert grown is not None
+    assert grown.startswith(apple)
+    assert len(grown) > len(apple)
 
 
 async def test_a_message_is_on_disk_before_the_model_is_asked(room: Room) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from agent.budget import process_budget
 from agent.inbox import Inbox
-from agent.sessions import read_transcript, usage_so_far
+from agent.sessions import SessionFiles, usage_so_far
 from agent.turn import TurnReport, run_turn
 from demo.model_steps import Step
 from domain.errors import JobFailure
@@ -93,7 +93,7 @@ async def test_the_budget_of_a_job_spans_processes_and_lost_sessions(room: Room)
     second = await room.turn("Go.", room.launch(max_turns=2, max_budget_usd=left))
     assert code_of(second) is FailureCode.MAX_TURNS
     recorded += second.verdict.usage
-    session = usage_so_far(read_transcript(room.config_dir, room.session_id) or b"")
+    session = usage_so_far(SessionFiles(room.config_dir, room.cwd, room.session_id).read() or b"")
 
     left = process_budget(budget, recorded, session)
     last = await room.turn("Go.", room.launch(resume=True, max_budget_usd=left))
