@@ -41,7 +41,7 @@ from sandbox import files
 from sandbox.containment import Reach
 from sandbox.gateway import Gateway, Passage
 from sandbox.limits import Limits
-from sandbox.modes import Sandbox
+from sandbox.modes import CHECKED_FOR, Sandbox
 from store.protocol import JobChanges, Store
 from workspace.identity import Identity
 from workspace.worktree import Worktree
@@ -309,7 +309,7 @@ class ClaudeActivities:
             JobFailure: SANDBOX_UNAVAILABLE.
         """
         setup = self._setup
-        containment = await setup.sandbox.require()
+        containment = await setup.sandbox.require(within=CHECKED_FOR)
         executables = (executable, await asyncio.to_thread(executable.resolve))
         reach = Reach(
             writable=(worktree.path, worktree.git_dir, setup.sessions_dir / job.id, *self._login()),

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -161,22 +159,14 @@ def test_the_default_branch_is_never_pushed_to(stack: Stack):
 
 
 @pytest.mark.failure(FailureCode.BRANCH_IN_USE)
-def test_a_branch_that_another_worktree_has(stack: Stack, tmp_path: Path):
+def test_a_branch_that_another_worktree_has(stack: Stack):
+    """One of a job that another orchestrator with the same directories has not cleaned up."""
     client, name = stack.new_repository()
-    repository = stack.call("GET", f"/clients/{client}")["repository"]["id"]
-    mirror = stack.call("POST", f"/repos/{repository}/clone")["path"]
-    worktree = (
-        "worktree",
-        "add",
-        "-q",
-        "-b",
-        "feature/x",
-        str(tmp_path / "by-hand"),
-        "origin/main",
-    )
-    subprocess.run(["git", "-C", mirror, *worktree], check=True)
+    other = stack.root / "worktrees" / OWNER / name / "other.git"
+    other.mkdir(parents=True)
+    (other / "HEAD").write_text("ref: refs/heads/feature/x\n")
     job = run_to_failure(stack, client, FailureCode.BRANCH_IN_USE, branchName="feature/x")
-    assert "the worktree by-hand, of no job" in job["error"]
+    assert "in use by job other" in job["error"]
     assert_unpublished(stack, name)
     assert kept_files(stack, job["id"]) == set()
 

@@ -15,7 +15,7 @@ from temporalio.client import Client as TemporalClient
 from agent.executable import find_executable
 from domain.failures import FailureCode
 from tests.e2e.failing import assert_unpublished, failed_as, kept_files, notices
-from tests.e2e.processes import processes_of
+from tests.e2e.processes import commands_of, processes_of
 from tests.e2e.steps import bash, say, wait_for_file, write
 from tests.small_disk import can_mount, small_disk
 from tests.stack import Stack, eventually, running_stack
@@ -123,9 +123,10 @@ def test_a_fault_that_no_code_is_for(stack: Stack):
 @pytest.mark.failure(FailureCode.WORKFLOW_ENDED)
 async def test_a_workflow_that_somebody_terminates(stack: Stack):
     client, name = stack.new_repository()
-    prompt = stack.script([write("a.txt", "a"), wait_for_file(stack.gate()), say("Done.")])
+    gate = stack.gate()
+    prompt = stack.script([write("a.txt", "a"), wait_for_file(gate), say("Done.")])
     job_id = stack.post_job(client, prompt)
-    eventually(lambda: len(processes_of(job_id)) >= 3, 60, "the command runs")
+    eventually(lambda: commands_of(job_id, str(gate)), 60, "the command runs")
     temporal = await TemporalClient.connect(stack.temporal_address)
     await temporal.get_workflow_handle(f"job-{job_id}").terminate("by hand")
     job = stack.wait_for(job_id, "failed")
