@@ -164,6 +164,7 @@ def test_a_branch_that_another_worktree_has(stack: Stack):
     client, name = stack.new_repository()
     other = stack.root / "worktrees" / OWNER / name / "other.git"
     other.mkdir(parents=True)
+    other.with_suffix("").mkdir()
     (other / "HEAD").write_text("ref: refs/heads/feature/x\n")
     job = run_to_failure(stack, client, FailureCode.BRANCH_IN_USE, branchName="feature/x")
     assert "in use by job other" in job["error"]

@@ -104,18 +104,21 @@ def test_a_disk_that_claude_fills(poor: Stack):
 
 @pytest.mark.failure(FailureCode.INTERNAL)
 def test_a_fault_that_no_code_is_for(stack: Stack):
-    """A file lies where Claude's session is to be."""
+    """A directory lies where the record of the worktree is to be."""
     client, name = stack.new_repository()
     prompt = stack.script([say("First."), say("Not reached.")])
     job_id = stack.post_job(client, prompt, jobType="task")
     stack.wait_for(job_id, "waiting_for_user")
-    home = stack.root / "data" / "sessions" / job_id
-    shutil.rmtree(home)
-    home.touch()
+    record = Path(f"{stack.job(job_id)['worktree_path']}.json")
+    content = record.read_text()
+    record.unlink()
+    record.mkdir()
     stack.call("POST", f"/jobs/{job_id}/message", {"message": "Go on."})
+    stack.wait_for(job_id, "failed")
+    record.rmdir()
+    record.write_text(content)
     job = failed_as(stack, job_id, FailureCode.INTERNAL)
-    home.unlink()
-    assert "NotADirectoryError" in job["error"]
+    assert "IsADirectoryError" in job["error"]
     assert_unpublished(stack, name)
     assert kept_files(stack, job_id) == set()
 
