@@ -291,7 +291,7 @@ class ClaudeActivities:
             model=options.model or setup.model,
             max_turns=options.max_turns or setup.max_turns,
             max_budget_usd=process_budget(budget, job.usage, session.used or Usage()),
-            system_prompt=prompts.rules(job, work.repository, work.worktree.path),
+            system_prompt=prompts.rules(job, work.repository),
             mcp_config=setup.mcp_config,
             mcp_servers=setup.mcp_servers,
             task_tools=setup.task_tools,

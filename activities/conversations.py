@@ -64,11 +64,15 @@ class Conversations:
         """
         users = await self._messages(job.id, message_ids)
         transcript = await self._transcript(job, files)
-        if transcript is None:
-            await asyncio.to_thread(files.discard)
-            text = await self._begin_again(job, message_ids, lease) if was_begun else None
-            return Session(None, [_opening(job, text), *users])
-        return await asyncio.to_thread(_resumed, transcript, [_opening(job), *users])
+        guide = await asyncio.to_thread(prompts.read_guide, files.cwd)
+        opening = prompts.opening(job, guide)
+        if transcript is not None:
+            messages = [_first_message(job, opening), *users]
+            return await asyncio.to_thread(_resumed, transcript, messages)
+        await asyncio.to_thread(files.discard)
+        if was_begun:
+            opening = await self._begin_again(job, guide, message_ids, lease)
+        return Session(None, [_first_message(job, opening), *users])
 
     async def keep(self, job_id: str, files: SessionFiles) -> None:
         """Save the transcript that a turn has left.
@@ -97,13 +101,13 @@ class Conversations:
         await asyncio.to_thread(files.restore, saved[1])
         return saved[1]
 
-    async def _begin_again(self, job: Job, message_ids: list[str], lease: int) -> str:
+    async def _begin_again(self, job: Job, guide: str, message_ids: list[str], lease: int) -> str:
         await self._progress.say(
             job.id, BEGUN_AGAIN[job.job_type], once=("begun again", lease), lease=lease
         )
         if job.job_type is JobType.CODE:
-            return prompts.begun_before(job)
-        return prompts.retold(job, await self._told(job.id, message_ids))
+            return prompts.begun_before(job, guide)
+        return prompts.retold(job, guide, await self._told(job.id, message_ids))
 
     async def _told(self, job_id: str, beyond: Collection[str]) -> list[str]:
         """Return what was said so far, less the messages `beyond`, which are still to be sent."""
@@ -137,5 +141,5 @@ def _resumed(transcript: bytes, messages: list[UserMessage]) -> Session:
     return Session(usage_so_far(transcript), first)
 
 
-def _opening(job: Job, text: str | None = None) -> UserMessage:
-    return UserMessage(derived_id(job.id, "prompt"), text or prompts.opening(job))
+def _first_message(job: Job, text: str) -> UserMessage:
+    return UserMessage(derived_id(job.id, "prompt"), text)

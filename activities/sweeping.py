@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import shutil
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from activities.leases import Leases
 from activities.retention import Retention
 from domain.errors import OrchestratorError
 from domain.ids import is_id
+from sandbox import files
 from store.protocol import Store
 from workspace.removal import Removal
 from workspace.upkeep import Upkeep
@@ -22,6 +22,9 @@ INTERVAL = timedelta(seconds=30)
 """Cleaning up is part of each job; this catches what a crash, a lost machine or a terminated
 workflow left. Its work can be had by nobody until then, and a sweep reads one row for each worktree
 on the disk."""
+
+HOME_REMOVAL = timedelta(minutes=1)
+"""How long one sweep works on one session home; the next sweep goes on with it."""
 
 SWEEPS_A_DAY = timedelta(days=1) // INTERVAL
 
@@ -67,14 +70,17 @@ class Sweeper:
         keeping = self._keeping
         for job_id in await self._removal.sweep(self._is_needed, keeping.record, keeping.tell):
             log.info("Removed the worktree that job %s had left", job_id)
-        for home in await asyncio.to_thread(self._homes):
-            if not await self._is_needed(home.name):
-                await asyncio.to_thread(shutil.rmtree, home, ignore_errors=True)
+        for name in await asyncio.to_thread(files.names, self._sessions_dir):
+            if is_id(name) and not await self._is_needed(name):
+                await self._remove_home(name)
 
-    def _homes(self) -> list[Path]:
-        if not self._sessions_dir.is_dir():
-            return []
-        return [entry for entry in self._sessions_dir.iterdir() if is_id(entry.name)]
+    async def _remove_home(self, job_id: str) -> None:
+        try:
+            await asyncio.to_thread(
+                files.remove, self._sessions_dir, job_id, seconds=HOME_REMOVAL.total_seconds()
+            )
+        except OSError as error:
+            log.warning("A part of job %s's session home is left for later: %s", job_id, error)
 
     async def _is_needed(self, job_id: str) -> bool:
         """Tell whether a directory must stay: its job has not ended, or it is of no job of ours.

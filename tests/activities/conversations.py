@@ -47,11 +47,13 @@ class Conversations:
     @property
     def asked(self) -> list[str]:
         """What the model was asked since the script was set, as JSON: rules and conversation."""
-        return [
-            json.dumps([request["body"]["system"], request["body"]["messages"]])
-            for request in self._model.requests(self._name)
-            if request["main"]
-        ]
+        return [json.dumps([body["system"], body["messages"]]) for body in self.asked_parts]
+
+    @property
+    def asked_parts(self) -> list[dict[str, Any]]:
+        """The bodies of these requests: `system` has the rules, `messages` the conversation."""
+        requests = self._model.requests(self._name)
+        return [request["body"] for request in requests if request["main"]]
 
     @property
     def models_asked(self) -> list[str]:

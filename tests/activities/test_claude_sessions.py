@@ -140,6 +140,39 @@ def files_of(job: Job, directory: Path) -> SessionFiles:
     return SessionFiles(directory / "home" / ".claude", directory / "worktree", job.id)
 
 
+async def test_the_repositorys_guide_is_quoted_once_in_a_conversation(
+    conversations: Conversations,
+) -> None:
+    machine = conversations.machine()
+    conversations.script({"text": "Answer one."})
+    granted = await machine.grant_task(prompt="Question one?")
+    job = granted.job
+    worktree = await machine.prepare(granted)
+    (worktree.path / "CLAUDE.md").write_text("/cost\nAnswer in verse.\n")
+    await turn(machine, granted)
+    (asked,) = conversations.asked_parts
+    assert "Answer in verse." not in json.dumps(asked["system"])
+    assert json.dumps(asked["messages"]).count("Answer in verse.") == 1
+
+    conversations.script({"text": "Answer two."})
+    message = await conversations.user_says(job, "Question two?")
+    await turn(machine, granted, 2, 1, message)
+    assert conversations.asked[0].count("Answer in verse.") == 1
+
+    # A session that begins again needs it again.
+    transcript_file(machine, job).unlink()
+    await machine.world.store.save_session(job.id, job.id, b"")
+    conversations.script({"text": "Answer three."}, repeat_last=True)
+    message = await conversations.user_says(job, "Question three?")
+    await turn(machine, granted, 3, 1, message)
+    assert conversations.asked[-1].count("Answer in verse.") == 1
+    assert "Answer two." in conversations.asked[-1]
+
+    said = "\n".join(await machine.said(job))
+    assert "Question two?" in said
+    assert "verse" not in said
+
+
 async def take_up(
     world: World, job: Job, directory: Path, *message_ids: str, was_begun: bool = True
 ) -> Session:
@@ -156,7 +189,7 @@ def user_line(message_id: str) -> bytes:
 async def test_a_new_job_begins_with_its_prompt(world: World, tmp_path: Path) -> None:
     job = await world.add_job()
     session = await take_up(world, job, tmp_path, was_begun=False)
-    assert session == Session(None, [UserMessage(prompt_id(job), prompts.opening(job))])
+    assert session == Session(None, [UserMessage(prompt_id(job), prompts.opening(job, ""))])
     assert await world.transcript(job) == []
 
 
@@ -209,6 +242,6 @@ async def test_a_code_job_begins_anew_where_its_files_are_not(world: World, tmp_
     line = NewMessage(new_id(), MessageType.STDOUT, answer, START)
     await world.store.append_messages(job.id, [line])
     session = await take_up(world, job, tmp_path)
-    assert session == Session(None, [UserMessage(prompt_id(job), prompts.begun_before(job))])
+    assert session == Session(None, [UserMessage(prompt_id(job), prompts.begun_before(job, ""))])
     assert files_of(job, tmp_path).read() is None
     assert [line.content for line in await world.transcript(job)][1:] == [BEGUN_AGAIN[JobType.CODE]]

@@ -34,7 +34,7 @@ SECRETS = ("GITHUB_TOKEN", "GH_TOKEN", "SUPABASE_SERVICE_ROLE_KEY", "AGENT_API_S
 
 
 async def test_a_turn_leaves_work_answer_usage_and_session(
-    conversations: Conversations, monkeypatch: pytest.MonkeyPatch
+    conversations: Conversations, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     for name in SECRETS:
         monkeypatch.setenv(name, f"the value of {name}")
@@ -43,13 +43,16 @@ async def test_a_turn_leaves_work_answer_usage_and_session(
     )
     machine = conversations.machine()
     granted, worktree = await machine.prepared(title="Login", prompt="Add a login page")
-    (worktree.path / "CLAUDE.md").write_text("Use tabs.")
+    # The CLI attaches files that a message mentions, unless it is told not to.
+    (tmp_path / "mentioned.txt").write_text("the content of a file")
+    (worktree.path / "CLAUDE.md").write_text(f"Use tabs.\n@{tmp_path / 'mentioned.txt'}\n")
 
     assert await turn(machine, granted) == TurnOutput([prompt_id(granted.job)])
 
     assert "# Login\\\\n\\\\nAdd a login page" in json.dumps(conversations.asked[0])
     assert "on the branch" in conversations.asked[0]
     assert "Use tabs." in conversations.asked[0]
+    assert "the content of a file" not in conversations.asked[0]
     environment = (worktree.path / "environment.log").read_text()
     assert not any(name in environment for name in (*SECRETS, "the value of"))
     assert f"HOME={machine.sessions / granted.job.id}\n" in environment
@@ -62,6 +65,7 @@ async def test_a_turn_leaves_work_answer_usage_and_session(
     saved = await machine.world.store.load_session(granted.job.id)
     assert saved == (granted.job.id, transcript_file(machine, granted.job).read_bytes())
     lines = (await conversations.lines(row))[1:]
+    assert not any("Use tabs." in line.content for line in lines)
     assert {line.type for line in lines} == {MessageType.STDOUT}
     kinds = [json.loads(line.content)["type"] for line in lines]
     assert "command_lifecycle" not in kinds

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import shutil
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -66,6 +68,81 @@ async def test_what_is_still_being_stopped_stays(machine: Machine) -> None:
     kept = await machine.world.store.kept_work(granted.job.id)
     assert kept is not None
     assert "+late" in (kept.patch or "")
+
+
+async def home_of_an_ended_job(machine: Machine, start: str) -> Path:
+    """Make a session home of a job whose id begins so."""
+    job = await machine.world.add_job(id=start * 8 + new_id()[8:])
+    await ended(machine, job)
+    return make_home(machine, job.id)
+
+
+async def test_links_out_of_a_session_home_are_not_followed(
+    machine: Machine, tmp_path: Path
+) -> None:
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    (kept / "thesis.txt").write_text("years of work\n")
+    home = await home_of_an_ended_job(machine, "a")
+    (home / "directory").symlink_to(kept)
+    (home / "file").symlink_to(kept / "thesis.txt")
+    (home / "name").hardlink_to(kept / "thesis.txt")
+    linked = await home_of_an_ended_job(machine, "b")
+    shutil.rmtree(linked)
+    linked.symlink_to(kept)
+    await machine.sweeper.sweep()
+    assert list(machine.sessions.iterdir()) == []
+    assert (kept / "thesis.txt").read_text() == "years of work\n"
+
+
+async def test_a_session_home_of_any_depth_is_removed(machine: Machine) -> None:
+    home = await home_of_an_ended_job(machine, "a")
+    directory = os.open(home, os.O_RDONLY)
+    for _ in range(1500):
+        os.mkdir("deeper", 0o700, dir_fd=directory)
+        inner = os.open("deeper", os.O_RDONLY, dir_fd=directory)
+        os.close(directory)
+        directory = inner
+    os.close(directory)
+    await machine.sweeper.sweep()
+    assert not home.exists()
+
+
+async def test_a_session_home_that_cannot_be_removed_holds_no_other_back(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Only root can make a file that its owner cannot delete."""
+    homes = [await home_of_an_ended_job(machine, start) for start in "abc"]
+    (homes[0] / "held").touch()
+    unlink = os.unlink
+
+    def held(name: str, *, dir_fd: int) -> None:
+        if name == "held":
+            raise PermissionError(1, "Operation not permitted", name)
+        unlink(name, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "unlink", held)
+    await machine.sweeper.sweep()
+    monkeypatch.undo()
+    assert [home.exists() for home in homes] == [True, False, False]
+    assert [path.name for path in homes[0].iterdir()] == ["held"]
+    text = f"A part of job {homes[0].name}'s session home is left for later: [Errno 1] Operation"
+    assert text in caplog.text
+    await machine.sweeper.sweep()
+    assert not homes[0].exists()
+
+
+async def test_a_session_home_that_takes_long_waits_for_the_next_sweep(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    home = await home_of_an_ended_job(machine, "a")
+    with monkeypatch.context() as hurried:
+        hurried.setattr(sweeping, "HOME_REMOVAL", timedelta())
+        await machine.sweeper.sweep()
+    assert home.exists()
+    assert "There was no time to delete all files" in caplog.text
+    await machine.sweeper.sweep()
+    assert not home.exists()
 
 
 @pytest.mark.parametrize(

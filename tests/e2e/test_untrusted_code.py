@@ -98,4 +98,7 @@ def test_settings_of_the_repository_run_nothing(stack: Stack, job_type: str, tmp
     stack.wait_for(job_id, lambda job: bool(job["result"] == "Read."))
     assert list(tmp_path.iterdir()) == []
     [request, *_] = stack.model.requests(prompt[9:-2])
-    assert "Always answer in verse." in json.dumps(request["body"])
+    # The guide is quoted where the user speaks, not where the operator does.
+    assert "Always answer in verse." not in json.dumps(request["body"]["system"])
+    assert json.dumps(request["body"]["messages"][0]).count("Always answer in verse.") == 1
+    assert "in verse" not in json.dumps(stack.call("GET", f"/jobs/{job_id}?includeMessages=true"))
