@@ -1,7 +1,7 @@
-"""What a job has committed, brought from its private repository into the mirror: data only.
+"""The commits of a job, brought from its private repository into the mirror as a pack.
 
-A pack is made inside the sandbox. Outside of it, git checks every object before one is in the
-mirror. A bundle would not do: git before 2.46 checks nothing that it fetches from one (measured).
+The pack is made inside the sandbox. Outside, git checks every object before the mirror has one.
+Bundles are not used: git before 2.46 does not check objects that it fetches from one (measured).
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ class Crossing:
         self._git = mirrors.git
 
     async def bring(self, worktree: Worktree, sha: str) -> None:
-        """Have a commit of a job, and all that it needs, in the mirror. Idempotent.
+        """Copy a commit of a job, its history and its LFS files into the mirror. Idempotent.
 
-        Claude must have ended. No ref of the mirror leads to the commit: the caller makes one, or
-        uses it before the worktree is removed, since no mirror is packed before.
+        Claude must have ended. No ref of the mirror leads to the commit. The caller makes one, or
+        uses the commit before the worktree is removed: until then the mirror is not packed.
 
         Args:
-            worktree: whose private repository has the commit.
+            worktree: the worktree whose private repository has the commit.
             sha: the commit.
 
         Raises:
@@ -65,7 +65,7 @@ class Crossing:
                     await self._take(mirror, pack, place)
                     await self._require_all(mirror, sha, known)
                 except GitError as error:
-                    raise await self._explained(error, worktree, mirror) from error
+                    raise await self._meaning(error, worktree, mirror) from error
         await asyncio.to_thread(copy_lfs_files, worktree.git_dir, mirror.path)
 
     async def _has_all(self, mirror: Mirror, sha: str, known: Collection[str]) -> bool:
@@ -76,7 +76,11 @@ class Crossing:
         return True
 
     async def _require_all(self, mirror: Mirror, sha: str, known: Collection[str]) -> None:
-        """Walk through all that `sha` has and the commits `known` have not."""
+        """Look for every object of `sha` that the commits `known` do not have.
+
+        Raises:
+            GitError: one is missing.
+        """
         await self._git.run(
             "rev-list", "--objects", "--quiet", "--stdin",
             at=mirror.place, stdin=_span(sha, known), timeout=TREE_SECONDS,
@@ -96,16 +100,16 @@ class Crossing:
         return pack
 
     async def _take(self, mirror: Mirror, pack: Path, place: Place) -> None:
-        """Check a pack, object by object, and move it into the mirror."""
+        """Check every object of a pack, then move the pack into the mirror."""
         name = await self._git.run(
             "index-pack", "--strict", str(pack), at=place, timeout=TREE_SECONDS
         )
-        # A mirror that is made again meanwhile gets all of the files, or none.
+        # The lock keeps a replacement of the mirror from separating the files.
         async with self._mirrors.lock(mirror.path):
             _move(pack, mirror.objects / "pack" / f"pack-{name.strip()}.pack")
 
-    async def _explained(self, error: GitError, worktree: Worktree, mirror: Mirror) -> Exception:
-        """Return what it means that the mirror cannot be given a commit."""
+    async def _meaning(self, error: GitError, worktree: Worktree, mirror: Mirror) -> Exception:
+        """Return `BrokenRepository` if the job's repository is the reason, else the error."""
         if is_no_space(error) or error.exit_code != 128:
             return error
         if not await self._mirrors.is_sound(mirror, worktree.base_sha):
@@ -118,7 +122,7 @@ def _span(sha: str, known: Collection[str]) -> bytes:
 
 
 def _move(pack: Path, target: Path) -> None:
-    """Move a pack and the files that belong to it; with the last, the index, it counts."""
+    """Move a pack with its files; git uses it as soon as the last one, its index, is there."""
     target.parent.mkdir(exist_ok=True)
     for suffix in (".pack", ".rev", ".idx"):
         file = pack.with_suffix(suffix)

@@ -20,9 +20,9 @@ _OID = re.compile(r"[0-9a-f]{64}")
 
 
 def copy_lfs_files(git_dir: Path, mirror: Path) -> None:
-    """Copy the files that the mirror has not, in a way that survives a power cut. Idempotent.
+    """Copy the files that the mirror lacks, in a way that survives a power cut. Idempotent.
 
-    Files that are not as their names say, are too long, or no files, are left out.
+    Files over 16 GiB, and those whose content does not match their name, are left out.
 
     Args:
         git_dir: a repository that a job could have written.
@@ -33,7 +33,7 @@ def copy_lfs_files(git_dir: Path, mirror: Path) -> None:
             try:
                 _copy(git_dir, name, mirror / name)
             except (files.UnsafeFile, FileExistsError):
-                # git-lfs would not take it, or another job has brought it meanwhile.
+                # It is no file, or another job has brought it meanwhile.
                 continue
 
 
@@ -48,7 +48,7 @@ def _lfs_files(git_dir: Path) -> Iterator[str]:
 
 def _copy(git_dir: Path, name: str, target: Path) -> None:
     with files.opened(git_dir, name, limit=_MAX_BYTES) as source:
-        # Before anything is written: a file without an end in it would fill the mirrors' disk.
+        # A sparse file costs a job nothing, but a copy of it would fill the mirrors' disk.
         if _digest(source, None) != target.name:
             return
         source.seek(0)

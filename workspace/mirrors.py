@@ -184,9 +184,9 @@ class Mirrors:
             return False
 
     async def is_sound(self, mirror: Mirror, sha: str) -> bool:
-        """Return whether all that jobs borrow can be read: the branches' history, files of `sha`.
+        """Return whether the history of all branches and of `sha` is whole, and the files of `sha`.
 
-        It takes long, so ask only where git has complained.
+        Every commit and tree is read, which takes minutes for a large repository.
         """
         try:
             async with scratch_repository(self.scratch, mirror.objects, {}) as place:

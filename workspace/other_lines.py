@@ -1,4 +1,4 @@
-"""Lines of work that Claude made beside the branch of its job, and left."""
+"""Lines of work that Claude left beside the branch of its job: branches, tags and the stash."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _STASHED = re.compile(r"[0-9a-f]+ ([0-9a-f]{40}|[0-9a-f]{64}) ")
 
 
 async def other_lines(git: Git, worktree: Worktree, known: Collection[str]) -> dict[str, str]:
-    """Return the commits of Claude's other branches, its tags and its stash, by name.
+    """Return the commits of Claude's other branches, tags and stash entries, by name.
 
     Args:
         git: runs the commands.
-        worktree: of the job, whose own branch is left out.
-        known: commits; lines that they contain are left out too.
+        worktree: the job's; its own branch is left out.
+        known: commits. Lines that are part of their history are left out too.
     """
     listing = await git.run(
         "for-each-ref", "--format=%(refname)", "refs/heads", "refs/tags", at=worktree.history
@@ -35,7 +35,7 @@ async def other_lines(git: Git, worktree: Worktree, known: Collection[str]) -> d
     try:
         new = {*lines(await git.run("rev-list", "--stdin", at=worktree.history, stdin=span))}
     except OutputTooLong:
-        # It is the history of another project; that some of it is known does no harm.
+        # Claude has fetched another project. Keeping lines that are known does no harm.
         return found
     return {name: sha for name, sha in found.items() if sha in new}
 
@@ -52,7 +52,7 @@ async def adds_to(
 
 
 def _stash(worktree: Worktree) -> dict[str, str]:
-    """Return what `git stash` made and nothing has taken out, by the names that git gives it."""
+    """Return the present entries of the stash, by the names that git gives them."""
     log = files.read_text(worktree.git_dir, f"logs/{_STASH}", limit=_MAX_LOG) or ""
     entries = [row[1] for row in map(_STASHED.match, lines(log)) if row is not None]
     stashed = {f"stash@{{{number}}}": sha for number, sha in enumerate(reversed(entries))}
@@ -60,7 +60,7 @@ def _stash(worktree: Worktree) -> dict[str, str]:
 
 
 async def _commits(git: Git, worktree: Worktree, revisions: dict[str, str]) -> dict[str, str]:
-    """Return the commits that revisions lead to, by the same names; others are left out."""
+    """Return the commit of each revision that has one, by the same names."""
     asked = "".join(f"{revision}^{{commit}}\n" for revision in revisions.values())
     answers = await git.run(
         "cat-file", "--batch-check=%(objectname) %(objecttype)",

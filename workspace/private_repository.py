@@ -1,4 +1,4 @@
-"""The private git repository of a job: all that Claude can change of git, and nobody else uses.
+"""The private git repository of a job, the only one that Claude can change.
 
 It borrows the objects of the mirror, which Claude sees read-only, and has its own index, refs,
 configuration and stash. Commits reach the mirror as a pack; see `crossing`.
@@ -50,20 +50,20 @@ _UNWANTED = (
     "commondir", "config.worktree", "info/attributes", "info/exclude", "info/grafts",
     "objects/info/commit-graph", "objects/info/commit-graphs", "shallow",
 )  # fmt: skip
-"""Each changes what git does without being configuration (gitrepository-layout(5))."""
+"""Git obeys these files beside its configuration (gitrepository-layout(5))."""
 
 _LARGE = ("objects/", "lfs/", "modules/")
-"""Where files may have any size; git reads the others as a whole."""
+"""Directories whose files can have any size. Git reads the other files into memory."""
 _MAX_FILE = 1 << 30
 _MAX_SMALL = 64 * 1024
 _RULES = (".gitattributes", ".gitignore", ".gitmodules")
 _MAX_RULES = 100 << 20
-"""Git 2.39 reads these files of a worktree as a whole; a later one passes over longer ones."""
+"""Git 2.39 reads these files of a worktree into memory, 1 TiB as well (measured)."""
 _HEAD = re.compile(r"ref: refs/\S+\n|([0-9a-f]{40}|[0-9a-f]{64})\n")
 
 
 class BrokenRepository(JobFailure):
-    """Git cannot work with a job's repository, or must not; its files are as the job left them."""
+    """A job left its repository in a state that git cannot or must not work with."""
 
     def __init__(self, particulars: str) -> None:
         super().__init__(
@@ -78,8 +78,8 @@ class RepositoryError(GitError):
 
 
 @contextlib.contextmanager
-def told_apart() -> Iterator[None]:
-    """Tell errors of commands on a job's repository from those of commands on the mirror."""
+def repository_errors() -> Iterator[None]:
+    """Raise `RepositoryError` for the commands of a block, which work on a job's repository."""
     try:
         yield
     except GitError as error:
@@ -89,10 +89,10 @@ def told_apart() -> Iterator[None]:
 def make(
     worktree: Worktree, mirror: Mirror, sha: str, tracking: Mapping[str, str], *, lfs: bool
 ) -> None:
-    """Make the repository of a worktree, and nothing of its files.
+    """Make the repository of a worktree, without an index.
 
     Args:
-        worktree: has no repository.
+        worktree: has no repository yet.
         mirror: whose lock is held.
         sha: the commit that the job's branch or the detached HEAD is at.
         tracking: the sha of every branch of the remote, by `refs/remotes/origin/<branch>`.
@@ -110,13 +110,14 @@ def make(
 
 
 def restore(worktree: Worktree, mirror: Mirror, *, lfs: bool) -> None:
-    """Put back the files that git obeys, whatever a job made of them. Claude must have ended.
+    """Restore the files that git obeys, and delete those that git could wait for. Idempotent.
 
-    From now on only git and git-lfs run in this repository, no program that a job names, and they
-    wait for nothing.
+    Afterwards git runs no program that a job has named. Call it while holding the worktree's lock
+    and after Claude has ended: the locks of git are then leftovers of killed commands.
 
     Raises:
-        OSError, UnsafeFile: something cannot be put back.
+        OSError: the disk refused, or a job left something that cannot be replaced.
+        UnsafeFile: a job left something that cannot be replaced.
     """
     _remove_odd_files(worktree.git_dir)
     for name in _FILES:
@@ -130,9 +131,10 @@ def restore(worktree: Worktree, mirror: Mirror, *, lfs: bool) -> None:
 
 
 def restore_pointers(worktree: Worktree) -> None:
-    """Put back what a power cut emptied or a job deleted; anything that can be right stays.
+    """Restore `.git` and HEAD where a power cut emptied them or a job deleted them.
 
-    Where HEAD cannot be read, the job's branch is checked out again; no file is touched.
+    A HEAD that git can read stays. Any other is replaced by the job's branch, without touching
+    the files.
     """
     if worktree.path.is_dir() and not files.is_directory(worktree.path, ".git"):
         _put(worktree.path, ".git", f"gitdir: {worktree.git_dir}\n")
@@ -141,18 +143,8 @@ def restore_pointers(worktree: Worktree) -> None:
         _put(worktree.git_dir, "HEAD", _head(worktree, worktree.base_sha))
 
 
-def remove_locks(worktree: Worktree) -> None:
-    """Delete the locks that a killed git left behind.
-
-    Call it while holding the worktree's lock and after Claude has ended: then nobody is at work.
-    """
-    for name, _ in files.below(worktree.git_dir):
-        if name.endswith(".lock") and (name.startswith("refs/") or "/" not in name):
-            files.remove(worktree.git_dir, name)
-
-
 def branch_in(git_dir: Path) -> str | None:
-    """Return the branch that a repository has checked out; None for none."""
+    """Return the branch that a repository has checked out, or None."""
     head = files.read_text(git_dir, "HEAD", limit=_MAX_SMALL) if git_dir.is_dir() else None
     found = re.fullmatch(r"ref: refs/heads/(\S+)\n", head or "")
     return found[1] if found else None
@@ -171,12 +163,13 @@ def _restore_settings(git_dir: Path, mirror: Mirror, *, lfs: bool) -> None:
 
 
 def _remove_odd_files(git_dir: Path) -> None:
-    """Delete what git never makes here and could wait for, be led astray by or choke on."""
+    """Delete locks, and links, pipes and huge files, none of which git makes here."""
     for name, entry in files.below(git_dir):
         if entry.is_dir(follow_symlinks=False):
             continue
-        is_file = entry.is_file(follow_symlinks=False)
-        if not is_file or not name.startswith(_LARGE) and _size(entry) > _MAX_FILE:
+        is_lock = name.endswith(".lock") and (name.startswith("refs/") or "/" not in name)
+        is_odd = not entry.is_file(follow_symlinks=False)
+        if is_lock or is_odd or not name.startswith(_LARGE) and _size(entry) > _MAX_FILE:
             files.remove(git_dir, name)
 
 
@@ -185,7 +178,7 @@ def _size(entry: os.DirEntry[str]) -> int:
 
 
 def _remove_obstacles(work_tree: Path) -> None:
-    """Delete what no commit can have, and git would wait for, such as a pipe named `.gitignore`."""
+    """Delete files that git cannot commit but opens, such as a pipe by the name `.gitignore`."""
     for name, entry in files.below(work_tree):
         if entry.is_file(follow_symlinks=False):
             is_obstacle = entry.name in _RULES and _size(entry) > _MAX_RULES
@@ -196,7 +189,7 @@ def _remove_obstacles(work_tree: Path) -> None:
 
 
 def _restore_branch(worktree: Worktree) -> None:
-    """Put the job's branch back to its base commit where a power cut emptied its file."""
+    """Set the job's branch to its base commit where a power cut emptied its file."""
     name = f"refs/heads/{worktree.branch}"
     if worktree.branch is not None and files.is_file(worktree.git_dir, name):
         ref = files.read_text(worktree.git_dir, name, limit=_MAX_SMALL)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from dataclasses import dataclass
 
 from domain.errors import JobFailure
 from domain.failures import FailureCode
 from sandbox import files
-from workspace import contents, private_repository
+from workspace import contents
 from workspace.command import TREE_SECONDS, GitError
 from workspace.crossing import Crossing
 from workspace.file_trees import replayed, tree_of, written
@@ -80,7 +79,6 @@ class Publishing:
         with explained(self._mirrors.credentials, "Committing the work"):
             async with self._mirrors.locks.hold(worktree.lock_file):
                 await self._worktrees.restore(worktree)
-                await asyncio.to_thread(private_repository.remove_locks, worktree)
                 found = await status_of(self._git, worktree.place)
                 links = await gitlinks(self._git, worktree.history)
                 refuse_unfinished(worktree, found.unmerged)

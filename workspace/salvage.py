@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from workspace import private_repository
 from workspace.command import GitError
 from workspace.crossing import Crossing
 from workspace.file_trees import replayed, tree_of, tree_of_files
@@ -17,7 +15,7 @@ from workspace.mirrors import Mirror
 from workspace.older_checkout import brought_forward, newer_tip
 from workspace.other_lines import adds_to, other_lines
 from workspace.patches import patch_between
-from workspace.private_repository import BrokenRepository, RepositoryError, told_apart
+from workspace.private_repository import BrokenRepository, RepositoryError, repository_errors
 from workspace.refusals import is_no_space
 from workspace.unfinished import set_aside
 from workspace.work_tip import ends, is_within, tip
@@ -26,6 +24,8 @@ from workspace.worktrees import Worktrees
 
 _log = logging.getLogger(__name__)
 
+_MAX_LINES = 10_000
+"""A command takes the names of so many commits; each line becomes a parent of one commit."""
 MAX_PATCH_BYTES = 8 * 1024 * 1024
 """The longest patch that is handed out. It goes into one database row, in one request."""
 
@@ -88,19 +88,19 @@ class Salvage:
     async def keep_held(self, worktree: Worktree, *, all_of_it: bool) -> str | None:
         """Do what `keep` does, for a caller who holds the worktree's lock.
 
-        Where git cannot work with the job's repository, the files are kept without its commits.
+        Where git cannot work with the job's repository, the files are kept without the commits,
+        and the repository is moved aside.
         """
         mirror = self._mirrors.mirror(worktree.owner, worktree.name)
         with self._mirrors.explained(mirror, "Keeping the work"):
             try:
                 await self._worktrees.restore(worktree)
-                await asyncio.to_thread(private_repository.remove_locks, worktree)
                 return await self._keep(worktree, mirror, all_of_it=all_of_it)
             except (RepositoryError, BrokenRepository) as error:
-                if await self._is_ours(error, mirror, worktree.base_sha):
+                if not await self._is_due_to_the_job(error, mirror, worktree.base_sha):
                     raise
                 _log.warning("Only the files of job %s are kept: %s", worktree.job_id, error)
-            # If this fails too, the job's repository was not the reason, and stays.
+            # The job's repository stays if this fails too: it was not the reason then.
             async with self._worktrees.with_lent_repository(worktree) as lent:
                 kept = await self._keep(lent, mirror, all_of_it=all_of_it)
             await self._worktrees.renew_repository(worktree)
@@ -108,19 +108,19 @@ class Salvage:
 
     async def _keep(self, worktree: Worktree, mirror: Mirror, *, all_of_it: bool) -> str | None:
         published = {*(await self._mirrors.branches(mirror)).values()}
-        with told_apart():
+        with repository_errors():
             work = await self._work_in(worktree, published, all_of_it=all_of_it)
         return None if work is None else await self._store(worktree, mirror, work)
 
-    async def _is_ours(
+    async def _is_due_to_the_job(
         self, error: RepositoryError | BrokenRepository, mirror: Mirror, base_sha: str
     ) -> bool:
-        """Return whether an error has another reason than the job's repository."""
+        """Return whether the job's repository can be the reason of an error."""
         if isinstance(error, BrokenRepository):
-            return False
-        if is_no_space(error) or error.exit_code is None or error.exit_code < 0:
             return True
-        return not await self._mirrors.is_sound(mirror, base_sha)
+        if is_no_space(error) or error.exit_code is None or error.exit_code < 0:
+            return False
+        return await self._mirrors.is_sound(mirror, base_sha)
 
     async def kept(self, owner: str, name: str, job_id: str) -> Salvaged | None:
         """Return the work of a job that is kept on this machine; None when there is none.
@@ -183,14 +183,16 @@ class Salvage:
             return files
 
     async def _store(self, worktree: Worktree, mirror: Mirror, work: _Work) -> str:
-        lines = work.lines
+        lines = tuple(dict.fromkeys(work.lines))
+        if len(lines) > _MAX_LINES:
+            raise BrokenRepository(f"It has {len(lines)} separate lines of work.")
         earlier = await kept_commit(self._git, mirror.place, worktree.job_id)
         if earlier is not None:
             if earlier.tree == work.tree and earlier.lines[: len(lines)] == lines:
                 return earlier.sha
             lines = (*lines, earlier.sha)
         parents = [argument for line in lines for argument in ("-p", line)]
-        with told_apart():
+        with repository_errors():
             written = await self._git.run(
                 "commit-tree", "--no-gpg-sign", *parents, "-F", "-", work.tree,
                 at=worktree.history, variables=ORCHESTRATOR.environment(),

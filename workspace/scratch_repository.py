@@ -1,8 +1,8 @@
-"""A repository nobody else knows, for commands that use the token or the objects of others.
+"""An empty repository on top of another one's objects, for a single use.
 
 Git obeys the configuration and the hooks of the repository it works in. Commands that talk to the
-remote, or read a submodule, therefore run in a fresh, empty one that uses the objects of the other.
-Measured with a planted hook, `credential.helper`, `insteadOf`, proxy and `pushurl`: none was used.
+remote or read a submodule therefore run in an empty one that has neither. Measured with a planted
+hook, `credential.helper`, `insteadOf`, proxy and `pushurl`: none was used.
 """
 
 from __future__ import annotations
@@ -30,20 +30,23 @@ async def scratch_repository(
         objects: the object store it reads and writes.
         refs: the sha of every ref it starts with, by full name.
     """
-    directory = _blank(scratch, refs)
+    directory = _made(scratch)
     try:
+        _fill(directory, refs)
         yield Place(directory, objects=objects)
     finally:
         await asyncio.to_thread(shutil.rmtree, directory, True)
 
 
-def _blank(scratch: Path, refs: Mapping[str, str]) -> Path:
+def _made(scratch: Path) -> Path:
     scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
-    directory = Path(tempfile.mkdtemp(dir=scratch, prefix="private-"))
+    return Path(tempfile.mkdtemp(dir=scratch, prefix="private-"))
+
+
+def _fill(directory: Path, refs: Mapping[str, str]) -> None:
     (directory / "HEAD").write_text("ref: refs/heads/none\n")
     (directory / "config").write_text(_CONFIGURATION)
     (directory / "refs").mkdir()
     lines = [f"{sha} {name}\n" for name, sha in sorted(refs.items())]
     # Without traits in the first line, git sorts and peels by itself.
     (directory / "packed-refs").write_text("".join(lines), "utf-8", "surrogateescape")
-    return directory

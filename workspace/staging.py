@@ -98,10 +98,9 @@ async def _add_plain_files(git: Git, place: Place, directory: Path) -> None:
 
 
 def _files_below(directory: Path) -> Iterable[Path]:
-    for parent, directories, names in os.walk(directory):
-        links = [name for name in directories if Path(parent, name).is_symlink()]
-        directories[:] = [name for name in directories if name != ".git"]
-        yield from (Path(parent, name) for name in (*names, *links) if name != ".git")
+    for name, entry in files.below(directory):
+        if ".git" not in name.split("/") and not entry.is_dir(follow_symlinks=False):
+            yield directory / name
 
 
 def _nul_terminated(names: Iterable[str]) -> bytes:

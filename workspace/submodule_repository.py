@@ -68,10 +68,16 @@ def modules_of(worktree: Worktree) -> Path:
 
 def git_dirs_below(modules: Path) -> Iterator[Path]:
     """Return the git directories in a directory of modules, those of their submodules included."""
-    for parent, directories, names in os.walk(modules):
-        if "HEAD" in names:
-            directories[:] = [name for name in directories if name == "modules"]
-            yield Path(parent).resolve()
+    if not modules.is_dir():
+        return
+    found = (Path(name) for name, _ in files.below(modules))
+    with_head = {path.parent for path in found if path.name == "HEAD"}
+    for directory in sorted(with_head):
+        parts = directory.parts
+        above = (number for number in range(len(parts)) if Path(*parts[:number]) in with_head)
+        # A git directory has others in `modules`, and a HEAD in `logs`, which is none.
+        if all(parts[number] == "modules" for number in above):
+            yield (modules / directory).resolve()
 
 
 def read_refs(git_dir: Path) -> Refs:
@@ -103,13 +109,14 @@ def _packed(git_dir: Path) -> Iterator[tuple[str, str]]:
 
 
 def _loose(git_dir: Path) -> Iterator[tuple[str, str]]:
-    for parent, _, names in os.walk(git_dir / "refs"):
-        for file in (Path(parent, name) for name in names if not name.endswith(".lock")):
-            ref = _HEAD.fullmatch(_text(file, _MAX_SMALL).strip())
-            if ref is None:
-                raise Unreadable(f"{file} is no ref")
-            if ref["sha"]:
-                yield str(file.relative_to(git_dir)), ref["sha"]
+    for name, entry in files.below(git_dir / "refs"):
+        if entry.is_dir(follow_symlinks=False) or name.endswith(".lock"):
+            continue
+        ref = _HEAD.fullmatch(_text(git_dir / "refs" / name, _MAX_SMALL).strip())
+        if ref is None:
+            raise Unreadable(f"{name} of {git_dir} is no ref")
+        if ref["sha"]:
+            yield f"refs/{name}", ref["sha"]
 
 
 def _text(file: Path, limit: int, absent: str | None = None) -> str:

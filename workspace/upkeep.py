@@ -1,4 +1,4 @@
-"""Packing of mirrors, which git's own automatic upkeep must not do while jobs use them."""
+"""Packing of mirrors, which git must not do by itself while jobs borrow their objects."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Upkeep:
         self._git = worktrees.mirrors.git
 
     async def pack_idle(self) -> list[Path]:
-        """Run `git gc` on every mirror that needs it and that no worktree uses.
+        """Run `git gc` on every mirror that needs it and whose objects no job borrows.
 
         What nothing leads to is deleted when it is two weeks old. Jobs of that repository wait
         meanwhile. A failure is logged: it does no harm.

@@ -51,7 +51,7 @@ class Worktree:
         files_tree: what its untouched files come to as a tree, where that is not the tree of the
             commit that is checked out. What differs from it is work.
         submodules: those that were checked out, at any depth.
-        lent: a repository in the place of the job's own.
+        lent: a repository that is used in the place of the job's own.
     """
 
     owner: str
@@ -69,7 +69,7 @@ class Worktree:
 
     @property
     def git_dir(self) -> Path:
-        """The repository that git works with: the job's private one, unless another is lent."""
+        """The repository that git works with: the job's own, beside the files, or the lent one."""
         return self.lent or self._own
 
     @property

@@ -19,7 +19,7 @@ from workspace.kept_work import for_kept_work
 from workspace.mirrors import Mirror, Mirrors
 from workspace.network import TRACKING, refs
 from workspace.private_repository import BrokenRepository
-from workspace.refusals import explained, is_no_space
+from workspace.refusals import explained
 from workspace.sparing import Spared, spare
 from workspace.start_points import StartPoint
 from workspace.status import status_of
@@ -37,6 +37,10 @@ from workspace.worktree import (
 )
 
 _log = logging.getLogger(__name__)
+# Errors that a job can cause by the files it leaves; others are the host's.
+_IN_THE_WAY = (
+    UnsafeFile, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError,
+)  # fmt: skip
 
 
 class Worktrees:
@@ -85,17 +89,18 @@ class Worktrees:
         worktree = self.recorded(owner, name, job_id)
         if worktree is None or not worktree.exists:
             return None
-        await asyncio.to_thread(private_repository.restore_pointers, worktree)
+        with _broken_repository():
+            await asyncio.to_thread(private_repository.restore_pointers, worktree)
         return worktree
 
     async def restore(self, worktree: Worktree) -> None:
-        """Put back the files of a worktree's repository that git obeys. Claude must have ended.
+        """Restore the files of a worktree's repository that git obeys. Idempotent.
 
-        A mirror that was deleted is fetched again; a repository that was is made again, at the
-        base commit.
+        Claude must have ended, and the worktree's lock is held. A deleted mirror is fetched again.
+        A deleted repository is made again, at the base commit.
 
         Raises:
-            BrokenRepository: they cannot be put back.
+            BrokenRepository: the job left something that cannot be replaced.
             JobFailure: the mirror cannot be fetched.
         """
         mirror = self.mirrors.mirror(worktree.owner, worktree.name)
@@ -103,18 +108,14 @@ class Worktrees:
             await self.mirrors.fetch(worktree.owner, worktree.name)
         if not worktree.git_dir.is_dir():
             await self._make_repository(mirror, worktree, worktree.base_sha)
-        try:
+        with _broken_repository():
             await asyncio.to_thread(
                 private_repository.restore, worktree, mirror, lfs=self.mirrors.has_lfs
             )
-        except (OSError, UnsafeFile) as error:
-            if is_no_space(error):
-                raise
-            raise BrokenRepository(str(error)) from error
 
     @contextlib.asynccontextmanager
     async def with_lent_repository(self, worktree: Worktree) -> AsyncIterator[Worktree]:
-        """Let git work on the files with a fresh repository at the base commit, for a while."""
+        """Yield the worktree with a fresh repository at its base commit, deleted at the end."""
         mirror = self.mirrors.mirror(worktree.owner, worktree.name)
         with tempfile.TemporaryDirectory(dir=self.mirrors.scratch, prefix="lent-") as directory:
             lent = replace(worktree, lent=Path(directory, REPOSITORY_SUFFIX))
@@ -122,7 +123,7 @@ class Worktrees:
             yield lent
 
     async def renew_repository(self, worktree: Worktree) -> None:
-        """Give a worktree a fresh repository at its base commit; its own is moved aside.
+        """Move a worktree's repository aside and make a fresh one at its base commit.
 
         Files and submodules stay as they are. The worktree's lock is held.
         """
@@ -245,24 +246,27 @@ class Worktrees:
         as they were. A submodule counts if something was done in it. Names that are not UTF-8 have
         replacement characters.
         """
-        git, place = self.mirrors.git, worktree.place
-        await self.restore(worktree)
         with explained(self.mirrors.credentials, "Comparing the worktree"):
-            changed = await git.run(
-                "diff", "--name-only", "-z", "--no-renames", "--no-ext-diff",
-                "--ignore-submodules=dirty", worktree.base_sha, "--",
-                at=place, timeout=TREE_SECONDS,
-            )  # fmt: skip
-            new = await git.run(
-                "ls-files", "-z", "--others", "--exclude-standard", at=place, timeout=TREE_SECONDS
-            )
-            names = {name for name in (changed + new).split("\0") if name}
-            if names:
-                names -= await self._untouched(worktree)
-            names |= {*await self.submodules.with_work(worktree)}
+            async with self.mirrors.locks.hold(worktree.lock_file):
+                await self.restore(worktree)
+                names = await self._changed(worktree)
+                names |= {*await self.submodules.with_work(worktree)}
         return sorted(
             name.encode("utf-8", "surrogateescape").decode("utf-8", "replace") for name in names
         )
+
+    async def _changed(self, worktree: Worktree) -> set[str]:
+        git, place = self.mirrors.git, worktree.place
+        changed = await git.run(
+            "diff", "--name-only", "-z", "--no-renames", "--no-ext-diff",
+            "--ignore-submodules=dirty", worktree.base_sha, "--",
+            at=place, timeout=TREE_SECONDS,
+        )  # fmt: skip
+        new = await git.run(
+            "ls-files", "-z", "--others", "--exclude-standard", at=place, timeout=TREE_SECONDS
+        )
+        names = {name for name in (changed + new).split("\0") if name}
+        return names - await self._untouched(worktree) if names else names
 
     async def is_clean(self, worktree: Worktree) -> bool:
         """Tell whether the worktree still holds exactly its base commit, ignored files aside."""
@@ -292,7 +296,7 @@ class Worktrees:
         """
         if spared is not None:
             spare(worktree, spared)
-        # Whatever dies from now on: without a record, nothing is taken for a worktree with work.
+        # A worktree without a record has no work, so a later removal only deletes the rest.
         delete_record(worktree.path)
         leftovers = (
             move_aside(worktree.git_dir, self.trash),
@@ -302,13 +306,13 @@ class Worktrees:
             await asyncio.to_thread(delete_tree, leftover)
 
     def _move_remains_aside(self, worktree: Worktree) -> None:
-        """Move aside what is left of a worktree that was complete, because it may have work."""
+        """Move aside the remains of a worktree that was complete, because they may have work."""
         if read_record(worktree.path) is None:
             return
         for directory in (worktree.git_dir, worktree.path):
             aside = move_aside(directory, self.orphaned)
             if aside is not None:
-                _log.warning("What is left of the worktree of an unfinished job is now %s", aside)
+                _log.warning("Remains of the worktree of job %s are now %s", worktree.job_id, aside)
 
     def _spared(self, worktree: Worktree, paths: Sequence[str]) -> Spared:
         name = f"{worktree.job_id}-submodules"
@@ -348,7 +352,7 @@ class Worktrees:
     ) -> Worktree:
         worktree = replace(blank, branch=branch, base_sha=start.base_sha, continued=start.continued)
         lfs = await contents.require_lfs(self.mirrors, mirror.place, start.files_sha)
-        await self._make_repository(mirror, worktree, start.files_sha)
+        await self._make_repository(mirror, worktree, start.files_sha, is_new=True)
         worktree.path.mkdir()
         await asyncio.to_thread(private_repository.restore_pointers, worktree)
         git = self.mirrors.git
@@ -387,10 +391,12 @@ class Worktrees:
         checked_out = await file_trees.tree_of(git, place, start.sha)
         return await file_trees.replayed(git, place, files, clean, checked_out)
 
-    async def _make_repository(self, mirror: Mirror, worktree: Worktree, sha: str) -> None:
+    async def _make_repository(
+        self, mirror: Mirror, worktree: Worktree, sha: str, *, is_new: bool = False
+    ) -> None:
         # The lock keeps the mirror from being packed before it is seen to be used.
         async with self.mirrors.lock(mirror.path):
-            if worktree.branch is not None:
+            if is_new and worktree.branch is not None:
                 self._require_free(worktree, worktree.branch)
             tracking = await refs(self.mirrors.git, mirror.place, TRACKING)
             await asyncio.to_thread(
@@ -398,7 +404,7 @@ class Worktrees:
             )
 
     def _require_free(self, worktree: Worktree, branch: str) -> None:
-        """Refuse a branch that another job on this host works on, or forbids by its own.
+        """Refuse a branch that another job on this host uses, or that clashes with one in use.
 
         Raises:
             JobFailure: BRANCH_IN_USE or BRANCH_CONFLICT.
@@ -414,7 +420,7 @@ class Worktrees:
             start_points.refuse_clash(branch, [used])
 
     def _branches_beside(self, worktree: Worktree) -> Iterator[tuple[str, str]]:
-        """List the other jobs that work on a branch of the repository, and those branches."""
+        """List the other jobs of the repository that have files, with the branch of each."""
         for git_dir in worktree.path.parent.glob(f"*{REPOSITORY_SUFFIX}"):
             path = git_dir.with_suffix("")
             if path == worktree.path or not path.is_dir():
@@ -423,6 +429,15 @@ class Worktrees:
             branch = record["branch"] if record else private_repository.branch_in(git_dir)
             if branch is not None:
                 yield path.name, branch
+
+
+@contextlib.contextmanager
+def _broken_repository() -> Iterator[None]:
+    """Raise `BrokenRepository` for errors that a job can cause."""
+    try:
+        yield
+    except _IN_THE_WAY as error:
+        raise BrokenRepository(str(error)) from error
 
 
 def _require_mirror(mirror: Mirror) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -60,6 +61,44 @@ async def test_a_mirror_in_use_is_left_alone(room: Room, low_limit: None) -> Non
     (worktree.path / "new").write_text("x")
     await room.salvage.keep(worktree)
     assert await Upkeep(room.worktrees).pack_idle() == []
+
+
+async def test_a_mirror_is_borrowed_by_all_that_has_been_begun_and_not_removed(room: Room) -> None:
+    mirror = await room.mirrors.fetch(OWNER, NAME)
+    assert not room.worktrees.borrow(mirror.path)
+    worktree = await room.start("job")
+    assert room.worktrees.borrow(mirror.path)
+    worktree.path.with_name("job.json").unlink()
+    shutil.rmtree(worktree.path)
+    assert room.worktrees.borrow(mirror.path)
+    await room.removal.remove(OWNER, NAME, "job")
+    assert not room.worktrees.borrow(mirror.path)
+
+
+async def test_a_mirror_is_not_borrowed_by_jobs_of_another_repository(room: Room) -> None:
+    await room.start("job")
+    for owner, name in ((OWNER, "Shop.git"), (OWNER, "Shop.js"), ("Other", NAME)):
+        room.forge.create_repository(owner, name, {"a": "b"})
+        mirror = await room.mirrors.fetch(owner, name)
+        assert not room.worktrees.borrow(mirror.path)
+        await room.worktrees.create_detached(owner, name, "reader", None)
+        assert room.worktrees.borrow(mirror.path)
+
+
+async def test_what_only_a_job_borrows_outlives_the_packing(room: Room, low_limit: None) -> None:
+    sha = room.forge.commit(OWNER, NAME, "gone", {"gone": "x"}, "Gone")
+    worktree = await room.start("job", base="gone")
+    room.forge.repository(OWNER, NAME).bare.delete("gone")
+    await room.mirrors.fetch(OWNER, NAME)
+    for file in room.mirror_path.glob("objects/??/*"):
+        os.utime(file, (0, 0))
+    assert await Upkeep(room.worktrees).pack_idle() == []
+    (worktree.path / "new").write_text("x")
+    await room.publish(worktree)
+    assert room.remote_log("feature/job") == ["Do it", "Gone", "Initial commit"]
+    await room.removal.remove(OWNER, NAME, "job")
+    assert await Upkeep(room.worktrees).pack_idle() == [room.mirror_path]
+    assert worktree.base_sha == sha
 
 
 async def test_a_mirror_that_does_not_need_it_is_left_alone(room: Room) -> None:
