@@ -203,7 +203,12 @@ class Git:
                     supervised.command_line(theirs.fileno()),
                     arguments,
                     at,
-                    environment=self._environment(at, settings) | passage.variables(),
+                    environment={
+                        **self._environment(at, settings),
+                        **passage.variables(),
+                        # The proxy says why it refuses an address of the loopback interface.
+                        **dict.fromkeys(("NO_PROXY", "no_proxy"), ""),
+                    },
                     timeout=timeout,
                     inherited=(*held_descriptors(), theirs.fileno()),
                 )

@@ -12,6 +12,16 @@ from workspace.mirrors import Mirrors
 from workspace.refusals import failure_of
 from workspace.worktree import Worktree
 
+_CLOSED = {
+    FailureCode.GITHUB_AUTHENTICATION,
+    FailureCode.GITHUB_PERMISSION,
+    FailureCode.GITHUB_TOKEN_MISSING,
+    FailureCode.REPOSITORY_NOT_FOUND,
+}
+_REGISTER = (
+    "The token is used only for repositories that the same client has registered: register those "
+    "of private submodules with POST /clients/:id/repository. "
+)
 _ATTRIBUTES = (":(glob)**/.gitattributes",)
 
 
@@ -74,5 +84,6 @@ async def fetch_submodules(
         failure = failure_of(error, mirrors.credentials, "Fetching the submodules")
         if failure.transient:
             raise failure from error
-        return (f"Some submodules are missing from the worktree. {failure.message}",)
+        hint = _REGISTER if failure.code in _CLOSED else ""
+        return (f"Some submodules are missing from the worktree. {hint}{failure.message}",)
     return ()

@@ -34,13 +34,16 @@ class Network:
         git: runs the commands.
         credentials: the token and the server it is for.
         scratch: a directory for the private repositories.
+
+    Attributes:
+        gateway: the way of commands that follow addresses in files of a repository.
     """
 
     def __init__(self, git: Git, credentials: GitCredentials, scratch: Path) -> None:
         self._git = git
         self._credentials = credentials
         self._scratch = scratch
-        self._gateway = _gateway(credentials.server_url)
+        self.gateway = _gateway(credentials.server_url)
         scheme = urlsplit(credentials.server_url).scheme
         schemes = {"https", scheme} if scheme in {"http", "https"} else {"https", "file"}
         self._protocols = [
@@ -58,7 +61,7 @@ class Network:
         await self._follow(
             worktree.place, repositories, "submodule", "--quiet", "update", "--recursive",
             "--checkout",
-            more=self._by_token_settings(),
+            more=self._submodule_settings(),
         )  # fmt: skip
 
     async def fetch_lfs_files(
@@ -207,19 +210,23 @@ class Network:
         await self._git.run_on_network(
             *arguments,
             at=replace(place, reach=reach),
-            gateway=self._gateway,
+            gateway=self.gateway,
             settings=[*self._settings(repositories), *more],
         )
 
     def _settings(self, repositories: Collection[str] | None = None) -> list[Setting]:
         return [*self._credentials.settings(repositories), *self._protocols, *_STALL]
 
-    def _by_token_settings(self) -> list[Setting]:
-        """Return settings that reach submodules of the server by token, however they are named."""
+    def _submodule_settings(self) -> list[Setting]:
+        """Return settings that reach all submodules, those of the server however they are named."""
         server = self._credentials.server_url.rstrip("/")
         host = urlsplit(server).hostname or ""
         by_ssh = (f"git@{host}:", f"ssh://git@{host}/")
-        return [(f"url.{server}/.insteadOf", address) for address in by_ssh]
+        return [
+            # Those of submodules too, without `submodule init` in each.
+            ("submodule.active", "."),
+            *((f"url.{server}/.insteadOf", address) for address in by_ssh),
+        ]
 
 
 async def refs(git: Git, place: Place, prefix: str) -> dict[str, str]:

@@ -28,7 +28,7 @@ from workspace.worktrees import Worktrees
 TOKEN = "ghp_" + "a1B2c3D4e5F6" * 3
 READ_ONLY = "ghp_" + "r9E8a7D6o5N4" * 3
 OWNER, NAME = "Acme", "Shop"
-REGISTERED = [f"{OWNER}/{name}" for name in ("Part", "Bolt")]
+REGISTERED = [f"{OWNER}/{name}" for name in ("Part", "Bolt", "Other")]
 """What the client has registered beside that one."""
 CLAUDE = Identity("Claude", "claude@example.invalid")
 FILES = {"README.md": "# Shop\n", "src/app.py": "print('hello')\n", ".gitignore": "*.log\n"}

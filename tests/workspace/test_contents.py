@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from domain.errors import JobFailure
-from tests.workspace.conftest import NAME, OWNER, Room, as_claude
+from tests.workspace.conftest import NAME, OWNER, REGISTERED, Room, as_claude
 
 PART = {"part.py": "part\n"}
 
@@ -71,7 +71,7 @@ async def test_a_submodule_that_is_not_there_is_noticed_but_does_not_stop_the_jo
     worktree = await room.start("job")
     [notice] = worktree.notices
     assert "submodules are missing" in notice
-    assert "not found" in notice
+    assert "register those of private submodules" in notice
     assert (worktree.path / "README.md").exists()
     assert await room.worktrees.find(OWNER, NAME, "job") == worktree
 
@@ -93,7 +93,7 @@ async def test_a_submodule_on_this_machine_is_not_read(room: Room) -> None:
     room.forge.create_repository(OWNER, "Part", PART)
     add_submodule(room, str(room.forge.root / OWNER / "Part.git"))
     worktree = await room.start("job")
-    assert "not allowed" in worktree.notices[0]
+    assert "submodules are missing" in worktree.notices[0]
     assert not (worktree.path / "libs/part/part.py").exists()
 
 
@@ -137,7 +137,7 @@ async def test_kept_work_with_a_submodule_is_taken_up(room: Room) -> None:
     kept = await room.removal.remove(OWNER, NAME, "job")
     assert kept is not None
     again = await room.worktrees.create_from_kept(
-        OWNER, NAME, "again", "again", "job", kept.base_sha, kept.head_sha, kept.patch
+        OWNER, NAME, "again", "again", "job", kept.base_sha, kept.head_sha, kept.patch, REGISTERED
     )
     assert (again.path / "libs/part/part.py").read_text() == "newer\n"
     sha = await room.publish(again)

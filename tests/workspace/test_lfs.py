@@ -5,6 +5,7 @@ import json
 import shutil
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -29,7 +30,8 @@ class LfsServer:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
         self._thread.start()
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self.port = self._server.server_port
+        self.url = f"http://127.0.0.1:{self.port}"
 
     def stop(self) -> None:
         self._server.shutdown()
@@ -103,6 +105,16 @@ def lfs(room: Room) -> Iterator[LfsServer]:
         "old.psd": server.store(b"a picture"),
     }
     room.forge.commit(OWNER, NAME, "main", files, "Pictures")
+    # One on the loopback interface is reached only where it is the configured server.
+    network = room.mirrors.network
+    network.gateway = replace(
+        network.gateway,
+        policy=replace(
+            network.gateway.policy,
+            exempt=network.gateway.policy.exempt | {("127.0.0.1", server.port)},
+        ),
+        forwards={**network.gateway.forwards, server.port: ("127.0.0.1", server.port)},
+    )
     yield server
     server.stop()
 
@@ -172,6 +184,7 @@ async def test_kept_lfs_files_cannot_be_taken_up_elsewhere(
 ) -> None:
     kept = await leave(room)
     other = Room(tmp_path / "other", room.forge, search_path=room.git.search_path)
+    other.mirrors.network.gateway = room.mirrors.network.gateway
     await other.mirrors.fetch(OWNER, NAME)
     with pytest.raises(JobFailure, match=hashlib.sha256(PICTURE).hexdigest()) as caught:
         await other.worktrees.create_from_kept(

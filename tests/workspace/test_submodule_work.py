@@ -13,7 +13,7 @@ import pytest
 from domain.clock import utc_now
 from domain.errors import JobFailure
 from domain.failures import FailureCode
-from tests.workspace.conftest import NAME, OWNER, Room, as_claude
+from tests.workspace.conftest import NAME, OWNER, REGISTERED, Room, as_claude
 from tests.workspace.test_contents import PART, add_submodule
 from workspace.sparing import Spared
 from workspace.worktree import Worktree
@@ -193,7 +193,7 @@ async def test_work_that_links_to_a_commit_of_another_machine_is_not_published(
     kept = await room.removal.remove(OWNER, NAME, "job")
     assert kept is not None
     again = await room.worktrees.create_from_kept(
-        OWNER, NAME, "again", "again", "job", kept.base_sha, kept.head_sha, kept.patch
+        OWNER, NAME, "again", "again", "job", kept.base_sha, kept.head_sha, kept.patch, REGISTERED
     )
     with pytest.raises(JobFailure, match=r"libs/part.*own repository"):
         await room.commit(again)
