@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from activities import prompts
 from activities.conversations import BEGUN_AGAIN
 from agent import sessions
 from agent.sessions import MAX_TRANSCRIPT_BYTES
@@ -26,7 +27,6 @@ BESIDE = {
     "fifo": "mkfifo $T",
     "sparse": "truncate -s 4G $T",
     "link": "ln -s {neighbour} $T",
-    "dangling link": "ln -s {neighbour}.soon $T",
 }
 
 
@@ -42,15 +42,25 @@ async def neighbour(conversations: Conversations) -> tuple[Machine, Path]:
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_opened_in_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    opened = files._directory
+def nothing_of_a_session_is_opened_in_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened, read_guide = files._directory, prompts.read_guide
 
-    def checked(*arguments: object, **options: object) -> object:
-        with pytest.raises(RuntimeError, match="no running event loop"):
-            asyncio.get_running_loop()
-        return opened(*arguments, **options)  # type: ignore[arg-type]
+    def checked(root: Path, *arguments: object, **options: object) -> object:
+        if "sessions" in root.parts:
+            assert_no_event_loop()
+        return opened(root, *arguments, **options)  # type: ignore[arg-type]
+
+    def guide(worktree: Path) -> str:
+        assert_no_event_loop()
+        return read_guide(worktree)
 
     monkeypatch.setattr(files, "_directory", checked)
+    monkeypatch.setattr(prompts, "read_guide", guide)
+
+
+def assert_no_event_loop() -> None:
+    with pytest.raises(RuntimeError, match="no running event loop"):
+        asyncio.get_running_loop()
 
 
 async def saved_session(machine: Machine, job: Job) -> bytes:
@@ -71,6 +81,7 @@ async def test_what_lies_beside_a_transcript_is_not_looked_at(
     conversations: Conversations, neighbour: tuple[Machine, Path], attack: str
 ) -> None:
     machine, neighbours = neighbour
+    os.utime(neighbours, (2**33, 2**33))
     granted, _ = await machine.prepared(prompt="Attack.")
     job = granted.job
     place = "T=$CLAUDE_CONFIG_DIR/projects/zz/{id}.jsonl; mkdir -p $(dirname $T); "
