@@ -271,6 +271,7 @@ async def test_work_is_kept_whenever_the_removal_is_killed(
 ) -> None:
     worktree, by_claude = await begin(room)
     await killed(workers, Worker(room, moment, "remove"))
+    as_claude(room.mirror_path, "fsck", "--full", "--strict")
     kept = await room.removal.remove(OWNER, NAME, "job")
     assert kept is not None
     lines = as_claude(room.mirror_path, "log", "--format=%s", kept.head_sha).splitlines()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -77,7 +79,30 @@ async def test_a_commit_that_lacks_something_is_refused(room: Room, revision: st
     assert not (room.mirror_path / "damaged").exists()
 
 
-async def test_only_lfs_files_that_are_what_they_say_are_brought(room: Room) -> None:
+async def test_history_that_a_lying_object_hides_is_missed(room: Room) -> None:
+    worktree = await room.start("job")
+    hidden, base = commit(worktree, "one"), worktree.base_sha
+    commit(worktree, "two")
+    target = object_file(room.mirror_path, hidden)
+    target.parent.mkdir(exist_ok=True)
+    object_file(worktree.git_dir, hidden).replace(target)
+    shutil.copyfile(object_file(room.mirror_path, base), object_file(worktree.git_dir, hidden))
+    with pytest.raises(BrokenRepository):
+        await room.publishing.head(worktree)
+    assert "feature/job" not in room.remote()
+
+
+async def test_only_lfs_files_with_the_right_content_are_brought(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_draft, drafts = tempfile.mkstemp, 0
+
+    def counted(**options: Any) -> tuple[int, str]:
+        nonlocal drafts
+        drafts += 1
+        return make_draft(**options)
+
+    monkeypatch.setattr(tempfile, "mkstemp", counted)
     worktree = await room.start("job")
     wanted: dict[str, bytes] = {}
     for content, said in ((b"good", b"good"), (b"bad", b"said"), (b"", b"")):
@@ -95,6 +120,7 @@ async def test_only_lfs_files_that_are_what_they_say_are_brought(room: Room) -> 
     found = {file.name: file for file in room.mirror_path.glob("lfs/objects/*/*/*")}
     assert {name: file.read_bytes() for name, file in found.items()} == wanted
     assert {file.stat().st_nlink for file in found.values()} == {1}
+    assert drafts == len(wanted)
 
 
 @pytest.mark.parametrize("sha", ["", "--exec=evil", "HEAD", "1" * 39, "1" * 40 + "\n^main"])

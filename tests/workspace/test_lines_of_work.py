@@ -8,6 +8,7 @@ import pytest
 
 from domain.errors import JobFailure
 from tests.workspace.conftest import NAME, OWNER, Room, as_claude
+from workspace import salvage
 from workspace.worktree import Worktree
 
 
@@ -127,6 +128,22 @@ async def test_more_lines_than_a_command_line_takes(room: Room) -> None:
     left = await room.publishing.left_out(worktree, worktree.base_sha)
     assert len(left) == 20_000
     assert await kept_lines(room) == [worktree.base_sha, sha]
+
+
+async def test_a_repository_with_too_many_lines_is_moved_aside(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(salvage, "_MAX_LINES", 2)
+    worktree = await room.start("job")
+    for name in ("one", "two"):
+        as_claude(worktree.path, "checkout", "--quiet", "-b", name, worktree.base_sha)
+        commit(worktree, name)
+    as_claude(worktree.path, "checkout", "--quiet", "feature/job")
+    commit(worktree, "three")
+    assert await kept_lines(room) == [worktree.base_sha]
+    assert "+++ b/three" in (await room.patch() or "")
+    [repository] = room.worktrees.orphaned.iterdir()
+    assert as_claude(repository, "log", "-1", "--format=%s", "two") == "Claude: two"
 
 
 async def test_a_detached_head_is_published_and_kept(room: Room) -> None:

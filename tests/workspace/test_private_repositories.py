@@ -89,6 +89,9 @@ async def test_odd_files_are_waited_for_by_nobody_and_lead_nowhere(
     victim = tmp_path / "victim"
     victim.write_text(SECRET)
     worktree = await begin(room)
+    for name in ("app", "lib"):
+        as_claude(worktree.path, "init", "--quiet", name)
+        (worktree.path / name / "inner").write_text("x")
     plant(worktree, places, put, victim)
     assert await room.worktrees.find(OWNER, NAME, "job") == worktree
     with contextlib.suppress(JobFailure):
@@ -127,6 +130,8 @@ async def test_directories_that_are_nested_too_deep_are_no_obstacle(
     for top in (worktree.path / "deep", worktree.git_dir / "HEAD"):
         top.mkdir()
         nest(top, 1500)
+    with pytest.raises(JobFailure, match="state that git does not accept"):
+        await room.worktrees.find(OWNER, NAME, "job")
     kept = await room.removal.remove(OWNER, NAME, "job")
     assert kept is not None
     assert "+2" in (kept.patch or "")
@@ -286,6 +291,20 @@ async def test_a_mirror_that_is_damaged_is_not_blamed_on_the_job(room: Room) -> 
     with pytest.raises(JobFailure, match="mirror of Acme/Shop on this machine is damaged"):
         await room.removal.remove(OWNER, NAME, "job")
     assert not room.worktrees.orphaned.exists()
+    await room.mirrors.fetch(OWNER, NAME)
+    kept = await room.removal.remove(OWNER, NAME, "job")
+    assert kept is not None
+    assert as_claude(room.mirror_path, "rev-parse", f"{kept.head_sha}^") == by_claude
+
+
+async def test_damage_to_another_branch_of_the_mirror_is_not_blamed_on_the_job(room: Room) -> None:
+    theirs = room.forge.commit(OWNER, NAME, "theirs", {"theirs": "x"}, "Theirs")
+    worktree = await begin(room)
+    by_claude = as_claude(worktree.path, "rev-parse", "HEAD")
+    as_claude(worktree.path, "branch", "idea")
+    (room.mirror_path / "objects" / theirs[:2] / theirs[2:]).unlink()
+    with pytest.raises(JobFailure, match="mirror of Acme/Shop on this machine is damaged"):
+        await room.removal.remove(OWNER, NAME, "job")
     await room.mirrors.fetch(OWNER, NAME)
     kept = await room.removal.remove(OWNER, NAME, "job")
     assert kept is not None

@@ -15,7 +15,7 @@ from workspace.upkeep import Upkeep
 READ_ONLY = """
 import os, tempfile
 from pathlib import Path
-from workspace.trees import delete_tree
+from workspace.trees import delete_tree, move_aside
 
 top = Path(tempfile.mkdtemp())
 deep = top / "a" / "b"
@@ -23,8 +23,11 @@ deep.mkdir(parents=True)
 (deep / "file").touch()
 deep.chmod(0o500)
 deep.parent.chmod(0o000)
-delete_tree(top)
-assert not top.exists()
+top.chmod(0o500)
+aside = move_aside(top, top.with_name(top.name + "-trash"))
+assert aside is not None and not top.exists()
+delete_tree(aside.parent)
+assert not aside.parent.exists()
 """
 
 
