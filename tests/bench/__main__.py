@@ -9,7 +9,14 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from tests.bench import overhead, proxying, reading, sandboxes, storing
+from tests.bench import (
+    overhead,
+    private_repositories,
+    proxying,
+    reading,
+    sandboxes,
+    storing,
+)
 from tests.stack import running_stack
 
 
@@ -21,6 +28,7 @@ def main() -> None:
             reading.report_latency(stack)
     proxying.report()
     sandboxes.report()
+    private_repositories.report()
     storing.report()
 
 
