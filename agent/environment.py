@@ -83,7 +83,19 @@ LOGIN_REPLACING_NAMES = _CLOUD_SWITCHES | {
 }
 """Each is a credential by itself, so that the login on this machine is not used."""
 
-CONNECTION_NAMES = frozenset(
+CERTIFICATE_NAMES = frozenset(
+    {
+        "CURL_CA_BUNDLE",
+        "GIT_SSL_CAINFO",
+        "NODE_EXTRA_CA_CERTS",
+        "REQUESTS_CA_BUNDLE",
+        "SSL_CERT_DIR",
+        "SSL_CERT_FILE",
+    }
+)
+"""Each names a file or directory of certificates to trust."""
+
+CONNECTION_NAMES = CERTIFICATE_NAMES | frozenset(
     {
         "API_TIMEOUT_MS",
         "ALL_PROXY",
@@ -98,12 +110,6 @@ CONNECTION_NAMES = frozenset(
         "CLAUDE_CODE_CLIENT_CERT",
         "CLAUDE_CODE_CLIENT_KEY",
         "CLAUDE_CODE_CLIENT_KEY_PASSPHRASE",
-        "CURL_CA_BUNDLE",
-        "GIT_SSL_CAINFO",
-        "NODE_EXTRA_CA_CERTS",
-        "REQUESTS_CA_BUNDLE",
-        "SSL_CERT_DIR",
-        "SSL_CERT_FILE",
         "LANG",
         "LANGUAGE",
         "LC_ALL",
@@ -118,18 +124,6 @@ CONNECTION_NAMES = frozenset(
     }
 )
 """Proxies, certificates, language and time zone."""
-
-CERTIFICATE_NAMES = frozenset(
-    {
-        "CURL_CA_BUNDLE",
-        "GIT_SSL_CAINFO",
-        "NODE_EXTRA_CA_CERTS",
-        "REQUESTS_CA_BUNDLE",
-        "SSL_CERT_DIR",
-        "SSL_CERT_FILE",
-    }
-)
-"""Each names a file or directory of certificates to trust."""
 
 CLAUDE_SECRET_NAMES = frozenset(
     {

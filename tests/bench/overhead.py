@@ -28,9 +28,7 @@ def report(stack: Stack) -> None:
     ours, hand = (statistics.median(column) for column in zip(*pairs, strict=True))
     print(f"code job, POST to completed      {ours:6.2f} s")
     print(f"the same commands by hand        {hand:6.2f} s")
-    print(
-        f"difference                       {ours - hand:6.2f} s   (goal: 0.35 or less)"
-    )
+    print(f"difference                       {ours - hand:6.2f} s   (goal: 0.35 or less)")
     print(f"ratio                            {ours / hand:6.2f}")
 
 
