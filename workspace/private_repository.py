@@ -152,9 +152,7 @@ def branch_in(git_dir: Path) -> str | None:
 
 def _restore_settings(git_dir: Path, mirror: Mirror, *, lfs: bool) -> None:
     for name in _DIRECTORIES:
-        if not files.is_directory(git_dir, name):
-            files.remove(git_dir, name)
-            (git_dir / name).mkdir()
+        files.make_directory(git_dir, name)
     url = mirror.url.replace("\\", "\\\\").replace('"', '\\"')
     _put(git_dir, "config", _CONFIGURATION.format(url=url, filters=_LFS if lfs else ""))
     _put(git_dir, "objects/info/alternates", f"{mirror.objects}\n")

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
-import subprocess
 import uuid
 from pathlib import Path
 
-# Unlike Python's own functions, they are not stopped by how deep directories are nested.
-_DELETE = ("rm", "-rf", "--")
-_OPEN_UP = ("chmod", "-R", "u+rwX", "--")
+from sandbox import files
 
 
 def move_aside(path: Path, trash: Path) -> Path | None:
@@ -31,13 +29,6 @@ def move_aside(path: Path, trash: Path) -> Path | None:
 
 
 def delete_tree(path: Path) -> None:
-    """Delete a directory as far as possible, read-only ones in it included; or a file."""
-    for command in (_DELETE, _OPEN_UP, _DELETE):
-        if os.path.lexists(path):
-            subprocess.run(
-                (*command, str(path)),
-                env={"PATH": os.defpath},
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                check=False,
-            )
+    """Delete a directory or a file as far as possible; read-only directories are no obstacle."""
+    with contextlib.suppress(OSError):
+        files.remove(path.parent, path.name)

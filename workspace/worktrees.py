@@ -40,6 +40,7 @@ _log = logging.getLogger(__name__)
 # Errors that a job can cause by the files it leaves; others are the host's.
 _IN_THE_WAY = (
     UnsafeFile, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError,
+    TimeoutError,
 )  # fmt: skip
 
 
