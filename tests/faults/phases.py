@@ -53,15 +53,17 @@ class Fetching(Preparing):
 
 
 class AddingWorktree(CodeSituation):
-    """`git worktree add` has done its work, and has not ended."""
+    """Git is asked whether the commit has LFS files, just before the worktree is made."""
 
     phase = "adding worktree"
 
     def bring(self) -> None:
         self.gate.touch()
-        self.hold = self.place.git.hold(f"{self.repository}.git", "worktree add", after=True)
+        self.hold = self.place.git.hold(
+            f"{self.repository}.git", "grep -q -F filter=lfs", after=True
+        )
         self.post("code")
-        eventually(lambda: self.hold.pid, 60, "git worktree add is held")
+        eventually(lambda: self.hold.pid, 60, "the worktree is about to be made")
 
     def go_on(self) -> None:
         self.hold.release()
@@ -235,15 +237,15 @@ class AfterPullRequest(Publishing):
 
 
 class CleaningUp(CodeSituation):
-    """The job is completed; its branch is about to be deleted from the mirror."""
+    """The job is completed, and its worktree is about to be removed."""
 
     phase = "cleaning up"
     is_settled = True
 
     def bring(self) -> None:
         self.gate.touch()
-        deletion = f"update-ref --no-deref -d refs/heads/{self.branch}"
-        self.hold = self.place.git.hold(f"{self.repository}.git", deletion)
+        asked = "rev-parse --quiet --verify refs/orchestrator/salvage/"
+        self.hold = self.place.git.hold(f"{self.repository}.git", asked)
         self.post("code")
         eventually(lambda: self.hold.pid, 90, "the removal is held")
 
