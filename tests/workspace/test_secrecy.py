@@ -245,7 +245,9 @@ async def test_submodules_are_fetched_without_a_planted_helper(room: Room, thief
     helpers = [key for key in thief.settings() if key.startswith(("credential", "core.ask"))]
     for key in helpers:
         as_claude(room.mirror_path, "config", key, thief.settings()[key])
-    worktree = await room.worktrees.create_for_branch(OWNER, NAME, "job", "b", "main")
+    worktree = await room.worktrees.create_for_branch(
+        OWNER, NAME, "job", "b", "main", [f"{OWNER}/Part"]
+    )
     assert worktree.notices == ()
     assert (worktree.path / "libs/part/part.py").read_text() == "x"
     assert not thief.stolen.exists()
