@@ -246,8 +246,8 @@ class FailureCode(_Explained):
     SANDBOX_UNAVAILABLE = (
         "sandbox_unavailable",
         "Claude was not started, because this host cannot isolate it as SANDBOX says.",
-        "`orchestrator doctor` on that host names the cause. Repair it, or set SANDBOX=off to let "
-        "Claude's commands act as the worker's user; then retry the job.",
+        "Run `orchestrator doctor` on that host, and repair the cause that it names. Or set "
+        "SANDBOX=off to let Claude's commands act as the worker's user. Then retry the job.",
         False,
     )
     JOB_LIMIT_EXCEEDED = (

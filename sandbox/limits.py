@@ -78,7 +78,7 @@ class Watchdog:
     def __init__(self, limits: Limits, disk: str) -> None:
         self._limits = limits
         self._disk = disk
-        self._written: int | None = None
+        self._written = 0
 
     def exceeded(
         self, living: Callable[[], Iterable[tuple[int, list[bytes]]]], init: int
@@ -125,7 +125,7 @@ class Watchdog:
         before, self._written = self._written, sum(map(_written_by, pids))
         found = os.statvfs(self._disk)
         free = found.f_bavail * found.f_frsize
-        if free >= least or before is None or self._written - before < _GROWTH:
+        if free >= least or self._written - before < _GROWTH:
             return None
         return (
             f"It was writing while the disk had only {_gib(free)} GiB left, and "

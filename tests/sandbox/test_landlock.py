@@ -486,7 +486,9 @@ def status(text: str) -> dict[str, str]:
 
 
 def test_no_signal_is_ignored(room: Room):
-    assert int(status(room.run("/bin/cat", "/proc/self/status"))["SigIgn"], 16) == 0
+    ignored = int(status(room.run("/bin/cat", "/proc/self/status"))["SigIgn"], 16)
+    # Signals 32 and 33 belong to libc; posix_spawn of make ignores 32, and no program can undo it.
+    assert ignored & ~(0b11 << 31) == 0
 
 
 CAPABILITY_SETS = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")

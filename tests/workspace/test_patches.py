@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.workspace.conftest import NAME, OWNER, Room, as_claude
+from tests.workspace.conftest import NAME, OWNER, REGISTERED, Room, as_claude
 from workspace import salvage
 from workspace.salvage import Salvaged
 
@@ -77,7 +77,8 @@ async def tree_made_again(room: Room, kept: Salvaged) -> str:
     other = Room(room.directory / "other", room.forge)
     await other.mirrors.fetch(OWNER, NAME)
     worktree = await other.worktrees.create_from_kept(
-        OWNER, NAME, "again", "again", "job", kept.base_sha, kept.head_sha, kept.patch
+        *(OWNER, NAME, "again", "again", "job"),
+        *(kept.base_sha, kept.head_sha, kept.patch, REGISTERED),
     )
     assert (worktree.base_sha, worktree.notices) == (kept.base_sha, ())
     assert as_claude(worktree.path, "rev-parse", "HEAD") == kept.base_sha
