@@ -8,6 +8,7 @@ from activities.leases import Leases
 from activities.probes import ClaudeProbeSetup
 from activities.pull_requests import PullRequestActivities, PullRequestDefaults
 from agent.environment import Marker, can_hide_credential
+from sandbox import cgroups
 from sandbox.containment import Containment
 from sandbox.gateway import PORT, Gateway
 from sandbox.modes import Sandbox, SandboxMode
@@ -164,7 +165,7 @@ def claude_setup(settings: Settings, boot_id: str, sandbox: Sandbox) -> ClaudeSe
         identity=identity_of_commits(settings),
         sandbox=sandbox,
         gateway=gateway(settings),
-        limits=settings.sandbox_limits,
+        limits=settings.sandbox_limits.within(cgroups.prepare()),
     )
 
 

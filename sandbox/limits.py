@@ -39,6 +39,7 @@ class Limits:
         memory_bytes: the most memory of all processes together. Pages that several share count
             once; files on a tmpfs of the sandbox count too.
         free_bytes: a job that writes is stopped while its disk has less room than this.
+        groups: where each job has a control group, as `sandbox.cgroups.prepare` returned it.
     """
 
     def __init__(
@@ -47,21 +48,30 @@ class Limits:
         file_bytes: int | None = None,
         memory_bytes: int | None = None,
         free_bytes: int | None = None,
+        groups: str | None = None,
     ) -> None:
         self.processes = processes
         self.file_bytes = file_bytes
         self.memory_bytes = memory_bytes
         self.free_bytes = free_bytes
+        self.groups = groups
 
     def to_text(self) -> str:
         """Return the text that `from_text` reads."""
-        return ",".join(f"{name}={most}" for name, most in vars(self).items() if most is not None)
+        numbers = {name: most for name, most in vars(self).items() if name != "groups"}
+        pairs = [f"{name}={most}" for name, most in numbers.items() if most is not None]
+        return ",".join([*pairs, f"groups={self.groups or ''}"])
 
     @classmethod
     def from_text(cls, text: str) -> Limits:
         """Read what `to_text` wrote."""
-        pairs = (pair.split("=") for pair in text.split(",") if pair)
-        return cls(**{name: int(most) for name, most in pairs})
+        numbers, _, groups = text.partition("groups=")
+        pairs = (pair.split("=") for pair in numbers.split(",") if pair)
+        return cls(**{name: int(most) for name, most in pairs}, groups=groups or None)
+
+    def within(self, groups: str | None) -> Limits:
+        """Return these limits with the place of the control groups."""
+        return Limits(**{**vars(self), "groups": groups})
 
 
 class Watchdog:

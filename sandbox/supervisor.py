@@ -36,6 +36,7 @@ if __name__ == "__main__":
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from sandbox import namespaces
+from sandbox.cgroups import Group
 from sandbox.limits import INTERVAL, Limits, Watchdog
 
 TYPE_CHECKING = False
@@ -78,6 +79,7 @@ class Supervisor:
         self.child = 0
         self.init = 0
         self.watchdog = Watchdog(limits, disk)
+        self.group: Group | None = None
         self.next_look = time.monotonic() + INTERVAL
         self.status: int | None = None
         self.deadline: float | None = None
@@ -91,6 +93,8 @@ class Supervisor:
 
     def run(self) -> int:
         """Start the command, wait, clean up, and return the exit code."""
+        if self.limits.groups is not None:
+            self.group = Group(self.limits.groups, self.limits)
         if self.ports is None:
             self.child = self._start()
         else:
@@ -101,7 +105,11 @@ class Supervisor:
             self._reap()
             self._enforce()
             self._look()
+        if self.group is not None:
+            self._end_group(self.group)
         self._kill_the_rest()
+        if self.group is not None:
+            self.group.remove()
         code = os.waitstatus_to_exitcode(self.status)
         return code if code >= 0 else 128 - code
 
@@ -125,6 +133,8 @@ class Supervisor:
             if sandbox is not None:
                 namespaces.leave_keyring()
                 self.command[1:1] = sandbox.options()
+            elif self.group is not None:
+                self.group.add(os.getpid())
             # bwrap dies of SIGTERM at once, and its sandbox with it.
             _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
             if os.getppid() != parent:
@@ -142,15 +152,26 @@ class Supervisor:
         sandbox = namespaces.Sandbox()
         self.child = self._start(sandbox)
         self.init = sandbox.hold()
-        if self.init == 0:
+        try:
+            if self.init == 0:
+                raise OSError("bwrap made no sandbox")
+            self._set_up(self.init, ports)
+        except OSError as error:
+            # bwrap has failed, maybe after it had begun. Its own message, if any, came before.
+            sys.stderr.write(f"The sandbox was not made: {error}.\n")
+            sys.stderr.flush()
             self._tell("no sandbox")
-        else:
-            namespaces.set_limits(self.init, self.limits.processes, self.limits.file_bytes)
-            listening = namespaces.listen_inside(self.init, ports) if ports else []
-            self._tell("listening", listening)
-            for each in listening:
-                each.close()
+            _send(self.init or self.child, signal.SIGKILL)
         sandbox.release()
+
+    def _set_up(self, init: int, ports: list[int]) -> None:
+        if self.group is not None:
+            self.group.add(init)
+        namespaces.set_limits(init, self.limits.processes, self.limits.file_bytes)
+        listening = namespaces.listen_inside(init, ports) if ports else []
+        self._tell("listening", listening)
+        for each in listening:
+            each.close()
 
     def _tell(self, what: str, sockets: Sequence[socket.socket] = ()) -> None:
         line = f"{what}\n".encode()
@@ -170,16 +191,29 @@ class Supervisor:
         if now < self.next_look:
             return
         self.next_look = now + INTERVAL
-        exceeded = self.watchdog.exceeded(self._living, self.init)
+        exceeded = self.group.exceeded() if self.group is not None else None
+        exceeded = exceeded or self.watchdog.exceeded(self._living, self.init)
         if exceeded is not None:
             self.next_look = math.inf
+            if self.group is not None:
+                self.group.kill()
             # After a fork bomb the first process of the sandbox comes late to end the others.
             _send(self.init or self.child, signal.SIGKILL)
             for pid, _ in self._living():
                 _send(pid, signal.SIGKILL)
-            if self.control >= 0:
-                self._tell(f"limit {exceeded}")
+            self._tell_limit(exceeded)
             self._ask_to_stop(0.0)
+
+    def _end_group(self, group: Group) -> None:
+        """Kill what is left of the group. Memory may have run out since the last look."""
+        exceeded = group.exceeded()
+        if exceeded is not None and self.next_look < math.inf:
+            self._tell_limit(exceeded)
+        group.kill()
+
+    def _tell_limit(self, exceeded: str) -> None:
+        if self.control >= 0:
+            self._tell(f"limit {exceeded}")
 
     def _release_streams(self) -> None:
         """Let go of the command's pipes, so that both ends see when it closes them."""

@@ -18,8 +18,8 @@ from typing import IO, Any
 from unittest import mock
 
 from agent.environment import behind_proxy
+from sandbox import cgroups, namespaces, supervisor
 from sandbox import limits as limits_module
-from sandbox import namespaces, supervisor
 from sandbox.bubblewrap import Bubblewrap
 from sandbox.containment import Reach
 from sandbox.etc import assemble
@@ -67,7 +67,7 @@ class Room:
         # The Python of the tests and the checkout can be in a home directory of another user.
         modules = self.base / "program" / "sandbox"
         modules.mkdir(parents=True)
-        for module in (supervisor, namespaces, limits_module):
+        for module in (supervisor, namespaces, limits_module, cgroups):
             shutil.copy(str(module.__file__), modules)
         (modules / "__init__.py").touch()
 
