@@ -28,9 +28,8 @@ from demo.forge_faults import (
 )
 from demo.forge_git import GitHttp, git_operation
 from demo.forge_operations import OPERATIONS
-from demo.forge_pages import Pages
 from demo.forge_pulls import PullRequest
-from demo.forge_repository import RESERVED_OWNER, Repository
+from demo.forge_repository import Repository
 from demo.forge_rest import Rest, operation_id, unknown_path
 from demo.server import serving
 
@@ -54,7 +53,6 @@ class Forge:
         self._git = GitHttp(self.root, self._find, self.tokens)
         rest = Rest(OPERATIONS, self._find, self.tokens)
         self._api = Router(rest.routes)
-        self._pages = Router(Pages(self._find).routes)
         self.app = Traffic(self._dispatch, self._operation)
 
     @contextlib.contextmanager
@@ -208,10 +206,7 @@ class Forge:
     def _operation(self, scope: Scope) -> str | None:
         query = scope["query_string"].decode("ascii", "replace")
         git = git_operation(scope["method"], scope["path"], query)
-        return git or operation_id(self._router(scope), scope)
-
-    def _router(self, scope: Scope) -> Router:
-        return self._api if scope["path"].startswith(f"/{RESERVED_OWNER}/") else self._pages
+        return git or operation_id(self._api, scope)
 
     async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
         operation = self._operation(scope)
@@ -220,4 +215,4 @@ class Forge:
         elif operation.startswith("git-"):
             await self._git(scope, receive, send)
         else:
-            await self._router(scope)(scope, receive, send)
+            await self._api(scope, receive, send)

@@ -9,9 +9,6 @@ from typing import NamedTuple
 
 from demo.forge_plumbing import git
 
-_COMMIT_FIELDS = "%H%n%T%n%P%n%an%n%ae%n%ad%n%cn%n%ce%n%cd%n%B"
-_GITHUB_DATE = "--date=format-local:%Y-%m-%dT%H:%M:%SZ"
-
 
 class LogEntry(NamedTuple):
     """One line of a branch's history."""
@@ -19,25 +16,6 @@ class LogEntry(NamedTuple):
     sha: str
     subject: str
     author: str
-
-
-class Signature(NamedTuple):
-    """Who did something in a commit; `date` is ISO 8601 in UTC."""
-
-    name: str
-    email: str
-    date: str
-
-
-class Commit(NamedTuple):
-    """One commit in full."""
-
-    sha: str
-    tree: str
-    parents: tuple[str, ...]
-    author: Signature
-    committer: Signature
-    message: str
 
 
 class BareRepository:
@@ -80,22 +58,15 @@ class BareRepository:
         """Return how many commits `head` has that `base` has not."""
         return int(self._text("rev-list", "--count", f"{base}..{head}"))
 
-    def commits(self, base: str, head: str) -> list[Commit]:
-        """Return the commits that `head` has and `base` has not, oldest first."""
-        return self._commits("--reverse", f"{base}..{head}")
-
-    def commit_of(self, sha: str) -> Commit:
-        """Return one commit in full."""
-        return self._commits("--max-count=1", sha)[0]
-
-    def diff(self, base: str, head: str, *paths: str) -> str:
+    def diff(self, base: str, head: str) -> str:
         """Return what `head` changed since it left `base`, as a patch."""
-        return self._text("diff", "--find-renames", f"{base}...{head}", "--", *paths)
+        return self._text("diff", "--find-renames", f"{base}...{head}")
 
-    def diff_fields(self, kind: str, base: str, head: str) -> list[str]:
-        """Return the fields of `git diff <kind> -z`, where `kind` is `--raw` or `--numstat`."""
-        output = self._text("diff", kind, "-z", "--no-abbrev", "--find-renames", f"{base}...{head}")
-        return output.split("\0")[:-1]
+    def changed_lines(self, base: str, head: str) -> list[tuple[int, int]]:
+        """Return the lines added and removed in each file changed since `head` left `base`."""
+        listing = self._text("diff", "--numstat", f"{base}...{head}")
+        counts = (line.split("\t")[:2] for line in listing.splitlines())
+        return [(_lines(added), _lines(removed)) for added, removed in counts]
 
     def delete(self, branch: str) -> None:
         """Delete a branch."""
@@ -122,19 +93,13 @@ class BareRepository:
         git(self.path, "fast-import", "--quiet", "--date-format=raw", data=b"".join(lines))
         return self.branches()[branch]
 
-    def _commits(self, *revisions: str) -> list[Commit]:
-        output = self._text("log", "-z", f"--format={_COMMIT_FIELDS}", _GITHUB_DATE, *revisions)
-        return [_parse_commit(record) for record in output.split("\0") if record]
-
     def _text(self, *arguments: str) -> str:
         return git(self.path, *arguments).decode("utf-8", "replace")
 
 
-def _parse_commit(record: str) -> Commit:
-    sha, tree, parents, *people, message = record.split("\n", 9)
-    return Commit(
-        sha, tree, tuple(parents.split()), Signature(*people[:3]), Signature(*people[3:]), message
-    )
+def _lines(count: str) -> int:
+    """A binary file has `-` in place of a count."""
+    return 0 if count == "-" else int(count)
 
 
 def _data(content: str | bytes) -> bytes:

@@ -6,25 +6,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from demo.forge_changes import changes
-from demo.forge_pull_shapes import (
-    diff_entry,
-    issue_comment,
-    label,
-    pull_request,
-    pull_request_simple,
-)
-from demo.forge_pulls import Comment, PullRequest
-from demo.forge_refusals import Refusal, invalid, not_found
+from demo.forge_pull_shapes import label, pull_request, pull_request_simple
+from demo.forge_pulls import PullRequest
+from demo.forge_refusals import Refusal, invalid
 from demo.forge_rest import Call, Operation, Reply
-from demo.forge_shapes import (
-    authenticated_user,
-    branch,
-    commit,
-    full_repository,
-    git_ref,
-    short_branch,
-)
+from demo.forge_shapes import authenticated_user, full_repository
 
 OPERATIONS: list[Operation] = []
 
@@ -57,44 +43,6 @@ def _get_rate_limit(call: Call) -> Reply:
 @_operation("repos/get", "GET", _REPOSITORY)
 def _get_repository(call: Call) -> Reply:
     return Reply(200, full_repository(call.site, call.repository, call.grant))
-
-
-@_operation("repos/list-branches", "GET", f"{_REPOSITORY}/branches")
-def _list_branches(call: Call) -> Reply:
-    found, link = call.page(sorted(call.repository.bare.branches().items()))
-    body = [short_branch(call.site, call.repository, name, sha) for name, sha in found]
-    return Reply(200, body, link)
-
-
-@_operation("repos/get-branch", "GET", f"{_REPOSITORY}/branches/{{branch}}")
-def _get_branch(call: Call) -> Reply:
-    name = call.path["branch"]
-    sha = call.repository.bare.branches().get(name)
-    if sha is None:
-        raise Refusal(404, "Branch not found")
-    tip = call.repository.bare.commit_of(sha)
-    return Reply(200, branch(call.site, call.repository, name, tip))
-
-
-@_operation("git/get-ref", "GET", f"{_REPOSITORY}/git/ref/{{ref}}")
-def _get_ref(call: Call) -> Reply:
-    ref = call.path["ref"]
-    sha = call.repository.bare.branches().get(ref.removeprefix("heads/"))
-    if sha is None or not ref.startswith("heads/"):
-        raise not_found()
-    return Reply(200, git_ref(call.site, call.repository, ref, sha))
-
-
-@_operation("git/delete-ref", "DELETE", f"{_REPOSITORY}/git/refs/{{ref}}")
-def _delete_ref(call: Call) -> Reply:
-    ref = call.path["ref"]
-    name = ref.removeprefix("heads/")
-    if not ref.startswith("heads/") or name not in call.repository.bare.branches():
-        raise Refusal(422, "Reference does not exist")
-    if name in call.repository.protected:
-        raise Refusal(422, "Cannot delete a protected branch")
-    call.repository.bare.delete(name)
-    return Reply(204)
 
 
 @_operation("pulls/list", "GET", f"{_REPOSITORY}/pulls")
@@ -143,21 +91,6 @@ def _update_pull(call: Call) -> Reply:
     return Reply(200, pull_request(call.site, call.repository, pull, call.grant))
 
 
-@_operation("pulls/list-files", "GET", f"{_PULL}/files")
-def _list_files(call: Call) -> Reply:
-    pull = call.pull
-    found, link = call.page(changes(call.repository.bare, pull.base_sha, pull.head_sha))
-    body = [diff_entry(call.site, call.repository, pull, change) for change in found]
-    return Reply(200, body, link)
-
-
-@_operation("pulls/list-commits", "GET", f"{_PULL}/commits")
-def _list_commits(call: Call) -> Reply:
-    pull = call.pull
-    found, link = call.page(call.repository.bare.commits(pull.base_sha, pull.head_sha))
-    return Reply(200, [commit(call.site, call.repository, each) for each in found], link)
-
-
 @_operation("pulls/request-reviewers", "POST", f"{_PULL}/requested_reviewers")
 def _request_reviewers(call: Call) -> Reply:
     pull = call.pull
@@ -166,29 +99,6 @@ def _request_reviewers(call: Call) -> Reply:
         raise Refusal(422, "Review cannot be requested from pull request author.")
     pull.reviewers += [login for login in logins if login not in pull.reviewers]
     return Reply(201, pull_request_simple(call.site, call.repository, pull, call.grant))
-
-
-@_operation("issues/list-comments", "GET", f"{_ISSUE}/comments")
-def _list_comments(call: Call) -> Reply:
-    pull = call.pull
-    found, link = call.page(pull.comments)
-    return Reply(
-        200, [issue_comment(call.site, call.repository, pull, each) for each in found], link
-    )
-
-
-@_operation("issues/create-comment", "POST", f"{_ISSUE}/comments")
-def _create_comment(call: Call) -> Reply:
-    pull = call.pull
-    comment = Comment(len(pull.comments) + 1, call.grant.login, call.text("body"))
-    pull.comments.append(comment)
-    return Reply(201, issue_comment(call.site, call.repository, pull, comment))
-
-
-@_operation("issues/list-labels-on-issue", "GET", f"{_ISSUE}/labels")
-def _list_labels(call: Call) -> Reply:
-    found, link = call.page(call.pull.labels)
-    return Reply(200, [label(call.site, call.repository, name) for name in found], link)
 
 
 @_operation("issues/add-labels", "POST", f"{_ISSUE}/labels")

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from demo.forge_access import TokenGrant
-from demo.forge_changes import Change, changes
-from demo.forge_pulls import Comment, PullRequest
+from demo.forge_pulls import PullRequest
 from demo.forge_repository import Repository
 from demo.forge_shapes import Json, Site, github_date, identity, repository, user
 
@@ -47,7 +46,7 @@ def pull_request(site: Site, owner: Repository, pull: PullRequest, grant: TokenG
 
     `mergeable` is null, as on GitHub while it has not been computed.
     """
-    changed = changes(owner.bare, pull.base_sha, pull.head_sha)
+    changed = owner.bare.changed_lines(pull.base_sha, pull.head_sha)
     return {
         **pull_request_simple(site, owner, pull, grant),
         "merged": False,
@@ -56,11 +55,11 @@ def pull_request(site: Site, owner: Repository, pull: PullRequest, grant: TokenG
         "rebaseable": None,
         "mergeable_state": "unknown",
         "maintainer_can_modify": False,
-        "comments": len(pull.comments),
+        "comments": 0,
         "review_comments": 0,
         "commits": owner.bare.ahead(pull.base_sha, pull.head_sha),
-        "additions": sum(change.additions for change in changed),
-        "deletions": sum(change.deletions for change in changed),
+        "additions": sum(added for added, _ in changed),
+        "deletions": sum(removed for _, removed in changed),
         "changed_files": len(changed),
     }
 
@@ -75,51 +74,6 @@ def label(site: Site, owner: Repository, name: str) -> Json:
         "color": "ededed",
         "default": False,
     }
-
-
-def issue_comment(site: Site, owner: Repository, pull: PullRequest, comment: Comment) -> Json:
-    """Return a comment in a pull request's conversation."""
-    page = site.html(f"{owner.full_name}/pull/{pull.number}")
-    return {
-        **identity("IssueComment", f"{_name(owner, pull)}:{comment.number}"),
-        "url": site.repository(owner, f"/issues/comments/{comment.number}"),
-        "html_url": f"{page}#issuecomment-{comment.number}",
-        "issue_url": site.repository(owner, f"/issues/{pull.number}"),
-        "user": user(site, comment.author),
-        "author_association": "COLLABORATOR",
-        "body": comment.body,
-        "created_at": github_date(comment.created_at),
-        "updated_at": github_date(comment.created_at),
-    }
-
-
-def diff_entry(site: Site, owner: Repository, pull: PullRequest, change: Change) -> Json:
-    """Return one changed file with its patch; a file without changed lines has no patch."""
-    pages = site.html(owner.full_name)
-    at_head = f"{pull.head_sha}/{change.path}"
-    contents = site.repository(owner, f"/contents/{change.path}?ref={pull.head_sha}")
-    entry = {
-        "sha": change.blob,
-        "filename": change.path,
-        "status": change.status,
-        "additions": change.additions,
-        "deletions": change.deletions,
-        "changes": change.additions + change.deletions,
-        "blob_url": f"{pages}/blob/{at_head}",
-        "raw_url": f"{pages}/raw/{at_head}",
-        "contents_url": contents,
-    }
-    if change.previous:
-        entry["previous_filename"] = change.previous
-    if entry["changes"]:
-        entry["patch"] = _hunks(owner, pull, change)
-    return entry
-
-
-def _hunks(owner: Repository, pull: PullRequest, change: Change) -> str:
-    paths = [change.path, change.previous] if change.previous else [change.path]
-    patch = owner.bare.diff(pull.base_sha, pull.head_sha, *paths)
-    return patch[patch.index("\n@@ ") + 1 :].rstrip("\n")
 
 
 def _name(owner: Repository, pull: PullRequest) -> str:

@@ -11,16 +11,6 @@ from demo.forge_refusals import invalid, not_found
 
 
 @dataclass
-class Comment:
-    """A remark in a pull request's conversation; times are seconds since the epoch."""
-
-    number: int
-    author: str
-    body: str
-    created_at: float = field(default_factory=time.time)
-
-
-@dataclass
 class PullRequest:
     """One pull request; times are seconds since the epoch.
 
@@ -39,7 +29,6 @@ class PullRequest:
     state: Literal["open", "closed"] = "open"
     labels: list[str] = field(default_factory=list)
     reviewers: list[str] = field(default_factory=list)
-    comments: list[Comment] = field(default_factory=list)
     created_at: float = field(default_factory=time.time)
     updated_at: float = field(default_factory=time.time)
     closed_at: float | None = None

@@ -29,10 +29,10 @@ _ANONYMOUS = TokenGrant("", "read", frozenset(), None)
 
 @dataclass(frozen=True)
 class Reply:
-    """What an operation answers; `body` None is an empty reply."""
+    """The answer to one request."""
 
     status: int
-    body: Json | list[Json] | None = None
+    body: Json | list[Json]
     link: str | None = None
 
 
@@ -128,9 +128,8 @@ class Operation:
 
     @property
     def route(self) -> str:
-        """Return the path in the router's syntax: branch and ref names contain slashes."""
-        path = self.path.replace("{branch}", "{branch:path}").replace("{ref}", "{ref:path}")
-        return f"/{RESERVED_OWNER}{path}"
+        """Return the path at which the forge serves it."""
+        return f"/{RESERVED_OWNER}{self.path}"
 
 
 class Rest:
@@ -233,7 +232,7 @@ def _require_write_access(repository: Repository, grant: TokenGrant) -> None:
 
 
 def _decode(raw: bytes, operation: Operation) -> Any:
-    if operation.method in ("GET", "DELETE"):
+    if operation.method == "GET":
         return None
     try:
         content = json.loads(raw)
@@ -257,8 +256,6 @@ def _render(reply: Reply, grant: TokenGrant | None, rate: Json | None) -> Respon
         headers["x-oauth-scopes"] = grant.scopes
     if reply.link is not None:
         headers["link"] = reply.link
-    if reply.body is None:
-        return Response(status_code=reply.status, headers=headers)
     return JSONResponse(
         reply.body, reply.status, headers, media_type="application/json; charset=utf-8"
     )

@@ -1,4 +1,4 @@
-"""The JSON that GitHub sends for users, repositories, branches and commits.
+"""The JSON that GitHub sends for users and repositories.
 
 Field names and types are those of GitHub's OpenAPI description; a test holds them against it.
 """
@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 from demo.forge_access import TokenGrant
-from demo.forge_bare import Commit
 from demo.forge_repository import RESERVED_OWNER, Repository
 
 Json = dict[str, Any]
@@ -186,67 +185,3 @@ def _permissions(writes: bool) -> dict[str, bool]:
 def full_repository(site: Site, owner: Repository, grant: TokenGrant) -> Json:
     """Return a repository in full."""
     return {**repository(site, owner, grant), "network_count": 0, "subscribers_count": 0}
-
-
-def short_branch(site: Site, repository: Repository, name: str, sha: str) -> Json:
-    """Return a branch as lists have it."""
-    return {
-        "name": name,
-        "commit": {"sha": sha, "url": site.repository(repository, f"/commits/{sha}")},
-        "protected": name in repository.protected,
-    }
-
-
-def branch(site: Site, repository: Repository, name: str, tip: Commit) -> Json:
-    """Return a branch in full."""
-    url = site.repository(repository, f"/branches/{name}")
-    protected = name in repository.protected
-    return {
-        "name": name,
-        "commit": commit(site, repository, tip),
-        "_links": {"self": url, "html": site.html(f"{repository.full_name}/tree/{name}")},
-        "protected": protected,
-        "protection": {"enabled": protected},
-        "protection_url": f"{url}/protection",
-    }
-
-
-def git_ref(site: Site, repository: Repository, ref: str, sha: str) -> Json:
-    """Return a git reference, such as `heads/main`."""
-    return {
-        "ref": f"refs/{ref}",
-        "node_id": identity("Ref", f"{repository.full_name}:{ref}")["node_id"],
-        "url": site.repository(repository, f"/git/refs/{ref}"),
-        "object": {
-            "type": "commit",
-            "sha": sha,
-            "url": site.repository(repository, f"/git/commits/{sha}"),
-        },
-    }
-
-
-def commit(site: Site, repository: Repository, commit: Commit) -> Json:
-    """Return a commit; its author is no user of the forge."""
-    url = site.repository(repository, f"/commits/{commit.sha}")
-    git_url = site.repository(repository, "/git")
-    return {
-        "url": url,
-        "sha": commit.sha,
-        "node_id": identity("Commit", commit.sha)["node_id"],
-        "html_url": site.html(f"{repository.full_name}/commit/{commit.sha}"),
-        "comments_url": f"{url}/comments",
-        "commit": {
-            "url": f"{git_url}/commits/{commit.sha}",
-            "author": commit.author._asdict(),
-            "committer": commit.committer._asdict(),
-            "message": commit.message.rstrip("\n"),
-            "tree": {"sha": commit.tree, "url": f"{git_url}/trees/{commit.tree}"},
-            "comment_count": 0,
-        },
-        "author": None,
-        "committer": None,
-        "parents": [
-            {"sha": sha, "url": site.repository(repository, f"/commits/{sha}")}
-            for sha in commit.parents
-        ],
-    }

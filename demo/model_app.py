@@ -1,4 +1,4 @@
-"""The HTTP side of the scripted model: the Messages API, and the script and log endpoints."""
+"""The HTTP side of the scripted model: the Messages API."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from starlette.routing import Route
 from demo.model_conversation import Conversation, read_conversation
 from demo.model_replies import Dropped, EventStream, Hung, Late
 from demo.model_scripts import RecordedRequest, Scripts
-from demo.model_steps import Step, parse_script
+from demo.model_steps import Step
 from demo.model_stream import (
     REQUEST_ID,
     content_blocks,
@@ -52,8 +52,6 @@ class ModelApp:
             ]
         return Starlette(
             routes=[
-                Route("/_script/{name}", self._put_script, methods=["PUT"]),
-                Route("/_log/{name}", self._get_log, methods=["GET"]),
                 *endpoints,
                 Route("/s/{name}/{rest:path}", self._unknown, methods=_METHODS),
                 Route("/{rest:path}", self._unknown, methods=_METHODS),
@@ -111,17 +109,6 @@ class ModelApp:
         recorded = await _record(request)
         self._scripts.record(request.path_params.get("name", UNSCRIPTED), recorded)
         return JSONResponse(error_document(404, f"Not found: {request.url.path}"), 404)
-
-    async def _put_script(self, request: Request) -> Response:
-        try:
-            script = parse_script(_parsed(await request.body()))
-            self._scripts.put(request.path_params["name"], script)
-        except OrchestratorError as error:
-            return _refusal(error.message)
-        return JSONResponse({"steps": len(script.steps)})
-
-    async def _get_log(self, request: Request) -> Response:
-        return JSONResponse(self._scripts.requests(request.path_params["name"]))
 
 
 async def _record(request: Request) -> RecordedRequest:

@@ -90,24 +90,6 @@ def make_script(
     return Script(_checked(steps), _checked(subagent), repeat_last)
 
 
-def parse_script(document: Any) -> Script:
-    """Read a script from JSON: a list of steps, or an object with `steps` and the other fields.
-
-    Raises:
-        InvalidRequest: the document or one of its steps is malformed.
-    """
-    fields = {"steps": document} if isinstance(document, list) else document
-    if not isinstance(fields, dict) or not fields.keys() <= {"steps", "subagent", "repeat_last"}:
-        raise InvalidRequest(
-            "A script is a list of steps, or an object with steps, subagent and repeat_last."
-        )
-    return make_script(
-        fields.get("steps", []),
-        fields.get("subagent", []),
-        repeat_last=bool(fields.get("repeat_last", False)),
-    )
-
-
 def _checked(steps: Sequence[Step]) -> tuple[Step, ...]:
     for step in steps:
         _check(step)

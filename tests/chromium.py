@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import itertools
 import json
@@ -144,9 +143,6 @@ class Page:
             for event in self._browser.events
             if event["method"] == "Network.requestWillBeSent"
         ]
-
-    def screenshot(self, path: Path) -> None:
-        path.write_bytes(base64.b64decode(self._command("Page.captureScreenshot")["data"]))
 
     def _command(self, method: str, **parameters: Any) -> Json:
         return self._browser.command(method, parameters, self._session)

@@ -85,7 +85,7 @@ def test_it_serves_on_a_given_port_again_and_again(forge: Forge) -> None:
     port = int(first.rsplit(":", 1)[1])
     with forge.serve(port) as second:
         assert second == first
-        assert requests.get(f"{second}/acme/shop", timeout=5).status_code == 200
+        assert requests.get(f"{second}/api/rate_limit", timeout=5).status_code == 200
 
 
 def test_it_ends_git_when_it_stops(forge: Forge) -> None:
@@ -160,20 +160,6 @@ def test_what_is_not_there_is_said(forge: Forge) -> None:
 def test_names_are_checked(forge: Forge, owner: str, name: str) -> None:
     with pytest.raises(ValueError, match="not a repository name"):
         forge.create_repository(owner, name)
-
-
-def test_pages_show_the_pull_request_to_a_person(forge: Forge, url: str) -> None:
-    forge.commit("acme", "shop", "x", {"page.html": "<script>1</script>\n"}, "Add a page")
-    pulls = forge.repository("acme", "shop").pulls
-    pulls.open("bot", "<b>Title</b>", "<i>Body</i>", "x", "main", draft=True)
-    page = requests.get(f"{url}/acme/shop/pull/1", timeout=5)
-    assert page.headers["content-type"] == "text/html; charset=utf-8"
-    assert "<h1>&lt;b&gt;Title&lt;/b&gt; #1</h1>" in page.text
-    assert "&lt;i&gt;Body&lt;/i&gt;" in page.text
-    assert "+&lt;script&gt;1&lt;/script&gt;" in page.text
-    assert "/acme/shop/pull/1" in requests.get(f"{url}/acme/shop", timeout=5).text
-    for missing in ("/acme/shop/pull/2", "/acme/none", "/acme/none/pull/1"):
-        assert requests.get(url + missing, timeout=5).status_code == 404
 
 
 @pytest.mark.parametrize(

@@ -87,8 +87,7 @@ def recorded(tmp_path: Path) -> Iterator[Recorded]:
 
 def operation_name(method: str, path: str) -> str:
     for name, operation in GITHUB["operations"].items():
-        pattern = re.sub(r"\{(branch|ref)\}", ".+", operation["path"])
-        pattern = re.sub(r"\{\w+\}", "[^/]+", pattern)
+        pattern = re.sub(r"\{\w+\}", "[^/]+", operation["path"])
         if operation["method"] == method and re.fullmatch(pattern, path):
             return str(name)
     return "none"
@@ -172,7 +171,7 @@ def test_every_operation_as_pygithub_calls_it(recorded: Recorded) -> None:
         call_everything(github)
     assert {each.operation for each in recorded.exchanges} == set(GITHUB["operations"])
     for exchange in recorded.exchanges:
-        assert exchange.status in (200, 201, 204), exchange
+        assert exchange.status in (200, 201), exchange
         assert exchange_problems(exchange) == [], exchange.operation
 
 
@@ -180,20 +179,13 @@ def call_everything(github: Github) -> None:
     assert github.get_user().login == "bot"
     assert github.get_rate_limit().rate.limit == 5000
     repository = github.get_repo("acme/shop")
-    assert [branch.name for branch in repository.get_branches()] == ["feat/x", "main"]
-    assert repository.get_branch("feat/x").commit.commit.message == "Add a"
     pull = repository.create_pull(base="main", head="feat/x", title="T", body="B", draft=True)
-    assert [file.filename for file in pull.get_files()] == ["a.txt"]
-    assert [commit.commit.message for commit in pull.get_commits()] == ["Add a"]
-    pull.create_issue_comment("Well done")
-    assert [comment.body for comment in pull.get_issue_comments()] == ["Well done"]
     pull.add_to_labels("agent", "later")
-    assert [label.name for label in pull.get_labels()] == ["agent", "later"]
+    assert [label.name for label in repository.get_pull(1).labels] == ["agent", "later"]
     pull.create_review_request(reviewers=["reader"])
     assert [found.number for found in repository.get_pulls(head="acme:feat/x")] == [1]
     assert [user.login for user in repository.get_pull(1).requested_reviewers] == ["reader"]
     pull.edit(title="T2", body="B2", state="closed")
-    repository.get_git_ref("heads/feat/x").delete()
 
 
 @pytest.mark.parametrize(
@@ -207,12 +199,6 @@ def call_everything(github: Github) -> None:
         (WRITER, "GET", "/repos/acme/none", None, 404),
         (WRITER, "GET", "/nonsense", None, 404),
         (WRITER, "PUT", f"{SHOP}/pulls", None, 404),
-        (OTHER, "GET", f"{SHOP}/branches", None, 404),
-        (WRITER, "GET", f"{SHOP}/branches/none", None, 404),
-        (WRITER, "GET", f"{SHOP}/git/ref/heads/none", None, 404),
-        (WRITER, "GET", f"{SHOP}/git/ref/tags/none", None, 404),
-        (WRITER, "DELETE", f"{SHOP}/git/refs/heads/none", None, 422),
-        (READER, "DELETE", f"{SHOP}/git/refs/heads/feat/x", None, 403),
         (UNKNOWN, "GET", f"{SHOP}/pulls", None, 401),
         (OTHER, "GET", f"{SHOP}/pulls", None, 404),
         (WRITER, "POST", f"{SHOP}/pulls", "not json", 400),
@@ -231,15 +217,9 @@ def call_everything(github: Github) -> None:
         (WRITER, "PATCH", f"{SHOP}/pulls/1", {"state": "gone"}, 422),
         (WRITER, "PATCH", f"{SHOP}/pulls/1", {"base": "none"}, 422),
         (READER, "PATCH", f"{SHOP}/pulls/1", {"state": "closed"}, 403),
-        (WRITER, "GET", f"{SHOP}/pulls/9/files", None, 404),
-        (WRITER, "GET", f"{SHOP}/pulls/9/commits", None, 404),
         (WRITER, "POST", f"{SHOP}/pulls/1/requested_reviewers", {"reviewers": ["bot"]}, 422),
         (READER, "POST", f"{SHOP}/pulls/1/requested_reviewers", {"reviewers": ["x"]}, 403),
-        (WRITER, "GET", f"{SHOP}/issues/9/comments", None, 404),
-        (WRITER, "POST", f"{SHOP}/issues/9/comments", {"body": "x"}, 404),
-        (WRITER, "POST", f"{SHOP}/issues/1/comments", {}, 422),
-        (READER, "POST", f"{SHOP}/issues/1/comments", {"body": "x"}, 403),
-        (WRITER, "GET", f"{SHOP}/issues/9/labels", None, 404),
+        (WRITER, "POST", f"{SHOP}/issues/9/labels", {"labels": ["x"]}, 404),
         (WRITER, "POST", f"{SHOP}/issues/1/labels", {"labels": [1]}, 422),
         (READER, "POST", f"{SHOP}/issues/1/labels", ["x"], 403),
     ],

@@ -180,18 +180,6 @@ def test_the_log_has_the_credential_and_the_whole_request(
     )
     assert request["body"] == request_body()
     assert before <= request["time"] <= time.time()
-    assert http.get(f"{model.base_url}/_log/s").json() == [request]
-
-
-def test_scripts_can_be_stored_over_http(model: ScriptedModel, http: httpx.Client) -> None:
-    document: dict[str, Any] = {"steps": [{"text": "a"}], "repeat_last": True}
-    stored = http.put(f"{model.base_url}/_script/s", json=document)
-    assert (stored.status_code, stored.json()) == (200, {"steps": 1})
-    assert [reply_text(ask(http, model.url_for("s"))) for _ in range(2)] == ["a", "a"]
-    refused = http.put(f"{model.base_url}/_script/s", json=[{"txt": "typo"}])
-    assert error_of(refused)[0] == 400
-    assert http.put(f"{model.base_url}/_script/s", content=b"{").status_code == 400
-    assert http.put(f"{model.base_url}/_script/a b", json=[]).status_code == 400
 
 
 def test_a_marker_in_the_first_message_chooses_the_script(

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from demo.model_scripts import LOG_LENGTH, RecordedRequest, Scripts
-from demo.model_steps import Step, make_script, parse_script
+from demo.model_steps import Step, make_script
 from domain.errors import InvalidRequest, NotFound
 
 STEPS: list[Step] = [{"text": "a", "times": 2}, {"text": "b"}]
@@ -103,13 +103,7 @@ def test_malformed_steps_are_refused(step: Any, complaint: str) -> None:
     with pytest.raises(InvalidRequest, match=complaint):
         make_script([step])
     with pytest.raises(InvalidRequest, match=complaint):
-        parse_script({"steps": [], "subagent": [step]})
-
-
-@pytest.mark.parametrize("document", [None, "steps", {"step": []}])
-def test_documents_that_are_no_scripts_are_refused(document: Any) -> None:
-    with pytest.raises(InvalidRequest, match="list of steps, or an object"):
-        parse_script(document)
+        make_script([], [step])
 
 
 def a_request(number: int) -> RecordedRequest:
