@@ -99,8 +99,8 @@ class TurnInput:
     turn: int
     attempt: int
     message_ids: list[str]
-    limit_seconds: float | None = None
-    limit_clock: Clock = Clock.TURN
+    limit_seconds: float
+    limit_clock: Clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +231,7 @@ class ClaudeActivities:
                     on_line=lambda line: _write(writer, line),
                     inbox=inbox,
                     silence=self._setup.silence.total_seconds(),
-                    limit=_time_limit(request),
+                    limit=TimeLimit(request.limit_seconds, request.limit_clock),
                 )
                 await self._add_usage(request, report.verdict.usage, report.seconds)
                 is_recorded = True
@@ -342,11 +342,6 @@ class ClaudeActivities:
             identity=setup.identity.environment(),
             temporary=own_home / "tmp",
         )
-
-
-def _time_limit(request: TurnInput) -> TimeLimit | None:
-    seconds = request.limit_seconds
-    return None if seconds is None else TimeLimit(seconds, request.limit_clock)
 
 
 def _heard_before(request: TurnInput, session: Session) -> list[str]:

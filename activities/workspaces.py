@@ -39,7 +39,7 @@ class Prepared:
 
     base_sha: str
     continues_branch: bool
-    was_there: bool = True
+    was_there: bool
 
 
 @dataclass(frozen=True, slots=True)
