@@ -15,6 +15,7 @@ from temporalio import activity
 from activities import prompts
 from activities.conversations import Conversations, Session, as_user_message
 from activities.credential import Credential
+from activities.job_lookup import job_and_repository
 from activities.leases import Lease, LeaseKey, Leases
 from activities.progress import Progress
 from activities.transcript import TranscriptWriter
@@ -30,7 +31,7 @@ from agent.sessions import SessionFiles
 from agent.turn import TimeLimit, TurnReport, run_turn
 from agent.verdict import Verdict
 from domain.clock import utc_now
-from domain.errors import JobFailure, OrchestratorError
+from domain.errors import OrchestratorError
 from domain.failures import Clock, FailureCode
 from domain.ids import derived_id
 from domain.jobs import Job, JobType, Phase, Usage
@@ -99,8 +100,8 @@ class TurnInput:
     turn: int
     attempt: int
     message_ids: list[str]
-    limit_seconds: float | None = None
-    limit_clock: Clock = Clock.TURN
+    limit_seconds: float
+    limit_clock: Clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +232,7 @@ class ClaudeActivities:
                     on_line=lambda line: _write(writer, line),
                     inbox=inbox,
                     silence=self._setup.silence.total_seconds(),
-                    limit=_time_limit(request),
+                    limit=TimeLimit(request.limit_seconds, request.limit_clock),
                 )
                 await self._add_usage(request, report.verdict.usage, report.seconds)
                 is_recorded = True
@@ -273,10 +274,7 @@ class ClaudeActivities:
             await self._credential.hold(failure.resets_at or utc_now() + UNKNOWN_RESET)
 
     async def _work(self, key: LeaseKey) -> _Work:
-        details = await self._store.get_job(key.job_id)
-        if details is None or details.repository is None:
-            raise JobFailure(FailureCode.REPOSITORY_NOT_FOUND)
-        job, repository = details.job, details.repository
+        job, repository = await job_and_repository(self._store, key.job_id)
         worktree = self._worktrees.at(repository.owner_name, repository.repo_name, job.id)
         files = SessionFiles.of(self._environment(job, None), worktree.path, job.id)
         return _Work(job, repository, worktree, files)
@@ -342,11 +340,6 @@ class ClaudeActivities:
             identity=setup.identity.environment(),
             temporary=own_home / "tmp",
         )
-
-
-def _time_limit(request: TurnInput) -> TimeLimit | None:
-    seconds = request.limit_seconds
-    return None if seconds is None else TimeLimit(seconds, request.limit_clock)
 
 
 def _heard_before(request: TurnInput, session: Session) -> list[str]:

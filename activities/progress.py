@@ -11,6 +11,11 @@ from domain.messages import MessageType, NewMessage
 from store.protocol import Guard, JobChanges, Store
 
 
+def running_under(key: LeaseKey) -> Guard:
+    """Return the guard of an update that only applies while the job runs under its lease."""
+    return Guard(frozenset({JobStatus.RUNNING}), lease=key.number)
+
+
 class Progress:
     """Phase changes and system messages of jobs that hold a lease."""
 
@@ -31,8 +36,7 @@ class Progress:
         Raises:
             LeaseLost: the job has ended, or holds another lease by now.
         """
-        guard = Guard(frozenset({JobStatus.RUNNING}), lease=key.number)
-        if not await self._store.update_job(key.job_id, changes, guard):
+        if not await self._store.update_job(key.job_id, changes, running_under(key)):
             raise LeaseLost("The job has ended, or goes on under another lease.")
 
     async def cleaned_up(self, job_id: str) -> None:

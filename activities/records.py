@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from temporalio import activity
 
 from activities.leases import LeaseKey
-from activities.progress import Progress
+from activities.progress import Progress, running_under
 from domain.clock import utc_now
 from domain.failures import Clock, FailureCode
 from domain.jobs import LIVE, JobStatus, Outcome, Phase
@@ -101,31 +101,28 @@ class RecordActivities:
     @activity.defn
     async def requeue_job(self, key: LeaseKey) -> None:
         """Record that a job has lost its machine, and waits for a slot at its old place."""
-        guard = Guard(frozenset({JobStatus.RUNNING}), lease=key.number)
         changes: JobChanges = {"phase": Phase.WAITING_FOR_SLOT, "pid": None}
-        if await self._store.update_job(key.job_id, changes, guard):
+        if await self._store.update_job(key.job_id, changes, running_under(key)):
             text = "The machine that ran the job was lost. The job goes on as soon as it can."
             await self._progress.say(key.job_id, text, once=("lost", key.number))
 
     @activity.defn
     async def wait_for_limit(self, wait: LimitWait) -> None:
         """Record that a job holds no slot until a limit ends. Repeatable."""
-        guard = Guard(frozenset({JobStatus.RUNNING}), lease=wait.key.number)
         changes: JobChanges = {
             "phase": Phase.WAITING_FOR_LIMIT,
             "resumes_at": wait.resumes_at,
             "pid": None,
         }
-        if await self._store.update_job(wait.key.job_id, changes, guard):
+        if await self._store.update_job(wait.key.job_id, changes, running_under(wait.key)):
             text = f"{wait.reason} The job goes on at {wait.resumes_at:%Y-%m-%d %H:%M:%S} UTC."
             await self._progress.say(wait.key.job_id, text, once=("limit", wait.key.number))
 
     @activity.defn
     async def end_limit_wait(self, key: LeaseKey) -> None:
         """Record that a job can go on, and waits for a slot at its old place. Repeatable."""
-        guard = Guard(frozenset({JobStatus.RUNNING}), lease=key.number)
         changes: JobChanges = {"phase": Phase.WAITING_FOR_SLOT, "resumes_at": None}
-        await self._store.update_job(key.job_id, changes, guard)
+        await self._store.update_job(key.job_id, changes, running_under(key))
 
     @activity.defn
     async def wait_for_user(self, job_id: str) -> None:

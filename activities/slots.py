@@ -20,7 +20,7 @@ from activities.leases import Lease, LeaseKey, Leases
 from activities.turns import Turns
 from domain.clock import utc_now
 from domain.errors import DependencyUnavailable, JobEnded, LeaseLost
-from domain.jobs import LIVE, Job, JobStatus, Phase, RetryFrom
+from domain.jobs import LIVE, Job, JobStatus, Phase
 from store.protocol import Guard, JobChanges, Store
 
 SLOTS_TASK_QUEUE = "slots"
@@ -42,8 +42,8 @@ class SlotRequest:
 
     job_id: str
     number: int
-    needs_claude: bool = True
-    finished_on: str | None = None
+    needs_claude: bool
+    finished_on: str | None
 
     @property
     def key(self) -> LeaseKey:
@@ -91,7 +91,8 @@ class SlotActivities:
         """
         key = request.key
         returned = activity.info().task_queue == slots_task_queue_of(self._host_id)
-        needs_claude = self._needs_claude(request, await self._live_job(key.job_id))
+        needs_claude = request.needs_claude and request.finished_on != self._host_id
+        await self._live_job(key.job_id)
         await self._turns.take_slot(key.job_id, returned=returned, needs_claude=needs_claude)
         try:
             await self._record_grant(key)
@@ -117,12 +118,6 @@ class SlotActivities:
         lease = self._leases.find(key)
         if lease is not None:
             await lease.stop()
-
-    def _needs_claude(self, request: SlotRequest, job: Job) -> bool:
-        if not request.needs_claude or request.finished_on == self._host_id:
-            return False
-        # Workflows of an earlier version do not tell it in their request.
-        return job.retry_from is not RetryFrom.PUBLISH
 
     async def _record_grant(self, key: LeaseKey) -> None:
         job = await self._live_job(key.job_id)

@@ -1,8 +1,8 @@
 """Writing a job's transcript: whole lines, in order, in batches, without holding Claude up.
 
 One writer per running turn. Lines are flushed by count, size or time, whichever comes first; memory
-is bounded by making the reader of Claude's output wait. While the store is down lines are kept and
-tried again; nothing is dropped but the last lines of a job that is stopped meanwhile.
+is bounded by making the reader of Claude's output wait. The store must be `patient`: it waits while
+it is down, and the lines are kept. Only the last lines of a job that is stopped then are dropped.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from types import TracebackType
 from typing import Self
 
 from domain.clock import utc_now
-from domain.errors import DependencyUnavailable
 from domain.ids import new_id
 from domain.messages import MessageType, NewMessage, storable
 from store.protocol import Store
@@ -26,7 +25,6 @@ FLUSH_INTERVAL = timedelta(milliseconds=100)
 88 rows/s without batches); 100 ms is below what a person who polls can notice."""
 
 MAX_WAITING_CHARACTERS = 8 * 1024 * 1024
-RETRY_INTERVAL = timedelta(seconds=1)
 LAST_FLUSH = timedelta(seconds=5)
 """How long a job that is stopped waits for a store that is down, before it gives up its last lines.
 The machine would not be free for another job as long as the outage lasts."""
@@ -120,7 +118,7 @@ class TranscriptWriter:
     async def _flush(self) -> None:
         batch = self._next_batch()
         if batch:
-            await self._store_until_kept(batch)
+            await self._store.append_messages(self._job_id, batch, self._lease)
         async with self._changed:
             del self._waiting[: len(batch)]
             self._waiting_characters -= sum(len(message.content) for message in batch)
@@ -135,11 +133,3 @@ class TranscriptWriter:
                 break
             batch.append(message)
         return batch
-
-    async def _store_until_kept(self, batch: list[NewMessage]) -> None:
-        while True:
-            try:
-                return await self._store.append_messages(self._job_id, batch, self._lease)
-            except DependencyUnavailable as error:
-                log.warning("Transcript of job %s waits for the store: %s", self._job_id, error)
-                await asyncio.sleep(RETRY_INTERVAL.total_seconds())

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from temporalio import activity
 
 from activities.finishing import to_its_end
+from activities.job_lookup import job_and_repository
 from activities.keeping import Keeping
 from activities.leases import LeaseKey, Leases
 from activities.progress import Progress
@@ -39,7 +40,7 @@ class Prepared:
 
     base_sha: str
     continues_branch: bool
-    was_there: bool = True
+    was_there: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,7 @@ class WorkspaceActivities:
         """
         lease = self._leases.require(key)
         await self._sandbox.require()
-        job, repository = await self._job(key)
+        job, repository = await job_and_repository(self._store, key.job_id)
         await self._progress.say(
             job.id, f"Preparing {repository.full_name}.", once=("prepare", key.number)
         )
@@ -129,7 +130,7 @@ class WorkspaceActivities:
         """
         key = request.key
         lease = self._leases.require(key)
-        job, repository = await self._job(key)
+        job, repository = await job_and_repository(self._store, key.job_id)
         await self._progress.enter(key, Phase.PUBLISHING)
         # Once begun, a push is finished even if the job is cancelled meanwhile: only then is it
         # known what there is to take back.
@@ -142,7 +143,7 @@ class WorkspaceActivities:
         Raises:
             JobFailure: `task_changed_files`, naming some of them.
         """
-        _, repository = await self._job(key)
+        _, repository = await job_and_repository(self._store, key.job_id)
         worktree = await self._worktrees.find(
             repository.owner_name, repository.repo_name, key.job_id
         )
@@ -189,12 +190,6 @@ class WorkspaceActivities:
             return MirrorResult(repository.full_name, False, None, failure.message)
         path = str(self._mirrors.path(owner, name))
         return MirrorResult(repository.full_name, True, path, None)
-
-    async def _job(self, key: LeaseKey) -> tuple[Job, Repository]:
-        details = await self._store.get_job(key.job_id)
-        if details is None or details.repository is None:
-            raise JobFailure(FailureCode.REPOSITORY_NOT_FOUND)
-        return details.job, details.repository
 
     async def _fetch(self, repository: Repository) -> Mirror:
         """Fetch the mirror; without a token, what a token would open is reported as its lack."""

@@ -2,7 +2,6 @@
 
     OrchestratorError
     ├── InvalidRequest         the caller sent something that cannot be done          (HTTP 400)
-    ├── Unauthorized           the caller did not prove who they are                  (HTTP 401)
     ├── NotFound               the named thing does not exist                         (HTTP 404)
     ├── Conflict               it clashes with something that exists or is under way  (HTTP 409)
     ├── TooLarge               the body is over the limit                             (HTTP 413)
@@ -34,10 +33,6 @@ class OrchestratorError(Exception):
 
 class InvalidRequest(OrchestratorError):
     """The request is malformed, or not possible in the present state of what it names."""
-
-
-class Unauthorized(OrchestratorError):
-    """The API secret is missing or wrong."""
 
 
 class NotFound(OrchestratorError):

@@ -228,12 +228,6 @@ def is_file(root: Path, name: str) -> bool:
     return found is not None and stat.S_ISREG(found.st_mode)
 
 
-def modified_at(root: Path, name: str) -> int:
-    """Return when what is at a path was last changed, in nanoseconds; 0 where nothing is."""
-    found = _status(root, name)
-    return 0 if found is None else found.st_mtime_ns
-
-
 def _entries(top: int, name: str) -> Iterator[os.DirEntry[str]]:
     """List a directory, or nothing where it cannot be opened: git cannot do so either."""
     try:

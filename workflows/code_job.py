@@ -22,23 +22,22 @@ with workflow.unsafe.imports_passed_through():
     from workflows.slot import Slot
 
 CODE_JOB = "CodeJob"
-CLAUDE_BEGINS_AGAIN = "claude-begins-again"
-"""Before, what Claude was interrupted in after its work was gone was published as if complete."""
 
 
 @dataclass(frozen=True, slots=True)
 class CodeJobInput:
     """Limits bound the job's time on a machine, one turn of Claude, and each wait for a slot.
 
-    `publishes_only` tells that the work is there already, and `preferred_host` where.
+    With `queue_limit_seconds` None the job waits for a slot as long as it takes. `publishes_only`
+    tells that the work is there already, and `preferred_host` where.
     """
 
     job_id: str
     time_limit_seconds: float
-    turn_limit_seconds: float | None = None
-    queue_limit_seconds: float | None = None
-    publishes_only: bool = False
-    preferred_host: str | None = None
+    turn_limit_seconds: float
+    queue_limit_seconds: float | None
+    publishes_only: bool
+    preferred_host: str | None
 
 
 @workflow.defn(name=CODE_JOB)
@@ -56,14 +55,8 @@ class CodeJobWorkflow:
             needs_claude=not job.publishes_only,
         )
         job_limit = timedelta(seconds=job.time_limit_seconds)
-        turn_limit = seconds(job.turn_limit_seconds) or job_limit
-        self._steps = JobSteps(
-            job.job_id,
-            self._slot,
-            job_limit,
-            turn_limit,
-            is_early=job.turn_limit_seconds is None,
-        )
+        turn_limit = timedelta(seconds=job.turn_limit_seconds)
+        self._steps = JobSteps(job.job_id, self._slot, job_limit, turn_limit)
         self._worked_on: str | None = None
         self._created_branch = False
         self._published: Published | None = None
@@ -133,7 +126,7 @@ class CodeJobWorkflow:
         if self._worked_on != grant.host_id or not prepared.was_there:
             return True
         # The worktree that is there now may be one in which it was interrupted.
-        return self._slot.finished_on is None and workflow.patched(CLAUDE_BEGINS_AGAIN)
+        return self._slot.finished_on is None
 
     async def _withdraw(self) -> None:
         """Take back what a cancelled job had published, or may have.

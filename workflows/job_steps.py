@@ -56,25 +56,15 @@ class JobSteps:
         slot: its hold on a machine.
         job_limit: how long it may hold one, over all its leases.
         turn_limit: how long Claude may work on one turn, over all its attempts.
-        is_early: whether the workflow was begun before there were clocks and standstills. It goes
-            on as it began: every attempt may take all of a turn's time, and what passes is waited
-            out on the machine.
     """
 
     def __init__(
-        self,
-        job_id: str,
-        slot: Slot,
-        job_limit: timedelta,
-        turn_limit: timedelta,
-        *,
-        is_early: bool,
+        self, job_id: str, slot: Slot, job_limit: timedelta, turn_limit: timedelta
     ) -> None:
         self._job_id = job_id
         self._slot = slot
-        self._job_limit = policies.UNLIMITED if is_early else job_limit
+        self._job_limit = job_limit
         self._turn_limit = turn_limit
-        self._is_early = is_early
         self.has_cleaned_up = False
         self._attempt = 0
         self.begin_turn()
@@ -82,7 +72,7 @@ class JobSteps:
     def begin_turn(self) -> None:
         """Let a new turn have all of its time, and all the patience of one."""
         self._attempt = 0
-        self._killed = self._paused = 0
+        self._killed = 0
         self._worked = Stopwatch()
         self._standstills = Standstills()
 
@@ -116,8 +106,6 @@ class JobSteps:
             Standstill: the turn goes on later.
             JobFailure: `timed_out` when the turn's or the job's time is over.
         """
-        if self._is_early:
-            self._killed = self._paused = 0
         while True:
             try:
                 return await self._attempt_turn(grant, turn, messages())
@@ -131,8 +119,6 @@ class JobSteps:
 
     async def _attempt_turn(self, grant: Grant, turn: int, messages: list[str]) -> TurnOutput:
         show(f"Claude is working (turn {turn})", grant)
-        if self._is_early:
-            self._worked = Stopwatch()
         clock = self._next_clock()
         remaining = self._remaining(clock)
         self._attempt += 1
@@ -178,10 +164,6 @@ class JobSteps:
         """
         if failure is None:
             return None
-        if self._is_early and failure.code is FailureCode.CLAUDE_OVERLOADED:
-            return self._early_pause()
-        if self._is_early and failure.code is FailureCode.USAGE_LIMIT:
-            return None
         if (standstill := self._standstills.after(failure)) is not None:
             raise standstill
         is_killed = failure.code is FailureCode.CLAUDE_FAILED and failure.transient
@@ -189,12 +171,6 @@ class JobSteps:
             return None
         self._killed += 1
         return policies.KILLED_PAUSES[self._killed - 1]
-
-    def _early_pause(self) -> timedelta | None:
-        if self._paused >= len(policies.EARLY_PAUSES):
-            return None
-        self._paused += 1
-        return policies.EARLY_PAUSES[self._paused - 1]
 
     async def finish(self, ending: Ending) -> JobResult:
         """Write the final status, clean up on the machine, and give the slot back."""

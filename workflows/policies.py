@@ -58,9 +58,6 @@ RETURN_PICKUP = timedelta(seconds=10)
 takes a task within a second, and one that replaces another is there in some 4 s (measured); this
 keeps recovery below 15 s all the same."""
 
-UNLIMITED = timedelta(days=3650)
-"""The time on machines of conversations that began when there was no limit for it."""
-
 REQUEUE_PAUSE = timedelta(seconds=1)
 MAX_REQUEUE_PAUSE = timedelta(minutes=1)
 """Between a slot that could not be granted (the store was down) and asking for the next. Each try
@@ -74,9 +71,6 @@ OVERLOAD_PAUSES = tuple(
 """Waits before running Claude again after a passing failure of its servers. The CLI has tried for
 half a minute itself by then. Provider incidents are mostly over in minutes, the longer ones in two
 hours, which these add up to."""
-
-EARLY_PAUSES = (timedelta(seconds=15), timedelta(seconds=60), timedelta(minutes=5))
-"""The same for workflows that were begun when a job kept its slot meanwhile."""
 
 LIMIT_PAUSES = tuple(timedelta(seconds=seconds) for seconds in (1, 60, 300, 900))
 """The least wait for a usage limit, by how often in a row it was met; the last one for all others.

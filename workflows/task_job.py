@@ -26,15 +26,12 @@ with workflow.unsafe.imports_passed_through():
     from workflows.clocks import Stopwatch, seconds
     from workflows.job_steps import JobResult, JobSteps, completed, ended_early
     from workflows.perform import perform, uninterrupted
-    from workflows.policies import DELIVER, MESSAGES_PER_RUN, RECORD, STOP, UNLIMITED
+    from workflows.policies import DELIVER, MESSAGES_PER_RUN, RECORD, STOP
     from workflows.slot import Slot
 
 NOT_ACCEPTING = "NotAccepting"
 
 TASK_JOB = "TaskJob"
-
-UNREAD_WAITS = "unread-messages-wait"
-"""Before, all that a process was given counted as answered when its turn ended well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +47,17 @@ class TaskJobState:
 
 @dataclass(frozen=True, slots=True)
 class TaskJobInput:
-    """Limits bound a turn, the wait for the user, the time on machines, each wait for a slot."""
+    """Limits bound a turn, the wait for the user, the time on machines, each wait for a slot.
+
+    With `queue_limit_seconds` None the job waits for a slot as long as it takes.
+    """
 
     job_id: str
     turn_limit_seconds: float
     idle_limit_seconds: float
+    time_limit_seconds: float
+    queue_limit_seconds: float | None
     state: TaskJobState = field(default_factory=TaskJobState)
-    time_limit_seconds: float | None = None
-    queue_limit_seconds: float | None = None
 
 
 @workflow.defn(name=TASK_JOB)
@@ -74,15 +74,9 @@ class TaskJobWorkflow:
             held=Stopwatch(job.state.held_seconds),
             queue_limit=seconds(job.queue_limit_seconds),
         )
+        job_limit = timedelta(seconds=job.time_limit_seconds)
         turn_limit = timedelta(seconds=job.turn_limit_seconds)
-        job_limit = seconds(job.time_limit_seconds) or UNLIMITED
-        self._steps = JobSteps(
-            job.job_id,
-            self._slot,
-            job_limit,
-            turn_limit,
-            is_early=job.time_limit_seconds is None,
-        )
+        self._steps = JobSteps(job.job_id, self._slot, job_limit, turn_limit)
         self._turn = job.state.turn
         self._pending = list(job.state.pending)
         self._known = set(self._pending)
@@ -203,10 +197,9 @@ class TaskJobWorkflow:
             grant.task_queue,
             STOP,
         )
-        answered = set(output.consumed)
-        # A turn that tells of none that it was given has taken up all of them: there is always one
-        # message less to be answered.
-        if workflow.patched(UNREAD_WAITS) and not answered.isdisjoint(self._first):
+        # A turn that reports none of the messages it was given has answered all of them. So each
+        # turn leaves fewer messages to be answered.
+        if set(output.consumed) & set(self._first):
             return output.consumed
         return [*self._first, *output.consumed]
 

@@ -154,12 +154,6 @@ class Publishing:
                 await self._unless_remote_is(mirror, branch, sha, error)
             await self._remember(mirror, branch, sha)
 
-    async def remote_head(self, owner: str, name: str, branch: str) -> str | None:
-        """Return where the remote's branch is now; None when it does not exist."""
-        mirror = self._mirrors.mirror(owner, name)
-        with explained(self._mirrors.credentials, f"Asking about {mirror.full_name}"):
-            return await self._mirrors.network.branch_head(mirror.url, branch)
-
     async def remote_contains(self, owner: str, name: str, branch: str, sha: str) -> bool:
         """Tell whether the remote's branch is at `sha`, a commit of the mirror, or has grown on.
 

@@ -269,10 +269,6 @@ class Worktrees:
         names = {name for name in (changed + new).split("\0") if name}
         return names - await self._untouched(worktree) if names else names
 
-    async def is_clean(self, worktree: Worktree) -> bool:
-        """Tell whether the worktree still holds exactly its base commit, ignored files aside."""
-        return not await self.changed_paths(worktree)
-
     async def _untouched(self, worktree: Worktree) -> set[str]:
         """Return the files that differ from the base commit although nobody has touched them."""
         if worktree.files_tree is None:

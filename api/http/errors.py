@@ -21,12 +21,10 @@ from domain.errors import (
     NotFound,
     OrchestratorError,
     TooLarge,
-    Unauthorized,
 )
 
 STATUSES: tuple[tuple[type[OrchestratorError], int], ...] = (
     (InvalidRequest, 400),
-    (Unauthorized, 401),
     (NotFound, 404),
     (Conflict, 409),
     (TooLarge, 413),

@@ -11,6 +11,7 @@ from typing import Any
 from activities.claude import TurnInput, TurnOutput
 from demo.forge import Forge
 from demo.model import ScriptedModel, Step
+from domain.failures import Clock
 from domain.ids import derived_id
 from domain.jobs import Job
 from domain.messages import Message, MessageType, NewMessage
@@ -71,11 +72,16 @@ class Conversations:
         return await self._world.transcript(job)
 
 
+def turn_input(granted: Granted, number: int = 1, attempt: int = 1, *message_ids: str) -> TurnInput:
+    """Return a turn with more time than a test takes."""
+    return TurnInput(granted.key, number, attempt, list(message_ids), 3600, Clock.TURN)
+
+
 async def turn(
     machine: Machine, granted: Granted, number: int = 1, attempt: int = 1, *message_ids: str
 ) -> TurnOutput:
     """Run one turn under the job's lease."""
-    request = TurnInput(granted.key, number, attempt, list(message_ids))
+    request = turn_input(granted, number, attempt, *message_ids)
     return await machine.run(machine.claude.run_claude, request)
 
 

@@ -8,7 +8,6 @@ import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Any
 
 from temporalio import workflow
 from temporalio.client import Client as TemporalClient
@@ -144,13 +143,19 @@ class SlotHost:
         )
 
     async def ask(
-        self, job: Job, lease: int = 1, *, returning: bool = False, **told: Any
+        self,
+        job: Job,
+        lease: int = 1,
+        *,
+        returning: bool = False,
+        needs_claude: bool = True,
+        finished_on: str | None = None,
     ) -> WorkflowHandle[AskForSlot, Ended]:
-        """Let a workflow ask for a slot, as the job's would; `told` is of the `SlotRequest`."""
+        """Let a workflow ask for a slot, as the job's would."""
         task_queue = self.own_task_queue if returning else self.task_queue
         return await self.temporal.start_workflow(
             AskForSlot.run,
-            Ask(SlotRequest(job.id, lease, **told), task_queue),
+            Ask(SlotRequest(job.id, lease, needs_claude, finished_on), task_queue),
             id=f"asks-{job.id}-{lease}-{uuid.uuid4().hex}",
             task_queue=ASKING_TASK_QUEUE,
         )

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from activities.claude import Delivery, TurnInput, TurnOutput
+from activities.claude import Delivery, TurnOutput
 from activities.leases import LeaseKey
 from demo.model_steps import Step
 from domain.errors import JobFailure, LeaseLost
@@ -25,6 +25,7 @@ from tests.activities.conversations import (
     prompt_id,
     transcript_file,
     turn,
+    turn_input,
 )
 from tests.activities.machine import MODEL, Machine
 from tests.store.samples import UNKNOWN_ID
@@ -142,7 +143,7 @@ async def test_a_turn_needs_the_lease(conversations: Conversations) -> None:
     granted = await machine.grant()
     with pytest.raises(LeaseLost):
         await machine.run(
-            machine.claude.run_claude, TurnInput(LeaseKey(granted.job.id, 2), 1, 1, [])
+            machine.claude.run_claude, replace(turn_input(granted), key=LeaseKey(granted.job.id, 2))
         )
     assert not machine.sessions.exists()
 
@@ -184,7 +185,7 @@ async def test_what_a_turn_used_is_added_once(machine: Machine) -> None:
     used = Usage(turns=3, cost_usd=0.25, input_tokens=100)
 
     async def record(number: int, attempt: int) -> Any:
-        await machine.claude._add_usage(TurnInput(granted.key, number, attempt, []), used, 1.5)
+        await machine.claude._add_usage(turn_input(granted, number, attempt), used, 1.5)
         return await machine.world.read(granted.job)
 
     for _ in range(2):

@@ -33,7 +33,6 @@ from domain.errors import (
     LeaseLost,
     NotFound,
     TooLarge,
-    Unauthorized,
 )
 from domain.failures import FailureCode
 
@@ -55,7 +54,6 @@ RAISED: dict[str, Make] = {
     "not found": lambda: NotFound("The repository does not exist."),
     "conflict": lambda: Conflict("It exists."),
     "large": lambda: TooLarge("Too large."),
-    "unauthorized": lambda: Unauthorized("No secret."),
     "full": lambda: OSError(errno.ENOSPC, "No space left on device"),
     "quota": lambda: OSError(errno.EDQUOT, "Disk quota exceeded"),
     "denied": lambda: PermissionError(errno.EACCES, "Permission denied", "/data"),
@@ -168,7 +166,6 @@ async def test_every_failure_code_comes_through_with_its_sentence(
         ("not found", FailureCode.INTERNAL, "The repository does not exist."),
         ("conflict", FailureCode.INTERNAL, "It exists."),
         ("large", FailureCode.INTERNAL, "Too large."),
-        ("unauthorized", FailureCode.INTERNAL, "No secret."),
         ("full", FailureCode.DISK_FULL, FailureCode.DISK_FULL.sentence),
         ("quota", FailureCode.DISK_FULL, FailureCode.DISK_FULL.sentence),
         (

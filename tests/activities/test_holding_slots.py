@@ -216,6 +216,9 @@ async def test_a_worker_that_stops_at_once_stops_the_work(
 async def test_a_grant_that_cannot_be_told_is_given_up(world: World, slot_host: SlotHost) -> None:
     job = await world.add_job()
     with pytest.raises(DependencyUnavailable, match="grant"):
-        await ActivityEnvironment().run(slot_host.activities.hold_slot, SlotRequest(job.id, 1))
+        await ActivityEnvironment().run(
+            slot_host.activities.hold_slot,
+            SlotRequest(job.id, 1, needs_claude=True, finished_on=None),
+        )
     assert slot_host.leases.job_ids == set()
     assert not slot_host.capacity.is_full

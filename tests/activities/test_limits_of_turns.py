@@ -14,7 +14,7 @@ from domain.errors import JobFailure, LeaseLost
 from domain.failures import Clock, FailureCode
 from domain.jobs import JobOptions
 from domain.usage_limits import UNKNOWN_RESET
-from tests.activities.conversations import Conversations, processes_of, turn
+from tests.activities.conversations import Conversations, processes_of, turn, turn_input
 from tests.activities.machine import Granted, Machine
 from tests.workflows.server import eventually
 
@@ -59,7 +59,7 @@ async def test_a_job_bounds_its_turns(conversations: Conversations) -> None:
     conversations.script(LOOK, repeat_last=True)
     machine = conversations.machine()
     granted, _ = await machine.prepared(options=JobOptions(max_turns=2))
-    failure = await failing(machine, granted, TurnInput(granted.key, 1, 1, []))
+    failure = await failing(machine, granted, turn_input(granted))
     assert failure.code is FailureCode.MAX_TURNS
     assert len(conversations.asked) == 2
 
@@ -71,12 +71,12 @@ async def test_a_budget_spans_all_attempts(conversations: Conversations) -> None
     await turn(machine, granted)
     first = (await machine.world.read(granted.job)).usage.cost_usd or 0
     assert 0 < first < 0.005
-    failure = await failing(machine, granted, TurnInput(granted.key, 1, 2, []))
+    failure = await failing(machine, granted, turn_input(granted, attempt=2))
     assert failure.code is FailureCode.BUDGET_REACHED
     spent = (await machine.world.read(granted.job)).usage.cost_usd or 0
     asked = len(conversations.asked)
     assert 0.005 <= spent < 0.007
-    again = await failing(machine, granted, TurnInput(granted.key, 1, 3, []))
+    again = await failing(machine, granted, turn_input(granted, attempt=3))
     assert again.code is FailureCode.BUDGET_REACHED
     assert len(conversations.asked) == asked
     assert not (await machine.world.read(granted.job)).cost_is_estimate
@@ -86,7 +86,7 @@ async def test_a_usage_limit_holds_the_credential(conversations: Conversations) 
     conversations.script(LOOK, used_up(resets_in=3600))
     machine = conversations.machine(is_subscription=True)
     granted, _ = await machine.prepared()
-    failure = await failing(machine, granted, TurnInput(granted.key, 1, 1, []))
+    failure = await failing(machine, granted, turn_input(granted))
     assert failure.code is FailureCode.USAGE_LIMIT
     assert failure.resets_at is not None
     in_an_hour = utc_now() + timedelta(hours=1)
@@ -104,7 +104,7 @@ async def test_a_usage_limit_that_tells_no_end_holds_the_credential_too(
     conversations.script(used_up(resets_in=None))
     machine = conversations.machine(is_subscription=True)
     granted, _ = await machine.prepared()
-    failure = await failing(machine, granted, TurnInput(granted.key, 1, 1, []))
+    failure = await failing(machine, granted, turn_input(granted))
     assert (failure.code, failure.resets_at) == (FailureCode.USAGE_LIMIT, None)
     assert await machine.credential.is_held()
     held_until = await machine.world.store.credential_held_until("c0ffee")
@@ -116,7 +116,7 @@ async def test_the_limit_of_one_model_holds_no_other(conversations: Conversation
     conversations.script(used_up(3600, "seven_day_opus"))
     machine = conversations.machine(is_subscription=True)
     granted, _ = await machine.prepared()
-    failure = await failing(machine, granted, TurnInput(granted.key, 1, 1, []))
+    failure = await failing(machine, granted, turn_input(granted))
     assert failure.code is FailureCode.USAGE_LIMIT
     assert failure.resets_at is not None
     assert not await machine.credential.is_held()
@@ -128,7 +128,7 @@ async def test_too_many_requests_hold_nothing(conversations: Conversations) -> N
     )
     machine = conversations.machine()
     granted, _ = await machine.prepared()
-    failure = await failing(machine, granted, TurnInput(granted.key, 1, 1, []))
+    failure = await failing(machine, granted, turn_input(granted))
     assert (failure.code, failure.transient) == (FailureCode.CLAUDE_OVERLOADED, True)
     assert not await machine.credential.is_held()
 

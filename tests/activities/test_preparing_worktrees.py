@@ -40,7 +40,7 @@ async def test_preparing_again_finds_the_worktree_as_it_was_left(
         granted.job.id, {"lease": 2}, _running_under(granted.key.number)
     )
     second = await machine.run(machine.workspaces.prepare, machine.take(granted.job, 2))
-    assert first == second == Prepared(worktree.base_sha, continues_branch=False)
+    assert first == second == Prepared(worktree.base_sha, continues_branch=False, was_there=True)
     assert (worktree.path / "new.py").read_text() == "half done"
     assert len(forge.requests) == fetched
     assert await machine.said(granted.job) == ["Preparing acme/shop."] * 2

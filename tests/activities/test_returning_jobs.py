@@ -7,13 +7,10 @@ from datetime import timedelta
 
 import pytest
 from temporalio.client import Client as TemporalClient
-from temporalio.converter import DataConverter
 
 from activities import credential, turns
 from activities.capacity import Capacity
 from activities.credential import Credential
-from activities.leases import LeaseKey
-from activities.slots import SlotRequest
 from domain.clock import utc_now
 from domain.jobs import RetryFrom
 from tests.activities.holders import CREDENTIAL, Ended, SlotHost
@@ -118,7 +115,7 @@ async def test_what_only_publishes_does_not_wait_for_a_limit_of_claude(
     publishing = await world.add_job(queued_at=later(9), retry_from=RetryFrom.PUBLISH)
     async with slot_host.poll():
         await slot_host.ask(waiting)
-        await slot_host.ask(publishing)
+        await slot_host.ask(publishing, needs_claude=False)
         await slot_host.until_held(publishing)
 
 
@@ -129,7 +126,7 @@ async def test_what_only_publishes_has_its_turn_without_a_limit(
     [waiting] = await queued(world, 1)
     publishing = await world.add_job(queued_at=later(9), retry_from=RetryFrom.PUBLISH)
     async with slot_host.poll():
-        await slot_host.ask(publishing)
+        await slot_host.ask(publishing, needs_claude=False)
         await eventually(lambda: slot_host.capacity._waiting == 1)
         await slot_host.ask(waiting)
         await slot_host.until_held(waiting, publishing)
@@ -158,7 +155,7 @@ async def test_jobs_that_are_held_do_not_keep_others_from_a_machine_for_good(
     publishing = await world.add_job(queued_at=later(9), retry_from=RetryFrom.PUBLISH)
     async with slot_host.poll():
         held = await slot_host.ask_in_order(first, second)
-        await slot_host.ask(publishing)
+        await slot_host.ask(publishing, needs_claude=False)
         await slot_host.until_held(publishing)
         assert [await handle.result() for handle in held] == [Ended("lease_lost")] * 2
 
@@ -198,16 +195,6 @@ async def test_what_claude_has_finished_elsewhere_waits_for_its_limit(
         await slot_host.ask(job, finished_on="mill-9")
         await slot_host.until_held(job)
         assert utc_now() >= until
-
-
-def test_requests_of_other_versions_are_understood() -> None:
-    """What an earlier version asks for has no more than the lease, and it reads no more."""
-    payloads = DataConverter.default.payload_converter
-    lease, request = LeaseKey("job", 3), SlotRequest("job", 3, needs_claude=False)
-    assert payloads.from_payloads(payloads.to_payloads([lease]), [SlotRequest]) == [
-        SlotRequest("job", 3, needs_claude=True, finished_on=None)
-    ]
-    assert payloads.from_payloads(payloads.to_payloads([request]), [LeaseKey]) == [lease]
 
 
 async def test_jobs_keep_their_order_over_a_limit(

@@ -14,6 +14,8 @@ from activities.transcript import FLUSH_CHARACTERS, FLUSH_LINES, TranscriptWrite
 from domain.errors import LeaseLost
 from domain.jobs import LIVE, Job
 from domain.messages import MAX_CONTENT_CHARACTERS, MessageType
+from store import patience
+from store.patience import patient
 from store.protocol import Guard
 from tests.activities.outages import Outages
 from tests.store.samples import World
@@ -32,7 +34,7 @@ class Desk:
     outages: Outages
 
     def writer(self, lease: int = 1) -> TranscriptWriter:
-        return TranscriptWriter(self.outages.store, self.job.id, lease)
+        return TranscriptWriter(patient(self.outages.store), self.job.id, lease)
 
     async def written(self) -> list[str]:
         return [line.content for line in await self.world.transcript(self.job)]
@@ -59,7 +61,7 @@ def only_full(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def quick_retry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transcript, "RETRY_INTERVAL", timedelta(milliseconds=5))
+    monkeypatch.setattr(patience, "PAUSE", timedelta(milliseconds=5))
 
 
 async def test_lines_are_kept_in_order_with_their_kind(desk: Desk) -> None:

@@ -57,7 +57,7 @@ class PlayedMachine:
 
     @activity.defn
     async def prepare(self, key: LeaseKey) -> Prepared:
-        return Prepared("0" * 40, False)
+        return Prepared("0" * 40, False, was_there=True)
 
     @activity.defn
     async def run_claude(self, request: TurnInput) -> TurnOutput:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from api.http.body_limit import MAX_BODY_BYTES
-from domain.errors import DependencyFailed, Unauthorized
+from domain.errors import DependencyFailed, TooLarge
 from tests.api.calls import BEARER, Api
 
 NEEDS_OBJECT = (
@@ -183,7 +183,7 @@ async def test_an_error_without_a_status_of_its_own(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for error, status in (
-        (Unauthorized("Not you."), 401),
+        (TooLarge("Too much."), 413),
         (DependencyFailed("It refused.", "store"), 500),
     ):
 

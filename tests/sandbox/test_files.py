@@ -115,7 +115,6 @@ def test_a_regular_file_is_read(root: Path, tmp_path: Path) -> None:
     assert files.read_text(root, "text", limit=LIMIT) == "caf\udce9"
     files.copy(root, "a/file", tmp_path / "copy", limit=LIMIT)
     assert (tmp_path / "copy").read_bytes() == b"x" * LIMIT
-    assert files.modified_at(root, "text") == (root / "text").stat().st_mtime_ns
 
 
 def test_what_is_missing_is_told_from_what_is_unsafe(root: Path) -> None:
@@ -123,7 +122,6 @@ def test_what_is_missing_is_told_from_what_is_unsafe(root: Path) -> None:
         with pytest.raises(FileNotFoundError):
             files.read(root, name, limit=LIMIT)
         assert files.read_text(root, name, limit=LIMIT) is None
-        assert files.modified_at(root, name) == 0
         files.remove(root, name)
     assert files.names(root, "missing") == []
     assert files.names(root / "missing") == []

@@ -102,7 +102,7 @@ class Machine(_Scripted):
     @activity.defn
     async def prepare(self, key: LeaseKey) -> Prepared:
         script = await self.script()
-        usual = give(Prepared("b" * 40, continues_branch=False))
+        usual = give(Prepared("b" * 40, continues_branch=False, was_there=True))
         found: Prepared = await self.leases.require(key).run(script.play("prepare", key, usual))
         return found
 

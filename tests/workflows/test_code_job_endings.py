@@ -208,7 +208,7 @@ async def test_the_status_that_the_store_has_is_the_result(lab: Lab) -> None:
 async def test_whether_a_branch_is_the_jobs_own_is_told_when_it_is_taken_back(lab: Lab) -> None:
     async def that(continues: bool) -> None:
         script = Script()
-        script.plan("prepare", give(Prepared("b" * 40, continues)))
+        script.plan("prepare", give(Prepared("b" * 40, continues, was_there=True)))
 
         async def cancelled_by_the_api(request: object) -> None:
             script.row = JobStatus.CANCELLED

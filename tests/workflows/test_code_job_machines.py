@@ -186,7 +186,11 @@ async def test_a_job_that_loses_five_machines_fails(lab: Lab) -> None:
 async def test_a_branch_stays_the_jobs_own_after_it_was_pushed(lab: Lab) -> None:
     """On the next machine it looks like one that was there before."""
     script = Script("a", "b")
-    script.plan("prepare", give(Prepared("b" * 40, False)), give(Prepared("b" * 40, True)))
+    script.plan(
+        "prepare",
+        give(Prepared("b" * 40, False, was_there=True)),
+        give(Prepared("b" * 40, True, was_there=True)),
+    )
     first, second = Gate(), Gate()
     script.plan("publish", first)
     script.plan("open_pull_request", second)

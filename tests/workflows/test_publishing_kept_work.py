@@ -63,7 +63,11 @@ async def test_a_machine_that_stops_costs_nothing(lab: Lab) -> None:
         assert await job.result() == DONE
         assert script.count("run_claude") == 0
 
-    values = (Prepared("b" * 40, False), Published("c0ffee"), Opened(1, "https://x"))
+    values = (
+        Prepared("b" * 40, False, was_there=True),
+        Published("c0ffee"),
+        Opened(1, "https://x"),
+    )
     await asyncio.gather(*map(at, STEPS, values))
 
 

@@ -38,7 +38,7 @@ async def test_a_submodule_of_the_same_server_is_checked_out(room: Room, address
     assert worktree.notices == ()
     assert (worktree.path / "libs/part/part.py").read_text() == "part\n"
     assert as_claude(worktree.path, "submodule", "status").split()[0] == part
-    assert await room.worktrees.is_clean(worktree)
+    assert await room.worktrees.changed_paths(worktree) == []
 
 
 async def test_a_worktree_with_a_submodule_is_published_and_removed(room: Room) -> None:
@@ -105,7 +105,7 @@ async def test_submodules_of_submodules_are_checked_out(room: Room) -> None:
     worktree = await room.start("job")
     assert worktree.notices == ()
     assert (worktree.path / "libs/part/bolt/Bolt.py").read_text() == "Bolt\n"
-    assert await room.worktrees.is_clean(worktree)
+    assert await room.worktrees.changed_paths(worktree) == []
     assert await room.removal.remove(OWNER, NAME, "job") is None
 
 

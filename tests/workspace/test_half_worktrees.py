@@ -133,7 +133,7 @@ async def test_a_reader_is_put_back_to_its_commit(room: Room) -> None:
     garbage_head(worktree)
     assert await room.worktrees.find(OWNER, NAME, "job") == worktree
     assert as_claude(worktree.path, "rev-parse", "HEAD") == worktree.base_sha
-    assert await room.worktrees.is_clean(worktree)
+    assert await room.worktrees.changed_paths(worktree) == []
 
 
 async def test_what_claude_checked_out_stays_checked_out(room: Room) -> None:

@@ -122,7 +122,7 @@ def lfs(room: Room) -> Iterator[LfsServer]:
 async def test_lfs_files_are_fetched(room: Room, lfs: LfsServer) -> None:
     worktree = await room.start("job")
     assert (worktree.path / "old.psd").read_bytes() == b"a picture"
-    assert await room.worktrees.is_clean(worktree)
+    assert await room.worktrees.changed_paths(worktree) == []
     assert set(lfs.authorizations) == {""}
 
 

@@ -144,8 +144,9 @@ async def test_two_pushes_at_once_end_as_one_branch(room: Room) -> None:
 async def test_the_head_of_a_remote_branch(room: Room) -> None:
     sha = room.forge.commit(OWNER, NAME, "x", {"a": "b"}, "X")
     room.forge.commit(OWNER, NAME, "deep/refs/heads/x", {"a": "c"}, "Same ending")
-    assert await room.publishing.remote_head(OWNER, NAME, "x") == sha
-    assert await room.publishing.remote_head(OWNER, NAME, "heads/x") is None
+    url = room.mirrors.mirror(OWNER, NAME).url
+    assert await room.mirrors.network.branch_head(url, "x") == sha
+    assert await room.mirrors.network.branch_head(url, "heads/x") is None
 
 
 async def test_a_remote_branch_is_deleted_once(room: Room) -> None:

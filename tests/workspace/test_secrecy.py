@@ -232,7 +232,7 @@ async def test_nothing_planted_in_a_mirror_runs_or_gets_the_token(room: Room, th
     for hook in HOOKS:
         (room.mirror_path / "hooks" / hook).symlink_to(thief.program)
     await room.publish(worktree)
-    assert await room.publishing.remote_head(OWNER, NAME, "feature/x") is not None
+    assert "feature/x" in room.remote()
     await room.removal.remove(OWNER, NAME, "job", all_of_it=True)
     await room.start("job2")
     assert not thief.stolen.exists(), thief.stolen.read_text()

@@ -112,7 +112,7 @@ async def test_work_in_a_submodule_is_not_published_and_not_lost(
     with pytest.raises(JobFailure, match=r"libs/part.*own repository") as caught:
         await room.commit(worktree)
     assert caught.value.code is FailureCode.GIT_FAILED
-    assert not await room.worktrees.is_clean(worktree)
+    assert await room.worktrees.changed_paths(worktree)
     files = edited(worktree)
     told: list[Spared] = []
 
@@ -142,7 +142,7 @@ async def test_submodules_nobody_touched_are_published_and_removed(
     room: Room, worktree: Worktree
 ) -> None:
     (part_of(worktree) / "noise.log").write_text("ignored")
-    assert await room.worktrees.is_clean(worktree)
+    assert await room.worktrees.changed_paths(worktree) == []
     assert await room.commit(worktree) == worktree.base_sha
     await room.removal.remove(OWNER, NAME, "job")
     assert not room.worktrees.orphaned.exists()
@@ -180,7 +180,7 @@ async def test_a_submodule_that_is_untidy_when_it_is_made_has_no_work(room: Room
     room.forge.create_repository(OWNER, "Part", untidy)
     add_submodule(room, "../Part.git")
     worktree = await room.start("job")
-    assert await room.worktrees.is_clean(worktree)
+    assert await room.worktrees.changed_paths(worktree) == []
     assert await room.commit(worktree) == worktree.base_sha
     (part_of(worktree) / "run.bat").write_text("edited\n")
     assert await room.worktrees.changed_paths(worktree) == ["libs/part"]
