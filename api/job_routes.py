@@ -118,11 +118,8 @@ async def _all_messages(store: Store, job_id: str) -> list[Message]:
 
 
 def _next_after(page: list[Message], limit: int) -> int | None:
-    """Return where to read on; None at the end.
-
-    The first page has all unnumbered lines of an older system besides its `limit` numbered ones.
-    """
-    return page[-1].seq if len(page) >= limit else None
+    """Return where to continue; None at the end."""
+    return page[-1].seq if len(page) == limit else None
 
 
 def _statuses(text: str | None) -> frozenset[JobStatus] | None:

@@ -304,7 +304,7 @@ class Store(Protocol):
         """
 
     async def read_messages(self, job_id: str, after: int, limit: int) -> list[Message]:
-        """Return lines with `seq` > `after`, in order. Lines without seq come first, `after` 0."""
+        """Return lines with `seq` > `after`, in order."""
 
     async def messages_by_id(self, job_id: str, ids: Sequence[str]) -> list[Message]:
         """Return those of the job's lines that have these ids, ordered by `seq`."""

@@ -19,7 +19,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 from domain.errors import DependencyFailed
 from store.sqlite_errors import translated
-from store.sqlite_upgrade import upgrade
+from store.sqlite_schema import create_schema
 
 READERS = 3
 """Reading threads: one may be in a long list while others answer single rows."""
@@ -57,11 +57,11 @@ class SqliteConnections:
         self._file: tuple[int, int] | None = None
 
     async def prepare(self) -> None:
-        """Create or upgrade the file.
+        """Create the file unless it exists, and open it.
 
         Raises:
             DependencyUnavailable: it cannot be opened.
-            DependencyFailed: it is no database of ours, or of a newer version.
+            DependencyFailed: it is another program's, or has another schema version.
         """
         await asyncio.get_running_loop().run_in_executor(self._writer, self._prepare)
 
@@ -110,7 +110,7 @@ class SqliteConnections:
             _create(self._path)
             self._file = _identity(self._path)
             self._write_connection = self._connect()
-            upgrade(self._write_connection, self._path)
+            create_schema(self._write_connection, self._path)
             _use_write_ahead_log(self._write_connection, self._path)
             for _ in range(READERS):
                 reader = self._connect()

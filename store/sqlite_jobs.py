@@ -171,10 +171,10 @@ def jobs_to_reconcile(
     statement = f"""
         SELECT {_COLUMNS_LESS_PROMPT} FROM (
           SELECT id FROM agent_jobs INDEXED BY agent_jobs_live
-            WHERE {IS_LIVE} AND id > :after_id AND coalesce(updated_at, '') < :older_than
+            WHERE {IS_LIVE} AND id > :after_id AND updated_at < :older_than
           UNION ALL
           SELECT id FROM agent_jobs INDEXED BY agent_jobs_cleaning_up
-            WHERE {STILL_CLEANS_UP} AND id > :after_id AND coalesce(updated_at, '') < :older_than
+            WHERE {STILL_CLEANS_UP} AND id > :after_id AND updated_at < :older_than
           ORDER BY id LIMIT :limit
         ) found CROSS JOIN agent_jobs j ON j.id = found.id ORDER BY j.id
     """

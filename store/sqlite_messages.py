@@ -79,16 +79,9 @@ def append_lines(
 def read_messages(
     connection: sqlite3.Connection, job_id: str, after: int, limit: int
 ) -> list[Message]:
-    """Return up to `limit` lines with `seq` > `after`, in order.
-
-    Lines without seq come before them when `after` is 0, all at once and not counted in `limit`,
-    because no `after` leads to the rest of them.
-    """
-    known = canonical_id(job_id)
-    unnumbered = "job_id = ? AND seq IS NULL ORDER BY created_at, id"
-    numbered = "job_id = ? AND seq > ? ORDER BY seq LIMIT ?"
-    first = _lines(connection, unnumbered, known) if after <= 0 else []
-    return first + _lines(connection, numbered, known, bounded(after), bounded(limit))
+    """Return up to `limit` lines with `seq` > `after`, in order."""
+    condition = "job_id = ? AND seq > ? ORDER BY seq LIMIT ?"
+    return _lines(connection, condition, canonical_id(job_id), bounded(after), bounded(limit))
 
 
 def messages_by_id(

@@ -153,7 +153,7 @@ async def jobs_to_reconcile(
     connection: SupabaseConnection, older_than: datetime, after_id: str, limit: int
 ) -> list[Job]:
     """Return live jobs, and final ones that still have a phase, not updated since then, by id."""
-    stale = f"or(updated_at.is.null,updated_at.lt.{time_text(older_than)})"
+    stale = f"updated_at.lt.{time_text(older_than)}"
     # One condition: a second `or` would take the place of the first where parameters are a mapping.
     stuck = f"and({_IS_LIVE},{stale}),and(phase.not.is.null,{stale})"
 
@@ -189,9 +189,7 @@ async def _branch_is_held(
     query = connection.table(TABLE).select("id").in_("status", sorted(LIVE))
     for column in ("repository_id", "branch_name"):
         query = query.eq(column, row[column])
-    holders = await connection.rows(
-        query.eq("job_type", JobType.CODE.value).not_.is_("queued_at", None)
-    )
+    holders = await connection.rows(query.eq("job_type", JobType.CODE.value))
     holder = f"Job {holders[0]['id']}" if holders else "Another job"
     return Conflict(
         f"{holder} already works on the branch {row['branch_name']} of this repository. Wait for "

@@ -58,26 +58,16 @@ async def append_messages(
 async def read_messages(
     connection: SupabaseConnection, job_id: str, after: int, limit: int
 ) -> list[Message]:
-    """Return up to `limit` lines with `seq` > `after`, in order.
-
-    Lines without seq come before them when `after` is 0, all at once and not counted in `limit`,
-    because no `after` leads to the rest of them.
-    """
+    """Return up to `limit` lines with `seq` > `after`, in order."""
     known = canonical_id(job_id)
     if known is None:
         return []
 
-    def unnumbered(read: list[Row]) -> AsyncSelectRequestBuilder:
-        query = _of_job(connection, known).is_("seq", None)
-        return query.order("created_at").order("id").offset(len(read))
-
-    def numbered(read: list[Row]) -> AsyncSelectRequestBuilder:
+    def page(read: list[Row]) -> AsyncSelectRequestBuilder:
         last = read[-1]["seq"] if read else min(max(after, 0), LARGEST_SEQ)
         return _of_job(connection, known).gt("seq", last).order("seq")
 
-    rows = await connection.pages(unnumbered) if after <= 0 else []
-    rows += await connection.pages(numbered, limit)
-    return [message_from_row(row) for row in rows]
+    return [message_from_row(row) for row in await connection.pages(page, limit)]
 
 
 async def messages_by_id(
@@ -93,7 +83,7 @@ async def messages_by_id(
         some = wanted[part : part + IDS_IN_ADDRESS]
         rows += await connection.rows(_of_job(connection, job).in_("id", some))
     lines = [message_from_row(row) for row in rows]
-    return sorted(lines, key=lambda line: line.seq or 0)
+    return sorted(lines, key=lambda line: line.seq)
 
 
 async def put_in_inbox(connection: SupabaseConnection, job_id: str, message: NewMessage) -> None:

@@ -120,7 +120,7 @@ async def new_world(store: Store) -> World:
 
 
 def last_seq(lines: Sequence[Message]) -> int:
-    return (lines[-1].seq or 0) if lines else 0
+    return lines[-1].seq if lines else 0
 
 
 def new_id() -> str:

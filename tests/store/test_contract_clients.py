@@ -173,6 +173,7 @@ async def test_only_github_repositories_are_listed(world: World, tables: RawTabl
         "owner_name": "acme",
         "repo_name": "elsewhere",
         "created_at": START.isoformat(),
+        "updated_at": START.isoformat(),
     }
     await tables.insert("code_repositories", [row])
     assert await world.store.list_repositories() == [world.repository]
@@ -182,22 +183,6 @@ async def test_only_github_repositories_are_listed(world: World, tables: RawTabl
     found = await world.store.get_repository(elsewhere.id)
     assert found is not None
     assert found.provider == "gitlab"
-
-
-async def test_a_repository_row_of_the_system_before_is_read(
-    world: World, tables: RawTables
-) -> None:
-    old = a_repository(world.client, repo_name="old")
-    row = {
-        "id": old.id,
-        "client_id": world.client.id,
-        "provider": "github",
-        "owner_name": "acme",
-        "repo_name": "old",
-        "created_at": START.isoformat(),
-    }
-    await tables.insert("code_repositories", [row])
-    assert await world.store.get_repository(old.id) == replace(old, url=None)
 
 
 @pytest.mark.parametrize("no_id", NO_IDS)

@@ -157,6 +157,10 @@ async def test_a_refused_or_repeated_job_is_not_counted(world: World) -> None:
 
 async def test_a_hundred_thousand_jobs_are_paged_exactly(world: World, tables: RawTables) -> None:
     count, size = 100_000, 1000
+    moments = [
+        datetime.fromtimestamp(number // 7, UTC).isoformat(timespec="microseconds")
+        for number in range(count)
+    ]
     rows = [
         {
             "id": new_id(),
@@ -164,11 +168,11 @@ async def test_a_hundred_thousand_jobs_are_paged_exactly(world: World, tables: R
             "prompt": "p",
             "branch_name": "b",
             "status": "failed" if number % 4 else "completed",
-            "created_at": datetime.fromtimestamp(number // 7, UTC).isoformat(
-                timespec="microseconds"
-            ),
+            "created_at": moment,
+            "queued_at": moment,
+            "updated_at": moment,
         }
-        for number in range(count)
+        for number, moment in enumerate(moments)
     ]
     await tables.insert("agent_jobs", rows)
     expected = [

@@ -10,7 +10,7 @@ from domain.errors import InvalidRequest, LeaseLost, NotFound
 from domain.jobs import LIVE, JobStatus
 from domain.messages import Message, MessageType, NewMessage
 from store.protocol import Guard, Store
-from tests.store.samples import NO_IDS, START, RawTables, World, a_line, later, lines, new_id
+from tests.store.samples import NO_IDS, START, World, a_line, later, lines, new_id
 
 
 def stored(job_id: str, messages: list[NewMessage], first: int = 1) -> list[Message]:
@@ -176,35 +176,6 @@ async def test_a_page_begins_after_and_ends_at_its_limit(
     await world.store.append_messages(job.id, lines(5))
     found = await world.store.read_messages(job.id, after, limit)
     assert [line.seq for line in found] == expected
-
-
-async def old_line(tables: RawTables, job_id: str, content: str, seconds: int) -> None:
-    row = {
-        "id": new_id(),
-        "job_id": job_id,
-        "type": "stdout",
-        "content": content,
-        "created_at": later(seconds).isoformat(),
-    }
-    await tables.insert("agent_job_messages", [row])
-
-
-async def test_lines_of_the_system_before_come_first_by_time(
-    world: World, tables: RawTables
-) -> None:
-    job = await world.add_job()
-    for content, seconds in (("b", 2), ("c", 3), ("a", 1)):
-        await old_line(tables, job.id, content, seconds)
-    await world.store.append_messages(job.id, [a_line("d"), a_line("e"), a_line("f")])
-    found = await world.store.read_messages(job.id, 0, 2)
-    assert [(line.content, line.seq) for line in found] == [
-        ("a", None),
-        ("b", None),
-        ("c", None),
-        ("d", 1),
-        ("e", 2),
-    ]
-    assert [line.content for line in await world.store.read_messages(job.id, 2, 2)] == ["f"]
 
 
 @pytest.mark.parametrize("no_id", NO_IDS)

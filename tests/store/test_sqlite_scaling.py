@@ -13,7 +13,7 @@ import pytest
 from domain.jobs import FINAL, LIVE, JobStatus
 from store import sqlite_job_lists, sqlite_jobs, sqlite_messages, sqlite_queue
 from store.protocol import JobFilter
-from store.sqlite_schema import VERSIONS
+from store.sqlite_schema import create_schema
 from tests.store.samples import START, later, new_id
 
 CLIENTS = [new_id() for _ in range(4)]
@@ -47,8 +47,7 @@ READS: dict[str, Read] = {
 
 
 def fill(connection: sqlite3.Connection, ended: int) -> None:
-    for script in (script for step in VERSIONS for script in step):
-        connection.executescript(script)
+    create_schema(connection, Path("jobs.db"))
     insert(connection, "clients", [{"id": c, "name": c, "created_at": "x"} for c in CLIENTS])
     feature = {"id": FEATURE, "client_id": CLIENTS[0], "title": "F"}
     insert(connection, "features", [feature])
