@@ -18,9 +18,10 @@ from api.state import Parts
 from api.views import job_view, message_view
 from domain.clock import utc_now
 from domain.errors import InvalidRequest
+from domain.job_details import JobFilter
 from domain.jobs import JobStatus, Phase
 from domain.messages import Message
-from store.protocol import Guard, JobChanges, JobFilter, Store
+from store.protocol import Guard, JobChanges, Store
 
 MESSAGE_PAGE = 1000
 DEFAULT_LIMIT = 50

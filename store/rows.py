@@ -11,6 +11,7 @@ from typing import Any
 
 from domain.failures import Clock, FailureCode
 from domain.hosts import Host
+from domain.job_details import KeptWork, PullRequestRecord, QueueEntry
 from domain.jobs import (
     Job,
     JobOptions,
@@ -21,10 +22,10 @@ from domain.jobs import (
     RetryFrom,
     Usage,
 )
+from domain.keyed_requests import KeyedRequest
 from domain.messages import Message, MessageType
 from domain.repositories import Client, Repository
 from store.job_options import options_from_json, options_to_json
-from store.protocol import KeptWork, KeyedRequest, PullRequestRecord, QueueEntry
 from store.row_values import (
     ColumnValue,
     column_value,

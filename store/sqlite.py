@@ -11,9 +11,11 @@ from typing_extensions import override
 
 from domain.errors import DependencyUnavailable
 from domain.hosts import Host
+from domain.job_details import JobDetails, JobFilter, JobPage, KeptWork, PullRequestRecord, Queue
 from domain.jobs import Job, Usage
+from domain.keyed_requests import KeyedRequest
 from domain.messages import Message, NewMessage
-from domain.repositories import Client, Repository
+from domain.repositories import Client, ClientDetails, Repository
 from store import (
     sqlite_clients,
     sqlite_credential_holds,
@@ -28,19 +30,7 @@ from store import (
     sqlite_queue,
     sqlite_sessions,
 )
-from store.protocol import (
-    ClientDetails,
-    Guard,
-    JobChanges,
-    JobDetails,
-    JobFilter,
-    JobPage,
-    KeptWork,
-    KeyedRequest,
-    PullRequestRecord,
-    Queue,
-    Store,
-)
+from store.protocol import Guard, JobChanges, Store
 from store.sqlite_connections import SqliteConnections
 
 BUSY_SECONDS = 10.0

@@ -5,8 +5,7 @@ from __future__ import annotations
 import sqlite3
 
 from domain.errors import Conflict, InvalidRequest
-from domain.repositories import Client, Repository
-from store.protocol import ClientDetails
+from domain.repositories import Client, ClientDetails, Repository
 from store.row_values import canonical_id, column_value
 from store.rows import (
     CLIENT_COLUMNS,

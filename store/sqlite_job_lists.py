@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable
 
-from store.protocol import JobFilter, JobPage
+from domain.job_details import JobFilter, JobPage
 from store.row_values import canonical_id
 from store.sqlite_jobs import DETAILS_COLUMNS, DETAILS_TABLES, details_from_values
 from store.sqlite_rows import bounded, marks

@@ -8,8 +8,9 @@ from typing import Any
 
 from domain.clock import utc_now
 from domain.errors import Conflict, InvalidRequest
+from domain.job_details import JobDetails
 from domain.jobs import Job, Usage
-from store.protocol import Guard, JobChanges, JobDetails
+from store.protocol import Guard, JobChanges
 from store.row_values import ColumnValue, canonical_id, required_id, time_text
 from store.rows import (
     JOB_COLUMNS,

@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Collection
 from datetime import datetime
 
-from store.protocol import KeptWork
+from domain.job_details import KeptWork
 from store.row_values import canonical_id, time_text
 from store.rows import KEPT_WORK_COLUMNS, kept_work_from_row, kept_work_to_row
 from store.sqlite_rows import existing_job, marks, named

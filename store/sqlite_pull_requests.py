@@ -6,7 +6,7 @@ import sqlite3
 
 from domain.clock import utc_now
 from domain.errors import InvalidRequest
-from store.protocol import PullRequestRecord
+from domain.job_details import PullRequestRecord
 from store.row_values import ColumnValue, time_text
 from store.rows import pull_request_to_rows
 from store.sqlite_rows import insert_new

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Collection
 
-from store.protocol import Queue, QueueEntry
+from domain.job_details import Queue, QueueEntry
 from store.row_values import canonical_id
 from store.rows import QUEUE_COLUMNS, queue_entry_from_row
 from store.sqlite_rows import bounded, json_list, named

@@ -10,8 +10,7 @@ from collections.abc import Iterable
 from postgrest import AsyncSelectRequestBuilder, ReturnMethod
 
 from domain.errors import Conflict, InvalidRequest
-from domain.repositories import Client, Repository
-from store.protocol import ClientDetails
+from domain.repositories import Client, ClientDetails, Repository
 from store.row_values import canonical_id, column_value
 from store.rows import (
     CLIENT_COLUMNS,

@@ -7,8 +7,8 @@ from datetime import datetime
 from postgrest import ReturnMethod
 
 from domain.errors import NotFound
+from domain.keyed_requests import KeyedRequest
 from domain.messages import storable
-from store.protocol import KeyedRequest
 from store.row_values import (
     ColumnValue,
     canonical_id,

@@ -7,7 +7,7 @@ from typing import Any
 
 from postgrest import AsyncSelectRequestBuilder
 
-from store.protocol import JobFilter, JobPage
+from domain.job_details import JobFilter, JobPage
 from store.row_values import canonical_id, parse_time, time_text
 from store.rows import Row
 from store.supabase_connection import MAX_INTEGER, SupabaseConnection

@@ -9,9 +9,10 @@ from postgrest import AsyncSelectRequestBuilder, ReturnMethod
 
 from domain.clock import utc_now
 from domain.errors import Conflict, InvalidRequest, NotFound, OrchestratorError
+from domain.job_details import JobDetails
 from domain.jobs import LIVE, Job, JobType, Usage
 from domain.messages import storable
-from store.protocol import Guard, JobChanges, JobDetails
+from store.protocol import Guard, JobChanges
 from store.row_values import ColumnValue, canonical_id, required_id, time_text
 from store.rows import (
     JOB_COLUMNS,

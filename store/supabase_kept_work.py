@@ -7,7 +7,7 @@ from datetime import datetime
 
 from postgrest import ReturnMethod
 
-from store.protocol import KeptWork
+from domain.job_details import KeptWork
 from store.row_values import canonical_id, time_text
 from store.rows import KEPT_WORK_COLUMNS, kept_work_from_row, kept_work_to_row
 from store.supabase_connection import SupabaseConnection

@@ -8,7 +8,7 @@ from postgrest import ReturnMethod
 
 from domain.clock import utc_now
 from domain.errors import InvalidRequest
-from store.protocol import PullRequestRecord
+from domain.job_details import PullRequestRecord
 from store.row_values import ColumnValue, time_text
 from store.rows import pull_request_to_rows
 from store.supabase_connection import SupabaseConnection

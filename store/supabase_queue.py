@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from store.protocol import Queue
+from domain.job_details import Queue
 from store.row_values import canonical_id
 from store.rows import queue_entry_from_row
 from store.supabase_connection import MAX_INTEGER, SupabaseConnection

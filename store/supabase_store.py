@@ -9,9 +9,11 @@ from datetime import datetime
 from typing_extensions import override
 
 from domain.hosts import Host
+from domain.job_details import JobDetails, JobFilter, JobPage, KeptWork, PullRequestRecord, Queue
 from domain.jobs import Job, Usage
+from domain.keyed_requests import KeyedRequest
 from domain.messages import Message, NewMessage
-from domain.repositories import Client, Repository
+from domain.repositories import Client, ClientDetails, Repository
 from store import (
     supabase_clients,
     supabase_credential_holds,
@@ -25,19 +27,7 @@ from store import (
     supabase_queue,
     supabase_sessions,
 )
-from store.protocol import (
-    ClientDetails,
-    Guard,
-    JobChanges,
-    JobDetails,
-    JobFilter,
-    JobPage,
-    KeptWork,
-    KeyedRequest,
-    PullRequestRecord,
-    Queue,
-    Store,
-)
+from store.protocol import Guard, JobChanges, Store
 from store.supabase_connection import Patience, SupabaseConnection
 
 

@@ -7,8 +7,8 @@ from datetime import timedelta, timezone
 import pytest
 
 from domain.errors import Conflict, InvalidRequest
-from domain.repositories import Client
-from store.protocol import ClientDetails, Store
+from domain.repositories import Client, ClientDetails
+from store.protocol import Store
 from tests.store.samples import NO_IDS, START, RawTables, World, a_client, a_repository, later
 
 

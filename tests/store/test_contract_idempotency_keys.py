@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 
 from domain.errors import InvalidRequest, NotFound
+from domain.keyed_requests import KeyedRequest
 from domain.messages import MAX_CONTENT_CHARACTERS, is_storable, storable
-from store.protocol import KeyedRequest, Store
+from store.protocol import Store
 from tests.store.samples import NO_IDS, TEXTS, a_request, later, new_id
 
 SCOPE = "POST /jobs"

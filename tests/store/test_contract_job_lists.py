@@ -6,8 +6,9 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
+from domain.job_details import JobFilter, JobPage
 from domain.jobs import FINAL, LIVE, Job, JobStatus, Phase
-from store.protocol import Guard, JobFilter, JobPage
+from store.protocol import Guard
 from tests.store.samples import NO_IDS, RawTables, World, later, new_id
 
 EVERYTHING = JobFilter()

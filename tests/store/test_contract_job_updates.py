@@ -10,8 +10,9 @@ import pytest
 
 from domain.errors import Conflict, InvalidRequest, NotFound
 from domain.failures import Clock, FailureCode
+from domain.job_details import PullRequestRecord
 from domain.jobs import FINAL, LIVE, Job, JobStatus, JobType, Outcome, Phase, Usage
-from store.protocol import Guard, JobChanges, PullRequestRecord, Store
+from store.protocol import Guard, JobChanges, Store
 from tests.store.samples import NO_IDS, World, later, new_id
 
 ANY = Guard(frozenset(JobStatus))

@@ -10,6 +10,7 @@ import pytest
 
 from domain.errors import Conflict, InvalidRequest
 from domain.failures import Clock, FailureCode
+from domain.job_details import JobDetails, JobFilter, PullRequestRecord
 from domain.jobs import (
     FINAL,
     LIVE,
@@ -22,7 +23,7 @@ from domain.jobs import (
     RetryFrom,
     Usage,
 )
-from store.protocol import Guard, JobDetails, JobFilter, PullRequestRecord, Store
+from store.protocol import Guard, Store
 from tests.store.samples import NO_IDS, START, UNKNOWN_ID, RawTables, World, later, new_id
 
 

@@ -6,8 +6,8 @@ from datetime import timedelta, timezone
 import pytest
 
 from domain.errors import InvalidRequest, NotFound
+from domain.job_details import KeptWork
 from domain.messages import MAX_CONTENT_CHARACTERS, is_storable, storable
-from store.protocol import KeptWork
 from tests.store.samples import NO_IDS, TEXTS, World, later, work_of
 
 

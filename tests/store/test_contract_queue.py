@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import pytest
 
+from domain.job_details import Queue, QueueEntry
 from domain.jobs import HOLDS_SLOT, LIVE, Job, JobStatus, Phase
-from store.protocol import Guard, Queue, QueueEntry
+from store.protocol import Guard
 from tests.store.samples import NO_IDS, START, World, later, new_id
 
 EMPTY = Queue([], [], [], 0, 0, 0)

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from domain.job_details import JobFilter
 from domain.jobs import FINAL, LIVE, JobStatus
 from store import sqlite_job_lists, sqlite_jobs, sqlite_messages, sqlite_queue
-from store.protocol import JobFilter
 from store.sqlite_schema import create_schema
 from tests.store.samples import START, later, new_id
 

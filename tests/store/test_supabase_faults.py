@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 import pytest
 
 from domain.errors import Conflict, DependencyUnavailable
+from domain.job_details import JobFilter, PullRequestRecord
 from domain.jobs import LIVE, JobStatus, Phase, Usage
-from store.protocol import Guard, JobChanges, JobFilter, PullRequestRecord, Store
+from store.protocol import Guard, JobChanges, Store
 from store.supabase_connection import Patience
 from store.supabase_store import SupabaseStore
 from tests.store.samples import (

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from domain.errors import Conflict
+from domain.job_details import JobFilter, Queue
 from domain.jobs import FINAL, LIVE, JobStatus, JobType, Usage
-from store.protocol import Guard, JobFilter, Queue, Store
+from store.protocol import Guard, Store
 from store.supabase_store import SupabaseStore
 from tests.store.samples import World, a_client, a_line, a_repository, later, new_id
 from tests.store.supabase.data_api import SECRET_KEY, DataApi

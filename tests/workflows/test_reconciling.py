@@ -21,8 +21,8 @@ from typing_extensions import override
 from domain.clock import utc_now
 from domain.errors import DependencyUnavailable
 from domain.failures import FailureCode
+from domain.job_details import JobDetails
 from domain.jobs import Job, JobStatus, JobType, Phase
-from store.protocol import JobDetails
 from store.sqlite import SqliteStore
 from tests.store.samples import World, new_world
 from tests.workflows.server import reached
