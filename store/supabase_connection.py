@@ -223,6 +223,12 @@ class SupabaseConnection:
         return self._client
 
 
+class SupabaseAggregate:
+    """A part of the store. All parts of one store share its connection."""
+
+    _connection: SupabaseConnection
+
+
 def rows_of(answer: Answer) -> list[Row]:
     """Return an answer's rows.
 
