@@ -9,7 +9,7 @@ import pytest
 from domain.errors import Conflict, InvalidRequest
 from domain.repositories import Client, ClientDetails
 from store.protocol import Store
-from tests.store.samples import NO_IDS, START, RawTables, World, a_client, a_repository, later
+from tests.store.samples import START, RawTables, World, a_client, a_repository, later
 
 
 async def test_a_client_is_read_as_it_was_written(store: Store) -> None:
@@ -183,14 +183,6 @@ async def test_only_github_repositories_are_listed(world: World, tables: RawTabl
     found = await world.store.get_repository(elsewhere.id)
     assert found is not None
     assert found.provider == "gitlab"
-
-
-@pytest.mark.parametrize("no_id", NO_IDS)
-async def test_an_id_that_names_nothing_finds_nothing(world: World, no_id: str) -> None:
-    assert await world.store.get_client(no_id) is None
-    assert await world.store.get_repository(no_id) is None
-    assert not await world.store.feature_exists(no_id)
-    assert not await world.store.team_member_exists(no_id)
 
 
 async def test_features_and_team_members_are_known(world: World, tables: RawTables) -> None:

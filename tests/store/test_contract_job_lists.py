@@ -9,7 +9,7 @@ import pytest
 from domain.job_details import JobFilter, JobPage
 from domain.jobs import FINAL, LIVE, Job, JobStatus, Phase
 from store.protocol import Guard
-from tests.store.samples import NO_IDS, RawTables, World, later, new_id
+from tests.store.samples import RawTables, World, later, new_id
 
 EVERYTHING = JobFilter()
 STATUS_SETS = (
@@ -123,13 +123,6 @@ async def test_every_filter_lists_what_matches(world: World, tables: RawTables) 
         expected = newest_first([job for job in jobs if matches(job, where)])
         assert await page_of(world, where, 100, 0) == (expected, len(expected)), where
         assert await page_of(world, where, 3, 2) == (expected[2:5], len(expected)), where
-
-
-@pytest.mark.parametrize("no_id", NO_IDS)
-async def test_a_filter_by_an_id_that_names_nothing_lists_nothing(world: World, no_id: str) -> None:
-    await world.add_job()
-    for where in (JobFilter(client_id=no_id), JobFilter(LIVE, None, no_id)):
-        assert await world.store.list_jobs(where, 50, 0) == JobPage([], 0)
 
 
 async def test_totals_follow_every_change_of_status(world: World) -> None:

@@ -24,7 +24,7 @@ from domain.jobs import (
     Usage,
 )
 from store.protocol import Guard, Store
-from tests.store.samples import NO_IDS, START, UNKNOWN_ID, RawTables, World, later, new_id
+from tests.store.samples import START, UNKNOWN_ID, RawTables, World, later, new_id
 
 
 async def test_a_new_job_is_read_as_it_was_written(world: World) -> None:
@@ -149,12 +149,6 @@ async def test_another_connection_sees_a_job_at_once(
     elsewhere = await connect()
     job = await world.add_job()
     assert await elsewhere.get_job(job.id) == await world.details(job)
-
-
-@pytest.mark.parametrize("no_id", NO_IDS)
-async def test_an_id_that_names_nothing_finds_no_job(world: World, no_id: str) -> None:
-    await world.add_job()
-    assert await world.store.get_job(no_id) is None
 
 
 async def test_creating_a_job_twice_changes_nothing(world: World) -> None:

@@ -3,8 +3,6 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
-import pytest
-
 from domain.job_details import Queue, QueueEntry
 from domain.jobs import HOLDS_SLOT, LIVE, Job, JobStatus, Phase
 from store.protocol import Guard
@@ -75,12 +73,6 @@ async def test_a_conversation_that_waits_for_its_next_turn_has_a_place(world: Wo
     assert await world.store.update_job(job.id, again, Guard(LIVE))  # type: ignore[arg-type]
     assert await world.store.queue_position(first.id) == 1
     assert await world.store.queue_position(job.id) == 2
-
-
-@pytest.mark.parametrize("no_id", NO_IDS)
-async def test_an_id_that_names_nothing_has_no_place(world: World, no_id: str) -> None:
-    await world.add_job()
-    assert await world.store.queue_position(no_id) == 0
 
 
 async def test_the_first_in_the_queue_is_the_first_that_is_not_beyond(world: World) -> None:
