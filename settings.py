@@ -46,7 +46,6 @@ MAX_TIMEOUT_MINUTES = 10_080
 SECRET_NAMES = CLAUDE_SECRET_NAMES | {
     "AGENT_API_SECRET",
     "GITHUB_TOKEN",
-    "SUPABASE_SERVICE_KEY",
     "SUPABASE_SERVICE_ROLE_KEY",
 }
 """Each can also be given as NAME_FILE, the path of a file that holds it."""
@@ -517,7 +516,7 @@ class _Reader:
 
     def _supabase(self) -> tuple[str | None, Secret | None]:
         url = self._url("SUPABASE_URL", "") if self._text("SUPABASE_URL") else None
-        key = self._secret("SUPABASE_SERVICE_ROLE_KEY") or self._secret("SUPABASE_SERVICE_KEY")
+        key = self._secret("SUPABASE_SERVICE_ROLE_KEY")
         if (url is None) != (key is None):
             missing = "SUPABASE_URL" if url is None else "SUPABASE_SERVICE_ROLE_KEY"
             self._problems.append(

@@ -119,7 +119,7 @@ class Conversations:
                 for message in page
                 if message.id not in beyond and (part := prompts.said(message))
             ]
-            after = page[-1].seq or 0
+            after = page[-1].seq
             if len(page) < HISTORY_PAGE:
                 break
         return told

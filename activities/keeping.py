@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from activities.progress import Progress
 from domain.clock import utc_now
+from domain.job_details import KeptWork
 from domain.jobs import Job, JobStatus, JobType
-from store.protocol import KeptWork, Store
+from store.protocol import Store
 from workspace.salvage import Salvaged
 from workspace.sparing import Spared, spared_names
 

@@ -21,11 +21,12 @@ from activities.progress import Progress
 from domain.errors import JobFailure
 from domain.failures import FailureCode
 from domain.ids import derived_id
+from domain.job_details import JobDetails, PullRequestRecord
 from domain.jobs import Job
 from domain.pull_requests import body, job_mark
 from domain.repositories import Repository, base_branch
 from domain.titles import subject
-from store.protocol import JobChanges, JobDetails, PullRequestRecord, Store
+from store.protocol import JobChanges, Store
 from workspace.publishing import Publishing
 
 LABELLING_ATTEMPTS = 5

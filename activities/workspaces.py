@@ -14,12 +14,13 @@ from activities.leases import LeaseKey, Leases
 from activities.progress import Progress
 from domain.errors import JobFailure, NotFound
 from domain.failures import FailureCode
+from domain.job_details import KeptWork
 from domain.jobs import Job, JobStatus, JobType, Phase, RetryFrom
 from domain.repositories import Repository, base_branch
 from domain.titles import commit_message
 from sandbox.modes import Sandbox
 from store.lineage import lineage
-from store.protocol import KeptWork, Store
+from store.protocol import Store
 from workspace.identity import Identity
 from workspace.kept_commits import SALVAGE
 from workspace.mirrors import Mirror

@@ -21,11 +21,11 @@ from domain.clock import utc_now
 from domain.ids import new_id
 from domain.repositories import (
     Client,
+    ClientDetails,
     Repository,
     validate_owner_name,
     validate_repository_name,
 )
-from store.protocol import ClientDetails
 
 router = APIRouter(tags=["clients"])
 

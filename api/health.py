@@ -11,7 +11,8 @@ from api.views import Json
 from domain.clock import utc_now
 from domain.errors import DependencyFailed, DependencyUnavailable
 from domain.hosts import HOST_LIVE_FOR, Host
-from store.protocol import Queue, Store
+from domain.job_details import Queue
+from store.protocol import Store
 
 CACHED_FOR = timedelta(seconds=1)
 ANSWER_WITHIN = timedelta(seconds=3)

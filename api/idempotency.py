@@ -28,7 +28,8 @@ from domain.errors import (
     OutcomeUnknown,
 )
 from domain.ids import new_id
-from store.protocol import KeyedRequest, Store
+from domain.keyed_requests import KeyedRequest
+from store.protocol import Store
 
 HEADER = "Idempotency-Key"
 MAX_KEY_CHARACTERS = 255

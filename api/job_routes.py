@@ -18,9 +18,10 @@ from api.state import Parts
 from api.views import job_view, message_view
 from domain.clock import utc_now
 from domain.errors import InvalidRequest
+from domain.job_details import JobFilter
 from domain.jobs import JobStatus, Phase
 from domain.messages import Message
-from store.protocol import Guard, JobChanges, JobFilter, Store
+from store.protocol import Guard, JobChanges, Store
 
 MESSAGE_PAGE = 1000
 DEFAULT_LIMIT = 50
@@ -118,11 +119,8 @@ async def _all_messages(store: Store, job_id: str) -> list[Message]:
 
 
 def _next_after(page: list[Message], limit: int) -> int | None:
-    """Return where to read on; None at the end.
-
-    The first page has all unnumbered lines of an older system besides its `limit` numbered ones.
-    """
-    return page[-1].seq if len(page) >= limit else None
+    """Return where to continue; None at the end."""
+    return page[-1].seq if len(page) == limit else None
 
 
 def _statuses(text: str | None) -> frozenset[JobStatus] | None:

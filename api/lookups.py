@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from domain.errors import InvalidRequest, NotFound
 from domain.ids import is_id
-from store.protocol import ClientDetails, JobDetails, Store
+from domain.job_details import JobDetails
+from domain.repositories import ClientDetails
+from store.protocol import Store
 
 
 def checked_id(text: str, name: str) -> str:

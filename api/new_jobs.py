@@ -8,10 +8,11 @@ from api.schemas import NewJob
 from domain.branches import retry_branch_name, task_branch_name, validate_branch_name
 from domain.clock import utc_now
 from domain.errors import Conflict, InvalidRequest
+from domain.job_details import KeptWork
 from domain.jobs import Job, JobStatus, JobType, RetryFrom
 from domain.repositories import Repository, validate_owner_name, validate_repository_name
 from store.lineage import left_work
-from store.protocol import KeptWork, Store
+from store.protocol import Store
 
 
 async def build_job(

@@ -12,9 +12,9 @@ from api.schemas import Error, KeptPatch
 from api.state import Parts
 from api.views import kept_patch_view
 from domain.errors import Conflict, NotFound, OrchestratorError
+from domain.job_details import JobDetails, KeptWork
 from domain.jobs import Job, JobStatus
 from store.lineage import left_work
-from store.protocol import JobDetails, KeptWork
 
 PATCH_TYPE = "text/x-patch"
 

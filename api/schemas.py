@@ -148,7 +148,7 @@ class MessageAnswer(_Answer):
 
     id: str
     job_id: str
-    seq: int | None
+    seq: int
     type: str
     content: str
     created_at: str

@@ -7,10 +7,10 @@ from typing import Any
 
 from domain.clock import utc_now
 from domain.failures import FailureCode
+from domain.job_details import JobDetails, KeptWork, QueueEntry
 from domain.jobs import Job
 from domain.messages import Message
-from domain.repositories import Repository
-from store.protocol import ClientDetails, JobDetails, KeptWork, QueueEntry
+from domain.repositories import ClientDetails, Repository
 
 Json = dict[str, Any]
 

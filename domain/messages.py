@@ -37,14 +37,14 @@ class NewMessage:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A stored line. `seq` grows by one within a job, from 1; rows of an older system have None."""
+    """A stored line. `seq` grows by one within a job, from 1."""
 
     id: str
     job_id: str
     type: MessageType
     content: str
     created_at: datetime
-    seq: int | None
+    seq: int
 
 
 def is_storable(text: str) -> bool:

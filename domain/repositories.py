@@ -42,6 +42,14 @@ class Repository:
         return f"{self.owner_name}/{self.repo_name}"
 
 
+@dataclass(frozen=True, slots=True)
+class ClientDetails:
+    """A client with its GitHub repositories, oldest first."""
+
+    client: Client
+    repositories: list[Repository]
+
+
 def is_owner_name(name: str) -> bool:
     """Tell whether GitHub could have such a user or organisation.
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+from domain.job_details import KeptWork
 from domain.jobs import Job, RetryFrom
-from store.protocol import KeptWork, Store
+from store.protocol import Store
 
 MAX_JOBS = 100
 """Nobody retries that often in a row; rows that name each other in a circle would never end."""

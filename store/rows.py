@@ -1,7 +1,6 @@
 """Rows of each table to the words of `domain` and back, alike in every adapter.
 
-A row is a mapping from column name to value. Rows of the system that wrote the tables before have
-NULL in columns that came later; reading fills in what they meant.
+A row is a mapping from column name to value.
 """
 
 from __future__ import annotations
@@ -12,8 +11,8 @@ from typing import Any
 
 from domain.failures import Clock, FailureCode
 from domain.hosts import Host
+from domain.job_details import KeptWork, PullRequestRecord, QueueEntry
 from domain.jobs import (
-    DEFAULT_PRIORITY,
     Job,
     JobOptions,
     JobStatus,
@@ -23,10 +22,10 @@ from domain.jobs import (
     RetryFrom,
     Usage,
 )
+from domain.keyed_requests import KeyedRequest
 from domain.messages import Message, MessageType
 from domain.repositories import Client, Repository
 from store.job_options import options_from_json, options_to_json
-from store.protocol import KeptWork, KeyedRequest, PullRequestRecord, QueueEntry
 from store.row_values import (
     ColumnValue,
     column_value,
@@ -83,6 +82,9 @@ _JOB_COLUMNS_AS_STORED = (
     "host",
     "worktree_path",
     "pid",
+    "priority",
+    "lease",
+    "attempt",
     "session_id",
     "model",
     "base_sha",
@@ -93,6 +95,7 @@ _JOB_COLUMNS_AS_STORED = (
     "pr_url",
     "pr_number",
     "files_changed",
+    "claude_seconds",
     "code_branch_id",
     "code_pull_request_id",
 )
@@ -140,7 +143,6 @@ def usage_to_row(usage: Usage) -> dict[str, ColumnValue]:
 
 def job_from_row(row: Row) -> Job:
     """Return the job of a row that has all of `JOB_COLUMNS`."""
-    created_at = parse_time(row["created_at"])
     return Job(
         **{name: row[name] for name in _JOB_COLUMNS_AS_STORED},
         repository_id=row["repository_id"] or "",
@@ -152,23 +154,19 @@ def job_from_row(row: Row) -> Job:
         clock=parse_member(Clock, row["clock"]),
         retry_from=parse_member(RetryFrom, row["retry_from"]),
         options=options_from_json(row["options"]),
-        priority=DEFAULT_PRIORITY if row["priority"] is None else row["priority"],
-        lease=row["lease"] or 0,
-        attempt=row["attempt"] or 0,
-        created_at=created_at,
-        queued_at=parse_optional_time(row["queued_at"]) or created_at,
-        updated_at=parse_optional_time(row["updated_at"]) or created_at,
+        created_at=parse_time(row["created_at"]),
+        queued_at=parse_time(row["queued_at"]),
+        updated_at=parse_time(row["updated_at"]),
         started_at=parse_optional_time(row["started_at"]),
         completed_at=parse_optional_time(row["completed_at"]),
         resumes_at=parse_optional_time(row["resumes_at"]),
         usage=_usage_from_row(row),
         cost_is_estimate=bool(row["cost_is_estimate"]),
-        claude_seconds=row["claude_seconds"] or 0.0,
     )
 
 
-def _job_type(text: str | None) -> JobType:
-    # The system before ran every type but exactly `task` as code.
+def _job_type(text: str) -> JobType:
+    # The earlier product has further types, which it ran as code.
     return JobType.TASK if text == JobType.TASK else JobType.CODE
 
 
@@ -178,14 +176,11 @@ def _failure_code(text: str | None) -> FailureCode | None:
 
 
 def _usage_from_row(row: Row) -> Usage:
-    values = {field: row[column] for field, column in USAGE_COLUMNS.items()}
-    cost = values.pop("cost_usd")
-    return Usage(cost_usd=cost, **{field: value or 0 for field, value in values.items()})
+    return Usage(**{field: row[column] for field, column in USAGE_COLUMNS.items()})
 
 
 def queue_entry_from_row(row: Row) -> QueueEntry:
     """Return the queue's view of a row that has all of `QUEUE_COLUMNS`."""
-    created_at = parse_time(row["created_at"])
     return QueueEntry(
         id=row["id"],
         title=row["title"],
@@ -193,8 +188,8 @@ def queue_entry_from_row(row: Row) -> QueueEntry:
         branch_name=row["branch_name"],
         job_type=_job_type(row["job_type"]),
         phase=Phase(row["phase"]),
-        created_at=created_at,
-        queued_at=parse_optional_time(row["queued_at"]) or created_at,
+        created_at=parse_time(row["created_at"]),
+        queued_at=parse_time(row["queued_at"]),
         started_at=parse_optional_time(row["started_at"]),
     )
 
@@ -241,16 +236,15 @@ def repository_to_row(repository: Repository) -> dict[str, ColumnValue]:
 
 def repository_from_row(row: Row) -> Repository:
     """Return the repository of a row that has all of `REPOSITORY_COLUMNS`."""
-    created_at = parse_time(row["created_at"])
     return Repository(
         id=row["id"],
         client_id=row["client_id"],
         owner_name=row["owner_name"],
         repo_name=row["repo_name"],
-        default_branch=row["default_branch"] or "main",
+        default_branch=row["default_branch"],
         url=row["url"],
-        created_at=created_at,
-        updated_at=parse_optional_time(row["updated_at"]) or created_at,
+        created_at=parse_time(row["created_at"]),
+        updated_at=parse_time(row["updated_at"]),
         provider=row["provider"],
     )
 

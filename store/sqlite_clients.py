@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sqlite3
 
+from typing_extensions import override
+
 from domain.errors import Conflict, InvalidRequest
-from domain.repositories import Client, Repository
-from store.protocol import ClientDetails
+from domain.repositories import Client, ClientDetails, Repository
+from store.protocol import ClientStore
 from store.row_values import canonical_id, column_value
 from store.rows import (
     CLIENT_COLUMNS,
@@ -17,6 +19,7 @@ from store.rows import (
     repository_to_row,
 )
 from store.sqlite_errors import is_duplicate
+from store.sqlite_operations import SqliteAggregate, reading, writing
 from store.sqlite_rows import exists, insert_new, named, selected
 
 _CLIENTS = f"SELECT {selected(CLIENT_COLUMNS, 'c')} FROM clients c"
@@ -24,89 +27,90 @@ _REPOSITORIES = f"SELECT {selected(REPOSITORY_COLUMNS, 'r')} FROM code_repositor
 _ON_GITHUB = "r.provider = 'github'"
 
 
-def create_client(connection: sqlite3.Connection, client: Client) -> None:
-    """Insert a client."""
-    insert_new(connection, "clients", client_to_row(client))
+class SqliteClients(SqliteAggregate, ClientStore):
+    """Clients, their repositories, and the other rows that a job may refer to."""
 
+    @override
+    @writing
+    def create_client(self, connection: sqlite3.Connection, client: Client) -> None:
+        insert_new(connection, "clients", client_to_row(client))
 
-def list_clients(connection: sqlite3.Connection) -> list[ClientDetails]:
-    """Return every client with its repositories, by name."""
-    clients = connection.execute(f"{_CLIENTS} ORDER BY c.name, c.id")
-    found = {
-        client.id: ClientDetails(client, [])
-        for client in (client_from_row(named(CLIENT_COLUMNS, values)) for values in clients)
-    }
-    for repository in _repositories(connection, _ON_GITHUB, "r.created_at, r.id"):
-        if repository.client_id in found:
-            found[repository.client_id].repositories.append(repository)
-    return list(found.values())
+    @override
+    @reading
+    def list_clients(self, connection: sqlite3.Connection) -> list[ClientDetails]:
+        clients = connection.execute(f"{_CLIENTS} ORDER BY c.name, c.id")
+        found = {
+            client.id: ClientDetails(client, [])
+            for client in (client_from_row(named(CLIENT_COLUMNS, values)) for values in clients)
+        }
+        for repository in _repositories(connection, _ON_GITHUB, "r.created_at, r.id"):
+            if repository.client_id in found:
+                found[repository.client_id].repositories.append(repository)
+        return list(found.values())
 
+    @override
+    @reading
+    def get_client(self, connection: sqlite3.Connection, client_id: str) -> ClientDetails | None:
+        known = canonical_id(client_id)
+        values = connection.execute(f"{_CLIENTS} WHERE c.id = ?", (known,)).fetchone()
+        if values is None:
+            return None
+        repositories = _repositories(
+            connection, f"r.client_id = ? AND {_ON_GITHUB}", "r.created_at, r.id", known
+        )
+        return ClientDetails(client_from_row(named(CLIENT_COLUMNS, values)), repositories)
 
-def get_client(connection: sqlite3.Connection, client_id: str) -> ClientDetails | None:
-    """Return a client with its repositories."""
-    known = canonical_id(client_id)
-    values = connection.execute(f"{_CLIENTS} WHERE c.id = ?", (known,)).fetchone()
-    if values is None:
-        return None
-    repositories = _repositories(
-        connection, f"r.client_id = ? AND {_ON_GITHUB}", "r.created_at, r.id", known
-    )
-    return ClientDetails(client_from_row(named(CLIENT_COLUMNS, values)), repositories)
-
-
-def add_repository(connection: sqlite3.Connection, repository: Repository) -> None:
-    """Insert a repository.
-
-    Raises:
-        Conflict: its client has one of that owner and name.
-        InvalidRequest: there is no such client.
-    """
-    try:
-        insert_new(connection, "code_repositories", repository_to_row(repository))
-    except sqlite3.IntegrityError as error:
-        if is_duplicate(error):
-            raise Conflict(
-                f"The client already has the repository {repository.full_name}."
+    @override
+    @writing
+    def add_repository(self, connection: sqlite3.Connection, repository: Repository) -> None:
+        try:
+            insert_new(connection, "code_repositories", repository_to_row(repository))
+        except sqlite3.IntegrityError as error:
+            if is_duplicate(error):
+                raise Conflict(
+                    f"The client already has the repository {repository.full_name}."
+                ) from error
+            raise InvalidRequest(
+                f"There is no client {repository.client_id}. Create it first."
             ) from error
-        raise InvalidRequest(
-            f"There is no client {repository.client_id}. Create it first."
-        ) from error
 
+    @override
+    @reading
+    def get_repository(
+        self, connection: sqlite3.Connection, repository_id: str
+    ) -> Repository | None:
+        found = _repositories(connection, "r.id = ?", "r.id", canonical_id(repository_id))
+        return found[0] if found else None
 
-def get_repository(connection: sqlite3.Connection, repository_id: str) -> Repository | None:
-    """Return a repository."""
-    found = _repositories(connection, "r.id = ?", "r.id", canonical_id(repository_id))
-    return found[0] if found else None
+    @override
+    @reading
+    def find_repository(
+        self, connection: sqlite3.Connection, owner_name: str, repo_name: str
+    ) -> Repository | None:
+        found = _repositories(
+            connection,
+            f"r.owner_name = ? AND r.repo_name = ? AND {_ON_GITHUB}",
+            "r.created_at, r.id LIMIT 1",
+            column_value(owner_name),
+            column_value(repo_name),
+        )
+        return found[0] if found else None
 
+    @override
+    @reading
+    def list_repositories(self, connection: sqlite3.Connection) -> list[Repository]:
+        order = "r.owner_name COLLATE BINARY, r.repo_name COLLATE BINARY, r.id"
+        return _repositories(connection, _ON_GITHUB, order)
 
-def find_repository(
-    connection: sqlite3.Connection, owner_name: str, repo_name: str
-) -> Repository | None:
-    """Return the oldest repository of that owner and name, in any case."""
-    found = _repositories(
-        connection,
-        f"r.owner_name = ? AND r.repo_name = ? AND {_ON_GITHUB}",
-        "r.created_at, r.id LIMIT 1",
-        column_value(owner_name),
-        column_value(repo_name),
-    )
-    return found[0] if found else None
+    @override
+    @reading
+    def feature_exists(self, connection: sqlite3.Connection, feature_id: str) -> bool:
+        return exists(connection, "features", canonical_id(feature_id))
 
-
-def list_repositories(connection: sqlite3.Connection) -> list[Repository]:
-    """Return every repository, by owner, name and id."""
-    order = "r.owner_name COLLATE BINARY, r.repo_name COLLATE BINARY, r.id"
-    return _repositories(connection, _ON_GITHUB, order)
-
-
-def feature_exists(connection: sqlite3.Connection, feature_id: str) -> bool:
-    """Tell whether there is such a feature."""
-    return exists(connection, "features", canonical_id(feature_id))
-
-
-def team_member_exists(connection: sqlite3.Connection, team_member_id: str) -> bool:
-    """Tell whether there is such a team member."""
-    return exists(connection, "team_members", canonical_id(team_member_id))
+    @override
+    @reading
+    def team_member_exists(self, connection: sqlite3.Connection, team_member_id: str) -> bool:
+        return exists(connection, "team_members", canonical_id(team_member_id))
 
 
 def _repositories(

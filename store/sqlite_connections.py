@@ -15,11 +15,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import TypeVar
 
 from domain.errors import DependencyFailed
 from store.sqlite_errors import translated
-from store.sqlite_upgrade import upgrade
+from store.sqlite_schema import create_schema
 
 READERS = 3
 """Reading threads: one may be in a long list while others answer single rows."""
@@ -34,9 +34,8 @@ same index pages be written again every few batches (measured: two thirds of the
 WAL_LIMIT_BYTES = 64 * 1024 * 1024
 """The WAL file is cut back to this after a checkpoint."""
 
-Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
-Work = Callable[Concatenate[sqlite3.Connection, Arguments], Result]
+Work = Callable[[sqlite3.Connection], Result]
 
 
 class SqliteConnections:
@@ -57,20 +56,15 @@ class SqliteConnections:
         self._file: tuple[int, int] | None = None
 
     async def prepare(self) -> None:
-        """Create or upgrade the file.
+        """Create the file unless it exists, and open it.
 
         Raises:
             DependencyUnavailable: it cannot be opened.
-            DependencyFailed: it is no database of ours, or of a newer version.
+            DependencyFailed: it is another program's, or has another schema version.
         """
         await asyncio.get_running_loop().run_in_executor(self._writer, self._prepare)
 
-    async def write(
-        self,
-        work: Work[Arguments, Result],
-        *args: Arguments.args,
-        **kwargs: Arguments.kwargs,
-    ) -> Result:
+    async def write(self, work: Work[Result]) -> Result:
         """Run `work` in a transaction that holds the write lock.
 
         It is committed if `work` returns and undone if it raises. Cancelling the caller leaves the
@@ -78,19 +72,12 @@ class SqliteConnections:
         """
         deadline = time.monotonic() + self._busy_seconds
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(
-            self._writer, lambda: self._write(deadline, work, *args, **kwargs)
-        )
+        return await loop.run_in_executor(self._writer, self._write, deadline, work)
 
-    async def read(
-        self,
-        work: Work[Arguments, Result],
-        *args: Arguments.args,
-        **kwargs: Arguments.kwargs,
-    ) -> Result:
+    async def read(self, work: Work[Result]) -> Result:
         """Run `work` on one snapshot; it cannot write."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._readers, lambda: self._read(work, *args, **kwargs))
+        return await loop.run_in_executor(self._readers, self._read, work)
 
     async def check(self) -> None:
         """Return if the file is still the one that was opened, and answers.
@@ -110,20 +97,14 @@ class SqliteConnections:
             _create(self._path)
             self._file = _identity(self._path)
             self._write_connection = self._connect()
-            upgrade(self._write_connection, self._path)
+            create_schema(self._write_connection, self._path)
             _use_write_ahead_log(self._write_connection, self._path)
             for _ in range(READERS):
                 reader = self._connect()
                 reader.execute("PRAGMA query_only = ON")
                 self._idle.put(reader)
 
-    def _write(
-        self,
-        deadline: float,
-        work: Work[Arguments, Result],
-        *args: Arguments.args,
-        **kwargs: Arguments.kwargs,
-    ) -> Result:
+    def _write(self, deadline: float, work: Work[Result]) -> Result:
         connection = self._write_connection
         assert connection is not None
         # Those that queued up behind a lock have waited for it already.
@@ -131,17 +112,15 @@ class SqliteConnections:
         with translated(self._path):
             connection.execute(f"PRAGMA busy_timeout = {patience}")
             with transaction(connection, "IMMEDIATE"):
-                return work(connection, *args, **kwargs)
+                return work(connection)
 
-    def _read(
-        self, work: Work[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs
-    ) -> Result:
+    def _read(self, work: Work[Result]) -> Result:
         with (
             translated(self._path),
             self._reading() as connection,
             transaction(connection, "DEFERRED"),
         ):
-            return work(connection, *args, **kwargs)
+            return work(connection)
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:

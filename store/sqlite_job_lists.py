@@ -5,27 +5,37 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable
 
-from store.protocol import JobFilter, JobPage
+from typing_extensions import override
+
+from domain.job_details import JobFilter, JobPage
+from store.protocol import JobListStore
 from store.row_values import canonical_id
 from store.sqlite_jobs import DETAILS_COLUMNS, DETAILS_TABLES, details_from_values
+from store.sqlite_operations import SqliteAggregate, reading
 from store.sqlite_rows import bounded, marks
 
 Condition = tuple[str, tuple[str | None, ...]]
 
 
-def list_jobs(connection: sqlite3.Connection, where: JobFilter, limit: int, offset: int) -> JobPage:
-    """Return a page, newest first, and the number of all that match."""
-    scans = _scans(where)
-    statement = f"""
-        SELECT {DETAILS_COLUMNS} FROM (
-          {_merged(condition for condition, _ in scans)}
-          ORDER BY created_at DESC, id DESC LIMIT ? OFFSET ?
-        ) page CROSS JOIN agent_jobs j ON j.rowid = page.row {DETAILS_TABLES}
-        ORDER BY j.created_at DESC, j.id DESC
-    """
-    parameters = [value for _, values in scans for value in values]
-    rows = connection.execute(statement, (*parameters, bounded(limit), bounded(offset)))
-    return JobPage([details_from_values(values) for values in rows], _total(connection, where))
+class SqliteJobLists(SqliteAggregate, JobListStore):
+    """Pages of jobs."""
+
+    @override
+    @reading
+    def list_jobs(
+        self, connection: sqlite3.Connection, where: JobFilter, limit: int, offset: int
+    ) -> JobPage:
+        scans = _scans(where)
+        statement = f"""
+            SELECT {DETAILS_COLUMNS} FROM (
+              {_merged(condition for condition, _ in scans)}
+              ORDER BY created_at DESC, id DESC LIMIT ? OFFSET ?
+            ) page CROSS JOIN agent_jobs j ON j.rowid = page.row {DETAILS_TABLES}
+            ORDER BY j.created_at DESC, j.id DESC
+        """
+        parameters = [value for _, values in scans for value in values]
+        rows = connection.execute(statement, (*parameters, bounded(limit), bounded(offset)))
+        return JobPage([details_from_values(values) for values in rows], _total(connection, where))
 
 
 def _merged(conditions: Iterable[str]) -> str:

@@ -6,10 +6,13 @@ import sqlite3
 from datetime import datetime
 from typing import Any
 
+from typing_extensions import override
+
 from domain.clock import utc_now
 from domain.errors import Conflict, InvalidRequest
+from domain.job_details import JobDetails
 from domain.jobs import Job, Usage
-from store.protocol import Guard, JobChanges, JobDetails
+from store.protocol import Guard, JobChanges, JobStore
 from store.row_values import ColumnValue, canonical_id, required_id, time_text
 from store.rows import (
     JOB_COLUMNS,
@@ -21,6 +24,7 @@ from store.rows import (
     usage_to_row,
 )
 from store.sqlite_errors import is_duplicate
+from store.sqlite_operations import SqliteAggregate, reading, writing
 from store.sqlite_rows import (
     bounded,
     existing_job,
@@ -52,29 +56,111 @@ DETAILS_TABLES = """
     LEFT JOIN code_repositories r ON r.id = j.repository_id
     LEFT JOIN features f ON f.id = j.feature_id
 """
+_ADD_USAGE = """
+    UPDATE agent_jobs SET
+      num_turns = num_turns + :num_turns,
+      total_cost_usd = CASE WHEN :total_cost_usd IS NULL THEN total_cost_usd
+        ELSE coalesce(total_cost_usd, 0) + :total_cost_usd END,
+      input_tokens = input_tokens + :input_tokens,
+      output_tokens = output_tokens + :output_tokens,
+      cache_read_tokens = cache_read_tokens + :cache_read_tokens,
+      cache_creation_tokens = cache_creation_tokens + :cache_creation_tokens,
+      claude_seconds = claude_seconds + :claude_seconds,
+      updated_at = :created_at
+    WHERE id = :job_id
+"""
 
 
-def create_job(connection: sqlite3.Connection, job: Job) -> None:
-    """Insert a job.
+class SqliteJobs(SqliteAggregate, JobStore):
+    """Single jobs."""
 
-    Raises:
-        Conflict: another live code job holds its branch.
-        InvalidRequest: something it refers to does not exist.
-    """
-    row = job_to_row(job)
-    try:
-        insert_new(connection, "agent_jobs", row)
-    except sqlite3.IntegrityError as error:
-        if is_duplicate(error):
-            raise _branch_is_held(connection, row) from error
-        raise _missing_reference(connection, row) from error
+    @override
+    @writing
+    def create_job(self, connection: sqlite3.Connection, job: Job) -> None:
+        row = job_to_row(job)
+        try:
+            insert_new(connection, "agent_jobs", row)
+        except sqlite3.IntegrityError as error:
+            if is_duplicate(error):
+                raise _branch_is_held(connection, row) from error
+            raise _missing_reference(connection, row) from error
 
+    @override
+    @reading
+    def get_job(self, connection: sqlite3.Connection, job_id: str) -> JobDetails | None:
+        statement = f"SELECT {DETAILS_COLUMNS} FROM agent_jobs j {DETAILS_TABLES} WHERE j.id = ?"
+        values = connection.execute(statement, (canonical_id(job_id),)).fetchone()
+        return None if values is None else details_from_values(values)
 
-def get_job(connection: sqlite3.Connection, job_id: str) -> JobDetails | None:
-    """Return a job with the names of what it refers to."""
-    statement = f"SELECT {DETAILS_COLUMNS} FROM agent_jobs j {DETAILS_TABLES} WHERE j.id = ?"
-    values = connection.execute(statement, (canonical_id(job_id),)).fetchone()
-    return None if values is None else details_from_values(values)
+    @override
+    @writing
+    def update_job(
+        self, connection: sqlite3.Connection, job_id: str, changes: JobChanges, when: Guard
+    ) -> bool:
+        row = job_changes_to_row(changes) | {"updated_at": _now()}
+        statement = (
+            f"UPDATE agent_jobs SET {', '.join(f'{name} = ?' for name in row)} "
+            f"WHERE id = ? AND status IN ({marks(len(when.statuses))}) "
+            "AND lease = coalesce(?, lease) AND lease < coalesce(?, lease + 1)"
+        )
+        guard = (canonical_id(job_id), *sorted(when.statuses), when.lease, when.lease_below)
+        try:
+            return connection.execute(statement, (*row.values(), *guard)).rowcount == 1
+        except sqlite3.IntegrityError as error:
+            if is_duplicate(error):
+                raise Conflict(
+                    "Another live job works on the branch; wait for it to end."
+                ) from error
+            raise _missing_reference(connection, row) from error
+
+    @override
+    @writing
+    def add_usage(
+        self,
+        connection: sqlite3.Connection,
+        job_id: str,
+        report_id: str,
+        usage: Usage,
+        claude_seconds: float,
+    ) -> None:
+        known = existing_job(connection, job_id)
+        report: dict[str, ColumnValue] = {
+            "report_id": required_id(report_id, "report_id"),
+            "job_id": known,
+            "claude_seconds": claude_seconds,
+            "created_at": _now(),
+            **usage_to_row(usage),
+        }
+        stored = connection.execute(
+            f"INSERT INTO agent_job_usage_reports ({', '.join(report)}) "
+            f"VALUES ({marks(len(report))}) ON CONFLICT (report_id) DO NOTHING",
+            tuple(report.values()),
+        )
+        if stored.rowcount == 1:
+            connection.execute(_ADD_USAGE, report)
+
+    @override
+    @reading
+    def jobs_to_reconcile(
+        self, connection: sqlite3.Connection, older_than: datetime, after_id: str, limit: int
+    ) -> list[Job]:
+        statement = f"""
+            SELECT {_COLUMNS_LESS_PROMPT} FROM (
+              SELECT id FROM agent_jobs INDEXED BY agent_jobs_live
+                WHERE {IS_LIVE} AND id > :after_id AND updated_at < :older_than
+              UNION ALL
+              SELECT id FROM agent_jobs INDEXED BY agent_jobs_cleaning_up
+                WHERE {STILL_CLEANS_UP} AND id > :after_id AND updated_at < :older_than
+              ORDER BY id LIMIT :limit
+            ) found CROSS JOIN agent_jobs j ON j.id = found.id ORDER BY j.id
+        """
+        bounds = {
+            "older_than": time_text(older_than),
+            "after_id": after_id,
+            "limit": bounded(limit),
+        }
+        rows = connection.execute(statement, bounds)
+        return [_job_from_values(values) for values in rows]
 
 
 def details_from_values(values: tuple[Any, ...]) -> JobDetails:
@@ -94,93 +180,6 @@ def details_from_values(values: tuple[Any, ...]) -> JobDetails:
 def _job_from_values(values: tuple[Any, ...]) -> Job:
     row = named(JOB_COLUMNS, values)
     return job_from_row({**row, "options": json_value(row["options"])})
-
-
-def update_job(
-    connection: sqlite3.Connection, job_id: str, changes: JobChanges, when: Guard
-) -> bool:
-    """Change a job if the guard holds, in one statement; return whether it was changed.
-
-    Raises:
-        Conflict: another live code job holds its branch.
-        InvalidRequest: something the change refers to does not exist.
-    """
-    row = job_changes_to_row(changes) | {"updated_at": _now()}
-    statement = (
-        f"UPDATE agent_jobs SET {', '.join(f'{name} = ?' for name in row)} "
-        f"WHERE id = ? AND status IN ({marks(len(when.statuses))}) "
-        "AND lease = coalesce(?, lease) AND lease < coalesce(?, lease + 1)"
-    )
-    guard = (canonical_id(job_id), *sorted(when.statuses), when.lease, when.lease_below)
-    try:
-        return connection.execute(statement, (*row.values(), *guard)).rowcount == 1
-    except sqlite3.IntegrityError as error:
-        if is_duplicate(error):
-            raise Conflict("Another live job works on the branch; wait for it to end.") from error
-        raise _missing_reference(connection, row) from error
-
-
-def add_usage(
-    connection: sqlite3.Connection,
-    job_id: str,
-    report_id: str,
-    usage: Usage,
-    claude_seconds: float,
-) -> None:
-    """Add to a job's sums, once per report.
-
-    Raises:
-        NotFound: no such job.
-    """
-    known = existing_job(connection, job_id)
-    report: dict[str, ColumnValue] = {
-        "report_id": required_id(report_id, "report_id"),
-        "job_id": known,
-        "claude_seconds": claude_seconds,
-        "created_at": _now(),
-        **usage_to_row(usage),
-    }
-    stored = connection.execute(
-        f"INSERT INTO agent_job_usage_reports ({', '.join(report)}) "
-        f"VALUES ({marks(len(report))}) ON CONFLICT (report_id) DO NOTHING",
-        tuple(report.values()),
-    )
-    if stored.rowcount == 1:
-        connection.execute(_ADD_USAGE, report)
-
-
-_ADD_USAGE = """
-    UPDATE agent_jobs SET
-      num_turns = num_turns + :num_turns,
-      total_cost_usd = CASE WHEN :total_cost_usd IS NULL THEN total_cost_usd
-        ELSE coalesce(total_cost_usd, 0) + :total_cost_usd END,
-      input_tokens = input_tokens + :input_tokens,
-      output_tokens = output_tokens + :output_tokens,
-      cache_read_tokens = cache_read_tokens + :cache_read_tokens,
-      cache_creation_tokens = cache_creation_tokens + :cache_creation_tokens,
-      claude_seconds = claude_seconds + :claude_seconds,
-      updated_at = :created_at
-    WHERE id = :job_id
-"""
-
-
-def jobs_to_reconcile(
-    connection: sqlite3.Connection, older_than: datetime, after_id: str, limit: int
-) -> list[Job]:
-    """Return live jobs, and final ones that still have a phase, not updated since then, by id."""
-    statement = f"""
-        SELECT {_COLUMNS_LESS_PROMPT} FROM (
-          SELECT id FROM agent_jobs INDEXED BY agent_jobs_live
-            WHERE {IS_LIVE} AND id > :after_id AND coalesce(updated_at, '') < :older_than
-          UNION ALL
-          SELECT id FROM agent_jobs INDEXED BY agent_jobs_cleaning_up
-            WHERE {STILL_CLEANS_UP} AND id > :after_id AND coalesce(updated_at, '') < :older_than
-          ORDER BY id LIMIT :limit
-        ) found CROSS JOIN agent_jobs j ON j.id = found.id ORDER BY j.id
-    """
-    bounds = {"older_than": time_text(older_than), "after_id": after_id, "limit": bounded(limit)}
-    rows = connection.execute(statement, bounds)
-    return [_job_from_values(values) for values in rows]
 
 
 def _branch_is_held(connection: sqlite3.Connection, row: dict[str, ColumnValue]) -> Conflict:

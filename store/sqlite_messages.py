@@ -1,14 +1,18 @@
-"""The lines of jobs' transcripts."""
+"""The lines of jobs' transcripts, and the messages that are to become some."""
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
 
+from typing_extensions import override
+
 from domain.errors import LeaseLost
 from domain.messages import Message, NewMessage, storable
+from store.protocol import MessageStore
 from store.row_values import canonical_id, required_id, time_text
 from store.rows import MESSAGE_COLUMNS, message_from_row
+from store.sqlite_operations import SqliteAggregate, reading, writing
 from store.sqlite_rows import bounded, existing_job, json_list, named
 
 _COLUMNS = ", ".join(MESSAGE_COLUMNS)
@@ -16,7 +20,68 @@ _COLUMNS = ", ".join(MESSAGE_COLUMNS)
 StoredLine = tuple[str, str, str, str]
 
 
-def prepare_lines(messages: Sequence[NewMessage]) -> dict[str, StoredLine]:
+class SqliteMessages(SqliteAggregate, MessageStore):
+    """The transcripts of jobs and their inboxes."""
+
+    @override
+    @writing
+    def append_messages(
+        self,
+        connection: sqlite3.Connection,
+        job_id: str,
+        messages: Sequence[NewMessage],
+        lease: int | None = None,
+    ) -> None:
+        _append_lines(connection, job_id, _prepare_lines(messages), lease)
+
+    @override
+    @reading
+    def read_messages(
+        self, connection: sqlite3.Connection, job_id: str, after: int, limit: int
+    ) -> list[Message]:
+        condition = "job_id = ? AND seq > ? ORDER BY seq LIMIT ?"
+        return _lines(connection, condition, canonical_id(job_id), bounded(after), bounded(limit))
+
+    @override
+    @reading
+    def messages_by_id(
+        self, connection: sqlite3.Connection, job_id: str, ids: Sequence[str]
+    ) -> list[Message]:
+        wanted = [line_id for line_id in map(canonical_id, ids) if line_id is not None]
+        condition = "job_id = ? AND id IN (SELECT value FROM json_each(?)) ORDER BY seq"
+        return _lines(connection, condition, canonical_id(job_id), json_list(wanted))
+
+    @override
+    @writing
+    def put_in_inbox(
+        self, connection: sqlite3.Connection, job_id: str, message: NewMessage
+    ) -> None:
+        known = existing_job(connection, job_id)
+        (line,) = _prepare_lines([message]).values()
+        if not _is_in_transcript(connection, known, line[0]):
+            connection.execute(
+                "INSERT INTO agent_job_inbox (id, type, content, created_at, job_id) "
+                "VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
+                (*line, known),
+            )
+
+    @override
+    @writing
+    def take_from_inbox(self, connection: sqlite3.Connection, job_id: str, message_id: str) -> bool:
+        job, message = canonical_id(job_id), canonical_id(message_id)
+        if job is None or message is None:
+            return False
+        line: StoredLine | None = connection.execute(
+            "DELETE FROM agent_job_inbox WHERE id = ? AND job_id = ? "
+            "RETURNING id, type, content, created_at",
+            (message, job),
+        ).fetchone()
+        if line is not None:
+            _append_lines(connection, job, {message: line}, lease=None)
+        return _is_in_transcript(connection, job, message)
+
+
+def _prepare_lines(messages: Sequence[NewMessage]) -> dict[str, StoredLine]:
     """Return id to (id, type, content, created_at), each id once.
 
     Raises:
@@ -35,26 +100,13 @@ def prepare_lines(messages: Sequence[NewMessage]) -> dict[str, StoredLine]:
     return lines
 
 
-def append_messages(
-    connection: sqlite3.Connection, job_id: str, messages: Sequence[NewMessage], lease: int | None
-) -> None:
-    """Store lines at the end of a job's transcript.
-
-    Raises:
-        InvalidRequest: a line's id is no UUID.
-        LeaseLost: the job has another lease by now.
-        NotFound: no such job.
-    """
-    append_lines(connection, job_id, prepare_lines(messages), lease)
-
-
-def append_lines(
+def _append_lines(
     connection: sqlite3.Connection, job_id: str, lines: dict[str, StoredLine], lease: int | None
 ) -> None:
     """Store those lines whose id is new, numbered on from the job's last.
 
     Raises:
-        LeaseLost: the job has another lease by now.
+        LeaseLost: the job has another lease.
         NotFound: no such job.
     """
     known = existing_job(connection, job_id)
@@ -76,30 +128,6 @@ def append_lines(
     )
 
 
-def read_messages(
-    connection: sqlite3.Connection, job_id: str, after: int, limit: int
-) -> list[Message]:
-    """Return up to `limit` lines with `seq` > `after`, in order.
-
-    Lines without seq come before them when `after` is 0, all at once and not counted in `limit`,
-    because no `after` leads to the rest of them.
-    """
-    known = canonical_id(job_id)
-    unnumbered = "job_id = ? AND seq IS NULL ORDER BY created_at, id"
-    numbered = "job_id = ? AND seq > ? ORDER BY seq LIMIT ?"
-    first = _lines(connection, unnumbered, known) if after <= 0 else []
-    return first + _lines(connection, numbered, known, bounded(after), bounded(limit))
-
-
-def messages_by_id(
-    connection: sqlite3.Connection, job_id: str, ids: Sequence[str]
-) -> list[Message]:
-    """Return those of the job's lines that have these ids, ordered by `seq`."""
-    wanted = [line_id for line_id in map(canonical_id, ids) if line_id is not None]
-    condition = "job_id = ? AND id IN (SELECT value FROM json_each(?)) ORDER BY seq"
-    return _lines(connection, condition, canonical_id(job_id), json_list(wanted))
-
-
 def _check_lease(connection: sqlite3.Connection, known: str, lease: int | None) -> None:
     (present,) = connection.execute(
         "SELECT lease FROM agent_jobs WHERE id = ?", (known,)
@@ -115,3 +143,10 @@ def _lines(connection: sqlite3.Connection, condition: str, *parameters: object) 
         f"SELECT {_COLUMNS} FROM agent_job_messages WHERE {condition}", parameters
     )
     return [message_from_row(named(MESSAGE_COLUMNS, values)) for values in rows]
+
+
+def _is_in_transcript(connection: sqlite3.Connection, job: str, message: str) -> bool:
+    found = connection.execute(
+        "SELECT 1 FROM agent_job_messages WHERE id = ? AND job_id = ?", (message, job)
+    )
+    return found.fetchone() is not None

@@ -4,28 +4,34 @@ from __future__ import annotations
 
 import sqlite3
 
+from typing_extensions import override
+
 from domain.clock import utc_now
 from domain.errors import InvalidRequest
-from store.protocol import PullRequestRecord
+from domain.job_details import PullRequestRecord
+from store.protocol import PullRequestStore
 from store.row_values import ColumnValue, time_text
 from store.rows import pull_request_to_rows
+from store.sqlite_operations import SqliteAggregate, writing
 from store.sqlite_rows import insert_new
 
 
-def record_pull_request(connection: sqlite3.Connection, record: PullRequestRecord) -> None:
-    """Insert the branch and pull request rows, or leave them as they are.
+class SqlitePullRequests(SqliteAggregate, PullRequestStore):
+    """The branches and pull requests of jobs."""
 
-    Raises:
-        InvalidRequest: there is no such repository or feature.
-    """
-    now = time_text(utc_now())
-    times: dict[str, ColumnValue] = {"created_at": now, "updated_at": now}
-    branch, pull_request = pull_request_to_rows(record)
-    try:
-        insert_new(connection, "code_branches", branch | times)
-        insert_new(connection, "code_pull_requests", pull_request | times)
-    except sqlite3.IntegrityError as error:
-        raise InvalidRequest(
-            f"The repository {record.repository_id} or the feature of pull request "
-            f"{record.number} does not exist."
-        ) from error
+    @override
+    @writing
+    def record_pull_request(
+        self, connection: sqlite3.Connection, record: PullRequestRecord
+    ) -> None:
+        now = time_text(utc_now())
+        times: dict[str, ColumnValue] = {"created_at": now, "updated_at": now}
+        branch, pull_request = pull_request_to_rows(record)
+        try:
+            insert_new(connection, "code_branches", branch | times)
+            insert_new(connection, "code_pull_requests", pull_request | times)
+        except sqlite3.IntegrityError as error:
+            raise InvalidRequest(
+                f"The repository {record.repository_id} or the feature of pull request "
+                f"{record.number} does not exist."
+            ) from error

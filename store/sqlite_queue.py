@@ -5,9 +5,13 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Collection
 
-from store.protocol import Queue, QueueEntry
+from typing_extensions import override
+
+from domain.job_details import Queue, QueueEntry
+from store.protocol import QueueStore
 from store.row_values import canonical_id
 from store.rows import QUEUE_COLUMNS, queue_entry_from_row
+from store.sqlite_operations import SqliteAggregate, reading
 from store.sqlite_rows import bounded, json_list, named
 from store.sqlite_schema import NEEDS_NO_SLOT, RUNS, WAITS_FOR_SLOT
 
@@ -29,38 +33,42 @@ _COUNT_UP_TO = f"""
 """
 
 
-def queue_position(connection: sqlite3.Connection, job_id: str) -> int:
-    """Return the 1-based place among the jobs that wait for a slot; 0 when it waits for none."""
-    place = connection.execute(
-        f"SELECT {_ORDER} FROM agent_jobs WHERE id = ? AND {WAITS_FOR_SLOT}",
-        (canonical_id(job_id),),
-    ).fetchone()
-    if place is None:
-        return 0
-    (position,) = connection.execute(_COUNT_UP_TO, place).fetchone()
-    return int(position)
+class SqliteQueue(SqliteAggregate, QueueStore):
+    """The live jobs in the order in which they get slots."""
 
+    @override
+    @reading
+    def queue_position(self, connection: sqlite3.Connection, job_id: str) -> int:
+        place = connection.execute(
+            f"SELECT {_ORDER} FROM agent_jobs WHERE id = ? AND {WAITS_FOR_SLOT}",
+            (canonical_id(job_id),),
+        ).fetchone()
+        if place is None:
+            return 0
+        (position,) = connection.execute(_COUNT_UP_TO, place).fetchone()
+        return int(position)
 
-def first_in_queue(connection: sqlite3.Connection, beyond: Collection[str]) -> str | None:
-    """Return the id of the job whose turn for a slot it is, those in `beyond` left out."""
-    first = connection.execute(
-        f"SELECT id FROM agent_jobs {_IN_ORDER} WHERE {WAITS_FOR_SLOT} "
-        f"AND id NOT IN (SELECT value FROM json_each(?)) ORDER BY {_ORDER} LIMIT 1",
-        (json_list(beyond),),
-    ).fetchone()
-    return None if first is None else first[0]
+    @override
+    @reading
+    def first_in_queue(self, connection: sqlite3.Connection, beyond: Collection[str]) -> str | None:
+        first = connection.execute(
+            f"SELECT id FROM agent_jobs {_IN_ORDER} WHERE {WAITS_FOR_SLOT} "
+            f"AND id NOT IN (SELECT value FROM json_each(?)) ORDER BY {_ORDER} LIMIT 1",
+            (json_list(beyond),),
+        ).fetchone()
+        return None if first is None else first[0]
 
-
-def queue(connection: sqlite3.Connection, limit: int) -> Queue:
-    """Return the live jobs, at most `limit` of each kind, and how many there are of each."""
-    return Queue(
-        running=_entries(connection, _RUNNING, RUNS, "started_at, id", limit),
-        waiting=_entries(connection, _NEEDING_NO_SLOT, NEEDS_NO_SLOT, "queued_at, id", limit),
-        queued=_entries(connection, _IN_ORDER, WAITS_FOR_SLOT, _ORDER, limit),
-        running_total=_total(connection, RUNS),
-        waiting_total=_total(connection, NEEDS_NO_SLOT),
-        queued_total=_total(connection, WAITS_FOR_SLOT),
-    )
+    @override
+    @reading
+    def queue(self, connection: sqlite3.Connection, limit: int) -> Queue:
+        return Queue(
+            running=_entries(connection, _RUNNING, RUNS, "started_at, id", limit),
+            waiting=_entries(connection, _NEEDING_NO_SLOT, NEEDS_NO_SLOT, "queued_at, id", limit),
+            queued=_entries(connection, _IN_ORDER, WAITS_FOR_SLOT, _ORDER, limit),
+            running_total=_total(connection, RUNS),
+            waiting_total=_total(connection, NEEDS_NO_SLOT),
+            queued_total=_total(connection, WAITS_FOR_SLOT),
+        )
 
 
 def _entries(

@@ -1,4 +1,4 @@
-"""The tables of the SQLite store, and how a file of an earlier version becomes one of this.
+"""The tables of the SQLite store.
 
 Columns follow the Postgres schema. Long texts stand last in `agent_jobs`, because SQLite walks the
 overflow pages of what precedes a column that it reads
@@ -7,10 +7,18 @@ overflow pages of what precedes a column that it reads
 
 from __future__ import annotations
 
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+from domain.errors import DependencyFailed
 from domain.jobs import FINAL, HOLDS_SLOT, LIVE, JobType, Phase
 
 APPLICATION_ID = 0x43434F31
 """`CCO1`: marks a file as this store's own."""
+
+SCHEMA_VERSION = 1
+"""A file of another version is refused."""
 
 
 def _set(values: frozenset[str] | frozenset[Phase]) -> str:
@@ -71,11 +79,11 @@ CREATE TABLE code_repositories (
   provider TEXT NOT NULL DEFAULT 'github',
   owner_name TEXT NOT NULL COLLATE NOCASE,
   repo_name TEXT NOT NULL COLLATE NOCASE,
-  default_branch TEXT,
+  default_branch TEXT NOT NULL DEFAULT 'main',
   url TEXT,
   external_id TEXT,
   created_at TEXT NOT NULL,
-  updated_at TEXT
+  updated_at TEXT NOT NULL
 ) STRICT;
 CREATE UNIQUE INDEX code_repositories_of_client
   ON code_repositories (client_id, owner_name, repo_name);
@@ -121,15 +129,16 @@ CREATE TABLE agent_jobs (
   retry_of TEXT REFERENCES agent_jobs (id),
   status TEXT NOT NULL DEFAULT 'queued' CHECK (status IN {_set(LIVE | FINAL)}),
   phase TEXT,
-  job_type TEXT DEFAULT 'code',
+  job_type TEXT NOT NULL DEFAULT 'code',
   priority INTEGER NOT NULL DEFAULT 3,
   lease INTEGER NOT NULL DEFAULT 0,
   attempt INTEGER NOT NULL DEFAULT 0,
   created_at TEXT NOT NULL,
-  queued_at TEXT,
-  updated_at TEXT,
+  queued_at TEXT NOT NULL,
+  updated_at TEXT NOT NULL,
   started_at TEXT,
   completed_at TEXT,
+  resumes_at TEXT,
   branch_name TEXT NOT NULL,
   title TEXT,
   host TEXT,
@@ -142,18 +151,22 @@ CREATE TABLE agent_jobs (
   exit_code INTEGER,
   outcome TEXT,
   failure_code TEXT,
+  clock TEXT,
+  retry_from TEXT,
   num_turns INTEGER NOT NULL DEFAULT 0,
   total_cost_usd REAL,
   input_tokens INTEGER NOT NULL DEFAULT 0,
   output_tokens INTEGER NOT NULL DEFAULT 0,
   cache_read_tokens INTEGER NOT NULL DEFAULT 0,
   cache_creation_tokens INTEGER NOT NULL DEFAULT 0,
+  cost_is_estimate INTEGER NOT NULL DEFAULT 0,
   claude_seconds REAL NOT NULL DEFAULT 0,
   pr_url TEXT,
   pr_number INTEGER,
   files_changed INTEGER,
   code_branch_id TEXT REFERENCES code_branches (id),
   code_pull_request_id TEXT REFERENCES code_pull_requests (id),
+  options TEXT CHECK (options IS NULL OR json_valid(options)),
   error TEXT,
   result TEXT,
   prompt TEXT NOT NULL
@@ -209,7 +222,7 @@ _JOB_PARTS = """
 CREATE TABLE agent_job_messages (
   id TEXT NOT NULL,
   job_id TEXT NOT NULL REFERENCES agent_jobs (id) ON DELETE CASCADE,
-  seq INTEGER,
+  seq INTEGER NOT NULL,
   type TEXT NOT NULL,
   created_at TEXT NOT NULL,
   content TEXT NOT NULL,
@@ -260,20 +273,13 @@ CREATE TABLE agent_hosts (
   claude_login_type TEXT,
   git_authenticated INTEGER NOT NULL,
   git_user TEXT,
+  sandbox TEXT NOT NULL DEFAULT 'off',
+  sandbox_ok INTEGER NOT NULL DEFAULT 0,
+  sandbox_network TEXT NOT NULL DEFAULT 'host',
+  credential_hidden INTEGER NOT NULL DEFAULT 0,
   PRIMARY KEY (id, boot_id)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX agent_hosts_last_seen ON agent_hosts (last_seen);
-"""
-
-# These columns come after the prompt, and reading them walks its pages (measured with prompts of
-# 1 MiB: 0.5 ms a job). To move the prompt behind them would rewrite every row under the write lock
-# (measured with 100,000 jobs: 11 s).
-_JOB_OPTIONS = """
-ALTER TABLE agent_jobs ADD COLUMN retry_from TEXT;
-ALTER TABLE agent_jobs ADD COLUMN options TEXT CHECK (options IS NULL OR json_valid(options));
-ALTER TABLE agent_jobs ADD COLUMN clock TEXT;
-ALTER TABLE agent_jobs ADD COLUMN resumes_at TEXT;
-ALTER TABLE agent_jobs ADD COLUMN cost_is_estimate INTEGER NOT NULL DEFAULT 0;
 """
 
 _KEPT_WORK = """
@@ -310,18 +316,69 @@ CREATE TABLE agent_idempotency_keys (
 CREATE INDEX agent_idempotency_keys_oldest ON agent_idempotency_keys (created_at);
 """
 
-_HOST_SANDBOXES = """
-ALTER TABLE agent_hosts ADD COLUMN sandbox TEXT NOT NULL DEFAULT 'off';
-ALTER TABLE agent_hosts ADD COLUMN sandbox_ok INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE agent_hosts ADD COLUMN sandbox_network TEXT NOT NULL DEFAULT 'host';
-ALTER TABLE agent_hosts ADD COLUMN credential_hidden INTEGER NOT NULL DEFAULT 0;
-"""
-
-VERSIONS = (
-    (_PEOPLE_AND_FEATURES, _CODE, _JOBS, _JOB_COUNTS, _JOB_PARTS, _HOSTS),
-    (_JOB_OPTIONS, _KEPT_WORK, _CREDENTIAL_HOLDS, _IDEMPOTENCY_KEYS),
-    (_HOST_SANDBOXES,),
+_SCRIPTS = (
+    _PEOPLE_AND_FEATURES,
+    _CODE,
+    _JOBS,
+    _JOB_COUNTS,
+    _JOB_PARTS,
+    _HOSTS,
+    _KEPT_WORK,
+    _CREDENTIAL_HOLDS,
+    _IDEMPOTENCY_KEYS,
 )
-"""Statements that lead from each schema version to the next; the first makes version 1."""
 
-SCHEMA_VERSION = len(VERSIONS)
+
+def create_schema(connection: sqlite3.Connection, path: Path) -> None:
+    """Create the tables in a new file, in one transaction.
+
+    Several processes may call this at once: the first creates the tables, the others find them.
+
+    Raises:
+        DependencyFailed: the file belongs to another program or has another schema version.
+    """
+    if _has_schema(connection, path):
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        if not _has_schema(connection, path):
+            for statement in _statements("".join(_SCRIPTS)):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        connection.execute("COMMIT")
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
+def _has_schema(connection: sqlite3.Connection, path: Path) -> bool:
+    """Return whether the file has the tables; False only for an empty file."""
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (objects,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    if not objects:
+        return False
+    if application != APPLICATION_ID:
+        raise DependencyFailed(
+            f"The file {path} is a database of another program. Move it away, or set another data "
+            "directory.",
+            "store",
+        )
+    if version != SCHEMA_VERSION:
+        raise DependencyFailed(
+            f"The file {path} has schema version {version}, and this version of the orchestrator "
+            f"needs {SCHEMA_VERSION}. Install the version that wrote the file, or move the file "
+            "away to start with an empty store.",
+            "store",
+        )
+    return True
+
+
+def _statements(script: str) -> Iterator[str]:
+    pending = ""
+    for line in script.splitlines(keepends=True):
+        pending += line
+        if sqlite3.complete_statement(pending):
+            yield pending
+            pending = ""

@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from postgrest import AsyncSelectRequestBuilder, ReturnMethod
+from typing_extensions import override
 
 from domain.errors import Conflict, InvalidRequest
-from domain.repositories import Client, Repository
-from store.protocol import ClientDetails
+from domain.repositories import Client, ClientDetails, Repository
+from store.protocol import ClientStore
 from store.row_values import canonical_id, column_value
 from store.rows import (
     CLIENT_COLUMNS,
@@ -22,97 +23,91 @@ from store.rows import (
     repository_from_row,
     repository_to_row,
 )
-from store.supabase_connection import SupabaseConnection
+from store.supabase_connection import SupabaseAggregate, SupabaseConnection
 from store.supabase_errors import MISSING_REFERENCE, Refusal, translated
 
 _CLIENTS = "clients"
 _REPOSITORIES = "code_repositories"
 
 
-async def create_client(connection: SupabaseConnection, client: Client) -> None:
-    """Insert a client."""
-    await connection.rows(
-        connection.table(_CLIENTS).upsert(
-            client_to_row(client),
-            on_conflict="id",
-            ignore_duplicates=True,
-            returning=ReturnMethod.minimal,
+class SupabaseClients(SupabaseAggregate, ClientStore):
+    """Clients, their repositories, and the other rows that a job may refer to."""
+
+    @override
+    async def create_client(self, client: Client) -> None:
+        await self._connection.rows(
+            self._connection.table(_CLIENTS).upsert(
+                client_to_row(client),
+                on_conflict="id",
+                ignore_duplicates=True,
+                returning=ReturnMethod.minimal,
+            )
         )
-    )
 
+    @override
+    async def list_clients(self) -> list[ClientDetails]:
+        rows = await self._connection.pages(
+            lambda read: _by_id(self._connection, _CLIENTS, CLIENT_COLUMNS, read)
+        )
+        clients = sorted(map(client_from_row, rows), key=lambda client: (client.name, client.id))
+        found = {client.id: ClientDetails(client, []) for client in clients}
+        for repository in _oldest_first(await _on_github(self._connection)):
+            if repository.client_id in found:
+                found[repository.client_id].repositories.append(repository)
+        return list(found.values())
 
-async def list_clients(connection: SupabaseConnection) -> list[ClientDetails]:
-    """Return every client with its repositories, by name."""
-    rows = await connection.pages(lambda read: _by_id(connection, _CLIENTS, CLIENT_COLUMNS, read))
-    clients = sorted(map(client_from_row, rows), key=lambda client: (client.name, client.id))
-    found = {client.id: ClientDetails(client, []) for client in clients}
-    for repository in _oldest_first(await _on_github(connection)):
-        if repository.client_id in found:
-            found[repository.client_id].repositories.append(repository)
-    return list(found.values())
+    @override
+    async def get_client(self, client_id: str) -> ClientDetails | None:
+        row = await _row(self._connection, _CLIENTS, CLIENT_COLUMNS, client_id)
+        if row is None:
+            return None
+        return ClientDetails(
+            client_from_row(row), _oldest_first(await _on_github(self._connection, row["id"]))
+        )
 
+    @override
+    async def add_repository(self, repository: Repository) -> None:
+        query = self._connection.function(
+            "orchestrator_add_repository", repository_to_row(repository)
+        )
+        try:
+            added = (await self._connection.attempt(query)).data
+        except Refusal as refused:
+            if refused.code == MISSING_REFERENCE:
+                raise InvalidRequest(
+                    f"There is no client {repository.client_id}. Create it first."
+                ) from refused
+            raise translated(refused) from refused
+        if not added:
+            raise Conflict(f"The client already has the repository {repository.full_name}.")
 
-async def get_client(connection: SupabaseConnection, client_id: str) -> ClientDetails | None:
-    """Return a client with its repositories."""
-    row = await _row(connection, _CLIENTS, CLIENT_COLUMNS, client_id)
-    if row is None:
-        return None
-    return ClientDetails(
-        client_from_row(row), _oldest_first(await _on_github(connection, row["id"]))
-    )
+    @override
+    async def get_repository(self, repository_id: str) -> Repository | None:
+        row = await _row(self._connection, _REPOSITORIES, REPOSITORY_COLUMNS, repository_id)
+        return None if row is None else repository_from_row(row)
 
+    @override
+    async def find_repository(self, owner_name: str, repo_name: str) -> Repository | None:
+        names = {"owner": column_value(owner_name), "repository": column_value(repo_name)}
+        rows = await self._connection.rows(
+            self._connection.function("orchestrator_find_repository", names)
+        )
+        return repository_from_row(rows[0]) if rows else None
 
-async def add_repository(connection: SupabaseConnection, repository: Repository) -> None:
-    """Insert a repository.
+    @override
+    async def list_repositories(self) -> list[Repository]:
+        return sorted(
+            await _on_github(self._connection),
+            key=lambda repository: (repository.owner_name, repository.repo_name, repository.id),
+        )
 
-    Raises:
-        Conflict: its client has one of that owner and name.
-        InvalidRequest: there is no such client.
-    """
-    query = connection.function("orchestrator_add_repository", repository_to_row(repository))
-    try:
-        added = (await connection.attempt(query)).data
-    except Refusal as refused:
-        if refused.code == MISSING_REFERENCE:
-            raise InvalidRequest(
-                f"There is no client {repository.client_id}. Create it first."
-            ) from refused
-        raise translated(refused) from refused
-    if not added:
-        raise Conflict(f"The client already has the repository {repository.full_name}.")
+    @override
+    async def feature_exists(self, feature_id: str) -> bool:
+        return await _row(self._connection, "features", ("id",), feature_id) is not None
 
-
-async def get_repository(connection: SupabaseConnection, repository_id: str) -> Repository | None:
-    """Return a repository."""
-    row = await _row(connection, _REPOSITORIES, REPOSITORY_COLUMNS, repository_id)
-    return None if row is None else repository_from_row(row)
-
-
-async def find_repository(
-    connection: SupabaseConnection, owner_name: str, repo_name: str
-) -> Repository | None:
-    """Return the oldest repository of that owner and name, in any case."""
-    names = {"owner": column_value(owner_name), "repository": column_value(repo_name)}
-    rows = await connection.rows(connection.function("orchestrator_find_repository", names))
-    return repository_from_row(rows[0]) if rows else None
-
-
-async def list_repositories(connection: SupabaseConnection) -> list[Repository]:
-    """Return every repository, by owner, name and id."""
-    return sorted(
-        await _on_github(connection),
-        key=lambda repository: (repository.owner_name, repository.repo_name, repository.id),
-    )
-
-
-async def feature_exists(connection: SupabaseConnection, feature_id: str) -> bool:
-    """Tell whether there is such a feature."""
-    return await _row(connection, "features", ("id",), feature_id) is not None
-
-
-async def team_member_exists(connection: SupabaseConnection, team_member_id: str) -> bool:
-    """Tell whether there is such a team member."""
-    return await _row(connection, "team_members", ("id",), team_member_id) is not None
+    @override
+    async def team_member_exists(self, team_member_id: str) -> bool:
+        return await _row(self._connection, "team_members", ("id",), team_member_id) is not None
 
 
 async def _row(

@@ -44,7 +44,7 @@ _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 MAX_INTEGER = 2**31 - 1
 """Largest limit and offset sent; more rows than that are not kept."""
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 1
 """What `orchestrator_schema()` answers at least, once this version's migrations are applied."""
 
 
@@ -221,6 +221,12 @@ class SupabaseConnection:
         if self._client is None:
             raise DependencyUnavailable("The store is not open. Open it first.", "store")
         return self._client
+
+
+class SupabaseAggregate:
+    """A part of the store. All parts of one store share its connection."""
+
+    _connection: SupabaseConnection
 
 
 def rows_of(answer: Answer) -> list[Row]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from datetime import datetime
 
 from postgrest import ReturnMethod
+from typing_extensions import override
 
 from domain.errors import NotFound
+from domain.keyed_requests import KeyedRequest
 from domain.messages import storable
-from store.protocol import KeyedRequest
+from store.protocol import KeyStore
 from store.row_values import (
     ColumnValue,
     canonical_id,
@@ -17,59 +19,50 @@ from store.row_values import (
     unchanged_text,
 )
 from store.rows import claim_to_row, keyed_request_from_row
-from store.supabase_connection import SupabaseConnection
+from store.supabase_connection import SupabaseAggregate
 
 
-async def claim_key(connection: SupabaseConnection, request: KeyedRequest) -> KeyedRequest:
-    """Insert what a key stands for, or leave it; return what it stands for now.
+class SupabaseIdempotencyKeys(SupabaseAggregate, KeyStore):
+    """Idempotency keys of clients' requests."""
 
-    Raises:
-        InvalidRequest: the resource's id is no UUID.
-    """
-    query = connection.function("orchestrator_claim_key", claim_to_row(request))
-    return keyed_request_from_row((await connection.rows(query))[0])
+    @override
+    async def claim_key(self, request: KeyedRequest) -> KeyedRequest:
+        query = self._connection.function("orchestrator_claim_key", claim_to_row(request))
+        return keyed_request_from_row((await self._connection.rows(query))[0])
 
-
-async def answer_key(
-    connection: SupabaseConnection, scope: str, key: str, status: int, answer: str
-) -> KeyedRequest:
-    """Set the answer of a key unless it has one; return what the key stands for now.
-
-    Raises:
-        InvalidRequest: the answer cannot be kept as it is.
-        NotFound: the key was not claimed, or was released.
-    """
-    answered = {
-        "scope": column_value(scope),
-        "key": column_value(key),
-        "status": status,
-        "answer": unchanged_text(answer, "answer"),
-    }
-    rows = await connection.rows(connection.function("orchestrator_answer_key", answered))
-    if not rows:
-        raise NotFound(
-            f"The idempotency key {storable(key)[:80]!r} is not claimed. Send the request again."
+    @override
+    async def answer_key(self, scope: str, key: str, status: int, answer: str) -> KeyedRequest:
+        answered = {
+            "scope": column_value(scope),
+            "key": column_value(key),
+            "status": status,
+            "answer": unchanged_text(answer, "answer"),
+        }
+        rows = await self._connection.rows(
+            self._connection.function("orchestrator_answer_key", answered)
         )
-    return keyed_request_from_row(rows[0])
+        if not rows:
+            raise NotFound(
+                f"The idempotency key {storable(key)[:80]!r} is not claimed. Send the request "
+                "again."
+            )
+        return keyed_request_from_row(rows[0])
 
+    @override
+    async def share_key(self, scope: str, key: str, resource_id: str) -> bool:
+        claim = _claim(scope, key, resource_id)
+        return bool(await self._connection.call("orchestrator_share_key", claim))
 
-async def share_key(connection: SupabaseConnection, scope: str, key: str, resource_id: str) -> bool:
-    """Share a claim that has no answer, so that it is not released; return whether it is there."""
-    claim = _claim(scope, key, resource_id)
-    return bool(await connection.call("orchestrator_share_key", claim))
+    @override
+    async def release_key(self, scope: str, key: str, resource_id: str) -> None:
+        await self._connection.call("orchestrator_release_key", _claim(scope, key, resource_id))
 
-
-async def release_key(
-    connection: SupabaseConnection, scope: str, key: str, resource_id: str
-) -> None:
-    """Forget a claim that has no answer and is not shared."""
-    await connection.call("orchestrator_release_key", _claim(scope, key, resource_id))
-
-
-async def forget_keys(connection: SupabaseConnection, claimed_before: datetime) -> None:
-    """Forget the keys claimed before then."""
-    query = connection.table("agent_idempotency_keys").delete(returning=ReturnMethod.minimal)
-    await connection.rows(query.lt("created_at", time_text(claimed_before)))
+    @override
+    async def forget_keys(self, claimed_before: datetime) -> None:
+        query = self._connection.table("agent_idempotency_keys").delete(
+            returning=ReturnMethod.minimal
+        )
+        await self._connection.rows(query.lt("created_at", time_text(claimed_before)))
 
 
 def _claim(scope: str, key: str, resource_id: str) -> dict[str, ColumnValue]:

@@ -6,11 +6,13 @@ import asyncio
 from typing import Any
 
 from postgrest import AsyncSelectRequestBuilder
+from typing_extensions import override
 
-from store.protocol import JobFilter, JobPage
+from domain.job_details import JobFilter, JobPage
+from store.protocol import JobListStore
 from store.row_values import canonical_id, parse_time, time_text
 from store.rows import Row
-from store.supabase_connection import MAX_INTEGER, SupabaseConnection
+from store.supabase_connection import MAX_INTEGER, SupabaseAggregate, SupabaseConnection
 from store.supabase_jobs import DETAILS_COLUMNS, TABLE, details_from_row
 
 FAR = 1000
@@ -18,24 +20,25 @@ FAR = 1000
 up the names of rows that it skips, too (measured at offset 200,000: 3.3 s)."""
 
 
-async def list_jobs(
-    connection: SupabaseConnection, where: JobFilter, limit: int, offset: int
-) -> JobPage:
-    """Return a page, newest first, and the number of all that match."""
-    wanted = {
-        "client": where.client_id and canonical_id(where.client_id),
-        "feature": where.feature_id and canonical_id(where.feature_id),
-        "statuses": None if where.statuses is None else sorted(where.statuses),
-    }
-    if _matches_nothing(where, wanted):
-        return JobPage([], 0)
-    start = min(max(offset, 0), MAX_INTEGER)
-    read = _far_page if start >= FAR else _page
-    rows, total = await asyncio.gather(
-        read(connection, wanted, limit, start),
-        connection.call("orchestrator_count_jobs", wanted),
-    )
-    return JobPage([details_from_row(row) for row in rows], int(total))
+class SupabaseJobLists(SupabaseAggregate, JobListStore):
+    """Pages of jobs."""
+
+    @override
+    async def list_jobs(self, where: JobFilter, limit: int, offset: int) -> JobPage:
+        wanted = {
+            "client": where.client_id and canonical_id(where.client_id),
+            "feature": where.feature_id and canonical_id(where.feature_id),
+            "statuses": None if where.statuses is None else sorted(where.statuses),
+        }
+        if _matches_nothing(where, wanted):
+            return JobPage([], 0)
+        start = min(max(offset, 0), MAX_INTEGER)
+        read = _far_page if start >= FAR else _page
+        rows, total = await asyncio.gather(
+            read(self._connection, wanted, limit, start),
+            self._connection.call("orchestrator_count_jobs", wanted),
+        )
+        return JobPage([details_from_row(row) for row in rows], int(total))
 
 
 async def _page(

@@ -6,12 +6,14 @@ from datetime import datetime
 from typing import Any
 
 from postgrest import AsyncSelectRequestBuilder, ReturnMethod
+from typing_extensions import override
 
 from domain.clock import utc_now
 from domain.errors import Conflict, InvalidRequest, NotFound, OrchestratorError
+from domain.job_details import JobDetails
 from domain.jobs import LIVE, Job, JobType, Usage
 from domain.messages import storable
-from store.protocol import Guard, JobChanges, JobDetails
+from store.protocol import Guard, JobChanges, JobStore
 from store.row_values import ColumnValue, canonical_id, required_id, time_text
 from store.rows import (
     JOB_COLUMNS,
@@ -23,7 +25,7 @@ from store.rows import (
     repository_from_row,
     usage_to_row,
 )
-from store.supabase_connection import SupabaseConnection, rows_of
+from store.supabase_connection import SupabaseAggregate, SupabaseConnection, rows_of
 from store.supabase_errors import DUPLICATE, MISSING_REFERENCE, Refusal, translated
 
 TABLE = "agent_jobs"
@@ -38,33 +40,82 @@ _COLUMNS_LESS_PROMPT = tuple(name for name in JOB_COLUMNS if name != "prompt")
 _IS_LIVE = f"status.in.({','.join(sorted(LIVE))})"
 
 
-async def create_job(connection: SupabaseConnection, job: Job) -> None:
-    """Insert a job.
+class SupabaseJobs(SupabaseAggregate, JobStore):
+    """Single jobs."""
 
-    Raises:
-        Conflict: another live code job holds its branch.
-        InvalidRequest: something it refers to does not exist.
-    """
-    row = job_to_row(job)
-    query = connection.table(TABLE).upsert(
-        row, on_conflict="id", ignore_duplicates=True, returning=ReturnMethod.minimal
-    )
-    try:
-        await connection.attempt(query)
-    except Refusal as refused:
-        if refused.code == DUPLICATE:
-            raise await _branch_is_held(connection, row) from refused
-        raise _refused_change(refused, row) from refused
+    @override
+    async def create_job(self, job: Job) -> None:
+        row = job_to_row(job)
+        query = self._connection.table(TABLE).upsert(
+            row, on_conflict="id", ignore_duplicates=True, returning=ReturnMethod.minimal
+        )
+        try:
+            await self._connection.attempt(query)
+        except Refusal as refused:
+            if refused.code == DUPLICATE:
+                raise await _branch_is_held(self._connection, row) from refused
+            raise _refused_change(refused, row) from refused
 
+    @override
+    async def get_job(self, job_id: str) -> JobDetails | None:
+        known = canonical_id(job_id)
+        if known is None:
+            return None
+        query = self._connection.table(TABLE).select(*DETAILS_COLUMNS).eq("id", known)
+        rows = await self._connection.rows(query)
+        return details_from_row(rows[0]) if rows else None
 
-async def get_job(connection: SupabaseConnection, job_id: str) -> JobDetails | None:
-    """Return a job with the names of what it refers to."""
-    known = canonical_id(job_id)
-    if known is None:
-        return None
-    query = connection.table(TABLE).select(*DETAILS_COLUMNS).eq("id", known)
-    rows = await connection.rows(query)
-    return details_from_row(rows[0]) if rows else None
+    @override
+    async def update_job(self, job_id: str, changes: JobChanges, when: Guard) -> bool:
+        row = job_changes_to_row(changes) | {"updated_at": time_text(utc_now())}
+        known = canonical_id(job_id)
+        if known is None or not when.statuses:
+            return False
+        try:
+            answer = await self._connection.attempt(_guarded(self._connection, known, row, when))
+        except Refusal as refused:
+            if refused.code == DUPLICATE:
+                raise Conflict(
+                    "Another live job works on the branch; wait for it to end."
+                ) from refused
+            raise _refused_change(refused, row) from refused
+        if rows_of(answer):
+            return True
+        return answer.repeated and await _was_changed(self._connection, known, row)
+
+    @override
+    async def add_usage(
+        self, job_id: str, report_id: str, usage: Usage, claude_seconds: float
+    ) -> None:
+        report: dict[str, Any] = {
+            "job": existing_id(job_id),
+            "report": required_id(report_id, "report_id"),
+            "claude_seconds": claude_seconds,
+            "reported_at": time_text(utc_now()),
+            **usage_to_row(usage),
+        }
+        try:
+            await self._connection.attempt(
+                self._connection.function("orchestrator_add_usage", report)
+            )
+        except Refusal as refused:
+            if refused.code == MISSING_REFERENCE:
+                raise no_such_job(job_id) from refused
+            raise translated(refused) from refused
+
+    @override
+    async def jobs_to_reconcile(self, older_than: datetime, after_id: str, limit: int) -> list[Job]:
+        stale = f"updated_at.lt.{time_text(older_than)}"
+        # In one condition, because a second `or` parameter would replace the first.
+        stuck = f"and({_IS_LIVE},{stale}),and(phase.not.is.null,{stale})"
+
+        def page(read: list[Row]) -> AsyncSelectRequestBuilder:
+            after = read[-1]["id"] if read else canonical_id(after_id)
+            query = self._connection.table(TABLE).select(*_COLUMNS_LESS_PROMPT).or_(stuck)
+            return (query.gt("id", after) if after else query).order("id")
+
+        rows = await self._connection.pages(page, limit)
+        return [job_from_row({**row, "prompt": ""}) for row in rows]
 
 
 def details_from_row(row: Row) -> JobDetails:
@@ -76,30 +127,6 @@ def details_from_row(row: Row) -> JobDetails:
         repository=repository_from_row(repository) if repository else None,
         feature_title=feature["title"] if feature else None,
     )
-
-
-async def update_job(
-    connection: SupabaseConnection, job_id: str, changes: JobChanges, when: Guard
-) -> bool:
-    """Change a job if the guard holds, in one statement; return whether it was changed.
-
-    Raises:
-        Conflict: another live code job holds its branch.
-        InvalidRequest: something the change refers to does not exist.
-    """
-    row = job_changes_to_row(changes) | {"updated_at": time_text(utc_now())}
-    known = canonical_id(job_id)
-    if known is None or not when.statuses:
-        return False
-    try:
-        answer = await connection.attempt(_guarded(connection, known, row, when))
-    except Refusal as refused:
-        if refused.code == DUPLICATE:
-            raise Conflict("Another live job works on the branch; wait for it to end.") from refused
-        raise _refused_change(refused, row) from refused
-    if rows_of(answer):
-        return True
-    return answer.repeated and await _was_changed(connection, known, row)
 
 
 def _guarded(
@@ -117,53 +144,9 @@ def _guarded(
 async def _was_changed(
     connection: SupabaseConnection, known: str, row: dict[str, ColumnValue]
 ) -> bool:
-    """Tell whether a try whose answer was lost did it: `updated_at` is this update's own time."""
+    """Return whether a try with a lost answer did it: `updated_at` is this update's own time."""
     query = connection.table(TABLE).select("id").eq("id", known)
     return bool(await connection.rows(query.eq("updated_at", row["updated_at"])))
-
-
-async def add_usage(
-    connection: SupabaseConnection,
-    job_id: str,
-    report_id: str,
-    usage: Usage,
-    claude_seconds: float,
-) -> None:
-    """Add to a job's sums, once per report.
-
-    Raises:
-        NotFound: no such job.
-    """
-    report: dict[str, Any] = {
-        "job": existing_id(job_id),
-        "report": required_id(report_id, "report_id"),
-        "claude_seconds": claude_seconds,
-        "reported_at": time_text(utc_now()),
-        **usage_to_row(usage),
-    }
-    try:
-        await connection.attempt(connection.function("orchestrator_add_usage", report))
-    except Refusal as refused:
-        if refused.code == MISSING_REFERENCE:
-            raise no_such_job(job_id) from refused
-        raise translated(refused) from refused
-
-
-async def jobs_to_reconcile(
-    connection: SupabaseConnection, older_than: datetime, after_id: str, limit: int
-) -> list[Job]:
-    """Return live jobs, and final ones that still have a phase, not updated since then, by id."""
-    stale = f"or(updated_at.is.null,updated_at.lt.{time_text(older_than)})"
-    # One condition: a second `or` would take the place of the first where parameters are a mapping.
-    stuck = f"and({_IS_LIVE},{stale}),and(phase.not.is.null,{stale})"
-
-    def page(read: list[Row]) -> AsyncSelectRequestBuilder:
-        after = read[-1]["id"] if read else canonical_id(after_id)
-        query = connection.table(TABLE).select(*_COLUMNS_LESS_PROMPT).or_(stuck)
-        return (query.gt("id", after) if after else query).order("id")
-
-    rows = await connection.pages(page, limit)
-    return [job_from_row({**row, "prompt": ""}) for row in rows]
 
 
 def existing_id(job_id: str) -> str:
@@ -189,9 +172,7 @@ async def _branch_is_held(
     query = connection.table(TABLE).select("id").in_("status", sorted(LIVE))
     for column in ("repository_id", "branch_name"):
         query = query.eq(column, row[column])
-    holders = await connection.rows(
-        query.eq("job_type", JobType.CODE.value).not_.is_("queued_at", None)
-    )
+    holders = await connection.rows(query.eq("job_type", JobType.CODE.value))
     holder = f"Job {holders[0]['id']}" if holders else "Another job"
     return Conflict(
         f"{holder} already works on the branch {row['branch_name']} of this repository. Wait for "

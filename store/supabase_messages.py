@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from postgrest import AsyncSelectRequestBuilder
+from typing_extensions import override
 
 from domain.errors import LeaseLost
 from domain.messages import Message, NewMessage, storable
+from store.protocol import MessageStore
 from store.row_values import canonical_id, required_id, time_text
 from store.rows import MESSAGE_COLUMNS, Row, message_from_row
-from store.supabase_connection import SupabaseConnection
+from store.supabase_connection import SupabaseAggregate, SupabaseConnection
 from store.supabase_jobs import existing_id, no_such_job
 
 _TABLE = "agent_job_messages"
@@ -23,104 +25,78 @@ LARGEST_SEQ = 2**53 - 1
 """The largest number that JSON keeps exactly everywhere."""
 
 
-async def append_messages(
-    connection: SupabaseConnection, job_id: str, messages: Sequence[NewMessage], lease: int | None
-) -> None:
-    """Store those lines whose id is new, numbered on from the job's last.
+class SupabaseMessages(SupabaseAggregate, MessageStore):
+    """The transcripts of jobs and their inboxes."""
 
-    Raises:
-        InvalidRequest: an id is no UUID.
-        LeaseLost: the job has another lease by now.
-        NotFound: no such job.
-    """
-    lines: dict[str, NewMessage] = {}
-    for message in messages:
-        lines.setdefault(required_id(message.id, "message id"), message)
-    known = existing_id(job_id)
-    batch = {
-        "job": known,
-        "held_lease": lease,
-        "ids": list(lines),
-        "types": [line.type.value for line in lines.values()],
-        "contents": [storable(line.content) for line in lines.values()],
-        "times": [time_text(line.created_at) for line in lines.values()],
-    }
-    present: int | None = await connection.call("orchestrator_append_lines", batch)
-    if present is None:
-        raise no_such_job(job_id)
-    if lease is not None and present != lease:
-        raise LeaseLost(
-            f"The job {known} is at lease {present}, not {lease} any more; stop working on it.",
-            present,
-        )
+    @override
+    async def append_messages(
+        self, job_id: str, messages: Sequence[NewMessage], lease: int | None = None
+    ) -> None:
+        lines: dict[str, NewMessage] = {}
+        for message in messages:
+            lines.setdefault(required_id(message.id, "message id"), message)
+        known = existing_id(job_id)
+        batch = {
+            "job": known,
+            "held_lease": lease,
+            "ids": list(lines),
+            "types": [line.type.value for line in lines.values()],
+            "contents": [storable(line.content) for line in lines.values()],
+            "times": [time_text(line.created_at) for line in lines.values()],
+        }
+        present: int | None = await self._connection.call("orchestrator_append_lines", batch)
+        if present is None:
+            raise no_such_job(job_id)
+        if lease is not None and present != lease:
+            raise LeaseLost(
+                f"The job {known} is at lease {present}, not {lease} any more; stop working on it.",
+                present,
+            )
 
+    @override
+    async def read_messages(self, job_id: str, after: int, limit: int) -> list[Message]:
+        known = canonical_id(job_id)
+        if known is None:
+            return []
 
-async def read_messages(
-    connection: SupabaseConnection, job_id: str, after: int, limit: int
-) -> list[Message]:
-    """Return up to `limit` lines with `seq` > `after`, in order.
+        def page(read: list[Row]) -> AsyncSelectRequestBuilder:
+            last = read[-1]["seq"] if read else min(max(after, 0), LARGEST_SEQ)
+            return _of_job(self._connection, known).gt("seq", last).order("seq")
 
-    Lines without seq come before them when `after` is 0, all at once and not counted in `limit`,
-    because no `after` leads to the rest of them.
-    """
-    known = canonical_id(job_id)
-    if known is None:
-        return []
+        return [message_from_row(row) for row in await self._connection.pages(page, limit)]
 
-    def unnumbered(read: list[Row]) -> AsyncSelectRequestBuilder:
-        query = _of_job(connection, known).is_("seq", None)
-        return query.order("created_at").order("id").offset(len(read))
+    @override
+    async def messages_by_id(self, job_id: str, ids: Sequence[str]) -> list[Message]:
+        job = canonical_id(job_id)
+        wanted = sorted({known for known in map(canonical_id, ids) if known is not None})
+        if job is None:
+            return []
+        rows: list[Row] = []
+        for part in range(0, len(wanted), IDS_IN_ADDRESS):
+            some = wanted[part : part + IDS_IN_ADDRESS]
+            rows += await self._connection.rows(_of_job(self._connection, job).in_("id", some))
+        lines = [message_from_row(row) for row in rows]
+        return sorted(lines, key=lambda line: line.seq)
 
-    def numbered(read: list[Row]) -> AsyncSelectRequestBuilder:
-        last = read[-1]["seq"] if read else min(max(after, 0), LARGEST_SEQ)
-        return _of_job(connection, known).gt("seq", last).order("seq")
+    @override
+    async def put_in_inbox(self, job_id: str, message: NewMessage) -> None:
+        line: dict[str, Any] = {
+            "job": existing_id(job_id),
+            "message": required_id(message.id, "message id"),
+            "type": message.type.value,
+            "content": storable(message.content),
+            "sent_at": time_text(message.created_at),
+        }
+        if not await self._connection.call("orchestrator_put_in_inbox", line):
+            raise no_such_job(job_id)
 
-    rows = await connection.pages(unnumbered) if after <= 0 else []
-    rows += await connection.pages(numbered, limit)
-    return [message_from_row(row) for row in rows]
-
-
-async def messages_by_id(
-    connection: SupabaseConnection, job_id: str, ids: Sequence[str]
-) -> list[Message]:
-    """Return those of the job's lines that have these ids, ordered by `seq`."""
-    job = canonical_id(job_id)
-    wanted = sorted({known for known in map(canonical_id, ids) if known is not None})
-    if job is None:
-        return []
-    rows: list[Row] = []
-    for part in range(0, len(wanted), IDS_IN_ADDRESS):
-        some = wanted[part : part + IDS_IN_ADDRESS]
-        rows += await connection.rows(_of_job(connection, job).in_("id", some))
-    lines = [message_from_row(row) for row in rows]
-    return sorted(lines, key=lambda line: line.seq or 0)
-
-
-async def put_in_inbox(connection: SupabaseConnection, job_id: str, message: NewMessage) -> None:
-    """Keep a message, unless its job has it in the inbox or in the transcript already.
-
-    Raises:
-        InvalidRequest: the message's id is no UUID.
-        NotFound: no such job.
-    """
-    line: dict[str, Any] = {
-        "job": existing_id(job_id),
-        "message": required_id(message.id, "message id"),
-        "type": message.type.value,
-        "content": storable(message.content),
-        "sent_at": time_text(message.created_at),
-    }
-    if not await connection.call("orchestrator_put_in_inbox", line):
-        raise no_such_job(job_id)
-
-
-async def take_from_inbox(connection: SupabaseConnection, job_id: str, message_id: str) -> bool:
-    """Move a message to the end of the transcript; return whether the transcript holds it now."""
-    job, message = canonical_id(job_id), canonical_id(message_id)
-    if job is None or message is None:
-        return False
-    names = {"job": job, "message": message}
-    return bool(await connection.call("orchestrator_take_from_inbox", names))
+    @override
+    async def take_from_inbox(self, job_id: str, message_id: str) -> bool:
+        job, message = canonical_id(job_id), canonical_id(message_id)
+        if job is None or message is None:
+            return False
+        names = {"job": job, "message": message}
+        return bool(await self._connection.call("orchestrator_take_from_inbox", names))
 
 
 def _of_job(connection: SupabaseConnection, job: str) -> AsyncSelectRequestBuilder:

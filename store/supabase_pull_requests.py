@@ -5,38 +5,38 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from postgrest import ReturnMethod
+from typing_extensions import override
 
 from domain.clock import utc_now
 from domain.errors import InvalidRequest
-from store.protocol import PullRequestRecord
+from domain.job_details import PullRequestRecord
+from store.protocol import PullRequestStore
 from store.row_values import ColumnValue, time_text
 from store.rows import pull_request_to_rows
-from store.supabase_connection import SupabaseConnection
+from store.supabase_connection import SupabaseAggregate, SupabaseConnection
 from store.supabase_errors import MISSING_REFERENCE, Refusal, translated
 
 
-async def record_pull_request(connection: SupabaseConnection, record: PullRequestRecord) -> None:
-    """Insert the branch and pull request rows, or leave them as they are.
+class SupabasePullRequests(SupabaseAggregate, PullRequestStore):
+    """The branches and pull requests of jobs."""
 
-    In two steps: the branch has the same references, so it is refused first, and a repeat does
-    what an interruption left undone.
-
-    Raises:
-        InvalidRequest: there is no such repository or feature.
-    """
-    now = time_text(utc_now())
-    times: dict[str, ColumnValue] = {"created_at": now, "updated_at": now}
-    branch, pull_request = pull_request_to_rows(record)
-    try:
-        await _insert_new(connection, "code_branches", branch | times)
-        await _insert_new(connection, "code_pull_requests", pull_request | times)
-    except Refusal as refused:
-        if refused.code == MISSING_REFERENCE:
-            raise InvalidRequest(
-                f"The repository {record.repository_id} or the feature of pull request "
-                f"{record.number} does not exist."
-            ) from refused
-        raise translated(refused) from refused
+    @override
+    async def record_pull_request(self, record: PullRequestRecord) -> None:
+        now = time_text(utc_now())
+        times: dict[str, ColumnValue] = {"created_at": now, "updated_at": now}
+        branch, pull_request = pull_request_to_rows(record)
+        try:
+            # The branch has the same references, so it is refused first. A repeat completes what an
+            # interruption left undone.
+            await _insert_new(self._connection, "code_branches", branch | times)
+            await _insert_new(self._connection, "code_pull_requests", pull_request | times)
+        except Refusal as refused:
+            if refused.code == MISSING_REFERENCE:
+                raise InvalidRequest(
+                    f"The repository {record.repository_id} or the feature of pull request "
+                    f"{record.number} does not exist."
+                ) from refused
+            raise translated(refused) from refused
 
 
 async def _insert_new(

@@ -10,11 +10,13 @@ import base64
 import zlib
 
 from postgrest import ReturnMethod
+from typing_extensions import override
 
 from domain.clock import utc_now
 from domain.messages import storable
+from store.protocol import SessionStore
 from store.row_values import canonical_id, time_text
-from store.supabase_connection import SupabaseConnection
+from store.supabase_connection import SupabaseAggregate
 from store.supabase_errors import MISSING_REFERENCE, Refusal, translated
 from store.supabase_jobs import existing_id, no_such_job
 
@@ -23,41 +25,39 @@ _COMPRESSION_LEVEL = 1
 """A JSON transcript shrinks about as much as at higher levels, in a fraction of their time."""
 
 
-async def save_session(
-    connection: SupabaseConnection, job_id: str, session_id: str, transcript: bytes
-) -> None:
-    """Keep a transcript in place of the one before.
+class SupabaseSessions(SupabaseAggregate, SessionStore):
+    """The sessions of jobs."""
 
-    Raises:
-        NotFound: no such job.
-    """
-    row = {
-        "job_id": existing_id(job_id),
-        "session_id": storable(session_id),
-        "updated_at": time_text(utc_now()),
-        "transcript": await asyncio.to_thread(_packed, transcript),
-    }
-    query = connection.table(_TABLE).upsert(
-        row, on_conflict="job_id", returning=ReturnMethod.minimal
-    )
-    try:
-        await connection.attempt(query)
-    except Refusal as refused:
-        if refused.code == MISSING_REFERENCE:
-            raise no_such_job(job_id) from refused
-        raise translated(refused) from refused
+    @override
+    async def save_session(self, job_id: str, session_id: str, transcript: bytes) -> None:
+        row = {
+            "job_id": existing_id(job_id),
+            "session_id": storable(session_id),
+            "updated_at": time_text(utc_now()),
+            "transcript": await asyncio.to_thread(_packed, transcript),
+        }
+        query = self._connection.table(_TABLE).upsert(
+            row, on_conflict="job_id", returning=ReturnMethod.minimal
+        )
+        try:
+            await self._connection.attempt(query)
+        except Refusal as refused:
+            if refused.code == MISSING_REFERENCE:
+                raise no_such_job(job_id) from refused
+            raise translated(refused) from refused
 
-
-async def load_session(connection: SupabaseConnection, job_id: str) -> tuple[str, bytes] | None:
-    """Return (session id, transcript) as last saved."""
-    known = canonical_id(job_id)
-    if known is None:
-        return None
-    query = connection.table(_TABLE).select("session_id", "transcript").eq("job_id", known)
-    rows = await connection.rows(query)
-    if not rows:
-        return None
-    return rows[0]["session_id"], await asyncio.to_thread(_unpacked, rows[0]["transcript"])
+    @override
+    async def load_session(self, job_id: str) -> tuple[str, bytes] | None:
+        known = canonical_id(job_id)
+        if known is None:
+            return None
+        query = (
+            self._connection.table(_TABLE).select("session_id", "transcript").eq("job_id", known)
+        )
+        rows = await self._connection.rows(query)
+        if not rows:
+            return None
+        return rows[0]["session_id"], await asyncio.to_thread(_unpacked, rows[0]["transcript"])
 
 
 def _packed(transcript: bytes) -> str:

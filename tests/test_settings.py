@@ -98,15 +98,14 @@ def test_all_problems_are_named_at_once():
     [
         ({"SUPABASE_URL": "https://x.supabase.co"}, "SUPABASE_SERVICE_ROLE_KEY is missing"),
         ({"SUPABASE_SERVICE_ROLE_KEY": "sb_secret_x"}, "SUPABASE_URL is missing"),
-        ({"SUPABASE_SERVICE_KEY": "sb_secret_x"}, "SUPABASE_URL is missing"),
     ],
 )
 def test_half_of_supabase_is_refused(given: dict[str, str], missing: str):
     assert missing in problems(**given)
 
 
-def test_the_older_name_of_the_key_is_accepted():
-    settings = read(SUPABASE_URL="https://x.supabase.co", SUPABASE_SERVICE_KEY="sb_secret_x")
+def test_both_of_supabase_are_accepted():
+    settings = read(SUPABASE_URL="https://x.supabase.co", SUPABASE_SERVICE_ROLE_KEY="sb_secret_x")
     assert settings.uses_supabase
     assert settings.supabase_key == Secret("sb_secret_x")
 

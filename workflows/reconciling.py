@@ -28,12 +28,6 @@ SETTLED_AFTER = timedelta(seconds=10)
 
 PAGE = 100
 
-LEFT_BEHIND = (
-    "An earlier orchestrator left this job, and nothing runs it. Retry the job to have it done, or "
-    "post it anew if it names no repository."
-)
-"""The error of a live job without a phase: this orchestrator gives each one as it is stored."""
-
 log = logging.getLogger(__name__)
 
 
@@ -74,9 +68,6 @@ class Reconciler:
                 await self._temporal.get_workflow_handle(workflow_id(job.id)).cancel()
         elif not job.is_live:
             await self._records.forget_workspace(job.id)
-        elif status is None and job.phase is None:
-            log.warning("Job %s was left by an earlier orchestrator; closing its row", job.id)
-            await self._fail(job, LEFT_BEHIND)
         elif status is None:
             log.info("Starting the workflow of job %s, which had none", job.id)
             await self._start(job)
@@ -104,10 +95,6 @@ class Reconciler:
         if status is WorkflowExecutionStatus.CANCELED:
             await self._records.finish_job(Ending(job.id, JobStatus.CANCELLED))
         else:
-            await self._fail(job, FailureCode.WORKFLOW_ENDED.sentence)
-
-    async def _fail(self, job: Job, error: str) -> None:
-        code = FailureCode.WORKFLOW_ENDED
-        await self._records.finish_job(
-            Ending(job.id, JobStatus.FAILED, failure_code=code, error=error)
-        )
+            code = FailureCode.WORKFLOW_ENDED
+            ending = Ending(job.id, JobStatus.FAILED, failure_code=code, error=code.sentence)
+            await self._records.finish_job(ending)

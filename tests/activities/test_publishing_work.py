@@ -14,8 +14,9 @@ from demo.forge import Forge
 from domain.clock import utc_now
 from domain.errors import JobFailure, LeaseLost
 from domain.failures import FailureCode
+from domain.job_details import KeptWork
 from domain.jobs import LIVE, Job, JobStatus, Phase
-from store.protocol import Guard, KeptWork
+from store.protocol import Guard
 from tests.activities.machine import CLAUDE, HOST, NAME, OWNER, Granted, Machine
 from tests.store.samples import UNKNOWN_ID
 from tests.workspace.conftest import as_claude

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from domain.errors import DependencyUnavailable
-from store.protocol import KeyedRequest
+from domain.keyed_requests import KeyedRequest
 from tests.api.calls import BEARER, Api
 
 KEY = "3f6f5a0b nightly #7"

@@ -25,8 +25,9 @@ from activities.progress import Progress
 from activities.records import RECORDS_TASK_QUEUE, RecordActivities
 from activities.slots import SLOTS_TASK_QUEUE, SlotActivities
 from activities.workspaces import MirrorResult, Prepared, Published, PublishInput
+from domain.job_details import JobFilter
 from domain.jobs import FINAL, Phase
-from store.protocol import Guard, JobFilter, Store
+from store.protocol import Guard, Store
 from tests.api.calls import Api
 from tests.api.contract import Json
 from workflows.code_job import CodeJobWorkflow

@@ -12,8 +12,9 @@ from temporalio.client import WorkflowExecutionStatus
 
 from api import dispatch
 from domain.ids import new_id
+from domain.job_details import JobDetails
 from domain.jobs import FINAL, JobStatus, Phase
-from store.protocol import Guard, JobChanges, JobDetails
+from store.protocol import Guard, JobChanges
 from tests.api.calls import Api
 from tests.api.live import HOLD, Live, eventually
 

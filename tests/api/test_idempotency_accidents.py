@@ -16,7 +16,7 @@ from api import idempotency
 from domain.clock import utc_now
 from domain.errors import Conflict
 from domain.jobs import Job, JobStatus, JobType
-from store.protocol import KeyedRequest
+from domain.keyed_requests import KeyedRequest
 from tests.api.calls import START, Api
 from tests.api.keyed_requests import (
     KEY,

@@ -13,8 +13,8 @@ import pytest
 from temporalio.client import Client as TemporalClient
 
 from domain.ids import new_id
+from domain.job_details import KeptWork
 from domain.jobs import JobOptions, JobStatus, JobType, Outcome, Phase, RetryFrom
-from store.protocol import KeptWork
 from tests.api.calls import BEARER, START, Api, later
 
 BASE, HEAD = "1" * 40, "2" * 40

@@ -9,7 +9,7 @@ import pytest
 
 from domain.failures import Clock, FailureCode
 from domain.ids import new_id
-from domain.jobs import JobStatus, JobType, Outcome, Phase, Usage
+from domain.jobs import JobStatus, JobType, Phase, Usage
 from domain.messages import MessageType, NewMessage
 from tests.api.calls import START, Api, later
 from tests.api.test_job_lists import EMBEDDED, ROW_KEYS
@@ -245,45 +245,6 @@ class TestReadingATranscript:
     async def test_a_wrong_page(self, api: Api, query: str, reason: str) -> None:
         path = f"/jobs/{await seed(api)}/messages?{query}"
         assert (await api.refusal(400, "GET", path)).startswith(reason)
-
-
-class TestLinesOfAnOlderSystem:
-    """Rows without a number, which come first, all at once."""
-
-    def insert(self, api: Api, job_id: str, count: int) -> None:
-        rows = [
-            {
-                "id": new_id(),
-                "job_id": job_id,
-                "type": "stdout",
-                "content": f"old {number}",
-                "created_at": f"2026-01-01T00:00:00.{number:06}+00:00",
-            }
-            for number in range(count)
-        ]
-        api.insert("agent_job_messages", *rows)
-
-    @pytest.mark.parametrize(("old", "new"), [(3, 0), (1000, 0), (1500, 0), (3, 1000), (1200, 5)])
-    async def test_the_whole_transcript(self, api: Api, old: int, new: int) -> None:
-        job_id = await seed(api, status=JobStatus.COMPLETED, outcome=Outcome.ANSWERED)
-        self.insert(api, job_id, old)
-        await api.add_lines(job_id, new)
-        messages = (await api.get(f"/jobs/{job_id}?includeMessages=true"))["messages"]
-        assert [message["seq"] for message in messages] == [None] * old + list(range(1, new + 1))
-
-    @pytest.mark.parametrize(("old", "new"), [(5, 0), (10, 0), (25, 0), (3, 7), (3, 25), (25, 25)])
-    async def test_page_by_page(self, api: Api, old: int, new: int) -> None:
-        job_id = await seed(api)
-        self.insert(api, job_id, old)
-        await api.add_lines(job_id, new)
-        seen: list[int | None] = []
-        after: int | None = 0
-        while after is not None:
-            page = await api.get(f"/jobs/{job_id}/messages", after=after, limit=10)
-            seen += [message["seq"] for message in page["messages"]]
-            assert page["next_after"] is None or page["next_after"] > after
-            after = page["next_after"]
-        assert seen == [None] * old + list(range(1, new + 1))
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from domain.clock import utc_now
 from domain.ids import new_id
+from domain.job_details import JobFilter
 from domain.messages import MessageType, NewMessage
-from store.protocol import JobFilter, Store
+from store.protocol import Store
 from tests.store.conftest import sqlite_backend, supabase_backend
 from tests.store.samples import World, new_world
 from tests.store.supabase.installation import NotInstalled, install

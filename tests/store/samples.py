@@ -9,10 +9,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
 from domain.hosts import Host
+from domain.job_details import JobDetails, KeptWork
 from domain.jobs import Job
+from domain.keyed_requests import KeyedRequest
 from domain.messages import Message, MessageType, NewMessage
 from domain.repositories import Client, Repository
-from store.protocol import JobDetails, KeptWork, KeyedRequest, Store
+from store.protocol import Store
 
 START = datetime(2026, 3, 1, 12, 30, 15, 123456, tzinfo=UTC)
 
@@ -120,7 +122,7 @@ async def new_world(store: Store) -> World:
 
 
 def last_seq(lines: Sequence[Message]) -> int:
-    return (lines[-1].seq or 0) if lines else 0
+    return lines[-1].seq if lines else 0
 
 
 def new_id() -> str:

@@ -7,9 +7,9 @@ from datetime import timedelta, timezone
 import pytest
 
 from domain.errors import Conflict, InvalidRequest
-from domain.repositories import Client
-from store.protocol import ClientDetails, Store
-from tests.store.samples import NO_IDS, START, RawTables, World, a_client, a_repository, later
+from domain.repositories import Client, ClientDetails
+from store.protocol import Store
+from tests.store.samples import START, RawTables, World, a_client, a_repository, later
 
 
 async def test_a_client_is_read_as_it_was_written(store: Store) -> None:
@@ -173,6 +173,7 @@ async def test_only_github_repositories_are_listed(world: World, tables: RawTabl
         "owner_name": "acme",
         "repo_name": "elsewhere",
         "created_at": START.isoformat(),
+        "updated_at": START.isoformat(),
     }
     await tables.insert("code_repositories", [row])
     assert await world.store.list_repositories() == [world.repository]
@@ -182,30 +183,6 @@ async def test_only_github_repositories_are_listed(world: World, tables: RawTabl
     found = await world.store.get_repository(elsewhere.id)
     assert found is not None
     assert found.provider == "gitlab"
-
-
-async def test_a_repository_row_of_the_system_before_is_read(
-    world: World, tables: RawTables
-) -> None:
-    old = a_repository(world.client, repo_name="old")
-    row = {
-        "id": old.id,
-        "client_id": world.client.id,
-        "provider": "github",
-        "owner_name": "acme",
-        "repo_name": "old",
-        "created_at": START.isoformat(),
-    }
-    await tables.insert("code_repositories", [row])
-    assert await world.store.get_repository(old.id) == replace(old, url=None)
-
-
-@pytest.mark.parametrize("no_id", NO_IDS)
-async def test_an_id_that_names_nothing_finds_nothing(world: World, no_id: str) -> None:
-    assert await world.store.get_client(no_id) is None
-    assert await world.store.get_repository(no_id) is None
-    assert not await world.store.feature_exists(no_id)
-    assert not await world.store.team_member_exists(no_id)
 
 
 async def test_features_and_team_members_are_known(world: World, tables: RawTables) -> None:

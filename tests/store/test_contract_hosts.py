@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from domain.errors import DependencyUnavailable, NotFound
+from domain.errors import DependencyUnavailable
 from store.protocol import Store
-from tests.store.samples import NO_IDS, START, World, a_client, a_host, later, new_id
+from tests.store.samples import START, a_client, a_host, later, new_id
 
 
 async def test_a_report_is_read_as_it_was_written(store: Store) -> None:
@@ -76,13 +76,6 @@ async def test_hosts_that_were_silent_are_forgotten(store: Store) -> None:
         assert await store.live_hosts(START) == hosts[1:]
     await store.forget_hosts(later(2.000001))
     assert await store.live_hosts(START) == []
-
-
-@pytest.mark.parametrize("no_id", NO_IDS)
-async def test_sessions_of_no_job(world: World, no_id: str) -> None:
-    assert await world.store.load_session(no_id) is None
-    with pytest.raises(NotFound):
-        await world.store.save_session(no_id, "session-1", b"x")
 
 
 async def test_an_open_store_answers(store: Store) -> None:

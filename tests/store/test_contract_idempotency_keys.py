@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 
 from domain.errors import InvalidRequest, NotFound
+from domain.keyed_requests import KeyedRequest
 from domain.messages import MAX_CONTENT_CHARACTERS, is_storable, storable
-from store.protocol import KeyedRequest, Store
-from tests.store.samples import NO_IDS, TEXTS, a_request, later, new_id
+from store.protocol import Store
+from tests.store.samples import TEXTS, a_request, later, new_id
 
 SCOPE = "POST /jobs"
 
@@ -162,16 +163,6 @@ async def test_ids_are_compared_whatever_their_case(store: Store) -> None:
     await release(store, replace(first, resource_id=first.resource_id.upper()))
     assert await store.claim_key(second) == second
     assert await share(store, replace(second, resource_id=second.resource_id.upper()))
-
-
-@pytest.mark.parametrize("no_id", NO_IDS)
-async def test_a_claim_of_no_id(store: Store, no_id: str) -> None:
-    request = a_request()
-    await store.claim_key(request)
-    unknown = replace(request, resource_id=no_id)
-    assert not await share(store, unknown)
-    await release(store, unknown)
-    assert await store.claim_key(a_request()) == request
 
 
 async def test_an_answered_key_is_not_released(store: Store) -> None:

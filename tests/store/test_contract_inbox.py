@@ -4,13 +4,10 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
-import pytest
-
-from domain.errors import NotFound
 from domain.jobs import JobType
 from domain.messages import MessageType, NewMessage
 from store.protocol import Store
-from tests.store.samples import NO_IDS, RawTables, World, a_line, later, lines, new_id
+from tests.store.samples import RawTables, World, a_line, later, lines, new_id
 
 
 def a_message(content: str = "go on") -> NewMessage:
@@ -73,17 +70,6 @@ async def test_another_jobs_message_cannot_be_taken(world: World) -> None:
     assert not await world.store.take_from_inbox(job.id, message.id)
 
 
-@pytest.mark.parametrize("no_id", NO_IDS)
-async def test_what_was_never_put_cannot_be_taken(world: World, no_id: str) -> None:
-    job, message = await world.add_job(), a_message()
-    await world.store.put_in_inbox(job.id, message)
-    assert not await world.store.take_from_inbox(job.id, no_id)
-    assert not await world.store.take_from_inbox(no_id, message.id)
-    assert not await world.store.take_from_inbox(job.id, new_id())
-    with pytest.raises(NotFound):
-        await world.store.put_in_inbox(no_id, a_message())
-
-
 async def test_eight_that_take_one_message_at_once_all_succeed_and_store_it_once(
     world: World, connect: Callable[[], Awaitable[Store]]
 ) -> None:
@@ -95,3 +81,9 @@ async def test_eight_that_take_one_message_at_once_all_succeed_and_store_it_once
     )
     assert taken == [True] * 8
     assert [line.id for line in await world.transcript(job)] == [message.id]
+
+
+async def test_a_message_that_was_never_put_cannot_be_taken(world: World) -> None:
+    job = await world.add_job()
+    await world.store.put_in_inbox(job.id, a_message())
+    assert not await world.store.take_from_inbox(job.id, new_id())

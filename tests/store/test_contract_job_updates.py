@@ -8,11 +8,12 @@ from typing import Any, cast
 
 import pytest
 
-from domain.errors import Conflict, InvalidRequest, NotFound
+from domain.errors import Conflict, InvalidRequest
 from domain.failures import Clock, FailureCode
+from domain.job_details import PullRequestRecord
 from domain.jobs import FINAL, LIVE, Job, JobStatus, JobType, Outcome, Phase, Usage
-from store.protocol import Guard, JobChanges, PullRequestRecord, Store
-from tests.store.samples import NO_IDS, World, later, new_id
+from store.protocol import Guard, JobChanges, Store
+from tests.store.samples import World, later, new_id
 
 ANY = Guard(frozenset(JobStatus))
 
@@ -114,13 +115,6 @@ async def test_an_update_happens_when_its_guard_holds(
     found = await world.read(job)
     assert found.host == ("mill-1" if holds else None)
     assert (found.updated_at > job.updated_at) is holds
-
-
-@pytest.mark.parametrize("no_id", NO_IDS)
-async def test_an_update_of_no_job_returns_false(world: World, no_id: str) -> None:
-    job = await world.add_job()
-    assert await world.store.update_job(no_id, {"host": "mill-1"}, ANY) is False
-    assert await world.read(job) == job
 
 
 async def test_the_second_of_two_equal_grants_loses(world: World) -> None:
@@ -244,9 +238,3 @@ async def test_reports_at_once_are_all_counted_once(
     )
     found = await world.read(job)
     assert (found.usage, found.claude_seconds) == (Usage(10, 5.0), 20.0)
-
-
-@pytest.mark.parametrize("no_id", NO_IDS)
-async def test_usage_of_no_job_is_refused(world: World, no_id: str) -> None:
-    with pytest.raises(NotFound):
-        await world.store.add_usage(no_id, new_id(), Usage(1), 1.0)

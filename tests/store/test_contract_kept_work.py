@@ -5,10 +5,10 @@ from datetime import timedelta, timezone
 
 import pytest
 
-from domain.errors import InvalidRequest, NotFound
+from domain.errors import InvalidRequest
+from domain.job_details import KeptWork
 from domain.messages import MAX_CONTENT_CHARACTERS, is_storable, storable
-from store.protocol import KeptWork
-from tests.store.samples import NO_IDS, TEXTS, World, later, work_of
+from tests.store.samples import TEXTS, World, later, work_of
 
 
 async def test_kept_work_is_read_as_it_was_kept(world: World) -> None:
@@ -66,15 +66,6 @@ async def test_other_words_of_kept_work_are_made_storable(world: World) -> None:
     job, text = await world.add_job(), "a\x00b"
     await world.store.keep_work(work_of(job, host=text))
     assert await world.store.kept_work(job.id) == work_of(job, host=storable(text))
-
-
-@pytest.mark.parametrize("no_id", NO_IDS)
-async def test_work_of_no_job(world: World, no_id: str) -> None:
-    job = await world.add_job()
-    await world.store.keep_work(work_of(job))
-    assert await world.store.kept_work(no_id) is None
-    with pytest.raises(NotFound):
-        await world.store.keep_work(work_of(job, job_id=no_id))
 
 
 async def test_work_is_forgotten_when_it_is_older(world: World) -> None:

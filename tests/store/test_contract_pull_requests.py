@@ -6,7 +6,7 @@ from typing import Any, cast
 import pytest
 
 from domain.errors import InvalidRequest
-from store.protocol import PullRequestRecord
+from domain.job_details import PullRequestRecord
 from tests.store.samples import UNKNOWN_ID, RawTables, World, new_id
 
 

@@ -3,11 +3,10 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
-import pytest
-
+from domain.job_details import Queue, QueueEntry
 from domain.jobs import HOLDS_SLOT, LIVE, Job, JobStatus, Phase
-from store.protocol import Guard, Queue, QueueEntry
-from tests.store.samples import NO_IDS, START, RawTables, World, later, new_id
+from store.protocol import Guard
+from tests.store.samples import NO_IDS, START, World, later, new_id
 
 EMPTY = Queue([], [], [], 0, 0, 0)
 NEEDS_NO_SLOT = {Phase.WAITING_FOR_USER, Phase.WAITING_FOR_LIMIT}
@@ -76,12 +75,6 @@ async def test_a_conversation_that_waits_for_its_next_turn_has_a_place(world: Wo
     assert await world.store.queue_position(job.id) == 2
 
 
-@pytest.mark.parametrize("no_id", NO_IDS)
-async def test_an_id_that_names_nothing_has_no_place(world: World, no_id: str) -> None:
-    await world.add_job()
-    assert await world.store.queue_position(no_id) == 0
-
-
 async def test_the_first_in_the_queue_is_the_first_that_is_not_beyond(world: World) -> None:
     waiting = sorted(filter(waits, await some_jobs(world)), key=place)
     for count in (0, 1, 5):
@@ -137,25 +130,6 @@ async def test_a_cancelled_job_that_cleans_up_is_in_no_kind(world: World) -> Non
     await world.add_job(status=JobStatus.CANCELLED, phase=Phase.CLEANING_UP)
     await world.add_job(status=JobStatus.COMPLETED, phase=None)
     assert await world.store.queue(100) == EMPTY
-
-
-async def test_a_live_job_of_the_system_before_is_in_no_kind(
-    world: World, tables: RawTables
-) -> None:
-    row = {
-        "id": new_id(),
-        "client_id": world.client.id,
-        "prompt": "old",
-        "branch_name": "b",
-        "status": "queued",
-        "created_at": START.isoformat(),
-    }
-    await tables.insert("agent_jobs", [row])
-    assert await world.store.queue(100) == EMPTY
-    assert await world.store.first_in_queue([]) is None
-    assert await world.store.queue_position(str(row["id"])) == 0
-    (stuck,) = await world.store.jobs_to_reconcile(later(1e9), "", 10)
-    assert stuck.id == row["id"]
 
 
 async def test_jobs_to_reconcile_are_stale_and_live_or_still_cleaning_up(world: World) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from domain.errors import DependencyFailed, DependencyUnavailable
-from store import sqlite_upgrade
+from store import sqlite_schema
 from store.sqlite import SqliteStore
-from store.sqlite_schema import SCHEMA_VERSION, VERSIONS
+from store.sqlite_schema import SCHEMA_VERSION
 from tests.store.samples import a_client, lines, new_world
 
 
@@ -132,15 +132,33 @@ async def test_a_database_of_another_program_is_left_alone(path: Path) -> None:
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
-async def test_a_file_of_a_newer_version_is_left_alone(path: Path) -> None:
+@pytest.mark.parametrize("version", [0, SCHEMA_VERSION + 1])
+async def test_a_file_of_another_version_is_left_alone(path: Path, version: int) -> None:
     store = SqliteStore(path)
     await store.open()
     await store.close()
-    run(path, f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    run(path, f"PRAGMA user_version = {version}")
+    before = content_of(path)
     failure = await failure_of_opening(path)
     assert isinstance(failure, DependencyFailed)
-    assert "newer version" in failure.message
-    assert pragma(path, "user_version") == SCHEMA_VERSION + 1
+    assert f"has schema version {version}" in failure.message
+    assert f"needs {SCHEMA_VERSION}" in failure.message
+    assert content_of(path) == before
+
+
+async def test_a_schema_that_cannot_be_created_leaves_the_file_empty(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scripts = ("CREATE TABLE t (x);\n", "NONSENSE;\n")
+    with monkeypatch.context() as patch:
+        patch.setattr(sqlite_schema, "_SCRIPTS", scripts)
+        await failure_of_opening(path)
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT count(*) FROM sqlite_schema").fetchone() == (0,)
+    store = SqliteStore(path)
+    await store.open()
+    await store.ping()
+    await store.close()
 
 
 async def test_a_path_that_cannot_be_a_file_is_unavailable(tmp_path: Path) -> None:
@@ -198,40 +216,3 @@ async def test_a_table_that_is_gone_is_a_failure(file_store: SqliteStore, path: 
     run(path, "DROP TABLE agent_hosts")
     with pytest.raises(DependencyFailed, match="tables of this version"):
         await file_store.ping()
-
-
-async def test_a_file_of_an_older_version_is_upgraded(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store, client = SqliteStore(path), a_client()
-    await store.open()
-    await store.create_client(client)
-    await store.close()
-    next_step = ("ALTER TABLE clients ADD COLUMN mood TEXT DEFAULT 'calm';\nCREATE TABLE t (x);\n",)
-    monkeypatch.setattr(sqlite_upgrade, "VERSIONS", (*VERSIONS, next_step))
-    monkeypatch.setattr(sqlite_upgrade, "SCHEMA_VERSION", SCHEMA_VERSION + 1)
-    for _ in range(2):
-        await store.open()
-        assert [details.client for details in await store.list_clients()] == [client]
-        await store.close()
-    assert pragma(path, "user_version") == SCHEMA_VERSION + 1
-    run(path, "SELECT mood FROM clients; SELECT x FROM t")
-
-
-async def test_an_upgrade_that_fails_changes_nothing(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store = SqliteStore(path)
-    await store.open()
-    await store.close()
-    with monkeypatch.context() as patch:
-        patch.setattr(
-            sqlite_upgrade, "VERSIONS", (*VERSIONS, ("CREATE TABLE t (x);\nNONSENSE;\n",))
-        )
-        patch.setattr(sqlite_upgrade, "SCHEMA_VERSION", SCHEMA_VERSION + 1)
-        await failure_of_opening(path)
-    await store.open()
-    await store.ping()
-    await store.close()
-    with pytest.raises(sqlite3.OperationalError, match="no such table"):
-        run(path, "SELECT x FROM t")

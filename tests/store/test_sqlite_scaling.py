@@ -3,52 +3,44 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from domain.job_details import JobFilter
 from domain.jobs import FINAL, LIVE, JobStatus
-from store import sqlite_job_lists, sqlite_jobs, sqlite_messages, sqlite_queue
-from store.protocol import JobFilter
-from store.sqlite_schema import VERSIONS
+from store.sqlite import SqliteStore
+from store.sqlite_connections import READERS
 from tests.store.samples import START, later, new_id
 
 CLIENTS = [new_id() for _ in range(4)]
 FEATURE = new_id()
 WAITING = [f"00000000-0000-4000-8000-{number:012d}" for number in range(20)]
 
-Read = Callable[[sqlite3.Connection], Any]
+Read = Callable[[SqliteStore], Awaitable[Any]]
 
 READS: dict[str, Read] = {
-    "all jobs": lambda c: sqlite_job_lists.list_jobs(c, JobFilter(), 50, 0),
-    "ended jobs": lambda c: sqlite_job_lists.list_jobs(c, JobFilter(FINAL), 50, 0),
-    "live jobs": lambda c: sqlite_job_lists.list_jobs(c, JobFilter(LIVE), 50, 0),
-    "jobs of a client": lambda c: sqlite_job_lists.list_jobs(
-        c, JobFilter(client_id=CLIENTS[0]), 50, 0
-    ),
-    "ended jobs of a client": lambda c: sqlite_job_lists.list_jobs(
-        c, JobFilter(FINAL, CLIENTS[0]), 50, 0
-    ),
-    "live jobs of a feature": lambda c: sqlite_job_lists.list_jobs(
-        c, JobFilter(LIVE, None, FEATURE), 50, 0
-    ),
-    "one job": lambda c: sqlite_jobs.get_job(c, WAITING[0]),
-    "queue": lambda c: sqlite_queue.queue(c, 100),
-    "position": lambda c: sqlite_queue.queue_position(c, WAITING[-1]),
-    "first": lambda c: sqlite_queue.first_in_queue(c, WAITING[:5]),
-    "reconcile": lambda c: sqlite_jobs.jobs_to_reconcile(c, later(1e6), "", 100),
-    "lines": lambda c: sqlite_messages.read_messages(c, WAITING[0], 10, 100),
-    "lines by id": lambda c: sqlite_messages.messages_by_id(c, WAITING[0], WAITING),
-    "append": lambda c: sqlite_messages.append_lines(c, WAITING[0], {}, None),
+    "all jobs": lambda s: s.list_jobs(JobFilter(), 50, 0),
+    "ended jobs": lambda s: s.list_jobs(JobFilter(FINAL), 50, 0),
+    "live jobs": lambda s: s.list_jobs(JobFilter(LIVE), 50, 0),
+    "jobs of a client": lambda s: s.list_jobs(JobFilter(client_id=CLIENTS[0]), 50, 0),
+    "ended jobs of a client": lambda s: s.list_jobs(JobFilter(FINAL, CLIENTS[0]), 50, 0),
+    "live jobs of a feature": lambda s: s.list_jobs(JobFilter(LIVE, None, FEATURE), 50, 0),
+    "one job": lambda s: s.get_job(WAITING[0]),
+    "queue": lambda s: s.queue(100),
+    "position": lambda s: s.queue_position(WAITING[-1]),
+    "first": lambda s: s.first_in_queue(WAITING[:5]),
+    "reconcile": lambda s: s.jobs_to_reconcile(later(1e6), "", 100),
+    "lines": lambda s: s.read_messages(WAITING[0], 10, 100),
+    "lines by id": lambda s: s.messages_by_id(WAITING[0], WAITING),
+    "append": lambda s: s.append_messages(WAITING[0], []),
 }
 
 
 def fill(connection: sqlite3.Connection, ended: int) -> None:
-    for script in (script for step in VERSIONS for script in step):
-        connection.executescript(script)
     insert(connection, "clients", [{"id": c, "name": c, "created_at": "x"} for c in CLIENTS])
     feature = {"id": FEATURE, "client_id": CLIENTS[0], "title": "F"}
     insert(connection, "features", [feature])
@@ -90,21 +82,27 @@ def insert(connection: sqlite3.Connection, table: str, rows: list[dict[str, Any]
     connection.executemany(f"INSERT INTO {table} ({', '.join(rows[0])}) VALUES ({marks})", rows)
 
 
+async def filled_store(path: Path, ended: int) -> SqliteStore:
+    store = SqliteStore(path)
+    await store.open()
+    with closing(sqlite3.connect(path)) as connection, connection:
+        fill(connection, ended)
+    return store
+
+
 @pytest.fixture(scope="module")
-def connections(
+async def stores(
     tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[tuple[sqlite3.Connection, sqlite3.Connection]]:
+) -> AsyncIterator[tuple[SqliteStore, SqliteStore]]:
     directory: Path = tmp_path_factory.mktemp("scaling")
-    with (
-        closing(sqlite3.connect(directory / "small.db")) as small,
-        closing(sqlite3.connect(directory / "large.db")) as large,
-    ):
-        fill(small, 300)
-        fill(large, 12_000)
-        yield small, large
+    small = await filled_store(directory / "small.db", 300)
+    large = await filled_store(directory / "large.db", 12_000)
+    yield small, large
+    await small.close()
+    await large.close()
 
 
-def steps(connection: sqlite3.Connection, read: Read) -> int:
+async def steps(store: SqliteStore, read: Read) -> int:
     """Return how many of SQLite's virtual machine instructions a read takes."""
     counted = 0
 
@@ -112,27 +110,39 @@ def steps(connection: sqlite3.Connection, read: Read) -> int:
         nonlocal counted
         counted += 1
 
-    connection.set_progress_handler(count, 1)
+    for connection in connections_of(store):
+        connection.set_progress_handler(count, 1)
     try:
-        read(connection)
+        await read(store)
     finally:
-        connection.set_progress_handler(None, 0)
+        for connection in connections_of(store):
+            connection.set_progress_handler(None, 0)
     return counted
 
 
+def connections_of(store: SqliteStore) -> list[sqlite3.Connection]:
+    connections = store._connections
+    assert connections is not None
+    assert connections._write_connection is not None
+    readers = [connections._idle.get(timeout=5) for _ in range(READERS)]
+    for reader in readers:
+        connections._idle.put(reader)
+    return [connections._write_connection, *readers]
+
+
 @pytest.mark.parametrize("read", READS.values(), ids=READS.keys())
-def test_a_read_takes_as_many_steps_with_forty_times_the_jobs(
-    connections: tuple[sqlite3.Connection, sqlite3.Connection], read: Read
+async def test_a_read_takes_as_many_steps_with_forty_times_the_jobs(
+    stores: tuple[SqliteStore, SqliteStore], read: Read
 ) -> None:
-    small, large = (steps(connection, read) for connection in connections)
+    small, large = [await steps(store, read) for store in stores]
     assert 0 < large <= 1.3 * small + 50
 
 
-def test_steps_would_show_a_read_that_grows(
-    connections: tuple[sqlite3.Connection, sqlite3.Connection],
+async def test_steps_would_show_a_read_that_grows(
+    stores: tuple[SqliteStore, SqliteStore],
 ) -> None:
     def scan(connection: sqlite3.Connection) -> None:
         connection.execute("SELECT count(*) FROM agent_jobs WHERE status <> 'x'").fetchone()
 
-    small, large = (steps(connection, scan) for connection in connections)
+    small, large = [await steps(store, lambda s: s._opened.read(scan)) for store in stores]
     assert large > 10 * small

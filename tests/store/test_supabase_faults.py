@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 import pytest
 
 from domain.errors import Conflict, DependencyUnavailable
+from domain.job_details import JobFilter, PullRequestRecord
 from domain.jobs import LIVE, JobStatus, Phase, Usage
-from store.protocol import Guard, JobChanges, JobFilter, PullRequestRecord, Store
+from store.protocol import Guard, JobChanges, Store
 from store.supabase_connection import Patience
 from store.supabase_store import SupabaseStore
 from tests.store.samples import (
@@ -237,13 +238,26 @@ ACTIONS: list[Callable[[Faulty], Awaitable[None]]] = [
 ]
 
 
-@pytest.mark.parametrize("faults", FAULTS.values(), ids=FAULTS.keys())
-@pytest.mark.parametrize("act", ACTIONS, ids=lambda act: act.__name__)
+# A lost answer is each action's own matter: it may have been carried out already. Retrying after
+# the other faults is the connection's, so a guarded update and reads stand for all actions.
+CASES = [
+    *((act, "lost_twice") for act in ACTIONS),
+    *(
+        (act, fault)
+        for act in (grants_a_slot, reads_what_is_there)
+        for fault in FAULTS
+        if fault != "lost_twice"
+    ),
+]
+
+
+@pytest.mark.parametrize(("act", "fault"), CASES, ids=lambda part: getattr(part, "__name__", part))
 async def test_a_fault_that_passes_goes_unnoticed(
     supabase_project: SupabaseProject,
     act: Callable[[Faulty], Awaitable[None]],
-    faults: list[Fault | Instead],
+    fault: str,
 ) -> None:
+    faults = FAULTS[fault]
     stalls = not {Fault.STALL_BEFORE, Fault.STALL_AFTER}.isdisjoint(faults)
     answer = 0.5 if stalls else 5.0
     async with faulty_store(supabase_project, patience(answer)) as faulty:

@@ -6,11 +6,16 @@ import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from store.sqlite_schema import VERSIONS
+from domain.errors import DependencyFailed
+from store.sqlite_schema import create_schema
+from store.supabase_connection import SCHEMA_VERSION
+from store.supabase_store import SupabaseStore
+from tests.store.supabase.data_api import SECRET_KEY
 from tests.store.supabase.project import DATABASE, SupabaseProject
 
 KINDS = {
@@ -22,14 +27,13 @@ KINDS = {
 """SQLite's type to those that hold the same in Postgres. A blob travels in base64."""
 
 OTHER_KEYS = {"agent_job_messages": ({"job_id", "id"}, {"id"})}
-"""Tables whose keys differ on purpose: the predecessor's is the id, SQLite's is for its speed."""
+"""Tables whose keys differ: the earlier product's is the id, SQLite's is chosen for speed."""
 
 
 @pytest.fixture(scope="module")
 def sqlite() -> Iterator[sqlite3.Connection]:
     with closing(sqlite3.connect(":memory:")) as connection:
-        for script in (script for step in VERSIONS for script in step):
-            connection.executescript(script)
+        create_schema(connection, Path(":memory:"))
         yield connection
 
 
@@ -104,3 +108,20 @@ def test_references_are_the_same(
         for row in sqlite.execute(f"PRAGMA foreign_key_list({table})")
     }
     assert found == own
+
+
+async def test_a_project_with_an_older_schema_is_refused(supabase_project: SupabaseProject) -> None:
+    server, store = supabase_project.server, SupabaseStore(supabase_project.url, SECRET_KEY)
+    definition = server.run(
+        DATABASE, "select pg_get_functiondef('public.orchestrator_schema'::regproc)"
+    )
+    assert f"select {SCHEMA_VERSION} from" in definition
+    older = definition.replace(f"select {SCHEMA_VERSION} from", f"select {SCHEMA_VERSION - 1} from")
+    server.run(DATABASE, older)
+    try:
+        with pytest.raises(DependencyFailed, match="supabase db push"):
+            await store.open()
+    finally:
+        server.run(DATABASE, definition)
+    await store.open()
+    await store.close()

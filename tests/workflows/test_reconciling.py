@@ -21,14 +21,14 @@ from typing_extensions import override
 from domain.clock import utc_now
 from domain.errors import DependencyUnavailable
 from domain.failures import FailureCode
-from domain.jobs import LIVE, Job, JobStatus, JobType, Phase
-from store.protocol import JobDetails
+from domain.job_details import JobDetails
+from domain.jobs import Job, JobStatus, JobType, Phase
 from store.sqlite import SqliteStore
 from tests.store.samples import World, new_world
 from tests.workflows.server import reached
 from workflows import reconciling
 from workflows.job_steps import workflow_id
-from workflows.reconciling import LEFT_BEHIND, Reconciler
+from workflows.reconciling import Reconciler
 from workflows.starting import JobLimits, start_job
 
 LIMITS = JobLimits(timedelta(minutes=1), timedelta(minutes=1), timedelta(minutes=1))
@@ -126,26 +126,6 @@ async def test_a_row_without_workflow_gets_one(
     assert shown["Repository"] == "acme/shop"
     described = await temporal.get_workflow_handle(workflow_id(task.id)).describe()
     assert described.workflow_type == "TaskJob"
-
-
-@pytest.mark.parametrize("status", sorted(LIVE))
-async def test_a_live_row_of_the_predecessor_is_closed_and_not_started(
-    temporal: TemporalClient, world: World, reconciler: Reconciler, status: JobStatus
-) -> None:
-    """Nobody waits for it any more, and it may have been done long ago."""
-    job = await world.add_job(status=status, phase=None, pid=7)
-    homeless = await world.add_job(status=status, phase=None, repository_id=None)
-    for _ in range(2):
-        await reconciler.reconcile_page()
-    for each in (job, homeless):
-        row = await world.read(each)
-        assert (row.status, row.phase, row.pid) == (JobStatus.FAILED, None, None)
-        assert (row.failure_code, row.error) == (FailureCode.WORKFLOW_ENDED, LEFT_BEHIND)
-        assert row.completed_at is not None
-        [told] = await world.store.read_messages(each.id, 0, 10)
-        assert told.content == f"Job failed: {LEFT_BEHIND}"
-        with pytest.raises(RPCError, match="not found"):
-            await status_of(temporal, each)
 
 
 async def test_a_row_without_phase_whose_workflow_runs_is_left_alone(

@@ -92,13 +92,8 @@ class PostgresServer:
         assert done.returncode == 0, done.stderr[-2000:]
         return done.stdout
 
-    def push(self, database: str, before: str = "9") -> str:
-        """Apply this checkout's migrations with Supabase's CLI; returns what it says.
-
-        Args:
-            database: its name.
-            before: leave out the migrations from this version on.
-        """
+    def push(self, database: str) -> str:
+        """Apply this checkout's migrations with Supabase's CLI; returns what it says."""
         home = self._work / "cli"
         (home / ".supabase").mkdir(parents=True, exist_ok=True)
         (home / ".supabase" / "telemetry.json").write_text('{"enabled":false,"schema_version":1}')
@@ -107,8 +102,7 @@ class PostgresServer:
         shutil.rmtree(copy, ignore_errors=True)
         copy.mkdir(parents=True)
         for script in MIGRATIONS.glob("*.sql"):
-            if script.name < before:
-                shutil.copy(script, copy)
+            shutil.copy(script, copy)
         address = f"{self.address(database)}?sslmode=disable"
         command = [str(CLI), "db", "push", "--yes", "--workdir", str(home), "--db-url", address]
         done = subprocess.run(

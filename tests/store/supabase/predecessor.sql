@@ -1,4 +1,4 @@
--- The predecessor's project, as a dump of it would be: its columns, some further ones, tables that
+-- The earlier product's project, as a dump of it would be: its columns, some further ones, tables that
 -- the orchestrator does not know, no row level security, and rows that its rules let through.
 
 create table public.team_members (
@@ -136,13 +136,14 @@ insert into public.features (id, client_id, title) values
 
 -- One client has the same repository twice, in different case.
 insert into public.code_repositories
-  (id, client_id, provider, owner_name, repo_name, default_branch, created_at)
+  (id, client_id, provider, owner_name, repo_name, default_branch, created_at, updated_at)
 values
   ('00000000-0000-4000-8000-00000000e001', '00000000-0000-4000-8000-00000000c001', 'github',
-    'acme', 'shop', 'main', '2025-01-01 10:00:00+00'),
+    'acme', 'shop', 'main', '2025-01-01 10:00:00+00', '2025-01-04 10:00:00+00'),
   ('00000000-0000-4000-8000-00000000e002', '00000000-0000-4000-8000-00000000c001', 'github',
-    'Acme', 'Shop', null, '2025-01-02 10:00:00+00'),
-  ('00000000-0000-4000-8000-00000000e003', null, 'github', 'other', 'tool', null, null);
+    'Acme', 'Shop', null, '2025-01-02 10:00:00+00', null),
+  ('00000000-0000-4000-8000-00000000e003', null, 'github', 'other', 'tool', null, null,
+    null);
 
 insert into public.code_branches (id, repository_id, name) values
   ('00000000-0000-4000-8000-00000000b001', '00000000-0000-4000-8000-00000000e001', 'feat/done');
@@ -178,6 +179,8 @@ insert into public.agent_jobs (
   ('00000000-0000-4000-8000-000000000006', '00000000-0000-4000-8000-00000000c001',
     '00000000-0000-4000-8000-00000000e001', null, 'six', 'feat/loop', 'ralph', 'queued', null,
     null, null, null, null, null, null, '2025-02-06 09:00:00+00', '2025-02-06 09:00:00+00');
+
+update public.agent_jobs set pid = 4242 where status = 'running';
 
 insert into public.agent_job_messages (id, job_id, type, content, created_at)
 select
