@@ -28,7 +28,7 @@ demo: install
 	@exec $(BIN)/orchestrator demo
 
 test: install-dev
-	$(BIN)/python -m tests.store.supabase.installation
+	$(BIN)/python -m tests.unit.store.supabase.installation
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 faults: install-dev
@@ -44,7 +44,7 @@ format: install-dev
 	$(BIN)/ruff format .
 
 docs: install-dev
-	$(BIN)/python -m api.failure_page > docs/failures.md
+	$(BIN)/python -m tools.failure_page > docs/failures.md
 
 bench: install-dev
 	$(BIN)/python -m tests.bench

@@ -14,8 +14,8 @@ import httpx
 
 from domain.errors import OrchestratorError
 from settings import Secret, Settings, current_environment
+from store.factory import SupabaseProject, make_store
 from store.protocol import Store
-from store.selection import SupabaseProject, make_store
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
@@ -52,21 +52,21 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _up(options: argparse.Namespace) -> int:
-    from up import up
+    from commands.up import up
 
     _configure_logging()
     return up(Settings.from_env(), current_environment(), _say)
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from demo.walkthrough import demonstrate
+    from commands.demo import demonstrate
 
     _configure_logging(logging.WARNING)
     return demonstrate(current_environment(), _say)
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from doctor.examination import examine
+    from commands.doctor.examination import examine
 
     _configure_logging(logging.ERROR)
     settings = Settings.from_env()
@@ -105,7 +105,7 @@ def _store(settings: Settings) -> Store:
 
 
 def _secret(settings: Settings) -> Secret:
-    from up import api_secret
+    from commands.up import api_secret
 
     return api_secret(settings)[0]
 
@@ -113,12 +113,12 @@ def _secret(settings: Settings) -> Secret:
 async def _serve_api(settings: Settings, secret: Secret, temporal_ui: str | None) -> None:
     """Serve the API, and, on a port of its own, Temporal's UI where its address is given."""
     from api.app import create_app
-    from api.dispatch import Dispatch
     from api.http.own_pages import OwnHosts
     from api.http.serving import make_server, serve
     from api.temporal_ui import temporal_ui_app
-    from composition import job_limits
-    from workflows.connection import connect
+    from temporal.client import connect
+    from temporal.job_commands import Dispatch
+    from wiring import job_limits
 
     hosts = OwnHosts(settings.bind_address, settings.api_hosts)
     store = _store(settings)
@@ -147,8 +147,8 @@ async def _serve_api(settings: Settings, secret: Secret, temporal_ui: str | None
 
 
 async def _work(settings: Settings, role: str) -> None:
+    from temporal.client import connect_patiently
     from worker import Role, run_worker
-    from workflows.connection import connect_patiently
 
     stop = asyncio.Event()
     for kind in (signal.SIGINT, signal.SIGTERM):
@@ -165,9 +165,9 @@ async def _work(settings: Settings, role: str) -> None:
 
 
 async def _is_working(settings: Settings) -> bool:
-    from activities.records import RECORDS_TASK_QUEUE
+    from activities.job_records import RECORDS_TASK_QUEUE
     from activities.slots import SLOTS_TASK_QUEUE
-    from workflows.connection import connect, is_polling
+    from temporal.client import connect, is_polling
 
     temporal = await connect(settings.temporal_address or "", settings.temporal_namespace)
     machine = socket.gethostname()

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from agent.environment import (
+from agent.claude.environment import (
     CERTIFICATE_NAMES,
     CLAUDE_SECRET_NAMES,
     LOGIN_REPLACING_NAMES,
@@ -26,14 +26,14 @@ from agent.environment import (
     can_hide_credential,
     telling_apart,
 )
-from agent.mcp import McpServer, read_servers
+from agent.claude.mcp import McpServer, read_servers
 from domain.errors import OrchestratorError
-from domain.http_hosts import HttpHost, parse_http_host
 from domain.jobs import DEFAULT_PRIORITY, MAX_PRIORITY, MIN_PRIORITY
+from domain.names.http_hosts import HttpHost, parse_http_host
 from sandbox.containment import SYSTEM_TREES
-from sandbox.limits import Limits
 from sandbox.modes import SandboxMode, inside_path
 from sandbox.proxy.policy import HostRule, Network
+from sandbox.supervision.limits import Limits
 
 E = TypeVar("E", bound=StrEnum)
 T = TypeVar("T")

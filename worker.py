@@ -18,42 +18,42 @@ from typing import Any
 from temporalio.client import Client as TemporalClient
 from temporalio.worker import CustomSlotSupplier, FixedSizeSlotSupplier, Worker, WorkerTuner
 
-import composition
-from activities.boot import Boot
-from activities.capacity import Capacity
+import wiring
 from activities.claude import ClaudeActivities
-from activities.credential import Credential
-from activities.errors import ErrorTranslation
-from activities.fencing import Fence
-from activities.heartbeats import Heartbeats
-from activities.keeping import Keeping
-from activities.leases import Leases
-from activities.probes import HostReports
-from activities.records import RECORDS_TASK_QUEUE, RecordActivities
-from activities.retention import Retention
+from activities.interceptors.errors import ErrorTranslation
+from activities.interceptors.heartbeats import Heartbeats
+from activities.job_records import RECORDS_TASK_QUEUE, RecordActivities
 from activities.slots import SLOTS_TASK_QUEUE, SlotActivities, slots_task_queue_of
-from activities.sweeping import Sweeper
 from activities.workspaces import WorkspaceActivities
-from agent.sweep import end_orphans
-from domain.clock import utc_now
+from agent.process.orphans import end_orphans
 from domain.hosts import Host
+from domain.timestamps import utc_now
+from host.process_lock import Boot
+from host.reports import HostReports
+from host.retention import Retention
+from host.salvage_records import Keeping
+from host.slots.credential_holds import Credential
+from host.slots.fence import Fence
+from host.slots.leases import Leases
+from host.slots.slot_supplier import Capacity
+from host.sweeper import Sweeper
 from sandbox.modes import Sandbox
 from settings import Settings
-from store.patience import patient
 from store.protocol import Store
+from store.retrying import patient
+from temporal.client import register_search_attributes
+from temporal.dead_workers import identity, report_dead
+from temporal.reconciler import Reconciler
 from workflows.code_job import CodeJobWorkflow
-from workflows.connection import register_search_attributes
-from workflows.job_steps import JOBS_TASK_QUEUE
-from workflows.mirrors import FetchMirrorsWorkflow
-from workflows.predecessors import identity, report_dead
-from workflows.reconciling import Reconciler
+from workflows.steps import JOBS_TASK_QUEUE
+from workflows.sync_repositories import FetchMirrorsWorkflow
 from workflows.task_job import TaskJobWorkflow
-from workspace.expiry import Expiry
+from workspace.lifecycle.expiry import Expiry
+from workspace.lifecycle.removal import Removal
+from workspace.lifecycle.worktrees import Worktrees
+from workspace.mirrors.gc import Upkeep
 from workspace.publishing import Publishing
-from workspace.removal import Removal
-from workspace.salvage import Salvage
-from workspace.upkeep import Upkeep
-from workspace.worktrees import Worktrees
+from workspace.salvage.salvage import Salvage
 
 HEARTBEAT_THROTTLE = timedelta(seconds=1)
 """Cancellation reaches an activity with its heartbeats; by default those are held back to 0.8 of
@@ -101,10 +101,10 @@ async def _flow(
     settings: Settings, store: Store, temporal: TemporalClient, stop: asyncio.Event
 ) -> AsyncIterator[None]:
     """Poll for workflows and row writes, and reconcile."""
-    publishing = Publishing(composition.worktrees(settings))
-    pull_requests = composition.pull_request_activities(settings, store, Leases(), publishing)
+    publishing = Publishing(wiring.worktrees(settings))
+    pull_requests = wiring.pull_request_activities(settings, store, Leases(), publishing)
     records = RecordActivities(store)
-    reconciler = Reconciler(store, temporal, composition.job_limits(settings))
+    reconciler = Reconciler(store, temporal, wiring.job_limits(settings))
     deciding = Worker(
         temporal,
         task_queue=JOBS_TASK_QUEUE,
@@ -146,8 +146,8 @@ async def _host(
     task_queue = f"host-{settings.host_id}-{boot.id}"
     capacity = Capacity(settings.max_concurrent_jobs)
     leases = Leases()
-    sandbox = composition.sandbox(settings)
-    worktrees = composition.worktrees(settings, sandbox.containment)
+    sandbox = wiring.sandbox(settings)
+    worktrees = wiring.worktrees(settings, sandbox.containment)
     removal = Removal(worktrees, Salvage(worktrees))
     keeping = Keeping(store, settings.host_id)
     retention = Retention(store, Expiry(worktrees), settings.keep_work)
@@ -217,14 +217,14 @@ def _host_activities(
         publishing,
         removal,
         Keeping(store, settings.host_id),
-        composition.identity_of_commits(settings),
+        wiring.identity_of_commits(settings),
         sandbox,
         has_token=settings.github_token is not None,
     )
     claude = ClaudeActivities(
-        store, leases, worktrees, credential, composition.claude_setup(settings, boot.id, sandbox)
+        store, leases, worktrees, credential, wiring.claude_setup(settings, boot.id, sandbox)
     )
-    pull_requests = composition.pull_request_activities(settings, store, leases, publishing)
+    pull_requests = wiring.pull_request_activities(settings, store, leases, publishing)
     return [
         slots.release_slot,
         slots.stop_work,
@@ -300,8 +300,8 @@ def _reports(
         sandbox_network=settings.network_of_jobs,
         credential_hidden=settings.hides_credential,
     )
-    probe = composition.claude_probe_setup(settings, boot.id, sandbox)
-    user = composition.github_access(settings).user
+    probe = wiring.claude_probe_setup(settings, boot.id, sandbox)
+    user = wiring.github_access(settings).user
     return HostReports(store, host, probe, user, credential)
 
 

@@ -12,41 +12,41 @@ from pathlib import Path
 
 from temporalio import activity
 
-from activities import prompts
-from activities.conversations import Conversations, Session, as_user_message
-from activities.credential import Credential
-from activities.job_lookup import job_and_repository
-from activities.leases import Lease, LeaseKey, Leases
-from activities.progress import Progress
-from activities.transcript import TranscriptWriter
-from agent.budget import process_budget
-from agent.command import Launch
-from agent.environment import Marker, behind_proxy, child_environment
-from agent.events import worth_storing
-from agent.executable import find_executable
-from agent.inbox import Inbox
-from agent.output import OutputLine
-from agent.process import ClaudeProcess, Confinement
-from agent.sessions import SessionFiles
+from agent.claude import prompts
+from agent.claude.arguments import Launch
+from agent.claude.budget import process_budget
+from agent.claude.environment import Marker, behind_proxy, child_environment
+from agent.claude.events import worth_storing
+from agent.claude.executable import find_executable
+from agent.claude.process import ClaudeProcess, Confinement
+from agent.claude.result import Verdict
+from agent.claude.session_files import SessionFiles
+from agent.message_queue import Inbox
+from agent.process.lines import OutputLine
 from agent.turn import TimeLimit, TurnReport, run_turn
-from agent.verdict import Verdict
-from domain.clock import utc_now
 from domain.errors import OrchestratorError
 from domain.failures import Clock, FailureCode
-from domain.ids import derived_id
 from domain.jobs import Job, JobType, Phase, Usage
 from domain.messages import MessageType
+from domain.names.ids import derived_id
 from domain.repositories import Repository
+from domain.timestamps import utc_now
 from domain.usage_limits import UNKNOWN_RESET, is_of_credential
+from host.job_lookup import job_and_repository
+from host.job_progress import Progress
+from host.message_writer import TranscriptWriter
+from host.session_resume import Conversations, Session, as_user_message
+from host.slots.credential_holds import Credential
+from host.slots.leases import Lease, LeaseKey, Leases
 from sandbox import files
 from sandbox.containment import Reach
 from sandbox.gateway import Gateway, Passage
-from sandbox.limits import Limits
 from sandbox.modes import CHECKED_FOR, Sandbox
+from sandbox.supervision.limits import Limits
 from store.protocol import JobChanges, Store
-from workspace.identity import Identity
-from workspace.worktree import Worktree
-from workspace.worktrees import Worktrees
+from workspace.git.author import Identity
+from workspace.lifecycle.worktrees import Worktrees
+from workspace.worktree.worktree import Worktree
 
 STOPPED_USAGE = timedelta(seconds=5)
 """How long a job that is stopped waits for the store to take what it has used."""

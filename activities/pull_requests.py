@@ -6,9 +6,19 @@ from dataclasses import dataclass
 
 from temporalio import activity
 
-from activities.finishing import to_its_end
-from activities.github_access import GithubAccess
-from activities.github_pulls import (
+from domain.commit_text import subject
+from domain.errors import JobFailure
+from domain.failures import FailureCode
+from domain.job_details import JobDetails, PullRequestRecord
+from domain.jobs import Job
+from domain.names.ids import derived_id
+from domain.pull_request_text import body, job_mark
+from domain.repositories import Repository, base_branch
+from host.job_progress import Progress
+from host.shielding import to_its_end
+from host.slots.leases import LeaseKey, Leases
+from scm.github_client import GithubAccess
+from scm.github_pull_requests import (
     OpenPull,
     Proposal,
     Route,
@@ -16,16 +26,6 @@ from activities.github_pulls import (
     label_and_assign,
     open_or_find,
 )
-from activities.leases import LeaseKey, Leases
-from activities.progress import Progress
-from domain.errors import JobFailure
-from domain.failures import FailureCode
-from domain.ids import derived_id
-from domain.job_details import JobDetails, PullRequestRecord
-from domain.jobs import Job
-from domain.pull_requests import body, job_mark
-from domain.repositories import Repository, base_branch
-from domain.titles import subject
 from store.protocol import JobChanges, Store
 from workspace.publishing import Publishing
 

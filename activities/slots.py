@@ -14,13 +14,13 @@ from temporalio import activity
 from temporalio.client import Client as TemporalClient
 from temporalio.service import RPCError
 
-from activities.capacity import Capacity
-from activities.credential import Credential
-from activities.leases import Lease, LeaseKey, Leases
-from activities.turns import Turns
-from domain.clock import utc_now
 from domain.errors import DependencyUnavailable, JobEnded, LeaseLost
 from domain.jobs import LIVE, Job, JobStatus, Phase
+from domain.timestamps import utc_now
+from host.slots.admission import Turns
+from host.slots.credential_holds import Credential
+from host.slots.leases import Lease, LeaseKey, Leases
+from host.slots.slot_supplier import Capacity
 from store.protocol import Guard, JobChanges, Store
 
 SLOTS_TASK_QUEUE = "slots"

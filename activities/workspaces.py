@@ -7,27 +7,27 @@ from dataclasses import dataclass
 
 from temporalio import activity
 
-from activities.finishing import to_its_end
-from activities.job_lookup import job_and_repository
-from activities.keeping import Keeping
-from activities.leases import LeaseKey, Leases
-from activities.progress import Progress
+from domain.commit_text import commit_message
 from domain.errors import JobFailure, NotFound
 from domain.failures import FailureCode
 from domain.job_details import KeptWork
 from domain.jobs import Job, JobStatus, JobType, Phase, RetryFrom
 from domain.repositories import Repository, base_branch
-from domain.titles import commit_message
+from host.job_lookup import job_and_repository
+from host.job_progress import Progress
+from host.salvage_records import Keeping
+from host.shielding import to_its_end
+from host.slots.leases import LeaseKey, Leases
 from sandbox.modes import Sandbox
-from store.lineage import lineage
 from store.protocol import Store
-from workspace.identity import Identity
-from workspace.kept_commits import SALVAGE
-from workspace.mirrors import Mirror
+from store.retry_chain import lineage
+from workspace.git.author import Identity
+from workspace.lifecycle.removal import Removal
+from workspace.lifecycle.worktrees import Worktrees
+from workspace.mirrors.mirrors import Mirror
 from workspace.publishing import Publishing
-from workspace.removal import Removal
-from workspace.worktree import Worktree
-from workspace.worktrees import Worktrees
+from workspace.salvage.refs import SALVAGE
+from workspace.worktree.worktree import Worktree
 
 _OPENED_BY_A_TOKEN = {FailureCode.GITHUB_AUTHENTICATION, FailureCode.REPOSITORY_NOT_FOUND}
 

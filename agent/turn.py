@@ -8,15 +8,15 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 
-from agent.delivery import Delivery
-from agent.diagnosis import credential_refused
-from agent.evidence import Evidence
-from agent.inbox import Inbox, UserMessage, settle
-from agent.liveness import SilenceClock
-from agent.output import OutputLine
-from agent.process import ClaudeProcess
-from agent.sessions import holds_message
-from agent.verdict import Verdict, verdict
+from agent.claude.diagnosis import credential_refused
+from agent.claude.process import ClaudeProcess
+from agent.claude.result import Verdict, verdict
+from agent.claude.run_state import Evidence
+from agent.claude.session_files import holds_message
+from agent.message_queue import Inbox, UserMessage, settle
+from agent.message_tracking import Delivery
+from agent.process.idle_detector import SilenceClock
+from agent.process.lines import OutputLine
 from domain.errors import JobFailure, timed_out
 from domain.failures import Clock
 

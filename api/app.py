@@ -6,37 +6,30 @@ from fastapi import FastAPI, Security
 from fastapi.security import HTTPBearer
 from starlette.middleware import Middleware
 
-from api import (
-    client_routes,
-    conversation_routes,
-    health_routes,
-    job_routes,
-    new_job_routes,
-    patch_routes,
-    queue_routes,
-    repository_routes,
-)
-from api.dispatch import Dispatch
-from api.health import HealthChecks
+from api import clients, queue, repositories
+from api import health as health_routes
+from api.dependencies import State
+from api.health_checks import HealthChecks
 from api.http import documentation
 from api.http.auth import RequireSecret
 from api.http.body_limit import LimitBody
 from api.http.errors import handle_errors
 from api.http.own_pages import LOOPBACK_ONLY, OwnHosts, OwnPagesOnly
-from api.schemas import Error
-from api.state import State
+from api.jobs import conversation, create_routes, patch, routes
+from api.jobs.schemas import Error
 from domain.jobs import DEFAULT_PRIORITY
 from store.protocol import Store
+from temporal.job_commands import Dispatch
 
 OPEN_ROUTERS = (documentation.router, health_routes.router)
 ROUTERS = (
-    client_routes.router,
-    new_job_routes.router,
-    job_routes.router,
-    patch_routes.router,
-    conversation_routes.router,
-    queue_routes.router,
-    repository_routes.router,
+    clients.router,
+    create_routes.router,
+    routes.router,
+    patch.router,
+    conversation.router,
+    queue.router,
+    repositories.router,
 )
 
 

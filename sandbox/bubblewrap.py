@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sandbox.containment import Reach
-from sandbox.limits import Limits
-from sandbox.supervised import Supervised
+from sandbox.supervision.limits import Limits
+from sandbox.supervision.supervised import Supervised
 
 TEMPORARY_BYTES = 1 << 30
 """The size of /tmp, of /dev/shm and of each empty directory; all are memory."""

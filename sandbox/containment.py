@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from sandbox.limits import Limits
-from sandbox.supervised import Supervised
+from sandbox.supervision.limits import Limits
+from sandbox.supervision.supervised import Supervised
 
 SYSTEM_TREES = ("/usr", "/opt")
 """Every contained command can read these, as far as its user can."""

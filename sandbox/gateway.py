@@ -11,7 +11,7 @@ from sandbox.proxy.connection_variables import ConnectionVariables
 from sandbox.proxy.model import ModelUpstream
 from sandbox.proxy.policy import Policy
 from sandbox.proxy.server import Forward, serving
-from sandbox.supervised import Control
+from sandbox.supervision.supervised import Control
 
 PORT = 3128
 """Where the proxy listens inside a sandbox; there it is nobody else's."""

@@ -11,8 +11,8 @@ from pathlib import Path
 from sandbox import landlock
 from sandbox.containment import Reach
 from sandbox.etc import readable_entries
-from sandbox.limits import Limits
-from sandbox.supervised import Supervised
+from sandbox.supervision.limits import Limits
+from sandbox.supervision.supervised import Supervised
 
 _SYSTEM = ("/usr", "/opt", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 

@@ -18,8 +18,8 @@ from sandbox.bubblewrap import Bubblewrap
 from sandbox.containment import Containment, Reach, Uncontained
 from sandbox.etc import assemble
 from sandbox.landlocked import Landlock
-from sandbox.limits import Limits
-from sandbox.supervised import Supervised
+from sandbox.supervision.limits import Limits
+from sandbox.supervision.supervised import Supervised
 
 _OLDEST = (0, 8)
 _CHECK_SECONDS = 10.0

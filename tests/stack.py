@@ -19,11 +19,11 @@ from typing import Any
 
 import httpx
 
-from demo.forge import Forge
-from demo.forge_access import TokenGrant
-from demo.model import ScriptedModel, Step
-from demo.model_stories import tell
-from demo.ports import free_ports
+from fakes.anthropic.default_replies import tell
+from fakes.anthropic.server import ScriptedModel, Step
+from fakes.github.server import Forge
+from fakes.github.tokens import TokenGrant
+from fakes.ports import free_ports
 
 ROOT = Path(__file__).parent.parent
 TOKEN = "ghs_stackTokenThatMustNotLeak0123456789"

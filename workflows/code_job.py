@@ -10,16 +10,16 @@ from temporalio import workflow
 from temporalio.exceptions import ActivityError
 
 with workflow.unsafe.imports_passed_through():
+    from activities.job_records import RECORDS_TASK_QUEUE, Ending
     from activities.pull_requests import OpenInput, PullRequestActivities, WithdrawInput
-    from activities.records import RECORDS_TASK_QUEUE, Ending
     from activities.slots import GRANT_SIGNAL, Grant
     from activities.workspaces import Prepared, Published, PublishInput, WorkspaceActivities
     from domain.jobs import JobStatus, Outcome
-    from workflows.clocks import seconds
-    from workflows.job_steps import JobResult, JobSteps, completed, ended_early, show
-    from workflows.perform import perform, uninterrupted
+    from workflows.activity_calls import perform, uninterrupted
     from workflows.policies import PUBLISH, PULL_REQUEST, WITHDRAW
     from workflows.slot import Slot
+    from workflows.steps import JobResult, JobSteps, completed, ended_early, show
+    from workflows.stopwatch import seconds
 
 CODE_JOB = "CodeJob"
 

@@ -18,15 +18,14 @@ from temporalio.common import Priority
 from temporalio.exceptions import ActivityError
 
 with workflow.unsafe.imports_passed_through():
-    from activities.errors import (
+    from activities.interceptors.errors import (
         failure_from,
         found_nobody,
         job_ended,
         present_lease,
         was_given_up,
     )
-    from activities.leases import LeaseKey
-    from activities.records import RECORDS_TASK_QUEUE, LimitWait, RecordActivities
+    from activities.job_records import RECORDS_TASK_QUEUE, LimitWait, RecordActivities
     from activities.slots import (
         SLOTS_TASK_QUEUE,
         Grant,
@@ -37,11 +36,12 @@ with workflow.unsafe.imports_passed_through():
     from domain.errors import JobFailure, timed_out
     from domain.failures import Clock, FailureCode
     from domain.jobs import MIN_PRIORITY
+    from host.slots.leases import LeaseKey
     from workflows import policies
-    from workflows.clocks import Stopwatch
-    from workflows.perform import Activities, Activity, Request, perform, start
+    from workflows.activity_calls import Activities, Activity, Request, perform, start
+    from workflows.backoff import Standstill
     from workflows.policies import Policy
-    from workflows.standstills import Standstill
+    from workflows.stopwatch import Stopwatch
 
 T = TypeVar("T")
 Work = Callable[[Grant], Awaitable[T]]

@@ -11,7 +11,7 @@ from temporalio.exceptions import ActivityError, ApplicationError
 
 with workflow.unsafe.imports_passed_through():
     from activities.claude import ClaudeActivities, Delivery
-    from activities.records import (
+    from activities.job_records import (
         RECORDS_TASK_QUEUE,
         Ending,
         InboxMessage,
@@ -23,11 +23,11 @@ with workflow.unsafe.imports_passed_through():
     from domain.errors import timed_out
     from domain.failures import Clock
     from domain.jobs import Outcome
-    from workflows.clocks import Stopwatch, seconds
-    from workflows.job_steps import JobResult, JobSteps, completed, ended_early
-    from workflows.perform import perform, uninterrupted
+    from workflows.activity_calls import perform, uninterrupted
     from workflows.policies import DELIVER, MESSAGES_PER_RUN, RECORD, STOP
     from workflows.slot import Slot
+    from workflows.steps import JobResult, JobSteps, completed, ended_early
+    from workflows.stopwatch import Stopwatch, seconds
 
 NOT_ACCEPTING = "NotAccepting"
 

@@ -8,24 +8,24 @@ from dataclasses import dataclass
 from domain.errors import JobFailure
 from domain.failures import FailureCode
 from sandbox import files
-from workspace import contents
-from workspace.command import TREE_SECONDS, GitError
-from workspace.crossing import Crossing
-from workspace.file_trees import replayed, tree_of, written
-from workspace.gitlinks import gitlinks
-from workspace.identity import Identity
-from workspace.mirrors import Mirror
-from workspace.network import TRACKING, refs
-from workspace.older_checkout import brought_forward, newer_tip
-from workspace.other_lines import other_lines
-from workspace.refusals import explained
-from workspace.staging import stage
-from workspace.status import status_of
-from workspace.submodules import Submodules
-from workspace.unfinished import refuse_unfinished
-from workspace.work_tip import ends, is_within, tip
-from workspace.worktree import Worktree
-from workspace.worktrees import Worktrees
+from workspace.git.author import Identity
+from workspace.git.errors import explained
+from workspace.git.gitlinks import gitlinks
+from workspace.git.remote import TRACKING, refs
+from workspace.git.runner import TREE_SECONDS, GitError
+from workspace.git.staging import stage
+from workspace.git.trees import replayed, tree_of, written
+from workspace.inspection.forward_port import brought_forward, newer_tip
+from workspace.inspection.head import ends, is_within, tip
+from workspace.inspection.in_progress import refuse_unfinished
+from workspace.inspection.status import status_of
+from workspace.inspection.stray_branches import other_lines
+from workspace.inspection.submodule_changes import Submodules
+from workspace.lifecycle.worktrees import Worktrees
+from workspace.mirrors.mirrors import Mirror
+from workspace.mirrors.object_transfer import Crossing
+from workspace.worktree import lfs_and_submodules
+from workspace.worktree.worktree import Worktree
 
 _log = logging.getLogger(__name__)
 
@@ -256,7 +256,7 @@ class Publishing:
 
     async def _push_lfs_files(self, mirror: Mirror, sha: str) -> None:
         """Upload what git-lfs's own pre-push hook would, were hooks allowed to run."""
-        if await contents.require_lfs(self._mirrors, mirror.place, sha):
+        if await lfs_and_submodules.require_lfs(self._mirrors, mirror.place, sha):
             known = await refs(self._git, mirror.place, TRACKING)
             await self._mirrors.network.push_lfs_files(
                 mirror.url, mirror.path, sha, known, [mirror.full_name]

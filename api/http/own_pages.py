@@ -17,7 +17,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.http.errors import json_error
-from domain.http_hosts import HttpHost, parse_http_host, plain_address
+from domain.names.http_hosts import HttpHost, parse_http_host, plain_address
 
 READING_METHODS = frozenset({"GET", "HEAD"})
 OWN_SITES = frozenset({"same-origin", "none"})

@@ -8,7 +8,7 @@ from collections import OrderedDict
 from ipaddress import ip_network
 
 from api.http.repeated_lines import RepeatedLines
-from domain.http_hosts import plain_address
+from domain.names.http_hosts import plain_address
 
 STEP_SECONDS = 0.1
 """Between two answers to wrong secrets of one address, however many connections it uses."""

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from github import Auth, Github
 
-from agent.command import CODE_TOOLS
-from agent.executable import find_executable
+from agent.claude.arguments import CODE_TOOLS
+from agent.claude.executable import find_executable
 from tests.stack import OWNER, TOKEN, Stack
 
 RUNS = 7

@@ -11,9 +11,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from workspace import private_repository
-from workspace.mirrors import Mirror
-from workspace.worktree import Worktree
+from workspace.mirrors.mirrors import Mirror
+from workspace.worktree import private_repository
+from workspace.worktree.worktree import Worktree
 
 FILES = 20_000
 BYTES = 17_000

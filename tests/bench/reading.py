@@ -11,10 +11,10 @@ from pathlib import Path
 
 import psutil
 
-from domain.clock import utc_now
-from domain.ids import new_id
 from domain.messages import MessageType, NewMessage
-from store.sqlite import SqliteStore
+from domain.names.ids import new_id
+from domain.timestamps import utc_now
+from store.sqlite.store import SqliteStore
 from tests.stack import Stack
 
 CALLS = 100

@@ -11,15 +11,15 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from agent.child import SupervisedChild
-from agent.executable import find_executable
+from agent.claude.executable import find_executable
+from agent.process.child import SupervisedChild
 from sandbox.containment import Containment, Reach, Uncontained
 from sandbox.gateway import Gateway, Passage
-from sandbox.limits import Limits
 from sandbox.proxy.connection_variables import ConnectionVariables
 from sandbox.proxy.policy import Network, Policy
+from sandbox.supervision.limits import Limits
 from tests.sandboxes import real_sandbox
-from workspace.command import Git, Place
+from workspace.git.runner import Git, Place
 
 RUNS = 25
 

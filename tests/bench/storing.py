@@ -11,15 +11,15 @@ from collections.abc import Awaitable, Callable
 from contextlib import closing
 from pathlib import Path
 
-from domain.clock import utc_now
-from domain.ids import new_id
 from domain.job_details import JobFilter
 from domain.messages import MessageType, NewMessage
+from domain.names.ids import new_id
+from domain.timestamps import utc_now
 from store.protocol import Store
-from tests.store.conftest import sqlite_backend, supabase_backend
-from tests.store.samples import World, new_world
-from tests.store.supabase.installation import NotInstalled, install
-from tests.store.supabase.project import DATABASE, running_project
+from tests.unit.store.conftest import sqlite_backend, supabase_backend
+from tests.unit.store.samples import World, new_world
+from tests.unit.store.supabase.installation import NotInstalled, install
+from tests.unit.store.supabase.project import DATABASE, running_project
 
 BATCH = 100
 BATCHES = 60

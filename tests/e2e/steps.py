@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from demo.model_steps import Step
+from fakes.anthropic.steps import Step
 
 
 def say(text: str, **more: Any) -> Step:

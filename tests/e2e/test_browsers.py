@@ -22,11 +22,11 @@ from temporalio.client import Client as TemporalClient
 from temporalio.client import WorkflowExecutionStatus
 from temporalio.service import RPCError
 
-from demo.server import serving
+from commands.up import PORTS_CLOSED_TO_BROWSERS
+from fakes.server import serving
 from tests.chromium import Chromium, NavigationRefused, Page, running_chromium
 from tests.e2e.steps import say
 from tests.stack import Stack, eventually
-from up import PORTS_CLOSED_TO_BROWSERS
 
 UNSAFE_PORT = "net::ERR_UNSAFE_PORT"
 

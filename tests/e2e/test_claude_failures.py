@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from demo.model_steps import Step
 from domain.failures import FailureCode
+from fakes.anthropic.steps import Step
 from tests.e2e.failing import assert_unpublished, failed_as, kept_files
 from tests.e2e.steps import bash, overwrite_session, say, write
 from tests.stack import Json, Stack

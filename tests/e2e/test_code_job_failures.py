@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from demo.forge_access import TokenGrant
 from domain.failures import FailureCode
+from fakes.github.tokens import TokenGrant
 from tests.e2e.failing import assert_unpublished, failed_as, kept_files
 from tests.e2e.steps import COMMIT_ALL, bash, say, wait_for_file, write
 from tests.stack import OWNER, TOKEN, Json, Stack

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from temporalio.client import Client as TemporalClient
 
-from agent.executable import find_executable
+from agent.claude.executable import find_executable
 from domain.failures import FailureCode
 from tests.e2e.failing import assert_unpublished, failed_as, kept_files, notices
 from tests.e2e.processes import commands_of, processes_of

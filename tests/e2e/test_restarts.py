@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from activities.conversations import BEGUN_AGAIN
 from domain.jobs import JobType
+from host.session_resume import BEGUN_AGAIN
 from tests.e2e.failing import notices
 from tests.e2e.processes import commands_of, processes
 from tests.e2e.steps import COMMIT_ALL, bash, overwrite_session, say, wait_for_file, write

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.executable import find_executable
+from agent.claude.executable import find_executable
 from domain.failures import FailureCode
 from tests.e2e import mcp_server
 from tests.e2e.failing import assert_unpublished, failed_as, kept_files

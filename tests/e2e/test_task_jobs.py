@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from demo.model_conversation import Conversation, read_conversation
 from domain.failures import FailureCode
+from fakes.anthropic.request import Conversation, read_conversation
 from tests.e2e.failing import assert_unpublished, failed_as, kept_files
 from tests.e2e.steps import say, use
 from tests.stack import OWNER, Json, Stack, eventually

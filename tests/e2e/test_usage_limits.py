@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from demo.model_steps import Step
 from domain.failures import FailureCode
+from fakes.anthropic.steps import Step
 from tests.e2e.failing import assert_unpublished, failed_as, kept_files
 from tests.e2e.processes import processes_of
 from tests.e2e.steps import say, wait_for_file, write

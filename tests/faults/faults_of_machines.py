@@ -37,9 +37,9 @@ WIRED_HOST = "wired-host"
 # The worker of another host; its clock is off by some seconds.
 _WORKER = """
 import datetime, sys
-import domain.clock
+import domain.timestamps
 off = datetime.timedelta(seconds=float(sys.argv.pop(1)))
-domain.clock.utc_now = lambda: datetime.datetime.now(datetime.UTC) + off
+domain.timestamps.utc_now = lambda: datetime.datetime.now(datetime.UTC) + off
 import cli
 sys.exit(cli.main(["worker", "--embedded"]))
 """

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from demo.model_steps import Step
+from fakes.anthropic.steps import Step
 from tests.faults import phases
 from tests.faults.fault import Fault, each
 from tests.faults.situations import CodeSituation, Situation

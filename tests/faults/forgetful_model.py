@@ -8,10 +8,10 @@ from typing import Any, cast
 from starlette.applications import Starlette
 from starlette.requests import Request
 
-from demo.model import Conversation, RecordedRequest, ScriptedModel, Step
-from demo.model_app import ModelApp
-from demo.model_scripts import Scripts
-from demo.model_stories import tell
+from fakes.anthropic.app import ModelApp
+from fakes.anthropic.default_replies import tell
+from fakes.anthropic.scripts import Scripts
+from fakes.anthropic.server import Conversation, RecordedRequest, ScriptedModel, Step
 from tests.faults.holding import HeldRequests
 
 

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from demo.forge import Forge
-from demo.forge_access import TokenGrant
-from demo.server import serving
+from fakes.github.server import Forge
+from fakes.github.tokens import TokenGrant
+from fakes.server import serving
 from tests.faults.forgetful_model import ForgetfulModel
 from tests.faults.holding import HeldGit, HeldRequests
 from tests.faults.wire import Wire

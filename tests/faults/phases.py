@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import httpx
 
-from demo.model_steps import Step
+from fakes.anthropic.steps import Step
 from tests.e2e.processes import commands_of
 from tests.e2e.steps import python, say, write
 from tests.faults.situations import CodeSituation, Situation, TaskSituation

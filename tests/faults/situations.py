@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 import httpx
 
-from demo.model_conversation import Conversation, read_conversation
-from demo.model_steps import Step
+from fakes.anthropic.request import Conversation, read_conversation
+from fakes.anthropic.steps import Step
 from tests.e2e.steps import bash, say, wait_for_file, write
 from tests.faults.installation import Installation
 from tests.faults.mail import Mail

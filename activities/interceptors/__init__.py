@@ -1,0 +1,1 @@
+"""Interceptors of all activities: errors and heartbeats."""

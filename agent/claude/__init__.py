@@ -1,0 +1,1 @@
+"""The protocol, files and environment of the Claude Code CLI."""

@@ -1,0 +1,91 @@
+"""What a Claude process achieved: its usage and answer, and why it failed when it did."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from agent.claude.diagnosis import diagnose
+from agent.claude.events import TurnEnded
+from agent.claude.run_state import Evidence
+from domain.errors import JobFailure
+from domain.jobs import Usage
+
+MAX_ANSWER_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The outcome of one process.
+
+    `answer` is the last turn's text, at most 64 KiB. `failure` is None when the last turn
+    succeeded. `limit_type` names the usage limit that was met, where the API told it.
+    """
+
+    usage: Usage
+    answer: str | None
+    session_id: str | None
+    model: str | None
+    failure: JobFailure | None
+    limit_type: str | None = None
+
+
+def verdict(exit_code: int, evidence: Evidence, used_before: Usage, used_after: Usage) -> Verdict:
+    """Judge a process that has ended.
+
+    A successful last result counts whatever the exit code is: a CLI that has to be stopped after
+    it has done its work.
+
+    Args:
+        exit_code: of the process.
+        evidence: what it said.
+        used_before: what the session had used when the process started.
+        used_after: what it has used by the transcript now; a process that was ended by SIGTERM
+            has no result, but writes it there (measured).
+    """
+    last = evidence.last
+    failure = diagnose(exit_code, evidence)
+    return Verdict(
+        usage=_usage(evidence.results, used_before, used_after),
+        answer=_cut(last.text) if last and last.text is not None and failure is None else None,
+        session_id=_session_id(evidence),
+        model=_model(evidence),
+        failure=failure,
+        limit_type=evidence.error.limit_type if evidence.error is not None else None,
+    )
+
+
+def _usage(results: list[TurnEnded], before: Usage, after: Usage) -> Usage:
+    """Return what this process used: the CLI counts on from where the session was before."""
+    total = after
+    for result in results:
+        total = _larger(total, result.session_usage)
+    return replace(total - before, turns=sum(result.turns for result in results))
+
+
+def _larger(one: Usage, other: Usage) -> Usage:
+    costs = [cost for cost in (one.cost_usd, other.cost_usd) if cost is not None]
+    return Usage(
+        cost_usd=max(costs, default=None),
+        input_tokens=max(one.input_tokens, other.input_tokens),
+        output_tokens=max(one.output_tokens, other.output_tokens),
+        cache_read_tokens=max(one.cache_read_tokens, other.cache_read_tokens),
+        cache_creation_tokens=max(one.cache_creation_tokens, other.cache_creation_tokens),
+    )
+
+
+def _cut(text: str) -> str:
+    data = text.encode("utf-8", "replace")
+    return (
+        text if len(data) <= MAX_ANSWER_BYTES else data[:MAX_ANSWER_BYTES].decode(errors="ignore")
+    )
+
+
+def _session_id(evidence: Evidence) -> str | None:
+    last = evidence.results[-1] if evidence.results else None
+    return (last.session_id if last else None) or (
+        evidence.started.session_id if evidence.started else None
+    )
+
+
+def _model(evidence: Evidence) -> str | None:
+    return evidence.started.model if evidence.started else None

@@ -1,0 +1,46 @@
+"""Finding what a path or body names, or saying that it is not there."""
+
+from __future__ import annotations
+
+from domain.errors import InvalidRequest, NotFound
+from domain.job_details import JobDetails
+from domain.names.ids import is_id
+from domain.repositories import ClientDetails
+from store.protocol import Store
+
+
+def checked_id(text: str, name: str) -> str:
+    """Return an id in lower case.
+
+    Raises:
+        InvalidRequest: it is not a UUID.
+    """
+    if not is_id(text):
+        raise InvalidRequest(f"{name} {text[:80]!r} is not a UUID.")
+    return text.lower()
+
+
+async def existing_client(store: Store, client_id: str) -> ClientDetails:
+    """Return a client.
+
+    Raises:
+        InvalidRequest: the id is malformed.
+        NotFound: there is none.
+    """
+    details = await store.get_client(checked_id(client_id, "The client id"))
+    if details is None:
+        raise NotFound("Client not found")
+    return details
+
+
+async def existing_job(store: Store, job_id: str) -> JobDetails:
+    """Return a job.
+
+    Raises:
+        InvalidRequest: the id is malformed.
+        NotFound: there is none.
+    """
+    details = await store.get_job(checked_id(job_id, "The job id"))
+    if details is None:
+        raise NotFound("Job not found")
+    return details

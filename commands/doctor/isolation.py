@@ -1,0 +1,161 @@
+"""Whether the sandbox isolates jobs here: each of its walls is tried from inside."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from agent.process.child import SupervisedChild
+from commands.doctor.finding import Finding
+from commands.doctor.inside import Inside, last_words
+from commands.doctor.mcp_servers import mcp_servers
+from commands.doctor.programs import programs
+from domain.errors import JobFailure
+from sandbox import landlock
+from sandbox.bubblewrap import Bubblewrap
+from sandbox.containment import Containment
+from sandbox.gateway import PORT
+from sandbox.modes import Sandbox, SandboxMode, version_of
+from sandbox.supervision.limits import INTERVAL, Limits
+from settings import Settings
+from wiring import mcp_addresses
+
+_LISTEN_SECONDS = 10.0
+_MOST_PROCESSES = 5
+"""bwrap's own two, the shell and what it starts."""
+
+_OFF = (
+    "SANDBOX=off: the commands of jobs act as this user. They can read every file and secret of "
+    "the worker, and change the work of other jobs. Set SANDBOX=on."
+)
+_LANDLOCK_ONLY = (
+    "SANDBOX=landlock keeps jobs from the files and processes of others, but not from the network, "
+    "services on loopback (such as Temporal) and using up the machine. Set SANDBOX=on if you can."
+)
+_HOST_NETWORK = (
+    "SANDBOX_NETWORK=host: jobs reach all that this machine reaches, services on loopback (such as "
+    "Temporal) too. Set it to internet, hosts or none."
+)
+_ROOT = (
+    "This is root, whom a hole in the sandbox would give the whole machine, and whom limits of "
+    "processes do not bind. Run the orchestrator as another user."
+)
+_REPORT = "Run no job here, and report this with the output of `uname -a`; see docs/security.md."
+
+
+async def isolation(settings: Settings, sandbox: Sandbox) -> list[Finding]:
+    """Return what is to say of the sandbox, and of programs and MCP servers inside."""
+    found = [_memory(settings.sandbox_limits)]
+    if os.geteuid() == 0:
+        found.append(Finding("user", problem=_ROOT, is_fatal=False))
+    try:
+        containment = await sandbox.require()
+        found += _mode(sandbox.mode, containment)
+        if sandbox.mode is SandboxMode.OFF:
+            return found
+        with tempfile.TemporaryDirectory(dir=settings.data_dir, prefix=".doctor-") as name:
+            inside = Inside(containment, settings.search_path, Path(name), settings.mcp_files)
+            found += await asyncio.to_thread(lambda: [*_tried(inside)])
+            if containment.has_own_network:
+                found.append(await _listening(settings, inside))
+            found += await asyncio.to_thread(lambda: [*programs(settings, inside)])
+            found += await asyncio.to_thread(lambda: [*mcp_servers(settings, inside)])
+    except JobFailure as failure:
+        found.append(Finding("sandbox", problem=failure.message))
+    return found
+
+
+def _mode(mode: SandboxMode, containment: Containment) -> Iterator[Finding]:
+    if mode is SandboxMode.OFF:
+        yield Finding("sandbox", problem=_OFF, is_fatal=False)
+    elif mode is SandboxMode.LANDLOCK:
+        yield Finding("sandbox", f"Landlock, ABI {landlock.available()}")
+        yield Finding("sandbox", problem=_LANDLOCK_ONLY, is_fatal=False)
+    elif isinstance(containment, Bubblewrap):
+        version = ".".join(map(str, version_of(str(containment.program))))
+        yield Finding("sandbox", f"bubblewrap {version} ({containment.program})")
+        if not containment.has_own_network:
+            yield Finding("sandbox", problem=_HOST_NETWORK, is_fatal=False)
+
+
+def _memory(limits: Limits) -> Finding:
+    most = (limits.memory_bytes or 0) >> 30
+    return Finding("memory", f"a job of over {most} GiB is stopped, by a look every {INTERVAL} s")
+
+
+def _tried(inside: Inside) -> Iterator[Finding]:
+    """Yield what the walls are worth; blocks."""
+    is_bubblewrap = isinstance(inside.containment, Bubblewrap)
+    yield Finding("sandbox", "namespaces can be made" if is_bubblewrap else "commands run in it")
+    if is_bubblewrap:
+        yield _processes(inside)
+    yield _kernel(inside)
+    if inside.containment.has_own_network:
+        yield _network(inside)
+    yield _git(inside)
+
+
+def _processes(inside: Inside) -> Finding:
+    count = inside.shell("set -- /proc/[0-9]*; echo $#").stdout.strip()
+    if count.isdigit() and int(count) <= _MOST_PROCESSES:
+        return Finding("sandbox", "a fresh /proc, without the processes of others")
+    return Finding("sandbox", problem=f"Jobs see {count or 'no'} processes in /proc. {_REPORT}")
+
+
+def _kernel(inside: Inside) -> Finding:
+    if inside.shell(": >> /proc/sys/kernel/core_pattern").returncode != 0:
+        return Finding("sandbox", "settings of the kernel cannot be written")
+    problem = "Jobs can write /proc/sys/kernel/core_pattern, and so become root of this machine."
+    return Finding("sandbox", problem=f"{problem} Run the orchestrator as another user.")
+
+
+def _network(inside: Inside) -> Finding:
+    rows = inside.run("/bin/cat", "/proc/net/dev").stdout.splitlines()[2:]
+    names = {row.partition(":")[0].strip() for row in rows}
+    if names == {"lo"}:
+        return Finding("sandbox", "no network interface but its own loopback")
+    problem = f"Jobs have these network interfaces: {', '.join(sorted(names)) or 'unknown'}."
+    return Finding("sandbox", problem=f"{problem} {_REPORT}")
+
+
+def _git(inside: Inside) -> Finding:
+    script = (
+        "git init -q r && cd r && echo x > f && git add f && "
+        "git -c user.name=x -c user.email=x@example.invalid commit -q -m x"
+    )
+    ended = inside.shell(script)
+    if ended.returncode == 0:
+        return Finding("sandbox", "git commits inside")
+    return Finding("sandbox", problem=f"git cannot commit inside: {last_words(ended)}.")
+
+
+async def _listening(settings: Settings, inside: Inside) -> Finding:
+    """Let the supervisor hand sockets out, as it does for each process of a job."""
+    ports = [PORT, *mcp_addresses(settings)[0]]
+    child = SupervisedChild.start(
+        lambda _: inside.containment.supervised(
+            ["/bin/sh", "-c", "read -r line"], inside.reach, ports, settings.sandbox_limits
+        ),
+        "",
+        inside.environment,
+        inside.directory,
+    )
+    try:
+        async with asyncio.timeout(_LISTEN_SECONDS):
+            sockets = await child.control.listening()
+    except TimeoutError:
+        sockets = []
+    finally:
+        child.control.ask_to_stop(1.0)
+        for pipe in child.pipes:
+            pipe.close()
+        await child.ended()
+    for each in sockets:
+        each.close()
+    if len(sockets) == len(ports):
+        return Finding("sandbox", "its proxy can listen inside")
+    problem = "No socket can listen inside, so jobs reach neither the model nor the network."
+    return Finding("sandbox", problem=f"{problem} {_REPORT}")

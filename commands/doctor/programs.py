@@ -1,0 +1,58 @@
+"""Whether jobs see the directories of PATH, and the programs in them run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+
+from commands.doctor.finding import Finding
+from commands.doctor.inside import Inside, last_words
+from settings import Settings
+
+_PROGRAMS = ("claude", "git", "git-lfs", "node", "npm", "python3")
+_REMEDY = "Add the directories that it uses to SANDBOX_READ"
+
+
+def programs(settings: Settings, inside: Inside) -> Iterator[Finding]:
+    """Yield what jobs do not see of PATH; blocks while each program is run once."""
+    yield from _directories(settings, inside)
+    found = {name: shutil.which(name, path=settings.sandbox_search_path) for name in _PROGRAMS}
+    works = []
+    for name, path in found.items():
+        if path is None:
+            continue
+        ended = inside.run(path, "--version")
+        if ended.returncode == 0:
+            works.append(name)
+        elif inside.run_outside(path, "--version").returncode == 0:
+            problem = f"{path} does not run inside ({last_words(ended)}). {_REMEDY}."
+            yield Finding("PATH", problem=problem, is_fatal=False)
+    yield Finding("PATH", f"inside run {', '.join(works) or 'none of the usual programs'}")
+
+
+def _directories(settings: Settings, inside: Inside) -> Iterator[Finding]:
+    seen = set(settings.sandbox_search_path.split(":"))
+    for entry in settings.search_path.split(":"):
+        if not os.path.isdir(entry):
+            continue
+        problem = None
+        if entry not in seen:
+            problem = (
+                f"Jobs do not have {entry} on their PATH. If they need its programs, add it to "
+                "SANDBOX_READ, or the directory above it that has all they use, such as ~/.pyenv."
+            )
+        elif not _is_seen(entry, inside):
+            problem = f"Jobs do not see {entry}. Add it to SANDBOX_READ, or take it off PATH."
+        if problem is not None:
+            yield Finding("PATH", problem=problem, is_fatal=False)
+
+
+def _is_seen(directory: str, inside: Inside) -> bool:
+    """Return whether a file of a directory is there; the directory may be one on the way only."""
+    try:
+        name = min(os.listdir(directory), default="")
+    except OSError:
+        return True
+    path = os.path.join(directory, name)
+    return inside.shell('[ -e "$1" ] || [ -L "$1" ]', path).returncode == 0

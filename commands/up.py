@@ -1,0 +1,320 @@
+"""`orchestrator up`: Temporal, the API and a worker on one machine, kept running until Ctrl-C.
+
+Three child processes in sessions of their own. A child that dies is started again; when this
+process dies, however it dies, the kernel ends the children (PR_SET_PDEATHSIG, prctl(2)).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import logging
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from pathlib import Path
+
+from agent.claude.environment import CLAUDE_CREDENTIAL_NAMES, CLAUDE_SECRET_NAMES
+from settings import Secret, Settings, SettingsError
+
+RESTART_PAUSE_SECONDS = 2.0
+START_SECONDS = 30.0
+"""Temporal's port opens in 0.3 s and the API's in 2 s (measured); ten times that is a fault."""
+
+PORTS_CLOSED_TO_BROWSERS = (
+    6665, 6666, 6667, 6668, 6669, 6679, 6697, 6566, 10080,
+    1719, 1720, 1723, 2049, 3659, 4045, 4190, 5060, 5061, 6000,
+)  # fmt: skip
+"""Browsers connect to none of these, whatever a page asks for ("bad ports" of the Fetch Standard).
+These are all above 1023, the least likely to be wanted by other programs first."""
+_OF_CLAUDE_AND_GITHUB = CLAUDE_CREDENTIAL_NAMES | CLAUDE_SECRET_NAMES | {"GITHUB_TOKEN"}
+_NOT_FOR_THE_API = _OF_CLAUDE_AND_GITHUB | {f"{name}_FILE" for name in _OF_CLAUDE_AND_GITHUB}
+"""The API calls neither Claude nor GitHub, so it has no use for what opens them."""
+
+_OF_CLAUDE_AND_GITHUB = CLAUDE_CREDENTIAL_NAMES | CLAUDE_SECRET_NAMES | {"GITHUB_TOKEN"}
+_NOT_FOR_THE_API = _OF_CLAUDE_AND_GITHUB | {f"{name}_FILE" for name in _OF_CLAUDE_AND_GITHUB}
+"""The API calls neither Claude nor GitHub, so it has no use for what opens them."""
+
+_PR_SET_PDEATHSIG = 1
+_SECRET_FILE = "api-secret"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Child:
+    """A program that is kept running.
+
+    `port` is open once it is ready. Of a quiet one, only standard error is shown.
+    """
+
+    name: str
+    arguments: list[str]
+    environment: Mapping[str, str]
+    port: int | None
+    stop_seconds: float
+    is_quiet: bool = False
+    process: subprocess.Popen[bytes] | None = None
+    started_at: float = 0.0
+
+    def start(self) -> None:
+        self.started_at = time.monotonic()
+        self.process = subprocess.Popen(
+            self.arguments,
+            env=dict(self.environment),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL if self.is_quiet else None,
+            start_new_session=True,
+            preexec_fn=_die_with_parent,
+        )
+
+    def stop(self) -> None:
+        if self.process is None or self.process.poll() is not None:
+            return
+        self.process.terminate()
+        try:
+            self.process.wait(self.stop_seconds)
+        except subprocess.TimeoutExpired:
+            log.warning("%s did not stop in %.0f s and is killed", self.name, self.stop_seconds)
+            self.process.kill()
+            self.process.wait()
+
+
+def up(
+    settings: Settings,
+    environment: Mapping[str, str],
+    announce: Callable[[str], None],
+    on_ready: Callable[[str], int] | None = None,
+) -> int:
+    """Run everything until SIGINT or SIGTERM; returns the exit code.
+
+    Args:
+        settings: as read from `environment`.
+        environment: handed to the API and the worker, which read secrets that are given as files
+            themselves; Temporal gets a bare one.
+        announce: prints a line for the user.
+        on_ready: called with the API's secret when everything answers; its result is the exit
+            code, and everything is stopped then.
+
+    Raises:
+        SettingsError: a port is in use, or Temporal is not installed.
+    """
+    settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    secret, is_new = api_secret(settings)
+    _require_free_ports(settings)
+    # The UI has an IP address of its own, since the ports are few if several `up` run here.
+    with (
+        _reserved_port(_random_loopback_address()) as ui,
+        _reserved_port("127.0.0.1") as metrics,
+        _signals_as_exit(),
+    ):
+        children = _children(settings, environment, ui.getsockname(), metrics.getsockname()[1])
+        try:
+            for child in children:
+                child.start()
+                _await_port(child, settings)
+            _announce(settings, announce, secret.reveal() if is_new else None)
+            if on_ready is not None:
+                return on_ready(secret.reveal())
+            _keep_running(children)
+        except SystemExit:
+            announce("Stopping: running jobs have a moment to finish, and go on at the next start.")
+        finally:
+            for child in reversed(children):
+                child.stop()
+    return 0
+
+
+def api_secret(settings: Settings) -> tuple[Secret, bool]:
+    """Return the API secret, and whether it was made just now.
+
+    AGENT_API_SECRET, else the one kept in the data directory (mode 0600), made at first use.
+    """
+    if settings.api_secret is not None:
+        return settings.api_secret, False
+    path = settings.data_dir / _SECRET_FILE
+    if not path.exists():
+        _keep_new_secret(path)
+        return Secret(path.read_text("ascii").strip()), True
+    return Secret(path.read_text("ascii").strip()), False
+
+
+def _keep_new_secret(path: Path) -> None:
+    """Write a new secret in one step, so that a half-written one is never read."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")  # mode 0600
+    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        file.write(secrets.token_urlsafe(32) + "\n")
+    # Of two that start at once, the first one's secret stays.
+    with contextlib.suppress(FileExistsError):
+        os.link(name, path)
+    os.unlink(name)
+
+
+def _children(
+    settings: Settings, environment: Mapping[str, str], ui: tuple[str, int], metrics_port: int
+) -> list[_Child]:
+    orchestrator = [sys.executable, str(Path(__file__).parents[1] / "cli.py")]
+    ours = {**environment, "TEMPORAL_ADDRESS": f"127.0.0.1:{settings.temporal_port}"}
+    public = {name: value for name, value in ours.items() if name not in _NOT_FOR_THE_API}
+    api = ["api", "--embedded", "--temporal-ui", f"{ui[0]}:{ui[1]}"]
+    drain = settings.drain_timeout.total_seconds() + 20
+    return [
+        _temporal(settings, ui, metrics_port),
+        _Child("worker", [*orchestrator, "worker", "--embedded"], ours, None, drain),
+        _Child("api", [*orchestrator, *api], public, settings.port, 10),
+    ]
+
+
+def _temporal(settings: Settings, ui: tuple[str, int], metrics_port: int) -> _Child:
+    """Return Temporal's dev server, which answers no page in a browser.
+
+    Its HTTP API allows one host, "/", which no request can name. Its UI and its metrics allow any
+    host, so they are on ports that browsers do not connect to; the API process shows the UI.
+
+    One task-queue partition makes the queue first in, first out; WAL and synchronous=1 make it five
+    times as fast; the higher poll rate saves 40 ms at each step of a job (all measured).
+    """
+    program = Path(sys.executable).with_name("temporal")
+    if not program.is_file():
+        raise SettingsError(f"{program} is missing. Run `make install`, or set TEMPORAL_ADDRESS.")
+    options = {
+        "--ip": "127.0.0.1",
+        "--port": str(settings.temporal_port),
+        "--http-port": str(settings.temporal_http_port),
+        "--metrics-port": str(metrics_port),
+        "--ui-ip": ui[0],
+        "--ui-port": str(ui[1]),
+        "--db-filename": str(settings.data_dir / "temporal.db"),
+        "--namespace": settings.temporal_namespace,
+        "--log-level": "error",
+    }
+    repeated = {
+        "--sqlite-pragma": ["journal_mode=WAL", "synchronous=1"],
+        "--dynamic-config-value": [
+            "matching.numTaskqueueWritePartitions=1",
+            "matching.numTaskqueueReadPartitions=1",
+            "matching.enableFairness=true",
+            "history.transferProcessorMaxPollRPS=1000",
+            'frontend.httpAllowedHosts=["/"]',
+        ],
+    }
+    arguments = [str(program), "server", "start-dev"]
+    arguments += [part for option in options.items() for part in option]
+    arguments += [part for flag, values in repeated.items() for v in values for part in (flag, v)]
+    bare = {"PATH": settings.search_path, "HOME": str(settings.data_dir)}
+    # What it prints on standard output is its addresses, and its UI is shown at another.
+    return _Child("Temporal", arguments, bare, settings.temporal_port, 10, is_quiet=True)
+
+
+def _random_loopback_address() -> str:
+    """Return an address of 127.1.0.0 to 127.254.255.255."""
+    return str(IPv4Address("127.1.0.0") + secrets.randbelow(254 * 2**16))
+
+
+def _reserved_port(address: str) -> socket.socket:
+    """Return a socket that is bound to a port which is closed to browsers.
+
+    Until it is closed, Temporal alone can listen there.
+
+    Raises:
+        SettingsError: they are all in use.
+    """
+    for port in PORTS_CLOSED_TO_BROWSERS:
+        reservation = socket.socket()
+        try:
+            reservation.bind((address, port))
+        except OSError:
+            reservation.close()
+            continue
+        # A program that sets this option as well, as Temporal does, may now bind the port too
+        # (socket(7)). The attempt of another `up`, above, is made without it.
+        reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        return reservation
+    ports = ", ".join(map(str, sorted(PORTS_CLOSED_TO_BROWSERS)))
+    raise SettingsError(f"No port of {address} is free for Temporal. Free one of: {ports}.")
+
+
+def _require_free_ports(settings: Settings) -> None:
+    ports = {
+        "PORT": settings.port,
+        "TEMPORAL_PORT": settings.temporal_port,
+        "TEMPORAL_HTTP_PORT": settings.temporal_http_port,
+        "TEMPORAL_UI_PORT": settings.temporal_ui_port,
+    }
+    taken = [f"{name} {port}" for name, port in ports.items() if _is_open(port)]
+    if taken:
+        raise SettingsError(
+            f"In use already: {', '.join(taken)}. Stop what uses it (another `make up`?), or set "
+            "the variable to another port."
+        )
+
+
+def _is_open(port: int) -> bool:
+    with socket.socket() as connection:
+        connection.settimeout(1)
+        return connection.connect_ex(("127.0.0.1", port)) == 0
+
+
+def _await_port(child: _Child, settings: Settings) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while child.port is not None and not _is_open(child.port):
+        assert child.process is not None
+        if child.process.poll() is not None or time.monotonic() > deadline:
+            raise SettingsError(f"{child.name} did not start; what it printed says why.")
+        time.sleep(0.05)
+
+
+def _announce(settings: Settings, announce: Callable[[str], None], new_secret: str | None) -> None:
+    announce(f"API          http://127.0.0.1:{settings.port}  (documentation at /docs)")
+    announce(f"Temporal UI  http://127.0.0.1:{settings.temporal_ui_port}")
+    announce(f"Data         {settings.data_dir}")
+    if new_secret is not None:
+        announce(f"Secret       {new_secret}  (shown once; kept in {_SECRET_FILE} there)")
+    if settings.github_token is None:
+        announce("No GITHUB_TOKEN is set: code jobs will fail, saying so.")
+    if not settings.has_claude_credentials:
+        announce(
+            "No Claude credential is set: Claude uses the login of this user, if there is one."
+        )
+    announce("Ready. Ctrl-C stops everything.")
+
+
+def _keep_running(children: list[_Child]) -> None:
+    while True:
+        time.sleep(0.5)
+        for child in children:
+            assert child.process is not None
+            code = child.process.poll()
+            if code is not None and time.monotonic() - child.started_at > RESTART_PAUSE_SECONDS:
+                log.error("%s ended with %s and is started again", child.name, code)
+                child.start()
+
+
+@contextlib.contextmanager
+def _signals_as_exit() -> Iterator[None]:
+    """Turn SIGINT and SIGTERM into SystemExit, so that the children are stopped."""
+
+    def leave(number: int, frame: object) -> None:
+        for kind in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(kind, signal.SIG_IGN)
+        raise SystemExit(0)
+
+    before = {kind: signal.signal(kind, leave) for kind in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
+
+
+def _die_with_parent() -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -1,0 +1,1 @@
+"""The names that enter from outside, validated: ids, branches and HTTP hosts."""

@@ -1,0 +1,1 @@
+"""The scripted model: a fake of the Anthropic API."""

@@ -1,0 +1,86 @@
+"""Answers that plain responses cannot give: slow, cut off, dropped, or never sent."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from fakes.anthropic.event_stream import encoded
+from fakes.anthropic.steps import Step
+from fakes.server import transport_of
+
+
+class Dropped(Response):
+    """No answer: the connection is closed without a byte."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Cut the connection."""
+        await _cut(scope, receive)
+
+
+class Hung(Response):
+    """No answer: the connection stays open until the caller gives up or the server stops."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Wait for the connection to end."""
+        await receive()
+
+
+class Late(Response):
+    """Another response after a pause."""
+
+    def __init__(self, response: Response, seconds: float) -> None:
+        self._response = response
+        self._seconds = seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer after the pause, unless the caller left."""
+        if await _stays(receive, self._seconds):
+            await self._response(scope, receive, send)
+
+
+class EventStream(Response):
+    """A message as server-sent events, at the pace and with the accident that the step asks for."""
+
+    media_type = "text/event-stream"
+
+    def __init__(
+        self, events: Iterator[dict[str, Any]], step: Step, headers: Mapping[str, str]
+    ) -> None:
+        super().__init__(headers=headers)
+        del self.headers["content-length"]
+        self._events = events
+        self._pause = step.get("chunk_delay", 0.0)
+        self._cut = step.get("drop") == "mid"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the events until their end, the scripted cut, or the caller's leaving."""
+        start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+        await send(start)
+        for event in self._events:
+            delta = event["type"] == "content_block_delta"
+            if delta and self._pause and not await _stays(receive, self._pause):
+                return
+            await send({"type": "http.response.body", "body": encoded(event), "more_body": True})
+            if delta and self._cut:
+                await _cut(scope, receive)
+                return
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _cut(scope: Scope, receive: Receive) -> None:
+    transport_of(scope).abort()
+    # Until the server has noticed, it would take our silence for a bug and answer 500.
+    await receive()
+
+
+async def _stays(receive: Receive, seconds: float) -> bool:
+    try:
+        await asyncio.wait_for(receive(), seconds)
+    except TimeoutError:
+        return True
+    return False

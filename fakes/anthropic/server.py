@@ -1,0 +1,87 @@
+"""A stand-in for Anthropic's Messages API on 127.0.0.1 that answers from scripts.
+
+The real Claude Code CLI talks to it through ANTHROPIC_BASE_URL, with any API key.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+from fakes.anthropic.app import UNSCRIPTED, ModelApp, Story
+from fakes.anthropic.request import Conversation
+from fakes.anthropic.scripts import RecordedRequest, Scripts
+from fakes.anthropic.steps import Step, make_script
+from fakes.server import serving
+
+__all__ = ["UNSCRIPTED", "Conversation", "RecordedRequest", "ScriptedModel", "Step", "Story"]
+
+
+class ScriptedModel:
+    """Scripts and the server that replays them.
+
+    A script is chosen by the base URL (`url_for`: one place in the script for all callers), or,
+    with the plain `base_url`, by `[[script:NAME]]` in the first user message of a conversation:
+    then every session has its own place. Every call that offers tools takes a step, a retry too;
+    calls of a subagent take from the script's `subagent` steps. A call beyond the end of its
+    script gets a 400.
+
+    Args:
+        story: answers conversations that name no script; without it they get a 400.
+    """
+
+    def __init__(self, story: Story | None = None) -> None:
+        self._scripts = Scripts()
+        self._app = ModelApp(self._scripts, story)
+        self.base_url = ""
+        """The ANTHROPIC_BASE_URL under which conversations choose their script."""
+
+    def url_for(self, name: str) -> str:
+        """Return the ANTHROPIC_BASE_URL under which every call takes from script `name`."""
+        return f"{self.base_url}/s/{name}"
+
+    def script(
+        self,
+        name: str,
+        steps: Sequence[Step],
+        *,
+        subagent: Sequence[Step] = (),
+        repeat_last: bool = False,
+    ) -> str:
+        """Store a script, with fresh cursors and an empty log, and return its `url_for`.
+
+        Raises:
+            InvalidRequest: the name or a step is malformed.
+        """
+        self._scripts.put(name, make_script(steps, subagent, repeat_last=repeat_last))
+        return self.url_for(name)
+
+    def requests(self, name: str = UNSCRIPTED) -> list[RecordedRequest]:
+        """List the last 500 requests of a script; by default those that chose none."""
+        return self._scripts.requests(name)
+
+    def remaining(self, name: str, session: str = "") -> int:
+        """Count the calls that a script still answers.
+
+        Args:
+            name: the script.
+            session: the session id, for a script that was chosen by the conversation.
+
+        Raises:
+            NotFound: there is no such script.
+        """
+        return self._scripts.remaining(name, session)
+
+    @contextlib.contextmanager
+    def serve(self, port: int = 0) -> Iterator[ScriptedModel]:
+        """Serve in a thread of this process until the block ends; hung answers are cut then.
+
+        Args:
+            port: 0 takes a free one.
+
+        Raises:
+            OSError: the port is in use.
+            RuntimeError: the server did not start within 10 s.
+        """
+        with serving(self._app.asgi(), port, patience=0) as self.base_url:
+            yield self

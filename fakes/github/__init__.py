@@ -1,0 +1,1 @@
+"""The fake GitHub: REST and git over HTTP."""

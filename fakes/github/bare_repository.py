@@ -1,0 +1,114 @@
+"""A bare repository of the forge: what its branches hold, and how to move them from outside."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from fakes.github.git import git
+
+
+class LogEntry(NamedTuple):
+    """One line of a branch's history."""
+
+    sha: str
+    subject: str
+    author: str
+
+
+class BareRepository:
+    """The git side of a repository; every answer is computed from the files as they are now."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def create(self, default_branch: str) -> None:
+        """Make the empty repository on disk."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        git(
+            self.path,
+            "init",
+            "--quiet",
+            "--bare",
+            "--template=",
+            f"--initial-branch={default_branch}",
+        )
+
+    def branches(self) -> dict[str, str]:
+        """Return the commit of every branch."""
+        listing = self._text(
+            "for-each-ref", "--format=%(objectname) %(refname:lstrip=2)", "refs/heads"
+        )
+        # Not `splitlines`: a name may contain U+2028, which it takes for the end of a line.
+        pairs = (line.split(" ", 1) for line in listing.split("\n") if line)
+        return {name: sha for sha, name in pairs}
+
+    def log(self, branch: str) -> list[LogEntry]:
+        """Return a branch's history, newest first."""
+        lines = self._text("log", "--format=%H%x00%s%x00%an", f"refs/heads/{branch}").splitlines()
+        return [LogEntry(*line.split("\0")) for line in lines]
+
+    def read(self, revision: str, path: str) -> str:
+        """Return the text of a file at a branch or commit."""
+        return self._text("cat-file", "blob", f"{revision}:{path}")
+
+    def ahead(self, base: str, head: str) -> int:
+        """Return how many commits `head` has that `base` has not."""
+        return int(self._text("rev-list", "--count", f"{base}..{head}"))
+
+    def diff(self, base: str, head: str) -> str:
+        """Return what `head` changed since it left `base`, as a patch."""
+        return self._text("diff", "--find-renames", f"{base}...{head}")
+
+    def changed_lines(self, base: str, head: str) -> list[tuple[int, int]]:
+        """Return the lines added and removed in each file changed since `head` left `base`."""
+        listing = self._text("diff", "--numstat", f"{base}...{head}")
+        counts = (line.split("\t")[:2] for line in listing.splitlines())
+        return [(_lines(added), _lines(removed)) for added, removed in counts]
+
+    def delete(self, branch: str) -> None:
+        """Delete a branch."""
+        self._text("update-ref", "-d", f"refs/heads/{branch}")
+
+    def commit(
+        self, branch: str, parent: str | None, files: Mapping[str, str | bytes | None], message: str
+    ) -> str:
+        """Put a commit on a branch without any worktree, and return its sha.
+
+        Args:
+            branch: the branch to move; made when it does not exist.
+            parent: the commit it builds on; None for a first commit.
+            files: the new content of each path; None deletes it.
+            message: the commit message.
+        """
+        lines = [
+            f"commit refs/heads/{branch}\ncommitter Forge <forge@example.invalid> "
+            f"{int(time.time())} +0000\n".encode(),
+            _data(message),
+            f"from {parent}\n".encode() if parent else b"",
+            *(_change(path, content) for path, content in files.items()),
+        ]
+        git(self.path, "fast-import", "--quiet", "--date-format=raw", data=b"".join(lines))
+        return self.branches()[branch]
+
+    def _text(self, *arguments: str) -> str:
+        return git(self.path, *arguments).decode("utf-8", "replace")
+
+
+def _lines(count: str) -> int:
+    """A binary file has `-` in place of a count."""
+    return 0 if count == "-" else int(count)
+
+
+def _data(content: str | bytes) -> bytes:
+    raw = content.encode() if isinstance(content, str) else content
+    return b"data %d\n%b\n" % (len(raw), raw)
+
+
+def _change(path: str, content: str | bytes | None) -> bytes:
+    quoted = path.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    if content is None:
+        return f'D "{quoted}"\n'.encode()
+    return f'M 100644 inline "{quoted}"\n'.encode() + _data(content)

@@ -1,0 +1,1 @@
+"""Conversion between domain objects and rows, shared by both adapters."""

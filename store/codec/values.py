@@ -1,0 +1,86 @@
+"""Single values between the words of `domain` and the columns of a row, alike in every adapter."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, TypeVar
+
+from domain.errors import InvalidRequest
+from domain.messages import is_storable, storable
+from domain.names.ids import is_id
+
+JsonObject = dict[str, Any]
+ColumnValue = str | int | float | JsonObject | None
+
+Member = TypeVar("Member", bound=StrEnum)
+
+
+def canonical_id(text: str) -> str | None:
+    """Return a UUID in lower case, or None for what is no UUID and so names no row."""
+    return text.lower() if is_id(text) else None
+
+
+def required_id(text: str, column: str) -> str:
+    """Return a UUID in lower case.
+
+    Raises:
+        InvalidRequest: it is none, so it cannot be written or referred to.
+    """
+    found = canonical_id(text)
+    if found is None:
+        raise InvalidRequest(
+            f"{column} {storable(text)[:80]!r} is not a UUID. Send the id as given."
+        )
+    return found
+
+
+def time_text(moment: datetime) -> str:
+    """Return an aware time as UTC text of fixed width, so that texts sort as times do.
+
+    Raises:
+        ValueError: the time is naive.
+    """
+    if moment.tzinfo is None:
+        raise ValueError(f"The time {moment} has no time zone; pass an aware one.")
+    return moment.astimezone(UTC).isoformat(timespec="microseconds")
+
+
+def parse_time(text: str) -> datetime:
+    """Return ISO text as a time in UTC; text without an offset is taken as UTC."""
+    moment = datetime.fromisoformat(text)
+    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def parse_optional_time(text: str | None) -> datetime | None:
+    """Return ISO text as a time in UTC, None as None."""
+    return None if text is None else parse_time(text)
+
+
+def parse_member(kind: type[Member], text: str | None) -> Member | None:
+    """Return the member of that value; None for None and for a value of a newer version."""
+    return kind(text) if text is not None and text in kind._value2member_map_ else None
+
+
+def unchanged_text(text: str, column: str) -> str:
+    """Return text that is of use only as it is, whatever its length.
+
+    Raises:
+        InvalidRequest: no store can keep it so.
+    """
+    if not is_storable(text):
+        raise InvalidRequest(
+            f"{column} has a NUL or half a surrogate pair, which cannot be stored. Leave it out."
+        )
+    return text
+
+
+def column_value(value: str | int | float | datetime | StrEnum | None) -> ColumnValue:
+    """Return a domain value as it is bound to a statement: text made storable, times as text."""
+    if isinstance(value, StrEnum):
+        return value.value
+    if isinstance(value, str):
+        return storable(value)
+    if isinstance(value, datetime):
+        return time_text(value)
+    return value

@@ -1,0 +1,208 @@
+"""Connections to one SQLite file, used from asyncio without ever blocking its event loop.
+
+One thread writes, one transaction at a time; a few threads read, each in a snapshot of its own,
+which a WAL database lets them do beside any writer. Other processes may use the same file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import queue
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TypeVar
+
+from domain.errors import DependencyFailed
+from store.sqlite.errors import translated
+from store.sqlite.schema import create_schema
+
+READERS = 3
+"""Reading threads: one may be in a long list while others answer single rows."""
+
+CACHE_KIBIBYTES = 16 * 1024
+"""Page cache of a connection: holds the inner index pages of millions of lines."""
+
+CHECKPOINT_PAGES = 8000
+"""Pages of 4 KiB in the WAL before they are moved into the database. SQLite's own 1000 makes the
+same index pages be written again every few batches (measured: two thirds of the speed)."""
+
+WAL_LIMIT_BYTES = 64 * 1024 * 1024
+"""The WAL file is cut back to this after a checkpoint."""
+
+Result = TypeVar("Result")
+Work = Callable[[sqlite3.Connection], Result]
+
+
+class SqliteConnections:
+    """The threads and connections of one open file.
+
+    Args:
+        path: the database file; it and its directory are created for this user alone.
+        busy_seconds: how long a call waits for a lock that another process holds.
+    """
+
+    def __init__(self, path: Path, busy_seconds: float) -> None:
+        self._path = path
+        self._busy_seconds = busy_seconds
+        self._writer = ThreadPoolExecutor(1, "store-write")
+        self._readers = ThreadPoolExecutor(READERS, "store-read")
+        self._write_connection: sqlite3.Connection | None = None
+        self._idle: queue.SimpleQueue[sqlite3.Connection] = queue.SimpleQueue()
+        self._file: tuple[int, int] | None = None
+
+    async def prepare(self) -> None:
+        """Create the file unless it exists, and open it.
+
+        Raises:
+            DependencyUnavailable: it cannot be opened.
+            DependencyFailed: it is another program's, or has another schema version.
+        """
+        await asyncio.get_running_loop().run_in_executor(self._writer, self._prepare)
+
+    async def write(self, work: Work[Result]) -> Result:
+        """Run `work` in a transaction that holds the write lock.
+
+        It is committed if `work` returns and undone if it raises. Cancelling the caller leaves the
+        transaction to end by itself: it is then committed whole or never begun.
+        """
+        deadline = time.monotonic() + self._busy_seconds
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._writer, self._write, deadline, work)
+
+    async def read(self, work: Work[Result]) -> Result:
+        """Run `work` on one snapshot; it cannot write."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._readers, self._read, work)
+
+    async def check(self) -> None:
+        """Return if the file is still the one that was opened, and answers.
+
+        Raises:
+            DependencyUnavailable: otherwise.
+        """
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._readers, self._check)
+
+    async def close(self) -> None:
+        """Let running work end, then close every connection."""
+        await asyncio.to_thread(self._close)
+
+    def _prepare(self) -> None:
+        with translated(self._path):
+            _create(self._path)
+            self._file = _identity(self._path)
+            self._write_connection = self._connect()
+            create_schema(self._write_connection, self._path)
+            _use_write_ahead_log(self._write_connection, self._path)
+            for _ in range(READERS):
+                reader = self._connect()
+                reader.execute("PRAGMA query_only = ON")
+                self._idle.put(reader)
+
+    def _write(self, deadline: float, work: Work[Result]) -> Result:
+        connection = self._write_connection
+        assert connection is not None
+        # Those that queued up behind a lock have waited for it already.
+        patience = max(0, round((deadline - time.monotonic()) * 1000))
+        with translated(self._path):
+            connection.execute(f"PRAGMA busy_timeout = {patience}")
+            with transaction(connection, "IMMEDIATE"):
+                return work(connection)
+
+    def _read(self, work: Work[Result]) -> Result:
+        with (
+            translated(self._path),
+            self._reading() as connection,
+            transaction(connection, "DEFERRED"),
+        ):
+            return work(connection)
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        connection = self._idle.get()
+        try:
+            yield connection
+        finally:
+            self._idle.put(connection)
+
+    def _check(self) -> None:
+        with translated(self._path), self._reading() as connection:
+            if _identity(self._path) != self._file:
+                raise FileNotFoundError(None, "it was moved away and replaced")
+            connection.execute("SELECT count(*) FROM agent_hosts").fetchone()
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            # Never creates the file: it was opened once, and stays that one.
+            f"{self._path.absolute().as_uri()}?mode=rw",
+            uri=True,
+            timeout=self._busy_seconds,
+            isolation_level=None,
+            # Closed by another thread than the one that used it; never used by two at once.
+            check_same_thread=False,
+        )
+        for pragma in (
+            "foreign_keys = ON",
+            # Every commit is on the disk before it is answered, so that a power cut takes none.
+            "synchronous = FULL",
+            f"cache_size = -{CACHE_KIBIBYTES}",
+            f"journal_size_limit = {WAL_LIMIT_BYTES}",
+            "temp_store = MEMORY",
+            f"wal_autocheckpoint = {CHECKPOINT_PAGES}",
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+        return connection
+
+    def _close(self) -> None:
+        self._writer.shutdown()
+        self._readers.shutdown()
+        while not self._idle.empty():
+            self._idle.get().close()
+        if self._write_connection is not None:
+            self._write_connection.close()
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection, kind: str) -> Iterator[None]:
+    """Commit what happens inside, or undo it if it raises.
+
+    Args:
+        connection: one in autocommit mode.
+        kind: `IMMEDIATE` takes the write lock at once, `DEFERRED` none until it is needed.
+    """
+    connection.execute(f"BEGIN {kind}")
+    try:
+        yield
+        connection.execute("COMMIT")
+    finally:
+        # Still open when something failed, the commit included.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
+def _create(path: Path) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # Only a file that is new may be opened here: closing one drops every lock that this process
+    # holds on it (https://www.sqlite.org/howtocorrupt.html, section 2.2).
+    with suppress(FileExistsError):
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
+
+
+def _use_write_ahead_log(connection: sqlite3.Connection, path: Path) -> None:
+    (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+    if mode != "wal":
+        raise DependencyFailed(
+            f"The store's file {path} is on a file system without shared memory, which SQLite's "
+            "write-ahead log needs. Put the data directory on a local disk.",
+            "store",
+        )

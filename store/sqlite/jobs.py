@@ -1,0 +1,207 @@
+"""One job at a time: created, read, changed under a guard, and found again when it is stuck."""
+
+from __future__ import annotations
+
+import sqlite3
+from datetime import datetime
+from typing import Any
+
+from typing_extensions import override
+
+from domain.errors import Conflict, InvalidRequest
+from domain.job_details import JobDetails
+from domain.jobs import Job, Usage
+from domain.timestamps import utc_now
+from store.codec.rows import (
+    JOB_COLUMNS,
+    REPOSITORY_COLUMNS,
+    job_changes_to_row,
+    job_from_row,
+    job_to_row,
+    repository_from_row,
+    usage_to_row,
+)
+from store.codec.values import ColumnValue, canonical_id, required_id, time_text
+from store.protocol import Guard, JobChanges, JobStore
+from store.sqlite.errors import is_duplicate
+from store.sqlite.operations import SqliteAggregate, reading, writing
+from store.sqlite.schema import HOLDS_BRANCH, IS_LIVE, STILL_CLEANS_UP
+from store.sqlite.statements import (
+    bounded,
+    existing_job,
+    exists,
+    insert_new,
+    json_value,
+    marks,
+    named,
+    selected,
+)
+
+_REFERENCES = {
+    "client_id": "clients",
+    "repository_id": "code_repositories",
+    "feature_id": "features",
+    "created_by_team_member_id": "team_members",
+    "retry_of": "agent_jobs",
+    "code_branch_id": "code_branches",
+    "code_pull_request_id": "code_pull_requests",
+}
+
+DETAILS_COLUMNS = (
+    f"{selected(JOB_COLUMNS, 'j')}, {selected(REPOSITORY_COLUMNS, 'r')}, c.name, f.title"
+)
+_COLUMNS_LESS_PROMPT = ", ".join("''" if name == "prompt" else f"j.{name}" for name in JOB_COLUMNS)
+DETAILS_TABLES = """
+    LEFT JOIN clients c ON c.id = j.client_id
+    LEFT JOIN code_repositories r ON r.id = j.repository_id
+    LEFT JOIN features f ON f.id = j.feature_id
+"""
+_ADD_USAGE = """
+    UPDATE agent_jobs SET
+      num_turns = num_turns + :num_turns,
+      total_cost_usd = CASE WHEN :total_cost_usd IS NULL THEN total_cost_usd
+        ELSE coalesce(total_cost_usd, 0) + :total_cost_usd END,
+      input_tokens = input_tokens + :input_tokens,
+      output_tokens = output_tokens + :output_tokens,
+      cache_read_tokens = cache_read_tokens + :cache_read_tokens,
+      cache_creation_tokens = cache_creation_tokens + :cache_creation_tokens,
+      claude_seconds = claude_seconds + :claude_seconds,
+      updated_at = :created_at
+    WHERE id = :job_id
+"""
+
+
+class SqliteJobs(SqliteAggregate, JobStore):
+    """Single jobs."""
+
+    @override
+    @writing
+    def create_job(self, connection: sqlite3.Connection, job: Job) -> None:
+        row = job_to_row(job)
+        try:
+            insert_new(connection, "agent_jobs", row)
+        except sqlite3.IntegrityError as error:
+            if is_duplicate(error):
+                raise _branch_is_held(connection, row) from error
+            raise _missing_reference(connection, row) from error
+
+    @override
+    @reading
+    def get_job(self, connection: sqlite3.Connection, job_id: str) -> JobDetails | None:
+        statement = f"SELECT {DETAILS_COLUMNS} FROM agent_jobs j {DETAILS_TABLES} WHERE j.id = ?"
+        values = connection.execute(statement, (canonical_id(job_id),)).fetchone()
+        return None if values is None else details_from_values(values)
+
+    @override
+    @writing
+    def update_job(
+        self, connection: sqlite3.Connection, job_id: str, changes: JobChanges, when: Guard
+    ) -> bool:
+        row = job_changes_to_row(changes) | {"updated_at": _now()}
+        statement = (
+            f"UPDATE agent_jobs SET {', '.join(f'{name} = ?' for name in row)} "
+            f"WHERE id = ? AND status IN ({marks(len(when.statuses))}) "
+            "AND lease = coalesce(?, lease) AND lease < coalesce(?, lease + 1)"
+        )
+        guard = (canonical_id(job_id), *sorted(when.statuses), when.lease, when.lease_below)
+        try:
+            return connection.execute(statement, (*row.values(), *guard)).rowcount == 1
+        except sqlite3.IntegrityError as error:
+            if is_duplicate(error):
+                raise Conflict(
+                    "Another live job works on the branch; wait for it to end."
+                ) from error
+            raise _missing_reference(connection, row) from error
+
+    @override
+    @writing
+    def add_usage(
+        self,
+        connection: sqlite3.Connection,
+        job_id: str,
+        report_id: str,
+        usage: Usage,
+        claude_seconds: float,
+    ) -> None:
+        known = existing_job(connection, job_id)
+        report: dict[str, ColumnValue] = {
+            "report_id": required_id(report_id, "report_id"),
+            "job_id": known,
+            "claude_seconds": claude_seconds,
+            "created_at": _now(),
+            **usage_to_row(usage),
+        }
+        stored = connection.execute(
+            f"INSERT INTO agent_job_usage_reports ({', '.join(report)}) "
+            f"VALUES ({marks(len(report))}) ON CONFLICT (report_id) DO NOTHING",
+            tuple(report.values()),
+        )
+        if stored.rowcount == 1:
+            connection.execute(_ADD_USAGE, report)
+
+    @override
+    @reading
+    def jobs_to_reconcile(
+        self, connection: sqlite3.Connection, older_than: datetime, after_id: str, limit: int
+    ) -> list[Job]:
+        statement = f"""
+            SELECT {_COLUMNS_LESS_PROMPT} FROM (
+              SELECT id FROM agent_jobs INDEXED BY agent_jobs_live
+                WHERE {IS_LIVE} AND id > :after_id AND updated_at < :older_than
+              UNION ALL
+              SELECT id FROM agent_jobs INDEXED BY agent_jobs_cleaning_up
+                WHERE {STILL_CLEANS_UP} AND id > :after_id AND updated_at < :older_than
+              ORDER BY id LIMIT :limit
+            ) found CROSS JOIN agent_jobs j ON j.id = found.id ORDER BY j.id
+        """
+        bounds = {
+            "older_than": time_text(older_than),
+            "after_id": after_id,
+            "limit": bounded(limit),
+        }
+        rows = connection.execute(statement, bounds)
+        return [_job_from_values(values) for values in rows]
+
+
+def details_from_values(values: tuple[Any, ...]) -> JobDetails:
+    """Return the job of a row selected as `DETAILS_COLUMNS` from `agent_jobs j`."""
+    after_job = len(JOB_COLUMNS)
+    *repository, client_name, feature_title = values[after_job:]
+    return JobDetails(
+        job=_job_from_values(values[:after_job]),
+        client_name=client_name,
+        repository=(
+            repository_from_row(named(REPOSITORY_COLUMNS, repository)) if repository[0] else None
+        ),
+        feature_title=feature_title,
+    )
+
+
+def _job_from_values(values: tuple[Any, ...]) -> Job:
+    row = named(JOB_COLUMNS, values)
+    return job_from_row({**row, "options": json_value(row["options"])})
+
+
+def _branch_is_held(connection: sqlite3.Connection, row: dict[str, ColumnValue]) -> Conflict:
+    (holder,) = connection.execute(
+        f"SELECT id FROM agent_jobs WHERE {HOLDS_BRANCH} AND repository_id = ? AND branch_name = ?",
+        (row["repository_id"], row["branch_name"]),
+    ).fetchone()
+    return Conflict(
+        f"Job {holder} already works on the branch {row['branch_name']} of this repository. Wait "
+        "for it to end, or use another branchName."
+    )
+
+
+def _missing_reference(
+    connection: sqlite3.Connection, row: dict[str, ColumnValue]
+) -> InvalidRequest:
+    for column, table in _REFERENCES.items():
+        value = row.get(column)
+        if value is not None and not exists(connection, table, str(value)):
+            return InvalidRequest(f"{column} {value} does not exist. Send the id of one that does.")
+    return InvalidRequest("The job lacks a value, or has one that is not allowed.")
+
+
+def _now() -> str:
+    return time_text(utc_now())

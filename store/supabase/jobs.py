@@ -1,0 +1,188 @@
+"""One job at a time: created, read, changed under a guard, and found again when it is stuck."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from postgrest import AsyncSelectRequestBuilder, ReturnMethod
+from typing_extensions import override
+
+from domain.errors import Conflict, InvalidRequest, NotFound, OrchestratorError
+from domain.job_details import JobDetails
+from domain.jobs import LIVE, Job, JobType, Usage
+from domain.messages import storable
+from domain.timestamps import utc_now
+from store.codec.rows import (
+    JOB_COLUMNS,
+    REPOSITORY_COLUMNS,
+    Row,
+    job_changes_to_row,
+    job_from_row,
+    job_to_row,
+    repository_from_row,
+    usage_to_row,
+)
+from store.codec.values import ColumnValue, canonical_id, required_id, time_text
+from store.protocol import Guard, JobChanges, JobStore
+from store.supabase.connection import SupabaseAggregate, SupabaseConnection, rows_of
+from store.supabase.errors import DUPLICATE, MISSING_REFERENCE, Refusal, translated
+
+TABLE = "agent_jobs"
+
+DETAILS_COLUMNS = (
+    *JOB_COLUMNS,
+    "client:clients!client_id(name)",
+    f"repository:code_repositories!repository_id({','.join(REPOSITORY_COLUMNS)})",
+    "feature:features!feature_id(title)",
+)
+_COLUMNS_LESS_PROMPT = tuple(name for name in JOB_COLUMNS if name != "prompt")
+_IS_LIVE = f"status.in.({','.join(sorted(LIVE))})"
+
+
+class SupabaseJobs(SupabaseAggregate, JobStore):
+    """Single jobs."""
+
+    @override
+    async def create_job(self, job: Job) -> None:
+        row = job_to_row(job)
+        query = self._connection.table(TABLE).upsert(
+            row, on_conflict="id", ignore_duplicates=True, returning=ReturnMethod.minimal
+        )
+        try:
+            await self._connection.attempt(query)
+        except Refusal as refused:
+            if refused.code == DUPLICATE:
+                raise await _branch_is_held(self._connection, row) from refused
+            raise _refused_change(refused, row) from refused
+
+    @override
+    async def get_job(self, job_id: str) -> JobDetails | None:
+        known = canonical_id(job_id)
+        if known is None:
+            return None
+        query = self._connection.table(TABLE).select(*DETAILS_COLUMNS).eq("id", known)
+        rows = await self._connection.rows(query)
+        return details_from_row(rows[0]) if rows else None
+
+    @override
+    async def update_job(self, job_id: str, changes: JobChanges, when: Guard) -> bool:
+        row = job_changes_to_row(changes) | {"updated_at": time_text(utc_now())}
+        known = canonical_id(job_id)
+        if known is None or not when.statuses:
+            return False
+        try:
+            answer = await self._connection.attempt(_guarded(self._connection, known, row, when))
+        except Refusal as refused:
+            if refused.code == DUPLICATE:
+                raise Conflict(
+                    "Another live job works on the branch; wait for it to end."
+                ) from refused
+            raise _refused_change(refused, row) from refused
+        if rows_of(answer):
+            return True
+        return answer.repeated and await _was_changed(self._connection, known, row)
+
+    @override
+    async def add_usage(
+        self, job_id: str, report_id: str, usage: Usage, claude_seconds: float
+    ) -> None:
+        report: dict[str, Any] = {
+            "job": existing_id(job_id),
+            "report": required_id(report_id, "report_id"),
+            "claude_seconds": claude_seconds,
+            "reported_at": time_text(utc_now()),
+            **usage_to_row(usage),
+        }
+        try:
+            await self._connection.attempt(
+                self._connection.function("orchestrator_add_usage", report)
+            )
+        except Refusal as refused:
+            if refused.code == MISSING_REFERENCE:
+                raise no_such_job(job_id) from refused
+            raise translated(refused) from refused
+
+    @override
+    async def jobs_to_reconcile(self, older_than: datetime, after_id: str, limit: int) -> list[Job]:
+        stale = f"updated_at.lt.{time_text(older_than)}"
+        # In one condition, because a second `or` parameter would replace the first.
+        stuck = f"and({_IS_LIVE},{stale}),and(phase.not.is.null,{stale})"
+
+        def page(read: list[Row]) -> AsyncSelectRequestBuilder:
+            after = read[-1]["id"] if read else canonical_id(after_id)
+            query = self._connection.table(TABLE).select(*_COLUMNS_LESS_PROMPT).or_(stuck)
+            return (query.gt("id", after) if after else query).order("id")
+
+        rows = await self._connection.pages(page, limit)
+        return [job_from_row({**row, "prompt": ""}) for row in rows]
+
+
+def details_from_row(row: Row) -> JobDetails:
+    """Return the job of a row selected as `DETAILS_COLUMNS`."""
+    client, repository, feature = row["client"], row["repository"], row["feature"]
+    return JobDetails(
+        job=job_from_row(row),
+        client_name=client["name"] if client else "",
+        repository=repository_from_row(repository) if repository else None,
+        feature_title=feature["title"] if feature else None,
+    )
+
+
+def _guarded(
+    connection: SupabaseConnection, known: str, row: dict[str, ColumnValue], when: Guard
+) -> AsyncSelectRequestBuilder:
+    query = connection.table(TABLE).update(row).eq("id", known)
+    query = query.in_("status", sorted(when.statuses))
+    if when.lease is not None:
+        query = query.eq("lease", when.lease)
+    if when.lease_below is not None:
+        query = query.lt("lease", when.lease_below)
+    return query.select("id")
+
+
+async def _was_changed(
+    connection: SupabaseConnection, known: str, row: dict[str, ColumnValue]
+) -> bool:
+    """Return whether a try with a lost answer did it: `updated_at` is this update's own time."""
+    query = connection.table(TABLE).select("id").eq("id", known)
+    return bool(await connection.rows(query.eq("updated_at", row["updated_at"])))
+
+
+def existing_id(job_id: str) -> str:
+    """Return a job's id as it is stored.
+
+    Raises:
+        NotFound: it is no UUID, so there is no such job.
+    """
+    known = canonical_id(job_id)
+    if known is None:
+        raise no_such_job(job_id)
+    return known
+
+
+def no_such_job(job_id: str) -> NotFound:
+    """Return the error for a job that does not exist."""
+    return NotFound(f"There is no job {storable(job_id)[:80]!r}.")
+
+
+async def _branch_is_held(
+    connection: SupabaseConnection, row: dict[str, ColumnValue]
+) -> OrchestratorError:
+    query = connection.table(TABLE).select("id").in_("status", sorted(LIVE))
+    for column in ("repository_id", "branch_name"):
+        query = query.eq(column, row[column])
+    holders = await connection.rows(query.eq("job_type", JobType.CODE.value))
+    holder = f"Job {holders[0]['id']}" if holders else "Another job"
+    return Conflict(
+        f"{holder} already works on the branch {row['branch_name']} of this repository. Wait for "
+        "it to end, or use another branchName."
+    )
+
+
+def _refused_change(refused: Refusal, row: dict[str, ColumnValue]) -> OrchestratorError:
+    if refused.code == MISSING_REFERENCE and row.get(refused.column) is not None:
+        return InvalidRequest(
+            f"{refused.column} {row[refused.column]} does not exist. Send the id of one that does."
+        )
+    return translated(refused)

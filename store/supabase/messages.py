@@ -1,0 +1,103 @@
+"""The lines of jobs' transcripts, and the messages that are to become some."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from postgrest import AsyncSelectRequestBuilder
+from typing_extensions import override
+
+from domain.errors import LeaseLost
+from domain.messages import Message, NewMessage, storable
+from store.codec.rows import MESSAGE_COLUMNS, Row, message_from_row
+from store.codec.values import canonical_id, required_id, time_text
+from store.protocol import MessageStore
+from store.supabase.connection import SupabaseAggregate, SupabaseConnection
+from store.supabase.jobs import existing_id, no_such_job
+
+_TABLE = "agent_job_messages"
+
+IDS_IN_ADDRESS = 100
+"""Ids in one request's address: 4 KB, half of what common gateways take."""
+
+LARGEST_SEQ = 2**53 - 1
+"""The largest number that JSON keeps exactly everywhere."""
+
+
+class SupabaseMessages(SupabaseAggregate, MessageStore):
+    """The transcripts of jobs and their inboxes."""
+
+    @override
+    async def append_messages(
+        self, job_id: str, messages: Sequence[NewMessage], lease: int | None = None
+    ) -> None:
+        lines: dict[str, NewMessage] = {}
+        for message in messages:
+            lines.setdefault(required_id(message.id, "message id"), message)
+        known = existing_id(job_id)
+        batch = {
+            "job": known,
+            "held_lease": lease,
+            "ids": list(lines),
+            "types": [line.type.value for line in lines.values()],
+            "contents": [storable(line.content) for line in lines.values()],
+            "times": [time_text(line.created_at) for line in lines.values()],
+        }
+        present: int | None = await self._connection.call("orchestrator_append_lines", batch)
+        if present is None:
+            raise no_such_job(job_id)
+        if lease is not None and present != lease:
+            raise LeaseLost(
+                f"The job {known} is at lease {present}, not {lease} any more; stop working on it.",
+                present,
+            )
+
+    @override
+    async def read_messages(self, job_id: str, after: int, limit: int) -> list[Message]:
+        known = canonical_id(job_id)
+        if known is None:
+            return []
+
+        def page(read: list[Row]) -> AsyncSelectRequestBuilder:
+            last = read[-1]["seq"] if read else min(max(after, 0), LARGEST_SEQ)
+            return _of_job(self._connection, known).gt("seq", last).order("seq")
+
+        return [message_from_row(row) for row in await self._connection.pages(page, limit)]
+
+    @override
+    async def messages_by_id(self, job_id: str, ids: Sequence[str]) -> list[Message]:
+        job = canonical_id(job_id)
+        wanted = sorted({known for known in map(canonical_id, ids) if known is not None})
+        if job is None:
+            return []
+        rows: list[Row] = []
+        for part in range(0, len(wanted), IDS_IN_ADDRESS):
+            some = wanted[part : part + IDS_IN_ADDRESS]
+            rows += await self._connection.rows(_of_job(self._connection, job).in_("id", some))
+        lines = [message_from_row(row) for row in rows]
+        return sorted(lines, key=lambda line: line.seq)
+
+    @override
+    async def put_in_inbox(self, job_id: str, message: NewMessage) -> None:
+        line: dict[str, Any] = {
+            "job": existing_id(job_id),
+            "message": required_id(message.id, "message id"),
+            "type": message.type.value,
+            "content": storable(message.content),
+            "sent_at": time_text(message.created_at),
+        }
+        if not await self._connection.call("orchestrator_put_in_inbox", line):
+            raise no_such_job(job_id)
+
+    @override
+    async def take_from_inbox(self, job_id: str, message_id: str) -> bool:
+        job, message = canonical_id(job_id), canonical_id(message_id)
+        if job is None or message is None:
+            return False
+        names = {"job": job, "message": message}
+        return bool(await self._connection.call("orchestrator_take_from_inbox", names))
+
+
+def _of_job(connection: SupabaseConnection, job: str) -> AsyncSelectRequestBuilder:
+    return connection.table(_TABLE).select(*MESSAGE_COLUMNS).eq("job_id", job)

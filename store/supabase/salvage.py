@@ -1,0 +1,60 @@
+"""Work of ended jobs that was not delivered."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import datetime
+
+from postgrest import ReturnMethod
+from typing_extensions import override
+
+from domain.job_details import KeptWork
+from store.codec.rows import KEPT_WORK_COLUMNS, kept_work_from_row, kept_work_to_row
+from store.codec.values import canonical_id, time_text
+from store.protocol import SalvageStore
+from store.supabase.connection import SupabaseAggregate
+from store.supabase.errors import MISSING_REFERENCE, Refusal, translated
+from store.supabase.jobs import existing_id, no_such_job
+
+_TABLE = "agent_job_kept_work"
+
+_IDS_IN_A_REQUEST = 100
+"""They are in its address, which proxies take up to some 8 KB of."""
+
+
+class SupabaseKeptWork(SupabaseAggregate, SalvageStore):
+    """Undelivered work of ended jobs."""
+
+    @override
+    async def keep_work(self, work: KeptWork) -> None:
+        row = kept_work_to_row(work) | {"job_id": existing_id(work.job_id)}
+        query = self._connection.table(_TABLE).upsert(
+            row, on_conflict="job_id", returning=ReturnMethod.minimal
+        )
+        try:
+            await self._connection.attempt(query)
+        except Refusal as refused:
+            if refused.code == MISSING_REFERENCE:
+                raise no_such_job(work.job_id) from refused
+            raise translated(refused) from refused
+
+    @override
+    async def kept_work(self, job_id: str) -> KeptWork | None:
+        known = canonical_id(job_id)
+        if known is None:
+            return None
+        query = self._connection.table(_TABLE).select(*KEPT_WORK_COLUMNS).eq("job_id", known)
+        rows = await self._connection.rows(query)
+        return kept_work_from_row(rows[0]) if rows else None
+
+    @override
+    async def forget_work(self, kept_before: datetime, spared: Collection[str]) -> None:
+        limit = time_text(kept_before)
+        old = await self._connection.rows(
+            self._connection.table(_TABLE).select("job_id").lt("created_at", limit)
+        )
+        expired = [row["job_id"] for row in old if row["job_id"] not in spared]
+        for start in range(0, len(expired), _IDS_IN_A_REQUEST):
+            query = self._connection.table(_TABLE).delete(returning=ReturnMethod.minimal)
+            some = expired[start : start + _IDS_IN_A_REQUEST]
+            await self._connection.rows(query.in_("job_id", some).lt("created_at", limit))

@@ -1,0 +1,100 @@
+"""Making the store and Temporal agree again after something died between the two.
+
+Every worker runs a `Reconciler`; what it does is repeatable, so several do no harm.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from datetime import timedelta
+
+from temporalio.client import Client as TemporalClient
+from temporalio.client import WorkflowExecutionStatus
+from temporalio.service import RPCError, RPCStatusCode
+
+from activities.job_records import Ending, RecordActivities
+from domain.errors import OrchestratorError
+from domain.failures import FailureCode
+from domain.jobs import Job, JobStatus
+from domain.timestamps import utc_now
+from store.protocol import Store
+from temporal.start_job import JobLimits, start_job
+from workflows.steps import workflow_id
+
+INTERVAL = timedelta(seconds=5)
+SETTLED_AFTER = timedelta(seconds=10)
+"""A row younger than this may be in the hands of a POST that is just starting its workflow."""
+
+PAGE = 100
+
+log = logging.getLogger(__name__)
+
+
+class Reconciler:
+    """Compares rows with their workflows, a page at a time."""
+
+    def __init__(self, store: Store, temporal: TemporalClient, limits: JobLimits) -> None:
+        self._store = store
+        self._records = RecordActivities(store)
+        self._temporal = temporal
+        self._limits = limits
+        self._after = ""
+
+    async def run_forever(self) -> None:
+        """Reconcile every few seconds until cancelled; an outage is logged and tried again."""
+        while True:
+            try:
+                await self.reconcile_page()
+            except (OrchestratorError, RPCError) as error:
+                log.warning("Reconciling waits: %s", error)
+            await asyncio.sleep(INTERVAL.total_seconds())
+
+    async def reconcile_page(self) -> None:
+        """Look at the next page of rows; after the last page the first comes again."""
+        settled = utc_now() - SETTLED_AFTER
+        page = await self._store.jobs_to_reconcile(settled, self._after, PAGE)
+        for job in page:
+            # Moved on first: a job that cannot be reconciled must not keep the others from it.
+            self._after = job.id
+            await self._reconcile(job)
+        if len(page) < PAGE:
+            self._after = ""
+
+    async def _reconcile(self, job: Job) -> None:
+        status = await self._workflow_status(job.id)
+        if status is WorkflowExecutionStatus.RUNNING:
+            if not job.is_live:
+                await self._temporal.get_workflow_handle(workflow_id(job.id)).cancel()
+        elif not job.is_live:
+            await self._records.forget_workspace(job.id)
+        elif status is None:
+            log.info("Starting the workflow of job %s, which had none", job.id)
+            await self._start(job)
+        else:
+            await self._end(job, status)
+
+    async def _workflow_status(self, job_id: str) -> WorkflowExecutionStatus | None:
+        handle = self._temporal.get_workflow_handle(workflow_id(job_id))
+        try:
+            return (await handle.describe()).status
+        except RPCError as error:
+            if error.status is RPCStatusCode.NOT_FOUND:
+                return None
+            raise
+
+    async def _start(self, job: Job) -> None:
+        details = await self._store.get_job(job.id)
+        if details is not None and details.job.is_live:
+            name = details.repository.full_name if details.repository else ""
+            await start_job(self._temporal, details.job, name, self._limits)
+
+    async def _end(self, job: Job, status: WorkflowExecutionStatus) -> None:
+        """Close a row whose workflow was ended from outside, and say so in its transcript."""
+        log.warning("The workflow of job %s has ended (%s); closing its row", job.id, status.name)
+        if status is WorkflowExecutionStatus.CANCELED:
+            await self._records.finish_job(Ending(job.id, JobStatus.CANCELLED))
+        else:
+            code = FailureCode.WORKFLOW_ENDED
+            ending = Ending(job.id, JobStatus.FAILED, failure_code=code, error=code.sentence)
+            await self._records.finish_job(ending)

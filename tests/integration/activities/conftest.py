@@ -1,0 +1,94 @@
+"""Real parts for the activities' tests: a store, a Temporal server, a forge, a scripted model."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+from temporalio.client import Client as TemporalClient
+
+from fakes.anthropic.server import ScriptedModel
+from fakes.github.server import Forge, TokenGrant
+from store.protocol import Store
+from store.sqlite.store import SqliteStore
+from tests.integration.activities.conversations import Conversations
+from tests.integration.activities.holders import SlotHost, asking
+from tests.integration.activities.machine import (
+    FILES,
+    GATEWAYS,
+    NAME,
+    OWNER,
+    READ_ONLY,
+    TOKEN,
+    Machine,
+)
+from tests.integration.workflows.server import dev_server
+from tests.unit.store.samples import World, new_world
+
+
+@pytest.fixture(autouse=True)
+async def closed_gateways() -> AsyncIterator[None]:
+    """Close the connections to the model that a worker keeps for its next request."""
+    yield
+    while GATEWAYS:
+        await GATEWAYS.pop().aclose()
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    opened = SqliteStore(tmp_path / "store" / "orchestrator.db")
+    await opened.open()
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def world(store: Store) -> World:
+    return await new_world(store)
+
+
+@pytest.fixture(scope="session")
+async def temporal() -> AsyncIterator[TemporalClient]:
+    async with dev_server() as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+async def askers(temporal: TemporalClient) -> AsyncIterator[TemporalClient]:
+    async with asking(temporal):
+        yield temporal
+
+
+@pytest.fixture
+async def slot_host(askers: TemporalClient, store: Store) -> SlotHost:
+    """A machine with two slots, whose worker does not poll yet."""
+    return SlotHost(askers, store, slots=2)
+
+
+@pytest.fixture
+def forge(tmp_path: Path) -> Iterator[Forge]:
+    """A forge with the repository of the world's client."""
+    grants = {TOKEN: TokenGrant("bot"), READ_ONLY: TokenGrant("reader", "read")}
+    served = Forge(tmp_path / "forge", grants)
+    with served.serve():
+        served.create_repository(OWNER, NAME, FILES)
+        yield served
+
+
+@pytest.fixture
+def machine(tmp_path: Path, world: World, forge: Forge) -> Machine:
+    return Machine(tmp_path / "machine", world, forge)
+
+
+@pytest.fixture(scope="session")
+def scripted_model() -> Iterator[ScriptedModel]:
+    with ScriptedModel().serve() as model:
+        yield model
+
+
+@pytest.fixture
+def conversations(
+    tmp_path: Path, world: World, forge: Forge, scripted_model: ScriptedModel
+) -> Conversations:
+    return Conversations(tmp_path, world, forge, scripted_model)

@@ -1,0 +1,106 @@
+"""Jobs on machines whose Claude is the real CLI, talking to a scripted model."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import uuid
+from pathlib import Path
+from typing import Any
+
+from activities.claude import TurnInput, TurnOutput
+from domain.failures import Clock
+from domain.jobs import Job
+from domain.messages import Message, MessageType, NewMessage
+from domain.names.ids import derived_id
+from fakes.anthropic.server import ScriptedModel, Step
+from fakes.github.server import Forge
+from tests.integration.activities.machine import Granted, Machine
+from tests.unit.store.samples import START, World, new_id
+
+
+class Conversations:
+    """Machines that share a store, a forge and one script of the model."""
+
+    def __init__(self, directory: Path, world: World, forge: Forge, model: ScriptedModel) -> None:
+        self._directory, self._world, self._forge = directory, world, forge
+        self._model = model
+        self._name = uuid.uuid4().hex
+
+    def machine(self, name: str = "first", *, is_subscription: bool = False) -> Machine:
+        credential = "CLAUDE_CODE_OAUTH_TOKEN" if is_subscription else "ANTHROPIC_API_KEY"
+        credentials = {
+            "ANTHROPIC_BASE_URL": self._model.url_for(self._name),
+            credential: "test-key",
+        }
+        return Machine(
+            self._directory / name,
+            self._world,
+            self._forge,
+            credentials=credentials,
+            is_subscription=is_subscription,
+        )
+
+    def script(self, *steps: Step, **options: Any) -> None:
+        """Say what the model answers from now on, and forget what it was asked before."""
+        self._model.script(self._name, steps, **options)
+
+    @property
+    def asked(self) -> list[str]:
+        """What the model was asked since the script was set, as JSON: rules and conversation."""
+        return [json.dumps([body["system"], body["messages"]]) for body in self.asked_parts]
+
+    @property
+    def asked_parts(self) -> list[dict[str, Any]]:
+        """The bodies of these requests: `system` has the rules, `messages` the conversation."""
+        requests = self._model.requests(self._name)
+        return [request["body"] for request in requests if request["main"]]
+
+    @property
+    def models_asked(self) -> list[str]:
+        """Which model each call was for."""
+        requests = self._model.requests(self._name)
+        return [request["body"]["model"] for request in requests if request["main"]]
+
+    async def user_says(self, job: Job, text: str) -> str:
+        """Put a user's message into the transcript; returns its id."""
+        message = NewMessage(new_id(), MessageType.USER_INPUT, text, START)
+        await self._world.store.append_messages(job.id, [message])
+        return message.id
+
+    async def lines(self, job: Job) -> list[Message]:
+        return await self._world.transcript(job)
+
+
+def turn_input(granted: Granted, number: int = 1, attempt: int = 1, *message_ids: str) -> TurnInput:
+    """Return a turn with more time than a test takes."""
+    return TurnInput(granted.key, number, attempt, list(message_ids), 3600, Clock.TURN)
+
+
+async def turn(
+    machine: Machine, granted: Granted, number: int = 1, attempt: int = 1, *message_ids: str
+) -> TurnOutput:
+    """Run one turn under the job's lease."""
+    request = turn_input(granted, number, attempt, *message_ids)
+    return await machine.run(machine.claude.run_claude, request)
+
+
+def prompt_id(job: Job) -> str:
+    """Return the id under which a job's first message is sent."""
+    return derived_id(job.id, "prompt")
+
+
+def transcript_file(machine: Machine, job: Job) -> Path:
+    (found,) = (machine.sessions / job.id).glob(f".claude/projects/*/{job.id}.jsonl")
+    return found
+
+
+def processes_of(job: Job) -> list[int]:
+    """List the living processes that belong to a job."""
+    wanted = f"ORCHESTRATOR_RUN=data/0123456789ab/{job.id}".encode()
+    found = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if entry.name.isdigit() and wanted in (entry / "environ").read_bytes().split(b"\0"):
+                found.append(int(entry.name))
+    return found

@@ -1,0 +1,153 @@
+"""What GitHub's refusals and silences mean for a job, with the real PyGithub."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from github import Github
+
+from domain.errors import JobFailure
+from domain.failures import FailureCode
+from fakes.github.server import Forge
+from fakes.ports import free_ports
+from scm import github_client
+from scm.github_client import GithubAccess
+from tests.integration.activities.machine import NAME, OWNER, READ_ONLY, TOKEN
+
+
+def read(github: Github) -> str:
+    return github.get_repo(f"{OWNER}/{NAME}").default_branch
+
+
+def unknown(github: Github) -> str:
+    return github.get_repo(f"{OWNER}/none").default_branch
+
+
+def propose(head: str) -> Callable[[Github], Any]:
+    def create(github: Github) -> Any:
+        return github.get_repo(f"{OWNER}/{NAME}").create_pull(
+            base="main", head=head, title="T", body="B"
+        )
+
+    return create
+
+
+def access(forge: Forge, token: str | None = TOKEN) -> GithubAccess:
+    return GithubAccess(lambda: token, forge.api_url)
+
+
+async def failure(github: GithubAccess, use: Callable[[Github], Any] = read) -> JobFailure:
+    with pytest.raises(JobFailure) as caught:
+        await github.call(use)
+    return caught.value
+
+
+async def test_what_is_asked_is_answered(forge: Forge) -> None:
+    assert await access(forge).call(read) == "main"
+
+
+async def test_without_a_token_nothing_is_asked(forge: Forge) -> None:
+    refused = await failure(access(forge, token=None))
+    assert (refused.code, refused.transient) == (FailureCode.GITHUB_TOKEN_MISSING, False)
+    assert forge.requests == []
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "code", "transient", "reason"),
+    [
+        (401, None, FailureCode.GITHUB_AUTHENTICATION, False, "valid GITHUB_TOKEN"),
+        (403, None, FailureCode.GITHUB_PERMISSION, False, "Forbidden"),
+        (403, {"message": "Repository was archived so is read-only."},
+         FailureCode.GITHUB_PERMISSION, False, "archived"),
+        (404, None, FailureCode.REPOSITORY_NOT_FOUND, False, "Check the owner"),
+        (422, {"message": "Validation Failed", "errors": [{"field": "head", "code": "invalid"}]},
+         FailureCode.GITHUB_REFUSED, False, "Validation Failed; head: invalid"),
+        (422, {"message": "Validation Failed", "errors": ["odd", {"message": "No commits"}]},
+         FailureCode.GITHUB_REFUSED, False, "Validation Failed; No commits"),
+        (429, {"message": "API rate limit exceeded"},
+         FailureCode.GITHUB_UNAVAILABLE, True, "rate limit"),
+        (429, "slow down", FailureCode.GITHUB_UNAVAILABLE, True, "status 429"),
+        (500, None, FailureCode.GITHUB_UNAVAILABLE, True, "status 500"),
+        (502, "<html>Bad gateway</html>", FailureCode.GITHUB_UNAVAILABLE, True, "status 502"),
+        (503, None, FailureCode.GITHUB_UNAVAILABLE, True, "status 503"),
+        (None, None, FailureCode.GITHUB_UNAVAILABLE, True, "could not be reached"),
+    ],
+)  # fmt: skip
+async def test_every_refusal_has_its_meaning(
+    forge: Forge,
+    status: int | None,
+    body: Any,
+    code: FailureCode,
+    transient: bool,
+    reason: str,
+) -> None:
+    forge.fail_next("repos/get", status=status, body=body)
+    refused = await failure(access(forge))
+    assert (refused.code, refused.transient) == (code, transient)
+    assert reason in refused.message
+    assert len(forge.requests) == 1, "the workflow's policy retries, PyGithub does not"
+
+
+@pytest.mark.parametrize("secondary", [False, True])
+async def test_a_rate_limit_passes(forge: Forge, secondary: bool) -> None:
+    forge.limit_next(secondary=secondary)
+    refused = await failure(access(forge))
+    assert (refused.code, refused.transient) == (FailureCode.GITHUB_UNAVAILABLE, True)
+    assert "rate limit" in refused.message
+    assert await access(forge).call(read) == "main"
+
+
+async def test_what_the_forge_itself_refuses(forge: Forge) -> None:
+    forge.commit(OWNER, NAME, "feat/x", {"a.txt": "1"}, "Add a")
+    for token, use, code in (
+        ("unknown", read, FailureCode.GITHUB_AUTHENTICATION),
+        (READ_ONLY, propose("feat/x"), FailureCode.GITHUB_PERMISSION),
+        (TOKEN, propose("no/branch"), FailureCode.GITHUB_REFUSED),
+        (TOKEN, propose("main"), FailureCode.GITHUB_REFUSED),
+        (TOKEN, unknown, FailureCode.REPOSITORY_NOT_FOUND),
+    ):
+        assert (await failure(access(forge, token), use)).code is code
+    await access(forge).call(propose("feat/x"))
+    refused = await failure(access(forge), propose("feat/x"))
+    assert "already exists" in refused.message
+
+
+async def test_a_github_that_is_silent_or_away_is_unavailable(
+    forge: Forge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(github_client, "REQUEST_SECONDS", 1)
+    forge.delay_next("repos/get", 1.5)
+    away = GithubAccess(lambda: TOKEN, f"http://127.0.0.1:{free_ports(1)[0]}")
+    for github in (access(forge), away):
+        refused = await failure(github)
+        assert (refused.code, refused.transient) == (FailureCode.GITHUB_UNAVAILABLE, True)
+        assert "could not be reached" in refused.message
+
+
+async def test_whose_token_it_is(forge: Forge, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    assert await access(forge).user() == "bot"
+    assert await access(forge, "ghp_unknown").user() is None
+    assert await access(forge, None).user() is None
+    forge.fail_next("users/get-authenticated", status=None)
+    assert await access(forge).user() is None
+    assert TOKEN not in caplog.text
+    assert "ghp_unknown" not in caplog.text
+    assert FailureCode.GITHUB_AUTHENTICATION.sentence in caplog.text
+
+
+@pytest.mark.parametrize("body", ["<html>Sign in</html>", "[]", "null", '{"login": 7}'])
+async def test_an_answer_that_is_not_githubs_names_nobody(forge: Forge, body: str) -> None:
+    """As a proxy sends it that asks for a login."""
+    forge.fail_next("users/get-authenticated", status=200, body=body)
+    assert await access(forge).user() is None
+
+
+async def test_an_answer_that_is_not_githubs_is_none(forge: Forge) -> None:
+    forge.fail_next("repos/get", status=200, body="null")
+    refused = await failure(access(forge))
+    assert (refused.code, refused.transient) == (FailureCode.GITHUB_UNAVAILABLE, True)
+    assert "sent what it never sends" in refused.message

@@ -1,0 +1,255 @@
+"""Jobs that put something else in the place of their transcripts."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from agent.claude import prompts, session_files
+from agent.claude.session_files import MAX_TRANSCRIPT_BYTES
+from domain.jobs import LIVE, Job, JobType
+from host.session_resume import BEGUN_AGAIN
+from sandbox import files
+from store.protocol import Guard
+from tests.integration.activities.conversations import (
+    Conversations,
+    prompt_id,
+    transcript_file,
+    turn,
+)
+from tests.integration.activities.machine import Granted, Machine
+
+SECRET = "The neighbour's launch code is 0000."
+
+# Each leaves something newer than the transcript in a directory beside that of the CLI.
+BESIDE = {
+    "fifo": "mkfifo $T",
+    "sparse": "truncate -s 4G $T",
+    "link": "ln -s {neighbour} $T",
+}
+
+
+@pytest.fixture
+async def neighbour(conversations: Conversations) -> tuple[Machine, Path]:
+    """A machine with the transcript of another job."""
+    machine = conversations.machine()
+    conversations.script({"text": "Noted."})
+    granted = await machine.grant_task(prompt=SECRET)
+    await machine.prepare(granted)
+    await turn(machine, granted)
+    return machine, transcript_file(machine, granted.job)
+
+
+@pytest.fixture(autouse=True)
+def nothing_of_a_session_is_opened_in_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened, read_guide = files._directory, prompts.read_guide
+
+    def checked(root: Path, *arguments: object, **options: object) -> object:
+        if "sessions" in root.parts:
+            assert_no_event_loop()
+        return opened(root, *arguments, **options)  # type: ignore[arg-type]
+
+    def guide(worktree: Path) -> str:
+        assert_no_event_loop()
+        return read_guide(worktree)
+
+    monkeypatch.setattr(files, "_directory", checked)
+    monkeypatch.setattr(prompts, "read_guide", guide)
+
+
+def assert_no_event_loop() -> None:
+    with pytest.raises(RuntimeError, match="no running event loop"):
+        asyncio.get_running_loop()
+
+
+async def saved_session(machine: Machine, job: Job) -> bytes:
+    saved = await machine.world.store.load_session(job.id)
+    assert saved is not None
+    return saved[1]
+
+
+async def next_lease(machine: Machine, job: Job) -> Granted:
+    lease = (await machine.world.read(job)).lease + 1
+    assert await machine.world.store.update_job(job.id, {"lease": lease}, Guard(LIVE))
+    machine.leases.drop(machine.leases.require(Granted(job, machine.take(job, lease)).key))
+    return Granted(job, machine.take(job, lease))
+
+
+@pytest.mark.parametrize("attack", BESIDE)
+async def test_what_lies_beside_a_transcript_is_not_looked_at(
+    conversations: Conversations, neighbour: tuple[Machine, Path], attack: str
+) -> None:
+    machine, neighbours = neighbour
+    os.utime(neighbours, (2**33, 2**33))
+    granted, _ = await machine.prepared(prompt="Attack.")
+    job = granted.job
+    place = "T=$CLAUDE_CONFIG_DIR/projects/zz/{id}.jsonl; mkdir -p $(dirname $T); "
+    commands = place + BESIDE[attack] + "; touch -c -d 2099-01-01 $T; ls -l $T"
+    command = commands.format(id=job.id, neighbour=neighbours)
+    conversations.script({"tools": [["Bash", {"command": command}]]}, {"text": "Done."})
+
+    async with asyncio.timeout(60):
+        assert (await turn(machine, granted)).consumed == [prompt_id(job)]
+
+    beside = machine.sessions / job.id / ".claude" / "projects" / "zz" / f"{job.id}.jsonl"
+    assert beside in beside.parent.iterdir()
+    saved = await saved_session(machine, job)
+    assert b"Attack." in saved
+    assert SECRET.encode() not in saved
+    assert len(saved) < MAX_TRANSCRIPT_BYTES
+
+    # A second process resumes the job's own session.
+    conversations.script({"text": "As I said."})
+    async with asyncio.timeout(60):
+        await turn(machine, granted, 1, 2)
+    (asked,) = conversations.asked
+    assert "Attack." in asked
+    assert "You were interrupted" in asked
+    assert SECRET not in asked
+
+
+def fifo(transcript: Path, neighbours: Path) -> None:
+    transcript.unlink()
+    os.mkfifo(transcript)
+
+
+def sparse(transcript: Path, neighbours: Path) -> None:
+    os.truncate(transcript, 4 << 30)
+
+
+def link(transcript: Path, neighbours: Path) -> None:
+    transcript.unlink()
+    transcript.symlink_to(neighbours)
+
+
+def linked_directory(transcript: Path, neighbours: Path) -> None:
+    elsewhere = neighbours.parent.parent / "shown"
+    elsewhere.mkdir()
+    (elsewhere / transcript.name).write_bytes(neighbours.read_bytes())
+    transcript.unlink()
+    transcript.parent.rmdir()
+    transcript.parent.symlink_to(elsewhere)
+
+
+ATTACKS = [fifo, sparse, link, linked_directory]
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+async def test_a_code_job_whose_transcript_is_unsafe_begins_again(
+    conversations: Conversations,
+    neighbour: tuple[Machine, Path],
+    caplog: pytest.LogCaptureFixture,
+    attack: Callable[[Path, Path], None],
+) -> None:
+    machine, neighbours = neighbour
+    before = neighbours.read_bytes()
+    granted, _ = await machine.prepared(prompt="Attack.")
+    job = granted.job
+    conversations.script({"text": "Done."})
+    await turn(machine, granted)
+    place = transcript_file(machine, job)
+    attack(place, neighbours)
+
+    conversations.script({"text": "Begun again."})
+    async with asyncio.timeout(60):
+        assert (await turn(machine, granted, 1, 2)).consumed == [prompt_id(job)]
+
+    (asked,) = conversations.asked
+    assert "You may have begun this before" in asked
+    assert SECRET not in asked
+    assert (await machine.said(job)).count(BEGUN_AGAIN[JobType.CODE]) == 1
+    assert f"Job {job.id} goes on without its transcript" in caplog.text
+    assert SECRET not in caplog.text
+    assert await saved_session(machine, job) == place.read_bytes()
+    assert SECRET.encode() not in place.read_bytes()
+    assert not place.is_symlink()
+    assert neighbours.read_bytes() == before
+
+    # It is not begun again and again.
+    conversations.script({"text": "All done."})
+    await turn(machine, granted, 1, 3)
+    assert "Begun again." in conversations.asked[0]
+    assert (await machine.said(job)).count(BEGUN_AGAIN[JobType.CODE]) == 1
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+async def test_a_conversation_whose_transcript_is_unsafe_goes_on_from_the_saved_one(
+    conversations: Conversations,
+    neighbour: tuple[Machine, Path],
+    attack: Callable[[Path, Path], None],
+) -> None:
+    machine, neighbours = neighbour
+    granted = await machine.grant_task(prompt="Question one?")
+    job = granted.job
+    await machine.prepare(granted)
+    conversations.script({"text": "Answer one."})
+    await turn(machine, granted)
+    attack(transcript_file(machine, job), neighbours)
+
+    conversations.script({"text": "Answer two."})
+    message = await conversations.user_says(job, "Question two?")
+    async with asyncio.timeout(60):
+        assert (await turn(machine, granted, 2, 1, message)).consumed == [message]
+    (asked,) = conversations.asked
+    for part in ("Question one?", "Answer one.", "Question two?"):
+        assert asked.count(part) == 1
+    assert SECRET not in asked
+    assert BEGUN_AGAIN[JobType.TASK] not in await machine.said(job)
+    assert await saved_session(machine, job) == transcript_file(machine, job).read_bytes()
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+async def test_a_turn_whose_transcript_cannot_be_saved_is_not_forgotten(
+    conversations: Conversations, monkeypatch: pytest.MonkeyPatch, elsewhere: bool
+) -> None:
+    """Neither what the user said nor what Claude answered, on any machine."""
+    machine, other = conversations.machine(), conversations.machine("second")
+    granted = await machine.grant_task(prompt="Question one?")
+    job = granted.job
+    await machine.prepare(granted)
+    conversations.script({"text": "Answer one."})
+    await turn(machine, granted)
+    begun = await saved_session(machine, job)
+    transcript_file(machine, job).write_bytes(begun)
+
+    conversations.script({"text": "Answer two."})
+    second = await conversations.user_says(job, "Question two?")
+    monkeypatch.setattr(session_files, "MAX_TRANSCRIPT_BYTES", len(begun))
+    assert (await turn(machine, granted, 2, 1, second)).consumed == [second]
+    assert await saved_session(machine, job) == b""
+    monkeypatch.undo()
+
+    going_on = machine
+    if elsewhere:
+        going_on = other
+        granted = await next_lease(other, job)
+        await other.prepare(granted)
+    conversations.script({"text": "Answer three."}, repeat_last=True)
+    third = await conversations.user_says(job, "Question three?")
+    assert third in (await turn(going_on, granted, 3, 1, third)).consumed
+    asked = conversations.asked[-1]
+    told = ("Question one?", "Answer one.", "Question two?", "Answer two.", "Question three?")
+    assert [asked.count(part) for part in told] == [1] * 5
+    assert (await machine.said(job)).count(BEGUN_AGAIN[JobType.TASK]) == 1
+
+    conversations.script({"text": "Answer four."})
+    fourth = await conversations.user_says(job, "Question four?")
+    assert (await turn(going_on, granted, 4, 1, fourth)).consumed == [fourth]
+    assert "Answer three." in conversations.asked[0]
+    assert (await machine.said(job)).count(BEGUN_AGAIN[JobType.TASK]) == 1
+
+
+async def test_a_home_that_a_job_closed_is_opened_again(conversations: Conversations) -> None:
+    machine = conversations.machine()
+    granted, _ = await machine.prepared()
+    conversations.script({"text": "One."}, {"text": "Two."})
+    await turn(machine, granted)
+    (machine.sessions / granted.job.id).chmod(0o000)
+    await turn(machine, granted, 1, 2)
+    assert (machine.sessions / granted.job.id).stat().st_mode & 0o777 == 0o700
+    assert json.dumps(conversations.asked).count("One.") > 0

@@ -1,0 +1,54 @@
+"""A store that waits through outages."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from domain.errors import Conflict, LeaseLost
+from domain.messages import NewMessage
+from store import retrying
+from store.retrying import patient
+from tests.integration.activities.outages import Outages
+from tests.integration.workflows.server import eventually
+from tests.unit.store.samples import World, a_client, a_line, new_id
+
+
+@pytest.fixture
+def outages(world: World, monkeypatch: pytest.MonkeyPatch) -> Outages:
+    monkeypatch.setattr(retrying, "PAUSE", timedelta(milliseconds=10))
+    return Outages(world.store)
+
+
+async def test_a_call_is_repeated_until_the_store_answers(world: World, outages: Outages) -> None:
+    job = await world.add_job(lease=1)
+    outages.fail("append_messages", "before", "after", "after")
+    store, line = patient(outages.store), a_line("once")
+    await store.append_messages(job.id, [line], lease=1)
+    assert [stored.content for stored in await store.read_messages(job.id, 0, 10)] == ["once"]
+    assert outages.calls["append_messages"] == 4
+    assert outages.calls["read_messages"] == 1
+
+
+async def test_what_the_store_answers_is_not_repeated(world: World, outages: Outages) -> None:
+    job = await world.add_job(lease=2)
+    store = patient(outages.store)
+    late: list[NewMessage] = [a_line()]
+    with pytest.raises(LeaseLost):
+        await store.append_messages(job.id, late, 1)
+    await store.create_client(a_client("Twin"))
+    with pytest.raises(Conflict):
+        await store.add_repository(replace(world.repository, id=new_id()))
+    assert set(outages.calls.values()) == {1}
+
+
+async def test_waiting_ends_when_it_is_cancelled(outages: Outages) -> None:
+    outages.is_down = True
+    waiting = asyncio.create_task(patient(outages.store).ping())
+    await eventually(lambda: outages.calls["ping"] > 2)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting

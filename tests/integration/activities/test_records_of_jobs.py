@@ -1,0 +1,156 @@
+"""What workflows decide, written down once and never over what is final."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from temporalio.testing import ActivityEnvironment
+
+from activities.job_records import Ending, InboxMessage, QueueEntry, RecordActivities
+from domain.errors import DependencyUnavailable
+from domain.failures import FailureCode
+from domain.jobs import Job, JobStatus, Outcome, Phase
+from domain.messages import MessageType
+from domain.timestamps import utc_now
+from host.slots.leases import LeaseKey
+from tests.integration.activities.outages import Outages
+from tests.unit.store.samples import START, UNKNOWN_ID, World, a_host, a_line
+
+RUNNING = JobStatus.RUNNING
+
+
+@pytest.fixture
+def records(world: World) -> RecordActivities:
+    return RecordActivities(world.store)
+
+
+async def said(world: World, job: Job) -> list[str]:
+    return [line.content for line in await world.transcript(job)]
+
+
+@pytest.mark.parametrize(
+    ("ending", "words"),
+    [
+        ({"status": JobStatus.COMPLETED, "outcome": Outcome.PULL_REQUEST}, "Job completed."),
+        (
+            {"status": JobStatus.COMPLETED, "outcome": Outcome.NO_CHANGES},
+            "Job completed: Claude made no changes, so there is no pull request.",
+        ),
+        (
+            {
+                "status": JobStatus.FAILED,
+                "failure_code": FailureCode.GIT_FAILED,
+                "error": "git said no.",
+            },
+            "Job failed: git said no.",
+        ),
+        ({"status": JobStatus.CANCELLED}, "Job cancelled."),
+    ],
+)
+async def test_an_ending_is_written_once(
+    world: World, records: RecordActivities, ending: dict[str, Any], words: str
+) -> None:
+    job = await world.add_job(status=RUNNING, phase=Phase.WORKING, lease=1)
+    request = Ending(job.id, leaves_workspace=True, **ending)
+    assert await ActivityEnvironment().run(records.finish_job, request) is ending["status"]
+    first = await world.read(job)
+    assert await ActivityEnvironment().run(records.finish_job, request) is ending["status"]
+    row = await world.read(job)
+    assert row == first
+    assert (row.status, row.phase) == (ending["status"], Phase.CLEANING_UP)
+    assert (row.outcome, row.failure_code, row.error) == tuple(
+        ending.get(name) for name in ("outcome", "failure_code", "error")
+    )
+    assert row.completed_at is not None
+    assert await said(world, job) == [words]
+
+
+async def test_a_cancelled_job_stays_cancelled(world: World, records: RecordActivities) -> None:
+    job = await world.add_job(status=JobStatus.CANCELLED, phase=Phase.CLEANING_UP)
+    request = Ending(job.id, JobStatus.COMPLETED, Outcome.PULL_REQUEST)
+    assert await records.finish_job(request) is JobStatus.CANCELLED
+    row = await world.read(job)
+    assert (row.status, row.phase, row.outcome) == (JobStatus.CANCELLED, Phase.CLEANING_UP, None)
+    assert await said(world, job) == ["Job cancelled."]
+    assert await records.finish_job(Ending(UNKNOWN_ID, JobStatus.FAILED)) is JobStatus.FAILED
+
+
+async def test_an_ending_whose_answer_was_lost_is_written_by_the_next_try(world: World) -> None:
+    outages = Outages(world.store)
+    records = RecordActivities(outages.store)
+    job = await world.add_job(status=RUNNING, phase=Phase.WORKING)
+    outages.fail("update_job", "after")
+    outages.fail("append_messages", "after")
+    for _ in range(2):
+        with pytest.raises(DependencyUnavailable):
+            await records.finish_job(Ending(job.id, JobStatus.COMPLETED, Outcome.ANSWERED))
+    await records.finish_job(Ending(job.id, JobStatus.COMPLETED, Outcome.ANSWERED))
+    assert (await world.read(job)).outcome is Outcome.ANSWERED
+    assert await said(world, job) == ["Job completed."]
+
+
+async def test_the_next_turn_waits_at_the_end_of_the_queue(
+    world: World, records: RecordActivities
+) -> None:
+    job = await world.add_job(status=RUNNING, phase=Phase.WAITING_FOR_USER)
+    first = await world.add_job()
+    await records.enqueue_job(QueueEntry(job.id, 2))
+    assert [await world.store.queue_position(each.id) for each in (first, job)] == [1, 2]
+    ended = await world.add_job(status=JobStatus.CANCELLED, phase=None)
+    await records.enqueue_job(QueueEntry(ended.id, 2))
+    assert (await world.read(ended)).phase is None
+
+
+async def test_a_job_that_lost_its_machine_keeps_its_place(
+    world: World, records: RecordActivities
+) -> None:
+    lost = await world.add_job(status=RUNNING, phase=Phase.WORKING, lease=1, pid=7)
+    later = await world.add_job(queued_at=START + timedelta(seconds=1))
+    for number in (2, 1, 1):
+        await records.requeue_job(LeaseKey(lost.id, number))
+    assert [await world.store.queue_position(each.id) for each in (lost, later)] == [1, 2]
+    assert (await world.read(lost)).pid is None
+    assert len(await said(world, lost)) == 1
+
+
+async def test_the_user_is_waited_for_only_while_the_job_runs(
+    world: World, records: RecordActivities
+) -> None:
+    running = await world.add_job(status=RUNNING, phase=Phase.WORKING)
+    ended = await world.add_job(status=JobStatus.FAILED, phase=None)
+    for job in (running, ended):
+        await records.wait_for_user(job.id)
+        await records.forget_workspace(job.id)
+    assert (await world.read(running)).phase is Phase.WAITING_FOR_USER
+    assert (await world.read(ended)).phase is None
+
+
+async def test_a_message_is_taken_from_the_inbox_once(
+    world: World, records: RecordActivities
+) -> None:
+    job = await world.add_job()
+    message = a_line("More, please.", type=MessageType.USER_INPUT)
+    await world.store.put_in_inbox(job.id, message)
+    for _ in range(2):
+        assert await records.accept_message(InboxMessage(job.id, message.id))
+        await records.note_completion(job.id)
+    assert not await records.accept_message(InboxMessage(job.id, UNKNOWN_ID))
+    assert await said(world, job) == ["More, please.", "The user ended the conversation."]
+
+
+async def test_every_machine_is_named_once_by_its_newest_process(
+    world: World, records: RecordActivities
+) -> None:
+    now = utc_now()
+    for name, queue, age in (("a", "a-old", 3), ("a", "a-new", 1), ("b", "b", 2), ("c", "c", 180)):
+        seen = now - timedelta(seconds=age)
+        await world.store.report_host(a_host(id=name, task_queue=queue, last_seen=seen))
+    assert await records.host_task_queues(30.0) == ["a-new", "b"]
+    assert [await records.task_queue_of(name) for name in ("a", "b", "c", "d")] == [
+        "a-new",
+        "b",
+        None,
+        None,
+    ]

@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from agent.claude.arguments import Launch, command_line
+from agent.claude.environment import (
+    CLAUDE_CREDENTIAL_NAMES,
+    PASSED_NAMES,
+    Marker,
+    child_environment,
+    config_dir_of,
+)
+from domain.jobs import JobType
+
+SESSION = "6f9619ff-8b86-4011-b42d-00c04fc964ff"
+
+
+def launch(job_type: JobType, **changes: object) -> Launch:
+    fields: dict[str, object] = {
+        "job_type": job_type,
+        "session_id": SESSION,
+        "resume": False,
+        "model": None,
+        "max_turns": None,
+        "max_budget_usd": None,
+        "system_prompt": "",
+        "mcp_config": None,
+        "mcp_servers": (),
+        "task_tools": (),
+    }
+    return Launch(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+def options(line: list[str]) -> dict[str, str]:
+    """Pair every flag with what follows it."""
+    following = [*line[1:], "--end"]
+    return {
+        flag: "" if value.startswith("--") else value
+        for flag, value in zip(line, following, strict=True)
+        if flag.startswith("--")
+    }
+
+
+def test_both_kinds_talk_stream_json_and_load_nothing_of_the_repository() -> None:
+    for job_type in JobType:
+        line = command_line(Path("/bin/claude"), launch(job_type))
+        found = options(line)
+        assert line[0] == "/bin/claude"
+        assert found["--input-format"] == found["--output-format"] == "stream-json"
+        assert {"--print", "--verbose", "--strict-mcp-config", "--disable-slash-commands"} <= set(
+            found
+        )
+        assert found["--session-id"] == SESSION
+        assert "--resume" not in found
+
+
+def test_a_code_job_may_do_everything_in_its_worktree() -> None:
+    found = options(command_line(Path("claude"), launch(JobType.CODE, task_tools=("WebFetch",))))
+    assert found["--permission-mode"] == "bypassPermissions"
+    assert found["--setting-sources"] == "user"
+    assert found["--tools"].startswith("Bash,Edit,Write,Read,Glob,Grep")
+    assert "WebFetch" not in found["--tools"]
+
+
+def test_a_task_job_may_only_read_and_what_is_configured() -> None:
+    asked = launch(
+        JobType.TASK,
+        mcp_config=Path("/etc/mcp.json"),
+        mcp_servers=("jobs", "wiki"),
+        task_tools=("WebSearch",),
+    )
+    found = options(command_line(Path("claude"), asked))
+    assert "--restricted" in found
+    assert found["--permission-mode"] == "dontAsk"
+    assert found["--tools"] == "Read,Grep,Glob,WebSearch"
+    assert found["--allowedTools"] == "WebSearch,mcp__jobs,mcp__wiki"
+    assert found["--mcp-config"] == "/etc/mcp.json"
+
+
+def test_limits_model_and_resuming() -> None:
+    asked = launch(JobType.CODE, resume=True, model="m", max_turns=7, max_budget_usd=1.5)
+    found = options(command_line(Path("claude"), asked))
+    assert found["--resume"] == SESSION
+    assert "--session-id" not in found
+    assert (found["--model"], found["--max-turns"], found["--max-budget-usd"]) == ("m", "7", "1.5")
+
+
+def test_a_limit_of_nothing_is_no_missing_limit() -> None:
+    found = options(command_line(Path("claude"), launch(JobType.CODE, max_budget_usd=0.0)))
+    assert found["--max-budget-usd"] == "0.0"
+
+
+def test_a_system_prompt_goes_by_file_when_there_is_one() -> None:
+    asked = launch(JobType.CODE, system_prompt="Rules.")
+    assert options(command_line(Path("c"), asked))["--append-system-prompt"] == "Rules."
+    by_file = command_line(Path("c"), asked, Path("/dev/fd/7"))
+    assert options(by_file)["--append-system-prompt-file"] == "/dev/fd/7"
+    assert "Rules." not in by_file
+
+
+@pytest.mark.parametrize("name", ["a,Bash", "", "a b", "Bash(git *)", "a\nb"])
+def test_a_name_cannot_widen_the_permissions(name: str) -> None:
+    for field in ("mcp_servers", "task_tools"):
+        with pytest.raises(ValueError, match="not a tool or MCP server name"):
+            command_line(Path("claude"), launch(JobType.TASK, **{field: (name,)}))
+
+
+def environment(passed: dict[str, str], config_dir: Path | None = None) -> dict[str, str]:
+    return child_environment(
+        passed,
+        search_path="/usr/bin",
+        home=Path("/home/job"),
+        config_dir=config_dir,
+        marker=Marker("data", "boot", "job"),
+        identity={"GIT_AUTHOR_NAME": "A"},
+        temporary=Path("/tmp/job"),
+    )
+
+
+def test_the_environment_holds_what_was_passed_and_what_is_fixed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setenv("SOMETHING_OF_THE_WORKER", "x")
+    found = environment({"ANTHROPIC_API_KEY": "k", "LANG": "de_DE.UTF-8"}, Path("/config"))
+    assert found["ANTHROPIC_API_KEY"] == "k"
+    assert found["LANG"] == "de_DE.UTF-8"
+    assert found["ORCHESTRATOR_RUN"] == "data/boot/job"
+    assert (found["HOME"], found["TMPDIR"], found["PATH"]) == ("/home/job", "/tmp/job", "/usr/bin")
+    assert found["GIT_AUTHOR_NAME"] == "A"
+    assert found["GIT_TERMINAL_PROMPT"] == "0"
+    assert found["CLAUDE_CODE_DISABLE_FILE_MENTIONS"] == "1"
+    assert "IS_SANDBOX" not in found
+    assert "SOMETHING_OF_THE_WORKER" not in found
+    assert config_dir_of(found) == Path("/config")
+    assert config_dir_of(environment({})) == Path("/home/job/.claude")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert environment({})["IS_SANDBOX"] == "1"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "GITHUB_TOKEN",
+        "GH_TOKEN",
+        "AGENT_API_SECRET",
+        "SUPABASE_URL",
+        "SUPABASE_SERVICE_ROLE_KEY",
+        "TEMPORAL_API_KEY",
+        "DATABASE_URL",
+        "PATH",
+        "LD_PRELOAD",
+        "PYTHONPATH",
+    ],
+)
+def test_no_other_name_can_be_passed(name: str) -> None:
+    with pytest.raises(ValueError, match=name):
+        environment({name: "x"})
+    assert name not in PASSED_NAMES
+
+
+def test_no_name_can_come_in_as_identity() -> None:
+    with pytest.raises(ValueError, match="GIT_SSH_COMMAND"):
+        child_environment(
+            {},
+            search_path="",
+            home=Path("/"),
+            config_dir=None,
+            marker=Marker("d", "b", "j"),
+            identity={"GIT_SSH_COMMAND": "x"},
+        )
+
+
+def test_the_documented_credentials_may_be_passed() -> None:
+    documented = {"ANTHROPIC_API_KEY", "CLAUDE_CODE_OAUTH_TOKEN", "ANTHROPIC_BASE_URL"}
+    assert documented <= CLAUDE_CREDENTIAL_NAMES <= PASSED_NAMES

@@ -1,0 +1,68 @@
+"""What an MCP_CONFIG file says of its servers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.claude.mcp import McpServer, read_servers
+
+
+def server(**entry: Any) -> McpServer:
+    [found] = read_servers(json.dumps({"mcpServers": {"one": entry}}))
+    return found
+
+
+def test_the_files_of_a_command_are_its_absolute_paths():
+    found = server(
+        command="/srv/tickets/bin/serve",
+        args=[
+            "--data=/srv/data/../tickets.db",
+            "relative/x",
+            "-v",
+            "/srv/t",
+            "a=/srv/no",
+            "/srv/t",
+        ],
+    )
+    assert found.files == (
+        Path("/srv/tickets/bin/serve"),
+        Path("/srv/tickets.db"),
+        Path("/srv/t"),
+    )
+    assert found.address is None
+
+
+@pytest.mark.parametrize("path", ["/dev/null", "/proc/1", "/proc/../dev", "/sys", "/x/${HOME}"])
+def test_what_a_sandbox_has_itself_or_only_the_cli_knows_is_no_file(path: str):
+    assert server(command="npx", args=[path]).files == ()
+
+
+@pytest.mark.parametrize(
+    ("url", "address", "is_on_loopback"),
+    [
+        ("http://localhost:8080/mcp", ("localhost", 8080), True),
+        ("http://127.0.0.1/mcp", ("127.0.0.1", 80), True),
+        ("https://[::1]:9/", ("::1", 9), True),
+        ("https://MCP.example.com/x", ("mcp.example.com", 443), False),
+        ("http://10.0.0.7:81/sse", ("10.0.0.7", 81), False),
+        ("https://${HOST}/mcp", None, False),
+        ("http://host:99999/", None, False),
+        ("tickets", None, False),
+    ],
+)
+def test_the_address_of_a_url(url: str, address: tuple[str, int] | None, is_on_loopback: bool):
+    found = server(type="http", url=url)
+    assert (found.address, found.is_on_loopback) == (address, is_on_loopback)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [3, {"command": 3}, {"command": "npx", "args": 3}, {"command": "npx", "args": [3]}, {"url": 3}],
+)
+def test_an_entry_of_another_form_is_refused(entry: object):
+    with pytest.raises(ValueError, match=r"mcp\.json"):
+        read_servers(json.dumps({"mcpServers": {"one": entry}}))

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from agent.process.idle_detector import processor_seconds
+from agent.process.lines import OutputLine
+from agent.turn import TurnReport
+from domain.failures import Clock, FailureCode
+from fakes.anthropic.steps import Step
+from tests.integration.agent.conftest import Lines, Room, until
+
+SILENCE = 1.0
+"""Seconds; every test that is let alone is quiet for several times as long."""
+
+RESULT = json.dumps(
+    {"type": "result", "subtype": "success", "is_error": False, "result": "Done.", "num_turns": 1}
+)
+OVERLOADED = json.dumps(
+    {"type": "result", "subtype": "success", "is_error": True, "api_error_status": 529}
+)
+HEARTBEATS = [
+    {"type": "tool_progress", "tool_use_id": "t", "elapsed_time_seconds": 30, "heartbeat": True},
+    {"type": "keep_alive"},
+    {"type": "command_lifecycle", "command_uuid": "u", "state": "queued"},
+    {"type": "system", "subtype": "session_state_changed", "state": "running"},
+]
+
+COMPUTING = "import time\nwhile time.process_time() < 4: pass"
+DETACHED = f"""
+import os, pathlib, time
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        exec({COMPUTING!r})
+        pathlib.Path("computed").touch()
+    os._exit(0)
+os.wait()
+while not pathlib.Path("computed").exists():
+    time.sleep(0.1)
+print({RESULT!r})
+"""
+
+
+def bash(command: str) -> Step:
+    return {"tools": [["Bash", {"command": command}]]}
+
+
+def was_silent(report: TurnReport) -> bool:
+    failure = report.verdict.failure
+    return failure is not None and failure.clock is Clock.SILENCE
+
+
+@pytest.mark.parametrize(
+    ("step", "tokens"),
+    [(bash("python3 -c 'import time; time.sleep(300)'"), 100), (Step(drop="hang"), 0)],
+    ids=["command", "model"],
+)
+async def test_what_waits_for_ever_is_ended(room: Room, step: Step, tokens: int) -> None:
+    room.script(step, {"text": "Done."})
+
+    report = await room.turn("Go.", silence=SILENCE)
+
+    failure = report.verdict.failure
+    assert failure is not None
+    assert failure.code is FailureCode.TIMED_OUT
+    assert failure.clock is Clock.SILENCE
+    assert failure.message == Clock.SILENCE.sentence
+    assert "SILENCE_TIMEOUT_MINUTES" in failure.message
+    assert not failure.transient
+    assert len(report.consumed) == 1
+    assert len(room.requests) == 1
+    assert report.verdict.usage.input_tokens == tokens
+
+
+@pytest.mark.parametrize("prefix", ["", "setsid --wait "], ids=["same", "own"])
+async def test_a_command_that_computes_without_a_word_is_let_alone(room: Room, prefix: str) -> None:
+    room.script(bash(f"{prefix}python3 -c {json.dumps(f'exec({COMPUTING!r})')}"), {"text": "Done."})
+
+    report = await room.turn("Go.", silence=SILENCE)
+
+    assert report.verdict.answer == "Done."
+    assert report.seconds > 4
+
+
+async def test_a_process_that_left_its_parent_counts(fake_room: Callable[[str], Room]) -> None:
+    report = await fake_room(DETACHED).turn("Go.", silence=SILENCE)
+
+    assert report.verdict.answer == "Done."
+    assert report.seconds > 4
+
+
+async def test_children_that_ended_count(tmp_path: Path) -> None:
+    ready = tmp_path / "ready"
+    burning = [sys.executable, "-c", COMPUTING.replace("4", "0.5")]
+    body = f"import subprocess, time; subprocess.run({burning}); open({str(ready)!r}, 'w')"
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", f"{body}; time.sleep(300)", stdin=asyncio.subprocess.DEVNULL
+    )
+    try:
+        await until(ready.exists)
+        assert processor_seconds(process.pid) >= 0.5
+    finally:
+        process.kill()
+        await process.wait()
+
+    assert processor_seconds(process.pid) == 0
+
+
+def repeating(lines: list[str], times: int, pause: float) -> str:
+    return (
+        "import time\n"
+        f"for _ in range({times}):\n"
+        f"    print(*{lines!r}, sep=chr(10))\n"
+        f"    time.sleep({pause})\n"
+        f"print({RESULT!r})\n"
+    )
+
+
+async def test_heartbeats_are_silence(fake_room: Callable[[str], Room]) -> None:
+    lines = ["", *map(json.dumps, HEARTBEATS)]
+    report = await fake_room(repeating(lines, 200, 0.25)).turn("Go.", silence=SILENCE)
+
+    assert was_silent(report)
+
+
+@pytest.mark.parametrize("line", ['{"type":"assistant"}', '{"type":"brand_new"}', "plain"])
+async def test_whoever_talks_is_let_alone(fake_room: Callable[[str], Room], line: str) -> None:
+    report = await fake_room(repeating([line], 14, 0.25)).turn("Go.", silence=SILENCE)
+
+    assert report.verdict.answer == "Done."
+
+
+async def test_the_time_of_the_reader_is_no_silence(fake_room: Callable[[str], Room]) -> None:
+    room = fake_room(repeating(["x" * 100_000] * 30, 1, 0))
+
+    class SlowAtFirst(Lines):
+        async def __call__(self, line: OutputLine) -> None:
+            if not self.all:
+                await asyncio.sleep(4 * SILENCE)
+            await super().__call__(line)
+
+    report = await room.turn("Go.", lines=SlowAtFirst(), silence=SILENCE)
+
+    assert report.verdict.answer == "Done."
+    assert report.seconds > 4 * SILENCE
+
+
+async def test_silence_after_an_error_leaves_the_error(fake_room: Callable[[str], Room]) -> None:
+    room = fake_room(f"import time\nprint({OVERLOADED!r})\ntime.sleep(300)\n")
+
+    report = await room.turn("Go.", hanging=60, silence=0.2)
+
+    assert report.verdict.failure is not None
+    assert report.verdict.failure.code is FailureCode.CLAUDE_OVERLOADED

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import subprocess
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from agent.claude.environment import MARKER_NAME, Marker
+from agent.process.orphans import end_orphans, end_run
+
+
+@contextmanager
+def sleeping(marker: str) -> Iterator[subprocess.Popen[bytes]]:
+    environment = {MARKER_NAME: marker}
+    with subprocess.Popen(["/bin/sleep", "300"], env=environment) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_only_the_orphans_of_this_data_directory_are_ended() -> None:
+    data = uuid.uuid4().hex
+    with (
+        sleeping(f"{data}/dead/job") as orphan,
+        sleeping(f"{data}/alive/job") as living,
+        sleeping(f"{data}other/dead/job") as foreign,
+        sleeping("garbage") as garbage,
+    ):
+        assert end_orphans(data, lambda boot: boot == "alive") == [orphan.pid]
+        assert orphan.wait(5) == -9
+        assert [process.poll() for process in (living, foreign, garbage)] == [None] * 3
+        assert end_orphans(data, lambda boot: boot == "alive") == []
+
+
+def test_one_run_is_ended() -> None:
+    data = uuid.uuid4().hex
+    with sleeping(f"{data}/b/one") as one, sleeping(f"{data}/b/two") as two:
+        assert end_run(Marker(data, "b", "one")) == [one.pid]
+        assert one.wait(5) == -9
+        assert two.poll() is None

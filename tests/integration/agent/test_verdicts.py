@@ -1,0 +1,239 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from agent.claude.events import AssistantError, SessionStarted, TurnEnded, read_event
+from agent.claude.result import MAX_ANSWER_BYTES, Verdict, verdict
+from agent.claude.run_state import Evidence
+from agent.process.lines import OutputLine
+from domain.failures import FailureCode
+from domain.jobs import Usage
+from fakes.anthropic.steps import Step
+from tests.integration.agent.conftest import Lines, Room
+
+RESET = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=2)
+OAUTH = {"CLAUDE_CODE_OAUTH_TOKEN": "test-token"}
+LIMIT = "anthropic-ratelimit-unified-"
+REJECTED = {f"{LIMIT}status": "rejected"}
+QUOTA = {**REJECTED, f"{LIMIT}representative-claim": "five_hour"}
+UNTIL = {f"{LIMIT}reset": str(int(RESET.timestamp()))}
+
+
+def refusal(
+    status: int, error: str, message: str = "No.", headers: Mapping[str, str] | None = None
+) -> Step:
+    step: Step = {"status": status, "error": error, "message": message, "times": 9}
+    return {**step, "headers": headers or {}}
+
+
+def too_many(**headers: str) -> Step:
+    return refusal(429, "rate_limit_error", headers=headers)
+
+
+REFUSALS: list[tuple[FailureCode, Step, Mapping[str, str]]] = [
+    (FailureCode.CLAUDE_AUTHENTICATION, refusal(401, "authentication_error"), {}),
+    (FailureCode.CLAUDE_AUTHENTICATION, refusal(401, "authentication_error"), OAUTH),
+    (FailureCode.CLAUDE_AUTHENTICATION, refusal(403, "permission_error"), {}),
+    (FailureCode.CLAUDE_BILLING, refusal(402, "billing_error"), {}),
+    (
+        FailureCode.CLAUDE_BILLING,
+        refusal(400, "invalid_request_error", "Your credit balance is too low to access it."),
+        {},
+    ),
+    (FailureCode.CLAUDE_OVERLOADED, too_many(**{"retry-after": "1"}), {}),
+    (FailureCode.CLAUDE_OVERLOADED, too_many(**{"retry-after": "1"}), OAUTH),
+    (FailureCode.CLAUDE_OVERLOADED, too_many(**REJECTED, **UNTIL), OAUTH),
+    (FailureCode.CLAUDE_OVERLOADED, too_many(**QUOTA, **UNTIL), {}),
+    (FailureCode.CLAUDE_OVERLOADED, refusal(529, "overloaded_error"), {}),
+    (FailureCode.CLAUDE_OVERLOADED, refusal(500, "api_error"), {}),
+    (FailureCode.CLAUDE_OVERLOADED, {"drop": "before", "times": 9}, {}),
+    (FailureCode.MODEL_NOT_FOUND, refusal(404, "not_found_error"), {}),
+    (
+        FailureCode.PROMPT_TOO_LONG,
+        refusal(400, "invalid_request_error", "prompt is too long: 250000 tokens > 200000 maximum"),
+        {},
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("code", "step", "credential"),
+    REFUSALS,
+    ids=[f"{row[0]}-{row[1].get('status', 'none')}-{len(row[2])}" for row in REFUSALS],
+)
+async def test_what_the_api_refuses_is_told_apart(
+    room: Room, code: FailureCode, step: Step, credential: Mapping[str, str]
+) -> None:
+    room.passed = dict(credential)
+    room.changes["CLAUDE_CODE_MAX_RETRIES"] = "0"
+    room.script(step)
+    lines = Lines()
+
+    found = (await room.turn("Go.", lines=lines)).verdict
+
+    assert found.failure is not None, lines.text
+    assert found.failure.code is code, lines.text
+    assert code.sentence in found.failure.message
+    assert found.failure.transient is (code is FailureCode.CLAUDE_OVERLOADED)
+    assert found.failure.resets_at is None
+    assert found.answer is None
+
+
+@pytest.mark.parametrize("told", [UNTIL, {}], ids=["with a reset time", "without"])
+async def test_a_usage_limit(room: Room, told: Mapping[str, str]) -> None:
+    room.passed = OAUTH
+    room.script(too_many(**QUOTA, **told))
+
+    failure = (await room.turn("Go.")).verdict.failure
+
+    assert failure is not None
+    assert failure.code is FailureCode.USAGE_LIMIT
+    assert failure.resets_at == (RESET if told else None)
+    assert not failure.transient
+    assert len(room.requests) == 1
+
+
+async def test_the_warning_of_a_limit_is_no_failure(room: Room) -> None:
+    room.passed = OAUTH
+    warning = {**QUOTA, f"{LIMIT}status": "allowed_warning", **UNTIL}
+    usage = {f"{LIMIT}5h-utilization": "0.9", f"{LIMIT}5h-reset": UNTIL[f"{LIMIT}reset"]}
+    room.script({"text": "Done.", "headers": {**warning, **usage}})
+    lines = Lines()
+
+    report = await room.turn("Go.", lines=lines)
+
+    assert "allowed_warning" in lines.text
+    assert report.verdict.failure is None
+    assert report.verdict.answer == "Done."
+
+
+@pytest.mark.parametrize("credential", [{}, OAUTH], ids=["key", "token"])
+async def test_a_refused_credential_is_not_tried_to_the_end(
+    room: Room, credential: Mapping[str, str]
+) -> None:
+    room.passed = dict(credential)
+    room.script(refusal(401, "authentication_error"))
+    lines = Lines()
+
+    report = await room.turn("Go.", lines=lines)
+
+    assert report.verdict.failure is not None
+    assert report.verdict.failure.code is FailureCode.CLAUDE_AUTHENTICATION
+    assert FailureCode.CLAUDE_AUTHENTICATION.sentence in report.verdict.failure.message
+    assert not report.verdict.failure.transient
+    assert len(room.requests) == 2
+    assert '"type":"result"' not in lines.text
+
+
+async def test_a_credential_that_works_after_a_refusal_is_good(room: Room) -> None:
+    refused: Step = {"status": 401, "error": "authentication_error"}
+    room.script(refused, {"tools": [["Glob", {"pattern": "*"}]]}, refused, {"text": "Done."})
+
+    report = await room.turn("Go.")
+
+    assert report.verdict.answer == "Done."
+    assert len(room.requests) == 4
+
+
+async def test_an_overload_in_between_is_no_refusal(room: Room) -> None:
+    refused: Step = {"status": 401, "error": "authentication_error"}
+    overloaded: Step = {"status": 529, "error": "overloaded_error"}
+    room.script(refused, overloaded, refused, {"text": "Done."})
+
+    assert (await room.turn("Go.")).verdict.answer == "Done."
+
+
+async def test_no_credential_at_all(room: Room) -> None:
+    room.changes["ANTHROPIC_API_KEY"] = ""
+    found = (await room.turn("Go.")).verdict
+    assert found.failure is not None
+    assert found.failure.code is FailureCode.CLAUDE_AUTHENTICATION
+
+
+async def test_a_session_that_is_gone(room: Room) -> None:
+    report = await room.turn("Go.", room.launch(resume=True))
+    assert report.verdict.failure is not None
+    assert report.verdict.failure.code is FailureCode.SESSION_LOST
+    assert not report.verdict.failure.transient
+    assert report.consumed == []
+
+
+def judge(*events: object, exit_code: int = 0, **changes: Usage) -> Verdict:
+    evidence = Evidence()
+    for event in events:
+        evidence.add(OutputLine("stdout", "", event))  # type: ignore[arg-type]
+    before, after = changes.get("before", Usage()), changes.get("after", Usage())
+    return verdict(exit_code, evidence, before, after)
+
+
+def test_the_last_of_several_turns_counts() -> None:
+    failed = TurnEnded("success", True, "API Error: 529", "s", api_error_status=529)
+    done = TurnEnded("success", False, "Done.", "s", turns=2)
+    started = SessionStarted("s", "m")
+    error = AssistantError("server_error", "API Error: 529")
+
+    found = judge(started, error, failed, started, done)
+
+    assert (found.failure, found.answer, found.usage.turns) == (None, "Done.", 2)
+    assert judge(started, done, started, error, failed).failure is not None
+
+
+def test_a_turn_without_a_result_is_a_failure_even_after_a_good_one() -> None:
+    started, done = SessionStarted("s", "m"), TurnEnded("success", False, "Done.", "s")
+    found = judge(started, done, started, exit_code=137)
+    assert found.failure is not None
+    assert found.failure.code is FailureCode.CLAUDE_FAILED
+    assert "SIGKILL" in found.failure.message
+    assert found.failure.transient
+    assert found.answer is None
+
+
+def test_a_good_result_counts_whatever_the_exit_code_is() -> None:
+    done = TurnEnded("success", False, "Done.", "s")
+    assert judge(SessionStarted("s", "m"), done, exit_code=143).failure is None
+
+
+def test_the_end_before_any_result_tells_what_stood_on_stderr() -> None:
+    evidence = Evidence()
+    evidence.add(OutputLine("stderr", "Error: Invalid MCP configuration", None))
+    found = verdict(1, evidence, Usage(), Usage())
+    assert found.failure is not None
+    assert found.failure.code is FailureCode.CLAUDE_FAILED
+    assert "Invalid MCP configuration" in found.failure.message
+    assert "exit code 1" in found.failure.message
+    assert not found.failure.transient
+
+
+def test_usage_is_what_this_process_added_to_the_session() -> None:
+    before = Usage(cost_usd=1.0, input_tokens=100, output_tokens=10)
+    middle = Usage(cost_usd=1.5, input_tokens=150, output_tokens=15, cache_read_tokens=5)
+    after = Usage(cost_usd=1.75, input_tokens=160, output_tokens=15)
+    results = [
+        TurnEnded("success", False, "One.", "s", turns=3, session_usage=middle),
+        TurnEnded("success", False, "Two.", "s", turns=1, session_usage=middle),
+    ]
+
+    found = judge(SessionStarted("s", "m"), *results, before=before, after=after)
+
+    assert found.usage == Usage(
+        turns=4, cost_usd=0.75, input_tokens=60, output_tokens=5, cache_read_tokens=5
+    )
+    assert judge(results[0], before=Usage(cost_usd=9.0)).usage.cost_usd == 0.0
+    assert judge(SessionStarted("s", "m")).usage.cost_usd is None
+
+
+def test_a_long_answer_is_cut_between_characters() -> None:
+    done = TurnEnded("success", False, "é" * MAX_ANSWER_BYTES, "s")
+    answer = judge(SessionStarted("s", "m"), done).answer
+    assert answer == "é" * (MAX_ANSWER_BYTES // 2)
+
+
+def test_an_unknown_error_keeps_what_claude_said() -> None:
+    event = read_event('{"type":"result","subtype":"error_new","errors":["Something odd."]}')
+    found = judge(SessionStarted("s", "m"), event, exit_code=1)
+    assert found.failure is not None
+    assert found.failure.code is FailureCode.CLAUDE_FAILED
+    assert "Something odd." in found.failure.message

@@ -1,0 +1,200 @@
+"""Faults on demand: what the client sees, and what the forge did all the same."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+import requests
+from github import Auth, Github, GithubException, GithubRetry, RateLimitExceededException
+from github.PullRequest import PullRequest
+
+from fakes.github.git import git_environment, git_program
+from fakes.github.server import Forge, TokenGrant
+
+
+@pytest.fixture
+def forge(tmp_path: Path) -> Iterator[Forge]:
+    forge = Forge(tmp_path / "forge", {"writer-token": TokenGrant("bot")})
+    forge.create_repository("acme", "shop")
+    forge.commit("acme", "shop", "feat/x", {"a.txt": "a\n"}, "Add a")
+    with forge.serve():
+        yield forge
+
+
+@pytest.fixture
+def github(forge: Forge) -> Iterator[Github]:
+    with_token = Auth.Token("writer-token")
+    github = Github(
+        auth=with_token,
+        base_url=forge.api_url,
+        lazy=True,
+        timeout=5,
+        retry=None,
+        seconds_between_requests=None,
+        seconds_between_writes=None,
+    )
+    yield github
+    github.close()
+
+
+def open_pull(github: Github) -> PullRequest:
+    shop = github.get_repo("acme/shop")
+    return shop.create_pull(base="main", head="feat/x", title="T")
+
+
+def push(forge: Forge, branch: str = "pushed") -> CompletedProcess[str]:
+    """Push feat/x under another name, straight out of a bare repository of the client's own."""
+    client = forge.root.parent / "client.git"
+    helper = '!f() { test "$1" = get && echo username=x && echo password=writer-token; }; f'
+    environment = git_environment({"credential.helper": helper}, {"GIT_TERMINAL_PROMPT": "0"})
+
+    def git(*arguments: str) -> CompletedProcess[str]:
+        return subprocess.run(
+            [git_program(), *arguments],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    if not client.exists():
+        git("clone", "--bare", str(forge.root / "acme" / "shop.git"), str(client))
+    url = f"{forge.url}/acme/shop.git"
+    return git("-C", str(client), "push", url, f"feat/x:refs/heads/{branch}")
+
+
+def test_a_failed_request_does_nothing(forge: Forge, github: Github) -> None:
+    forge.fail_next("pulls/create", status=502)
+    with pytest.raises(GithubException) as caught:
+        open_pull(github)
+    assert caught.value.status == 502
+    assert forge.pull_requests("acme", "shop") == []
+    assert open_pull(github).number == 1
+
+
+def test_the_answer_of_a_request_can_be_lost(forge: Forge, github: Github) -> None:
+    forge.fail_next("pulls/create", status=504, after=True)
+    with pytest.raises(GithubException) as caught:
+        open_pull(github)
+    assert caught.value.status == 504
+    assert len(forge.pull_requests("acme", "shop")) == 1
+
+
+@pytest.mark.parametrize(("after", "pulls"), [(False, 0), (True, 1)])
+def test_the_connection_can_be_dropped(
+    forge: Forge, github: Github, after: bool, pulls: int
+) -> None:
+    forge.fail_next("pulls/create", status=None, after=after)
+    with pytest.raises(requests.ConnectionError):
+        open_pull(github)
+    assert len(forge.pull_requests("acme", "shop")) == pulls
+    assert forge.requests[-1] == ("POST", "/api/repos/acme/shop/pulls", None)
+
+
+def test_a_client_can_time_out_after_the_request_was_done(forge: Forge) -> None:
+    forge.fail_next("pulls/create", after=True, delay=30)
+    url = f"{forge.api_url}/repos/acme/shop/pulls"
+    body = {"base": "main", "head": "feat/x", "title": "T"}
+    headers = {"authorization": "Bearer writer-token"}
+    with pytest.raises(requests.ReadTimeout):
+        requests.post(url, json=body, headers=headers, timeout=1)
+    assert len(forge.pull_requests("acme", "shop")) == 1
+
+
+def test_a_request_can_be_delayed_and_then_succeed(forge: Forge, github: Github) -> None:
+    forge.delay_next("users/get-authenticated", 0.3)
+    started = time.monotonic()
+    assert github.get_user().login == "bot"
+    assert time.monotonic() - started >= 0.3
+
+
+def test_faults_happen_as_often_as_told_and_in_order(forge: Forge) -> None:
+    forge.fail_next("rate-limit/get", status=500, times=2)
+    forge.fail_next("/api/rate_*", status=503, headers={"retry-after": "7"}, body="busy")
+    answers = [requests.get(f"{forge.api_url}/rate_limit", timeout=5) for _ in range(4)]
+    assert [answer.status_code for answer in answers] == [500, 500, 503, 200]
+    assert answers[0].json()["message"] == "Internal Server Error"
+    assert (answers[2].headers["retry-after"], answers[2].text) == ("7", "busy")
+    assert all(answer.headers["x-github-request-id"] for answer in answers)
+    assert forge.pending_faults == []
+
+
+def test_pending_faults_are_known_and_can_be_forgotten(forge: Forge, github: Github) -> None:
+    forge.fail_next("users/*", times=2)
+    forge.fail_next("pulls/none")
+    with pytest.raises(GithubException):
+        github.get_user().login  # noqa: B018 - PyGithub asks when the attribute is read
+    assert [(fault.pattern, fault.times) for fault in forge.pending_faults] == [
+        ("users/*", 1),
+        ("pulls/none", 1),
+    ]
+    forge.clear_faults()
+    assert github.get_user().login == "bot"
+
+
+@pytest.mark.parametrize("secondary", [False, True])
+def test_rate_limits_are_what_pygithub_takes_for_one(
+    forge: Forge, github: Github, secondary: bool
+) -> None:
+    forge.limit_next(secondary=secondary, seconds=60)
+    with pytest.raises(RateLimitExceededException) as caught:
+        open_pull(github)
+    headers = caught.value.headers or {}
+    if secondary:
+        assert headers["retry-after"] == "60"
+    else:
+        assert headers["x-ratelimit-remaining"] == "0"
+        assert 0 < int(headers["x-ratelimit-reset"]) - time.time() <= 60
+
+
+def test_pygithub_waits_for_a_secondary_limit_by_itself(forge: Forge) -> None:
+    forge.limit_next("pulls/create", secondary=True, seconds=1)
+    github = Github(
+        auth=Auth.Token("writer-token"),
+        base_url=forge.api_url,
+        lazy=True,
+        retry=GithubRetry(total=1),
+    )
+    started = time.monotonic()
+    assert open_pull(github).number == 1
+    github.close()
+    assert time.monotonic() - started >= 1
+
+
+@pytest.mark.parametrize("operation", ["git-receive-pack:refs", "git-receive-pack"])
+def test_a_push_can_fail_before_anything_moved(forge: Forge, operation: str) -> None:
+    forge.fail_next(operation, status=503)
+    failed = push(forge)
+    assert failed.returncode != 0
+    assert "503" in failed.stderr
+    assert "pushed" not in forge.branches("acme", "shop")
+    assert push(forge).returncode == 0
+
+
+def test_a_push_can_be_dropped_before_anything_moved(forge: Forge) -> None:
+    forge.fail_next("git-receive-pack", status=None)
+    assert push(forge).returncode != 0
+    assert "pushed" not in forge.branches("acme", "shop")
+    assert push(forge).returncode == 0
+
+
+def test_a_push_can_be_dropped_after_the_refs_were_updated(forge: Forge) -> None:
+    forge.fail_next("git-receive-pack", status=None, after=True)
+    assert push(forge).returncode != 0
+    branches = forge.branches("acme", "shop")
+    assert branches["pushed"] == branches["feat/x"]
+    again = push(forge)
+    assert again.returncode == 0
+    assert "Everything up-to-date" in again.stderr
+
+
+def test_a_fetch_can_fail(forge: Forge) -> None:
+    forge.fail_next("git-upload-pack*", status=500)
+    url = f"{forge.url}/acme/shop.git/info/refs?service=git-upload-pack"
+    assert requests.get(url, auth=("x", "writer-token"), timeout=5).status_code == 500
+    assert requests.get(url, auth=("x", "writer-token"), timeout=5).status_code == 200

@@ -1,0 +1,359 @@
+"""Workers whose activities follow scripts, registered under the names of the real ones.
+
+They keep the promises of the real ones that the workflows build on: a lease is needed, stopping
+ends what runs under it, errors cross as the real ones do, a final status never changes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import timedelta
+from typing import Any
+
+from temporalio import activity
+from temporalio.client import Client as TemporalClient
+from temporalio.exceptions import ApplicationError
+from temporalio.worker import (
+    ActivityInboundInterceptor,
+    ExecuteActivityInput,
+    Interceptor,
+    Worker,
+)
+
+from activities.claude import Delivery, TurnInput, TurnOutput
+from activities.interceptors.errors import WORKER_SHUTDOWN, ErrorTranslation
+from activities.job_records import RECORDS_TASK_QUEUE, Ending, InboxMessage, LimitWait, QueueEntry
+from activities.pull_requests import Opened, OpenInput, WithdrawInput
+from activities.slots import (
+    GRANT_SIGNAL,
+    SLOTS_TASK_QUEUE,
+    Grant,
+    SlotRequest,
+    slots_task_queue_of,
+)
+from activities.workspaces import MirrorResult, Prepared, Published, PublishInput
+from domain.errors import JobEnded
+from domain.jobs import FINAL, JobStatus
+from host.shielding import to_its_end
+from host.slots.leases import LeaseKey, Leases
+from tests.integration.workflows.scripts import Life, Script, give
+
+BEAT_SECONDS = 0.05
+SHA = "5" * 40
+Scripts = dict[str, Script]
+Activities = list[Callable[..., Awaitable[Any]]]
+
+
+def task_queue(machine: str) -> str:
+    return f"host-{machine}"
+
+
+class _Scripted:
+    def __init__(self, scripts: Scripts) -> None:
+        self._scripts = scripts
+
+    async def script(self) -> Script:
+        """The script of the calling workflow; one that belongs to no test here gets no answer."""
+        found = self._scripts.get(activity.info().workflow_id or "")
+        if found is None:
+            await asyncio.Event().wait()
+            raise AssertionError
+        return found
+
+
+class Machine(_Scripted):
+    """The activities that touch one machine, as one process offers them."""
+
+    def __init__(self, name: str, scripts: Scripts) -> None:
+        super().__init__(scripts)
+        self.name = name
+        self.leases = Leases()
+
+    @property
+    def activities(self) -> Activities:
+        return [
+            self.release_slot,
+            self.stop_work,
+            self.prepare,
+            self.run_claude,
+            self.deliver_message,
+            self.publish,
+            self.open_pull_request,
+            self.verify_unchanged,
+            self.clean_up,
+            self.fetch_mirror,
+        ]
+
+    @activity.defn
+    async def release_slot(self, key: LeaseKey) -> None:
+        await (await self.script()).play("release_slot", key, give())
+        if (lease := self.leases.find(key)) is not None:
+            await lease.stop()
+            self.leases.drop(lease)
+
+    @activity.defn
+    async def stop_work(self, key: LeaseKey) -> None:
+        await (await self.script()).play("stop_work", key, give())
+        if (lease := self.leases.find(key)) is not None:
+            await lease.stop()
+
+    @activity.defn
+    async def prepare(self, key: LeaseKey) -> Prepared:
+        script = await self.script()
+        usual = give(Prepared("b" * 40, continues_branch=False, was_there=True))
+        found: Prepared = await self.leases.require(key).run(script.play("prepare", key, usual))
+        return found
+
+    @activity.defn
+    async def run_claude(self, request: TurnInput) -> TurnOutput:
+        script = await self.script()
+        lease = self.leases.require(request.key)
+        return await lease.run(self._turn(script, request))
+
+    async def _turn(self, script: Script, request: TurnInput) -> TurnOutput:
+        """Take up what is given and what is delivered meanwhile, unless the script says else."""
+        inbox: list[str] = []
+        script.inbox = inbox
+        try:
+            output: TurnOutput | None = await script.play("run_claude", request, give())
+            output = output or TurnOutput([*request.message_ids, *inbox])
+            script.seen += output.consumed
+            return output
+        finally:
+            script.inbox = None
+
+    @activity.defn
+    async def deliver_message(self, delivery: Delivery) -> bool:
+        script = await self.script()
+
+        async def usual(request: Delivery) -> bool:
+            if script.inbox is None:
+                return False
+            script.inbox.append(request.message_id)
+            return True
+
+        return bool(await script.play("deliver_message", delivery, usual))
+
+    @activity.defn
+    async def publish(self, request: PublishInput) -> Published:
+        script = await self.script()
+        self.leases.require(request.key)
+        work = script.play("publish", request, give(Published(SHA)))
+        published: Published = await to_its_end(work)
+        return published
+
+    @activity.defn
+    async def open_pull_request(self, request: OpenInput) -> Opened:
+        script = await self.script()
+        self.leases.require(request.key)
+        usual = give(Opened(1, "https://forge.example/acme/shop/pull/1"))
+        opened: Opened = await to_its_end(script.play("open_pull_request", request, usual))
+        return opened
+
+    @activity.defn
+    async def verify_unchanged(self, key: LeaseKey) -> None:
+        await (await self.script()).play("verify_unchanged", key, give())
+
+    @activity.defn
+    async def clean_up(self, job_id: str) -> None:
+        await (await self.script()).play("clean_up", job_id, give())
+
+    @activity.defn
+    async def fetch_mirror(self, repository_id: str) -> MirrorResult:
+        script = await self.script()
+        usual = give(MirrorResult(repository_id, True, f"/{self.name}/{repository_id}", None))
+        name = f"fetch_mirror on {self.name}"
+        result: MirrorResult = await script.play(name, repository_id, usual)
+        return result
+
+
+class Slots(_Scripted):
+    """The slots of all machines; a machine that is not among them does not answer later."""
+
+    def __init__(
+        self, temporal: TemporalClient, scripts: Scripts, *machines: Machine, lingering: float
+    ) -> None:
+        super().__init__(scripts)
+        self._temporal = temporal
+        self._lingering = lingering
+        self._machines = {machine.name: machine for machine in machines}
+
+    @activity.defn
+    async def hold_slot(self, request: SlotRequest) -> None:
+        """Grant, and hold until the slot is released or the machine ends."""
+        script = await self.script()
+        script.asked.append(activity.info().task_queue)
+
+        async def usual(request: SlotRequest) -> None:
+            if script.row in FINAL:
+                raise JobEnded("The job has ended.")
+            script.row = JobStatus.RUNNING
+            await self._hold(script, request.key)
+
+        await script.play("hold_slot", request, usual)
+
+    async def _hold(self, script: Script, key: LeaseKey) -> None:
+        name = script.next_machine()
+        leases = self._machines[name].leases if name in self._machines else Leases()
+        lease = leases.take(key)
+        script.machine = name
+        await self._tell(key, name)
+        stops = asyncio.ensure_future(script.life.stops.wait())
+        ended = asyncio.ensure_future(lease.ended.wait())
+        try:
+            await asyncio.wait({stops, ended}, return_when=asyncio.FIRST_COMPLETED)
+            if stops.done():
+                raise ApplicationError("The worker stops.", type=WORKER_SHUTDOWN)
+            await asyncio.sleep(self._lingering)
+        finally:
+            stops.cancel()
+            ended.cancel()
+            await asyncio.shield(lease.stop())
+            leases.drop(lease)
+
+    async def _tell(self, key: LeaseKey, machine: str) -> None:
+        handle = self._temporal.get_workflow_handle(activity.info().workflow_id or "")
+        host_id = machine.partition("-")[0]
+        await handle.signal(GRANT_SIGNAL, Grant(key.number, host_id, task_queue(machine)))
+
+
+class Records(_Scripted):
+    """The activities of any machine."""
+
+    @property
+    def activities(self) -> Activities:
+        return [
+            self.enqueue_job,
+            self.requeue_job,
+            self.finish_job,
+            self.wait_for_user,
+            self.wait_for_limit,
+            self.end_limit_wait,
+            self.accept_message,
+            self.note_completion,
+            self.host_task_queues,
+            self.task_queue_of,
+            self.forget_workspace,
+            self.withdraw,
+        ]
+
+    @activity.defn
+    async def enqueue_job(self, entry: QueueEntry) -> None:
+        await (await self.script()).play("enqueue_job", entry, give())
+
+    @activity.defn
+    async def requeue_job(self, key: LeaseKey) -> None:
+        await (await self.script()).play("requeue_job", key, give())
+
+    @activity.defn
+    async def finish_job(self, ending: Ending) -> JobStatus:
+        script = await self.script()
+        script.endings.append(ending)
+        await script.play("finish_job", ending, give())
+        if script.row not in FINAL:
+            script.row = ending.status
+        return script.row
+
+    @activity.defn
+    async def wait_for_user(self, job_id: str) -> None:
+        await (await self.script()).play("wait_for_user", job_id, give())
+
+    @activity.defn
+    async def wait_for_limit(self, wait: LimitWait) -> None:
+        await (await self.script()).play("wait_for_limit", wait, give())
+
+    @activity.defn
+    async def end_limit_wait(self, key: LeaseKey) -> None:
+        await (await self.script()).play("end_limit_wait", key, give())
+
+    @activity.defn
+    async def accept_message(self, message: InboxMessage) -> bool:
+        return bool(await (await self.script()).play("accept_message", message, give(True)))
+
+    @activity.defn
+    async def note_completion(self, job_id: str) -> None:
+        await (await self.script()).play("note_completion", job_id, give())
+
+    @activity.defn
+    async def host_task_queues(self, seen_within_seconds: float) -> list[str]:
+        script = await self.script()
+        queues = [task_queue(machine) for machine in script.machines if machine]
+        found: list[str] = await script.play("host_task_queues", seen_within_seconds, give(queues))
+        return found
+
+    @activity.defn
+    async def task_queue_of(self, host_id: str) -> str | None:
+        usual = give(task_queue(host_id))
+        found: str | None = await (await self.script()).play("task_queue_of", host_id, usual)
+        return found
+
+    @activity.defn
+    async def forget_workspace(self, job_id: str) -> None:
+        await (await self.script()).play("forget_workspace", job_id, give())
+
+    @activity.defn
+    async def withdraw(self, request: WithdrawInput) -> None:
+        await (await self.script()).play("withdraw", request, give())
+
+
+@contextlib.asynccontextmanager
+async def running_machines(
+    temporal: TemporalClient, scripts: Scripts, lingering: float = 0.0
+) -> AsyncIterator[None]:
+    """Poll for everything but workflows; `c` is the one machine to which no job can return.
+
+    Holders end some seconds, `lingering`, after their slot was given back.
+    """
+    machines = [Machine(name, scripts) for name in ("a", "a-restarted", "b", "c")]
+    slots = Slots(temporal, scripts, *machines, lingering=lingering)
+    queues: dict[str, Activities] = {
+        RECORDS_TASK_QUEUE: Records(scripts).activities,
+        SLOTS_TASK_QUEUE: [slots.hold_slot],
+        **{slots_task_queue_of(host): [slots.hold_slot] for host in ("a", "b")},
+        **{task_queue(machine.name): machine.activities for machine in machines},
+    }
+    async with contextlib.AsyncExitStack() as stack:
+        for name, activities in queues.items():
+            worker = Worker(
+                temporal,
+                task_queue=name,
+                activities=activities,
+                interceptors=[ErrorTranslation(), _Beats(scripts)],
+                max_heartbeat_throttle_interval=timedelta(seconds=BEAT_SECONDS),
+            )
+            await stack.enter_async_context(worker)
+        yield
+
+
+class _Beats(Interceptor):
+    """Beats for each activity while the machine of its script lives."""
+
+    def __init__(self, scripts: Scripts) -> None:
+        self._scripts = scripts
+
+    def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:
+        return _Beating(next, self._scripts)
+
+
+class _Beating(ActivityInboundInterceptor):
+    def __init__(self, next: ActivityInboundInterceptor, scripts: Scripts) -> None:
+        super().__init__(next)
+        self._scripts = scripts
+
+    async def execute_activity(self, input: ExecuteActivityInput) -> Any:
+        script = self._scripts.get(activity.info().workflow_id or "", Script())
+        if activity.info().task_queue in map(task_queue, script.dead):
+            await asyncio.Event().wait()
+        beating = asyncio.create_task(_beat(script.life))
+        try:
+            return await super().execute_activity(input)
+        finally:
+            beating.cancel()
+
+
+async def _beat(life: Life) -> None:
+    while not life.is_silent:
+        activity.heartbeat()
+        await asyncio.sleep(BEAT_SECONDS)

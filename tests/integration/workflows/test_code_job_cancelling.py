@@ -1,0 +1,269 @@
+"""Cancelling a code job at every moment of its life."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+from temporalio.api.enums.v1 import EventType
+from temporalio.client import WorkflowExecutionStatus
+
+from activities.pull_requests import Opened
+from activities.workspaces import Published
+from domain.errors import JobFailure
+from domain.failures import FailureCode
+from domain.jobs import JobStatus, Outcome
+from tests.integration.workflows.lab import Lab, StartedJob
+from tests.integration.workflows.scripts import Gate, Script, fail, give
+from workflows import policies
+from workflows.steps import JobResult
+
+CANCELLED = JobResult(JobStatus.CANCELLED)
+
+
+async def cancelled_at(lab: Lab, step: str, script: Script | None = None) -> StartedJob:
+    """A job that was cancelled while the step ran, which ends only when it is stopped."""
+    script = script or Script()
+    gate = Gate()
+    script.plan(step, gate)
+    job = await lab.code_job(script)
+    await gate.begun()
+    await job.cancel()
+    return job
+
+
+async def closed(job: StartedJob) -> WorkflowExecutionStatus | None:
+    return (await job.handle.describe()).status
+
+
+async def test_a_queued_job_never_gets_a_machine(lab: Lab) -> None:
+    job = await cancelled_at(lab, "hold_slot")
+    assert await job.result() == CANCELLED
+    assert job.script.calls == ["hold_slot", "finish_job"]
+    assert not job.script.endings[0].leaves_workspace
+    assert await closed(job) is WorkflowExecutionStatus.COMPLETED
+
+
+async def test_a_job_that_asks_again_for_a_slot_can_be_cancelled(lab: Lab) -> None:
+    script = Script()
+    script.plan("run_claude", Gate())
+    second = Gate()
+
+    job = await lab.code_job(script)
+    await job.called("run_claude")
+    script.plan("hold_slot", second)
+    script.stop_machine()
+    await second.begun()
+    await job.cancel()
+    assert await job.result() == CANCELLED
+    assert script.work[-3:] == ["requeue_job", "finish_job", "clean_up"]
+    assert "withdraw" not in script.calls
+
+
+async def test_what_runs_is_stopped_before_the_worktree_is_removed(lab: Lab) -> None:
+    async def at(step: str) -> None:
+        job = await cancelled_at(lab, step)
+        assert await job.result() == CANCELLED
+        calls = job.script.calls
+        assert calls.index("stop_work") < calls.index("clean_up") < calls.index("release_slot")
+        assert not {"publish", "open_pull_request", "withdraw"} & set(calls)
+        assert calls.count("finish_job") == calls.count("clean_up") == 1
+        assert calls.count("release_slot") == 1
+
+    await asyncio.gather(at("prepare"), at("run_claude"))
+
+
+async def test_a_push_that_has_begun_is_finished_and_taken_back(lab: Lab) -> None:
+    script = Script()
+    gate = Gate(give(Published("c0ffee")))
+    script.plan("publish", gate)
+    job = await lab.code_job(script)
+    await gate.begun()
+    await job.cancel()
+    await job.called("stop_work")
+    assert "withdraw" not in script.calls
+    assert "clean_up" not in script.calls
+    gate.open()
+    assert await job.result() == CANCELLED
+    assert script.count("publish") == script.count("withdraw") == 1
+    assert "open_pull_request" not in script.calls
+    assert script.calls.index("release_slot") < script.calls.index("withdraw")
+
+
+async def test_a_pull_request_that_is_being_opened_is_taken_back(lab: Lab) -> None:
+    script = Script()
+    gate = Gate()
+    script.plan("open_pull_request", gate)
+    job = await lab.code_job(script)
+    await gate.begun()
+    await job.cancel()
+    await job.called("stop_work")
+    assert "withdraw" not in script.calls
+    gate.open()
+    assert await job.result() == CANCELLED
+    assert script.count("open_pull_request") == script.count("withdraw") == 1
+    assert script.count("clean_up") == script.count("release_slot") == 1
+
+
+async def test_a_push_that_waits_for_its_next_try_is_not_tried_again(lab: Lab) -> None:
+    script = Script()
+    tries = asyncio.Semaphore(0)
+
+    async def refused(request: object) -> None:
+        tries.release()
+        raise JobFailure(FailureCode.GITHUB_UNAVAILABLE, transient=True)
+
+    gate = Gate(refused)
+    script.plan("publish", gate)
+    job = await lab.code_job(script)
+    await gate.begun()
+    await job.cancel()
+    await job.gave_up("publish")
+    gate.open()
+    assert await job.result() == CANCELLED
+    assert script.count("publish") == 1
+    assert script.count("withdraw") == 1
+
+
+async def test_a_job_that_is_done_when_it_is_cancelled_is_taken_back(lab: Lab) -> None:
+    """The row was cancelled after the pull request was open and before the job said it is done."""
+
+    async def at(step: str) -> None:
+        script = Script()
+        gate = Gate()
+        script.plan(step, gate)
+        job = await lab.code_job(script)
+        await gate.begun()
+        if step == "finish_job":
+            script.row = JobStatus.CANCELLED
+        await job.handle.cancel()
+        await asyncio.sleep(0.2)
+        gate.open()
+        result = await job.result()
+        is_cancelled = step == "finish_job"
+        assert result.status is (JobStatus.CANCELLED if is_cancelled else JobStatus.COMPLETED)
+        assert result.outcome is Outcome.PULL_REQUEST
+        assert script.count("withdraw") == (1 if is_cancelled else 0)
+        assert script.count("finish_job") == script.count("clean_up") == 1
+        assert script.count("release_slot") == 1
+        assert await closed(job) is WorkflowExecutionStatus.COMPLETED
+
+    await asyncio.gather(*map(at, ["finish_job", "clean_up", "release_slot"]))
+
+
+async def test_from_the_web_ui_a_job_is_cancelled_like_from_the_api(lab: Lab) -> None:
+    async def at(step: str) -> None:
+        script = Script()
+        gate = Gate()
+        script.plan(step, gate)
+        job = await lab.code_job(script)
+        await gate.begun()
+        await job.handle.cancel()
+        assert await job.result() == CANCELLED
+        assert script.row is JobStatus.CANCELLED
+
+    await asyncio.gather(*map(at, ["hold_slot", "prepare", "run_claude"]))
+
+
+async def test_a_second_cancellation_changes_nothing(lab: Lab) -> None:
+    script = Script()
+    stopping = Gate()
+    script.plan("stop_work", stopping)
+    job = await cancelled_at(lab, "run_claude", script)
+    await stopping.begun()
+    await job.handle.cancel()
+    stopping.open()
+    assert await job.result() == CANCELLED
+    assert script.count("clean_up") == script.count("release_slot") == 1
+
+
+async def test_a_pause_after_an_overload_is_cut_short(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(policies, "OVERLOAD_PAUSES", (timedelta(minutes=5),))
+    script = Script()
+    script.plan("run_claude", fail(JobFailure(FailureCode.CLAUDE_OVERLOADED, transient=True)))
+    job = await lab.code_job(script)
+    await job.reached(EventType.EVENT_TYPE_TIMER_STARTED)
+    await job.cancel()
+    assert await job.result() == CANCELLED
+    assert script.count("run_claude") == 1
+
+
+async def test_a_job_is_cancelled_while_its_machine_dies(lab: Lab) -> None:
+    script = Script()
+    gate = Gate()
+    script.plan("run_claude", gate)
+    script.plan("task_queue_of", give(None))
+    script.plan("stop_work", *[Gate()] * 2)
+    job = await lab.code_job(script)
+    await gate.begun()
+    script.crash_machine()
+    await job.cancel()
+    assert await job.result() == CANCELLED
+    assert script.work[-2:] == ["finish_job", "forget_workspace"]
+
+
+async def test_what_cannot_be_taken_back_keeps_no_slot(lab: Lab) -> None:
+    script = Script()
+    script.plan("withdraw", fail(JobFailure(FailureCode.GITHUB_AUTHENTICATION)))
+    gate = Gate()
+    script.plan("open_pull_request", gate)
+    job = await lab.code_job(script)
+    await gate.begun()
+    await job.cancel()
+    gate.open()
+    assert (await job.result()).status is JobStatus.CANCELLED
+    assert script.count("release_slot") == 1
+    assert await closed(job) is WorkflowExecutionStatus.COMPLETED
+
+
+async def test_taking_back_is_tried_until_it_succeeds(lab: Lab) -> None:
+    script = Script()
+    down = fail(JobFailure(FailureCode.GITHUB_UNAVAILABLE, transient=True))
+    script.plan("withdraw", *[down] * 5)
+    gate = Gate()
+    script.plan("open_pull_request", gate)
+    job = await lab.code_job(script)
+    await gate.begun()
+    await job.cancel()
+    gate.open()
+    assert await job.result() == CANCELLED
+    assert script.count("withdraw") == 6
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+async def test_a_branch_is_deleted_only_when_its_work_is_kept(lab: Lab, is_kept: bool) -> None:
+    script = Script()
+    gate = Gate(give(Published("c0ffee")))
+    script.plan("publish", gate)
+    if not is_kept:
+        lost = fail(JobFailure(FailureCode.DISK_FULL))
+        script.plan("clean_up", *[lost] * 10)
+        script.plan("task_queue_of", give(None))
+    job = await lab.code_job(script)
+    await gate.begun()
+    await job.cancel()
+    await job.called("stop_work")
+    gate.open()
+    assert await job.result() == CANCELLED
+    [request] = script.requests["withdraw"]
+    assert request.created_branch is is_kept
+
+
+@pytest.mark.parametrize("other", ["a-restarted", "b"])
+async def test_a_branch_stays_whose_work_is_on_another_machine(lab: Lab, other: str) -> None:
+    """The machine that only opens the pull request has nothing to keep."""
+    script = Script("a", other)
+    script.plan("open_pull_request", Gate(), gate := Gate(give(Opened(1, "https://x"))))
+    job = await lab.code_job(script)
+    await job.called("open_pull_request")
+    script.crash_machine()
+    await gate.begun()
+    await job.cancel()
+    await job.called("stop_work")
+    gate.open()
+    assert await job.result() == CANCELLED
+    [request] = script.requests["withdraw"]
+    assert request.created_branch is (other == "a-restarted")

@@ -1,0 +1,97 @@
+"""Fetching repositories on every machine."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+
+from activities.workspaces import MirrorResult
+from domain.errors import DependencyUnavailable, NotFound
+from tests.integration.workflows.lab import Lab
+from tests.integration.workflows.scripts import Gate, Script, fail, give
+from workflows.steps import JOBS_TASK_QUEUE
+from workflows.sync_repositories import FetchMirrorsWorkflow, MirrorsInput, fetch_timeout
+
+SHOP, SITE = ("shop-id", "acme/shop"), ("site-id", "acme/site")
+
+
+async def fetch(lab: Lab, script: Script, *repositories: tuple[str, str]) -> list[MirrorResult]:
+    name = f"mirrors-{uuid.uuid4()}"
+    lab.scripts[name] = script
+    return await asyncio.wait_for(
+        lab.temporal.execute_workflow(
+            FetchMirrorsWorkflow.run,
+            MirrorsInput(list(repositories)),
+            id=name,
+            task_queue=JOBS_TASK_QUEUE,
+        ),
+        15,
+    )
+
+
+async def test_without_a_machine_each_repository_says_so(lab: Lab) -> None:
+    results = await fetch(lab, Script(""), SHOP, SITE)
+    assert [result.repository for result in results] == ["acme/shop", "acme/site"]
+    assert not any(result.success for result in results)
+    assert all("No worker is running" in (result.error or "") for result in results)
+
+
+async def test_every_machine_fetches_every_repository(lab: Lab) -> None:
+    script = Script("a", "b")
+    results = await fetch(lab, script, SHOP, SITE)
+    assert [result.repository for result in results] == ["shop-id", "site-id"]
+    assert all(result.success and result.path for result in results)
+    for machine in ("a", "b"):
+        assert sorted(script.requests[f"fetch_mirror on {machine}"]) == ["shop-id", "site-id"]
+
+
+async def test_one_machine_that_fails_is_what_is_reported(lab: Lab) -> None:
+    script = Script("a", "b")
+    script.plan("fetch_mirror on b", give(MirrorResult("acme/shop", False, None, "No disk.")))
+    [result] = await fetch(lab, script, SHOP)
+    assert result == MirrorResult("acme/shop", False, None, "No disk.")
+
+
+async def test_an_error_is_reported_under_the_name_that_was_asked_for(lab: Lab) -> None:
+    script = Script("a")
+    script.plan("fetch_mirror on a", fail(NotFound("The repository does not exist.")))
+    shop, site = await fetch(lab, script, SHOP, SITE)
+    failed, fetched = (shop, site) if not shop.success else (site, shop)
+    assert failed.error == "The repository does not exist."
+    assert failed.repository in {"acme/shop", "acme/site"}
+    assert fetched.success
+
+
+async def test_a_machine_that_does_not_answer_is_reported(lab: Lab) -> None:
+    [result] = await fetch(lab, Script("gone"), SHOP)
+    assert result.error == "The worker did not answer in time."
+
+
+async def test_an_outage_is_tried_again(lab: Lab) -> None:
+    script = Script("a")
+    script.plan("fetch_mirror on a", fail(DependencyUnavailable("It is down.", "store")))
+    [result] = await fetch(lab, script, SHOP)
+    assert result.success
+    assert script.count("fetch_mirror on a") == 2
+
+
+async def test_a_machine_fetches_four_at_a_time(lab: Lab) -> None:
+    script = Script("a")
+    gates = [Gate(give(MirrorResult(f"acme/{n}", True, f"/{n}", None))) for n in range(6)]
+    script.plan("fetch_mirror on a", *gates)
+    repositories = [(f"id-{number}", f"acme/{number}") for number in range(6)]
+    fetching = asyncio.create_task(fetch(lab, script, *repositories))
+    for gate in gates[:4]:
+        await gate.begun()
+    await asyncio.sleep(0.3)
+    assert script.count("fetch_mirror on a") == 4
+    for gate in gates:
+        gate.open()
+    results = await fetching
+    assert len(results) == 6
+    assert all(result.success for result in results)
+
+
+def test_more_repositories_have_more_time() -> None:
+    hours = [fetch_timeout(count).total_seconds() / 3600 for count in (1, 4, 9)]
+    assert hours == [1, 2, 3]

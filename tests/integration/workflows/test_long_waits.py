@@ -1,0 +1,171 @@
+"""The long waits at their real length, on Temporal's server that skips the time."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+from temporalio.api.enums.v1 import EventType
+from temporalio.testing import WorkflowEnvironment
+
+from domain.errors import JobFailure
+from domain.failures import Clock, FailureCode
+from domain.jobs import JobStatus, JobType, Outcome
+from temporal.client import register_search_attributes
+from temporal.start_job import JobLimits
+from tests.integration.workflows.lab import LIMITS, Lab, StartedJob, a_job, running_lab
+from tests.integration.workflows.scripts import Script, fail
+from workflows import policies
+from workflows.steps import JobResult
+
+MOMENT = timedelta(milliseconds=100)
+TIMER_STARTED = EventType.EVENT_TYPE_TIMER_STARTED
+DECIDING = {
+    EventType.EVENT_TYPE_WORKFLOW_TASK_SCHEDULED,
+    EventType.EVENT_TYPE_WORKFLOW_TASK_STARTED,
+}
+DONE = JobResult(JobStatus.COMPLETED, Outcome.PULL_REQUEST)
+
+
+@pytest.fixture
+async def environment() -> AsyncIterator[WorkflowEnvironment]:
+    async with await WorkflowEnvironment.start_time_skipping(
+        test_server_existing_path=str(Path(sys.executable).with_name("temporal-test-server"))
+    ) as server:
+        await register_search_attributes(server.client)
+        yield server
+
+
+@pytest.fixture
+async def patient_lab(environment: WorkflowEnvironment) -> AsyncIterator[Lab]:
+    """A lab whose workflows wait as long as they do for users."""
+    # Time is skipped by hand, while nothing runs: no activity can beat its heart in skipped time.
+    with environment.auto_time_skipping_disabled():
+        async with running_lab(environment.client, fast=False) as lab:
+            yield lab
+
+
+@dataclass
+class Life:
+    """A job, and the time in which it lives."""
+
+    job: StartedJob
+    environment: WorkflowEnvironment
+    began: datetime
+
+    async def to_its_end(self) -> JobResult:
+        """Skip the time whenever the job does nothing but wait."""
+        while (description := await self.job.handle.describe()).close_time is None:
+            rings_at = None
+            if not description.raw_description.pending_activities:
+                rings_at = await self._timer()
+            if rings_at is None:
+                await asyncio.sleep(0.02)
+            else:
+                now = await self.environment.get_current_time()
+                await self.environment.sleep(max(rings_at - now, timedelta()) + MOMENT)
+        return await self.job.result()
+
+    async def _timer(self) -> datetime | None:
+        """Return when the one timer rings, if the job has decided to wait for it."""
+        events = (await self.job.handle.fetch_history()).events
+        timers = {event.event_id: event for event in events if event.event_type == TIMER_STARTED}
+        for event in events:
+            timers.pop(event.timer_fired_event_attributes.started_event_id, None)
+            timers.pop(event.timer_canceled_event_attributes.started_event_id, None)
+        if not timers or events[-1].event_type in DECIDING:
+            return None
+        [timer] = timers.values()
+        waits = timer.timer_started_event_attributes.start_to_fire_timeout.ToTimedelta()
+        return timer.event_time.ToDatetime(UTC) + waits
+
+    async def took(self) -> timedelta:
+        return await self.environment.get_current_time() - self.began
+
+    @property
+    def waited_until(self) -> list[datetime]:
+        return [wait.resumes_at for wait in self.job.script.requests["wait_for_limit"]]
+
+
+class Start(Protocol):
+    async def __call__(
+        self, script: Script, limits: JobLimits = LIMITS, job_type: JobType = JobType.CODE
+    ) -> Life: ...
+
+
+@pytest.fixture
+def start(environment: WorkflowEnvironment, patient_lab: Lab) -> Start:
+    async def start_job(
+        script: Script, limits: JobLimits = LIMITS, job_type: JobType = JobType.CODE
+    ) -> Life:
+        began = await environment.get_current_time()
+        job = await patient_lab.start(a_job(job_type), script, limits)
+        return Life(job, environment, began)
+
+    return start_job
+
+
+async def test_a_conversation_waits_a_week_for_its_user(start: Start) -> None:
+    week = timedelta(days=7)
+    life = await start(Script(), replace(LIMITS, task_idle_timeout=week), JobType.TASK)
+    result = await life.to_its_end()
+    assert (result.status, result.error) == (JobStatus.FAILED, Clock.IDLE.sentence)
+    assert week <= await life.took() < week + timedelta(minutes=1)
+
+
+async def test_a_usage_limit_of_five_hours_is_waited_out(
+    start: Start, environment: WorkflowEnvironment
+) -> None:
+    resets_at = await environment.get_current_time() + timedelta(hours=5)
+    script = Script()
+    script.plan("run_claude", fail(JobFailure(FailureCode.USAGE_LIMIT, resets_at=resets_at)))
+    limits = replace(LIMITS, job_timeout=timedelta(hours=1), turn_timeout=timedelta(hours=1))
+    life = await start(script, limits)
+    assert await life.to_its_end() == DONE
+    [until] = life.waited_until
+    assert resets_at <= until <= resets_at + policies.STAGGER
+    assert await environment.get_current_time() >= until
+    # The wait uses up no time of the job.
+    given = [request.limit_seconds for request in script.requests["run_claude"]]
+    assert all(3500 < seconds <= 3600 for seconds in given)
+
+
+async def test_a_limit_that_others_use_up_is_met_less_and_less_often(start: Start) -> None:
+    script = Script()
+    past = datetime(2026, 1, 1, tzinfo=UTC)
+    limited = fail(JobFailure(FailureCode.USAGE_LIMIT, resets_at=past))
+    script.plan("run_claude", *[limited] * 6)
+    life = await start(script)
+    assert await life.to_its_end() == DONE
+    gaps = [later - earlier for earlier, later in pairwise([life.began, *life.waited_until])]
+    most = timedelta(minutes=1)
+    for gap, least in zip(gaps, [1, 60, 300, 900, 900, 900], strict=True):
+        assert timedelta(seconds=least) <= gap < timedelta(seconds=least * 1.1) + most
+
+
+async def test_a_limit_without_a_reset_time_is_tried_again_after_a_while(start: Start) -> None:
+    script = Script()
+    script.plan("run_claude", fail(JobFailure(FailureCode.USAGE_LIMIT)))
+    life = await start(script)
+    assert await life.to_its_end() == DONE
+    assert policies.UNKNOWN_RESET <= await life.took() < policies.UNKNOWN_RESET * 1.5
+
+
+@pytest.mark.failure(FailureCode.CLAUDE_OVERLOADED)
+async def test_an_overload_is_given_two_hours(start: Start) -> None:
+    script = Script()
+    tries = len(policies.OVERLOAD_PAUSES) + 1
+    overloaded = fail(JobFailure(FailureCode.CLAUDE_OVERLOADED, transient=True))
+    script.plan("run_claude", *[overloaded] * tries)
+    life = await start(script)
+    result = await life.to_its_end()
+    assert result.failure_code is FailureCode.CLAUDE_OVERLOADED
+    assert script.count("run_claude") == tries
+    assert timedelta(hours=2) <= await life.took() < timedelta(hours=3)

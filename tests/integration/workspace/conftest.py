@@ -1,0 +1,135 @@
+"""A forge with one repository, and the whole room working against it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from fakes.github.server import Forge, TokenGrant
+from sandbox.modes import SandboxMode, inside_path
+from tests.integration.workspace import git_lfs
+from tests.sandboxes import real_sandbox
+from workspace.git.author import Identity
+from workspace.git.credentials import GitCredentials, write_token_file
+from workspace.git.runner import Git
+from workspace.lifecycle.expiry import Expiry
+from workspace.lifecycle.removal import Removal
+from workspace.lifecycle.worktrees import Worktrees
+from workspace.mirrors.mirrors import Mirrors
+from workspace.publishing import Publishing
+from workspace.salvage.salvage import Salvage
+from workspace.worktree.worktree import Worktree
+
+TOKEN = "ghp_" + "a1B2c3D4e5F6" * 3
+READ_ONLY = "ghp_" + "r9E8a7D6o5N4" * 3
+OWNER, NAME = "Acme", "Shop"
+REGISTERED = [f"{OWNER}/{name}" for name in ("Part", "Bolt", "Other")]
+"""What the client has registered beside that one."""
+CLAUDE = Identity("Claude", "claude@example.invalid")
+FILES = {"README.md": "# Shop\n", "src/app.py": "print('hello')\n", ".gitignore": "*.log\n"}
+
+
+class Room:
+    """Everything of `workspace/`, as a worker has it."""
+
+    def __init__(
+        self,
+        directory: Path,
+        forge: Forge,
+        token: str | None = TOKEN,
+        search_path: str = os.environ["PATH"],
+    ) -> None:
+        directory.mkdir(exist_ok=True)
+        self.directory = directory
+        self.forge = forge
+        self.token_file = write_token_file(directory / "secrets", token) if token else None
+        visible = (git_lfs.DIRECTORY,)
+        self.git = Git(
+            search_path,
+            containment=real_sandbox(*visible).containment,
+            inside_path=inside_path(SandboxMode.ON, search_path, visible),
+        )
+        self.credentials = GitCredentials(forge.url, self.token_file)
+        self.mirrors = Mirrors(directory / "mirrors", self.git, self.credentials)
+        self.worktrees = Worktrees(directory / "worktrees", self.mirrors)
+        self.publishing = Publishing(self.worktrees)
+        self.salvage = Salvage(self.worktrees)
+        self.removal = Removal(self.worktrees, self.salvage)
+        self.expiry = Expiry(self.worktrees)
+
+    async def start(
+        self, job_id: str, branch: str | None = None, base: str | None = "main"
+    ) -> Worktree:
+        """Fetch, and make the worktree of a job."""
+        await self.mirrors.fetch(OWNER, NAME)
+        return await self.worktrees.create_for_branch(
+            OWNER, NAME, job_id, branch or f"feature/{job_id}", base, REGISTERED
+        )
+
+    async def publish(self, worktree: Worktree, message: str = "Do it") -> str:
+        """Commit and push what is in a worktree."""
+        assert worktree.branch is not None
+        sha = await self.commit(worktree, message)
+        await self.publishing.push(OWNER, NAME, sha, worktree.branch, worktree.expected_remote)
+        return sha
+
+    async def commit(self, worktree: Worktree, message: str = "Do it") -> str:
+        """Commit what is in a worktree."""
+        await self.publishing.commit_all(worktree, message, CLAUDE)
+        return (await self.publishing.head(worktree)).sha
+
+    async def patch(self, job_id: str = "job") -> str | None:
+        """Return what is kept of a job, as a patch."""
+        kept = await self.salvage.kept(OWNER, NAME, job_id)
+        return None if kept is None else kept.patch
+
+    def remote(self) -> dict[str, str]:
+        return self.forge.branches(OWNER, NAME)
+
+    def remote_log(self, branch: str) -> list[str]:
+        return [entry.subject for entry in self.forge.log(OWNER, NAME, branch)]
+
+    @property
+    def mirror_path(self) -> Path:
+        return self.mirrors.path(OWNER, NAME)
+
+
+@pytest.fixture
+def forge(tmp_path: Path) -> Iterator[Forge]:
+    grants = {TOKEN: TokenGrant("bot"), READ_ONLY: TokenGrant("reader", "read")}
+    served = Forge(tmp_path / "forge", grants)
+    with served.serve():
+        served.create_repository(OWNER, NAME, FILES)
+        yield served
+
+
+@pytest.fixture
+def room(forge: Forge, tmp_path: Path) -> Room:
+    return Room(tmp_path / "data", forge)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for something that must come true within 20 seconds."""
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110 - what is awaited has no event to set
+            await asyncio.sleep(0.01)
+
+
+def as_claude(directory: Path, *arguments: str, variables: Mapping[str, str] | None = None) -> str:
+    """Run git the way Claude does: found by the current directory, obeying every configuration."""
+    environment = {"PATH": os.environ["PATH"], "HOME": str(directory), **CLAUDE.environment()}
+    finished = subprocess.run(
+        ("git", *arguments),
+        cwd=directory,
+        env={**environment, **(variables or {})},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    return finished.stdout.strip()

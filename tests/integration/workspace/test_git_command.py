@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+
+from domain.errors import DependencyUnavailable
+from tests.integration.workspace.conftest import until
+from workspace.git.runner import Git, GitError, Place
+
+FOREVER = "alias.forever=!echo $$ > started; while :; do sleep 0.05; done"
+
+
+@pytest.fixture
+async def place(tmp_path: Path) -> Place:
+    place = Place(tmp_path)
+    await Git(os.environ["PATH"]).run("init", "--quiet", "--bare", at=place)
+    return place
+
+
+@pytest.fixture
+def git() -> Git:
+    return Git(os.environ["PATH"])
+
+
+def has_text(file: Path) -> bool:
+    return file.exists() and bool(file.read_text().strip())
+
+
+def is_running(process_id: int) -> bool:
+    """Tell whether it still does anything; one that nobody has reaped yet does not."""
+    try:
+        status = Path(f"/proc/{process_id}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return status.rpartition(")")[2].split()[0] != "Z"
+
+
+async def ended(file: Path) -> None:
+    await until(lambda: not is_running(int(file.read_text())))
+
+
+async def test_the_environment_is_what_was_given(
+    git: Git, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITHUB_TOKEN", "secret")
+    monkeypatch.setenv("GIT_DIR", "/elsewhere")
+    proxied = Git(git.search_path, {"https_proxy": "http://proxy:1"})
+    printed = await proxied.run("-c", "alias.e=!env", "e", at=place)
+    seen = dict(line.split("=", 1) for line in printed.splitlines() if "=" in line)
+    assert "GITHUB_TOKEN" not in seen
+    assert Path(seen["GIT_DIR"]) == place.git_dir
+    assert seen["https_proxy"] == "http://proxy:1"
+    assert seen["LC_ALL"] == "C"
+    assert "HOME" not in seen
+
+
+async def test_no_file_can_override_the_fixed_settings(git: Git, place: Place) -> None:
+    (place.git_dir / "config").write_text("[core]\n\thooksPath = /evil\n\tfsmonitor = /evil\n")
+    assert (await git.run("config", "core.hooksPath", at=place)).strip() == "/dev/null"
+    assert (await git.run("config", "core.fsmonitor", at=place)).strip() == "false"
+
+
+async def test_a_failure_carries_the_end_of_what_git_said(git: Git, place: Place) -> None:
+    noise = "alias.x=!i=0; while [ $i -lt 400 ]; do echo line-$i-of-noise >&2; i=$((i+1)); done;"
+    with pytest.raises(GitError) as caught:
+        await git.run("-c", f"{noise} echo last words >&2; exit 9; :", "x", at=place)
+    assert caught.value.exit_code == 9
+    assert caught.value.stderr.rstrip().endswith("last words")
+    assert len(caught.value.stderr) <= 4096
+
+
+async def test_questions_are_answered_by_the_exit_code(git: Git, place: Place) -> None:
+    assert await git.says("-c", "alias.x=!exit 0", "x", at=place)
+    assert not await git.says("-c", "alias.x=!exit 1; :", "x", at=place)
+    with pytest.raises(GitError):
+        await git.says("-c", "alias.x=!exit 2; :", "x", at=place)
+
+
+async def test_too_much_output_stops_the_command(git: Git, place: Place) -> None:
+    with pytest.raises(GitError, match="printed over 100000 bytes"):
+        await git.run("-c", "alias.x=!yes", "x", at=place, max_output=100_000, timeout=30)
+
+
+async def test_large_input_and_output_do_not_block_each_other(git: Git, place: Place) -> None:
+    data = b"0123456789abcdef" * 200_000
+    assert await git.run("-c", "alias.x=!cat", "x", at=place, stdin=data) == data.decode()
+
+
+async def test_a_command_that_ignores_its_input_fails_with_its_own_reason(
+    git: Git, place: Place
+) -> None:
+    with pytest.raises(GitError) as caught:
+        await git.run("update-ref", "--nonsense", at=place, stdin=b"x" * 5_000_000)
+    assert "usage" in caught.value.stderr
+
+
+async def test_the_time_limit_ends_the_whole_group(git: Git, place: Place) -> None:
+    with pytest.raises(GitError) as caught:
+        await git.run("-c", FOREVER, "forever", at=place, timeout=0.5)
+    assert caught.value.exit_code is None
+    await ended(place.git_dir / "started")
+
+
+async def test_cancelling_ends_the_whole_group(git: Git, place: Place) -> None:
+    running = asyncio.create_task(git.run("-c", FOREVER, "forever", at=place))
+    await until(lambda: has_text(place.git_dir / "started"))
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    await ended(place.git_dir / "started")
+
+
+async def test_a_command_that_ignores_being_asked_is_killed(git: Git, place: Place) -> None:
+    deaf = FOREVER.replace("!echo", "!trap '' TERM; echo")
+    running = asyncio.create_task(git.run("-c", deaf, "forever", at=place))
+    await until(lambda: has_text(place.git_dir / "started"))
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    await ended(place.git_dir / "started")
+
+
+def test_a_machine_without_git_is_told_so(tmp_path: Path) -> None:
+    with pytest.raises(DependencyUnavailable, match="Install git"):
+        Git(str(tmp_path))

@@ -1,0 +1,191 @@
+"""The real workflows, records and slots; git and Claude are played, as a test wants them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+from temporalio import activity
+from temporalio.client import Client as TemporalClient
+from temporalio.client import WorkflowExecutionStatus
+from temporalio.worker import Worker
+
+from activities.claude import Delivery, TurnInput, TurnOutput
+from activities.interceptors.errors import ErrorTranslation
+from activities.interceptors.heartbeats import Heartbeats
+from activities.job_records import RECORDS_TASK_QUEUE, RecordActivities
+from activities.slots import SLOTS_TASK_QUEUE, SlotActivities
+from activities.workspaces import MirrorResult, Prepared, Published, PublishInput
+from domain.job_details import JobFilter
+from domain.jobs import FINAL, Phase
+from host.job_progress import Progress
+from host.slots.credential_holds import Credential
+from host.slots.leases import LeaseKey, Leases
+from host.slots.slot_supplier import Capacity
+from store.protocol import Guard, Store
+from tests.unit.api.calls import Api
+from tests.unit.api.contract import Json
+from workflows.code_job import CodeJobWorkflow
+from workflows.steps import JOBS_TASK_QUEUE
+from workflows.sync_repositories import FetchMirrorsWorkflow
+from workflows.task_job import TaskJobWorkflow
+
+Activity = Callable[..., Any]
+
+HEARTBEAT_THROTTLE = timedelta(milliseconds=200)
+
+HOLD = "[[hold]]"
+"""A turn of a job with this in its prompt lasts until `Live.let_go` or its end."""
+
+MISSING = "missing"
+"""A repository of this name cannot be fetched."""
+
+
+class PlayedMachine:
+    """Claude and git of one machine."""
+
+    def __init__(self, store: Store, leases: Leases) -> None:
+        self._store = store
+        self._leases = leases
+        self._progress = Progress(store)
+        self.let_go: dict[str, asyncio.Event] = defaultdict(asyncio.Event)
+        self.turns: dict[str, list[list[str]]] = defaultdict(list)
+
+    @activity.defn
+    async def prepare(self, key: LeaseKey) -> Prepared:
+        return Prepared("0" * 40, False, was_there=True)
+
+    @activity.defn
+    async def run_claude(self, request: TurnInput) -> TurnOutput:
+        job_id = request.key.job_id
+        details = await self._store.get_job(job_id)
+        assert details is not None
+        self.turns[job_id].append(request.message_ids)
+        await self._progress.enter(request.key, Phase.WORKING)
+        if HOLD in details.job.prompt:
+            await self._leases.require(request.key).run(self.let_go[job_id].wait())
+        return TurnOutput([])
+
+    @activity.defn
+    async def deliver_message(self, delivery: Delivery) -> bool:
+        return False
+
+    @activity.defn
+    async def verify_unchanged(self, key: LeaseKey) -> None:
+        return
+
+    @activity.defn
+    async def publish(self, request: PublishInput) -> Published:
+        return Published(None)
+
+    @activity.defn
+    async def clean_up(self, job_id: str) -> None:
+        await self._store.update_job(job_id, {"phase": None}, Guard(FINAL))
+
+    @activity.defn
+    async def fetch_mirror(self, repository_id: str) -> MirrorResult:
+        repository = await self._store.get_repository(repository_id)
+        assert repository is not None
+        name = repository.full_name
+        if repository.repo_name == MISSING:
+            return MirrorResult(name, False, None, "The repository does not exist.")
+        return MirrorResult(name, True, f"/repos/{name}.git", None)
+
+
+class Live:
+    """The API with workers behind it. It has one slot."""
+
+    task_queue = "host-played"
+
+    def __init__(self, api: Api, machine: PlayedMachine, temporal: TemporalClient) -> None:
+        self.api = api
+        self._machine = machine
+        self._temporal = temporal
+
+    def let_go(self, job_id: str) -> None:
+        """Let the turn that is held end."""
+        self._machine.let_go[job_id].set()
+
+    def turns(self, job_id: str) -> list[list[str]]:
+        """The ids of the messages each turn was given."""
+        return self._machine.turns[job_id]
+
+    async def status(self, job_id: str) -> WorkflowExecutionStatus | None:
+        """The state of the job's workflow."""
+        return (await self._temporal.get_workflow_handle(f"job-{job_id}").describe()).status
+
+    async def wait_for(self, job_id: str, reached: str) -> Json:
+        """The job once it has the status or is in the phase."""
+
+        async def there() -> Json | None:
+            job = await self.api.get(f"/jobs/{job_id}")
+            return job if reached in {job["status"], job["phase"]} else None
+
+        found: Json = await eventually(there, f"job {job_id} is {reached}")
+        return found
+
+    async def end_all(self) -> None:
+        page = await self.api.store.list_jobs(JobFilter(), 1000, 0)
+        for job in (details.job for details in page.jobs if details.job.is_live):
+            await self.api.call("POST", f"/jobs/{job.id}/cancel")
+
+
+async def eventually(
+    reached: Callable[[], Awaitable[Any]], what: str = "", seconds: float = 20.0
+) -> Any:
+    """The first true value of `reached`, polled until the deadline."""
+    deadline = time.monotonic() + seconds
+    while not (value := await reached()):
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        await asyncio.sleep(0.01)
+    return value
+
+
+@asynccontextmanager
+async def running_live(api: Api, temporal: TemporalClient) -> AsyncIterator[Live]:
+    """Workers for every task queue, until the end."""
+    leases, capacity = Leases(), Capacity(1)
+    machine = PlayedMachine(api.store, leases)
+    records = RecordActivities(api.store)
+    slots = SlotActivities(
+        api.store,
+        temporal,
+        leases,
+        capacity,
+        Credential(api.store, "c0ffee"),
+        "played",
+        Live.task_queue,
+    )
+    on_machine = [slots.release_slot, slots.stop_work, *_activities(machine)]
+    deciding = Worker(
+        temporal,
+        task_queue=JOBS_TASK_QUEUE,
+        workflows=[CodeJobWorkflow, TaskJobWorkflow, FetchMirrorsWorkflow],
+    )
+    async with (
+        _acting(temporal, RECORDS_TASK_QUEUE, _activities(records)),
+        _acting(temporal, Live.task_queue, on_machine),
+        _acting(temporal, SLOTS_TASK_QUEUE, [slots.hold_slot]),
+        deciding,
+    ):
+        yield Live(api, machine, temporal)
+
+
+def _acting(temporal: TemporalClient, task_queue: str, activities: list[Activity]) -> Worker:
+    return Worker(
+        temporal,
+        task_queue=task_queue,
+        activities=activities,
+        interceptors=[ErrorTranslation(), Heartbeats()],
+        max_heartbeat_throttle_interval=HEARTBEAT_THROTTLE,
+    )
+
+
+def _activities(owner: object) -> list[Activity]:
+    members = (getattr(owner, name) for name in dir(owner) if not name.startswith("_"))
+    return [member for member in members if hasattr(member, "__temporal_activity_definition")]

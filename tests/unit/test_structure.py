@@ -1,0 +1,197 @@
+"""The shape of the house: which room may import which, and what stands nowhere else."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+# Each room with the first-party rooms and modules it may import; everybody may import itself.
+ALLOWED = {
+    "domain": set(),
+    "sandbox": {"domain"},
+    "workspace": {"sandbox", "domain"},
+    "agent": {"sandbox", "domain"},
+    "scm": {"domain"},
+    "store": {"domain", "settings"},
+    "host": {"agent", "workspace", "scm", "store", "sandbox", "domain"},
+    "activities": {"host", "agent", "workspace", "scm", "store", "sandbox", "domain"},
+    "workflows": {"activities", "host", "domain"},
+    "temporal": {"workflows", "activities", "store", "domain"},
+    "api": {"temporal", "workflows", "activities", "store", "domain"},
+    "fakes": {"domain"},
+    "tools": {"domain"},
+    "settings": {"agent", "sandbox", "domain"},
+    "wiring": {
+        "temporal", "workflows", "activities", "host", "agent", "workspace", "scm", "store",
+        "sandbox", "domain", "settings",
+    },
+    "worker": {
+        "temporal", "workflows", "activities", "host", "agent", "workspace", "scm", "store",
+        "sandbox", "domain", "settings", "wiring",
+    },
+    "commands": {
+        "fakes", "temporal", "workflows", "activities", "host", "agent", "workspace", "scm",
+        "store", "sandbox", "domain", "settings", "wiring",
+    },
+    "cli": {
+        "commands", "api", "temporal", "workflows", "activities", "host", "agent", "workspace",
+        "store", "domain", "settings", "wiring", "worker",
+    },
+}  # fmt: skip
+EXCEPTIONS: dict[str, set[str]] = {}
+
+SOURCES = sorted(
+    path
+    for room in ALLOWED
+    for path in [*(ROOT / room).rglob("*.py"), *[p for p in [ROOT / f"{room}.py"] if p.exists()]]
+)
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def imports(tree: ast.AST) -> Iterator[tuple[str, ast.AST]]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name.split(".")[0], node) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module.split(".")[0], node
+
+
+def forbidden_imports(path: Path) -> set[str]:
+    allowed = ALLOWED[room_of(path)] | {room_of(path)} | EXCEPTIONS.get(name_of(path), set())
+    taken = {module for module, _ in imports(ast.parse(path.read_text())) if module in ALLOWED}
+    return taken - allowed
+
+
+def test_imports_go_one_way():
+    assert {
+        name_of(path): forbidden for path in SOURCES if (forbidden := forbidden_imports(path))
+    } == {}
+
+
+def test_the_scan_sees_every_package():
+    assert {room_of(path) for path in SOURCES} == set(ALLOWED)
+    assert len(SOURCES) > 80
+
+
+def reads_the_environment(path: Path) -> bool:
+    return any(
+        isinstance(node, ast.Attribute)
+        and ast.unparse(node) in {"os.environ", "os.getenv", "os.environb"}
+        for node in ast.walk(ast.parse(path.read_text()))
+    )
+
+
+def test_only_the_settings_read_the_environment():
+    readers = [name_of(path) for path in SOURCES if reads_the_environment(path)]
+    assert [name for name in readers if name != "settings.py"] == []
+
+
+def defines_a_workflow(path: Path) -> bool:
+    return "@workflow." in path.read_text() or "import workflow\n" in path.read_text()
+
+
+SANDBOXED = [path for path in SOURCES if room_of(path) == "workflows" and defines_a_workflow(path)]
+DEFINING = [path for path in SANDBOXED if "@workflow.defn" in path.read_text()]
+
+
+def test_the_scan_sees_the_workflows():
+    assert len(DEFINING) >= 3
+
+
+def reloaded_imports(path: Path) -> set[str]:
+    """Return the first-party modules that are imported outside of `imports_passed_through`."""
+    tree = ast.parse(path.read_text())
+    passed = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.With) and "imports_passed_through" in ast.unparse(node.items[0])
+        for inner in ast.walk(node)
+    }
+    ours = [(module, node) for module, node in imports(tree) if module in ALLOWED]
+    return {module for module, node in ours if id(node) not in passed}
+
+
+def test_workflow_modules_pass_first_party_imports_through():
+    """A module that is not passed through is loaded again at every run."""
+    assert {
+        name_of(path): reloaded for path in SANDBOXED if (reloaded := reloaded_imports(path))
+    } == {}
+
+
+def test_workflows_import_names_and_no_modules():
+    """`from package import module` is never passed through, even if asked for (measured)."""
+    assert [
+        (name_of(path), ast.unparse(node))
+        for path in DEFINING
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and node.module in ALLOWED
+    ] == []
+
+
+CHANGING = {"random", "uuid", "secrets", "time", "os", "socket", "subprocess"}
+
+
+def test_workflow_modules_take_nothing_that_changes_from_outside():
+    assert [
+        (name_of(path), module)
+        for path in SANDBOXED
+        for module, _ in imports(ast.parse(path.read_text()))
+        if module in CHANGING
+    ] == []
+    assert [name_of(path) for path in SANDBOXED if "utc_now" in path.read_text()] == []
+
+
+def documented_in_readme() -> set[str]:
+    table = (ROOT / "README.md").read_text().split("## Configuration")[1].split("\n## ")[0]
+    return set(re.findall(r"^\| `([A-Z_]+)` \|", table, re.MULTILINE))
+
+
+def documented_in_example() -> set[str]:
+    return set(re.findall(r"^# ([A-Z_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE))
+
+
+def read_by_settings() -> set[str]:
+    """The names that settings.py asks for, by the text of its source."""
+    source = (ROOT / "settings.py").read_text()
+    asked = re.findall(r"self\._[a-z_]+\(\s*\"([A-Z_]+)\"", source)
+    return set(asked) - {"HOME", "PATH"}
+
+
+def test_every_setting_is_documented_twice():
+    assert read_by_settings() == documented_in_readme() == documented_in_example()
+
+
+FORBIDDEN_NAMES = {"manager", "helper", "helpers", "utils", "common", "base", "misc", "service"}
+
+
+def test_no_module_is_named_after_nothing():
+    named = [name_of(path) for path in SOURCES if set(path.stem.split("_")) & FORBIDDEN_NAMES]
+    assert named == []
+
+
+def test_every_activity_is_offered_by_a_worker():
+    """One that is not would be waited for without end."""
+    defined = {
+        node.name
+        for path in (ROOT / "activities").glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.AsyncFunctionDef)
+        and any(ast.unparse(each) == "activity.defn" for each in node.decorator_list)
+    }
+    offered = {
+        node.attr
+        for node in ast.walk(ast.parse((ROOT / "worker.py").read_text()))
+        if isinstance(node, ast.Attribute)
+    }
+    assert defined - offered == set()

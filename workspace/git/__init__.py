@@ -1,0 +1,1 @@
+"""Running git, and reading its answers."""

@@ -1,0 +1,124 @@
+"""How git gets the GitHub token: from a private file, for one server, and no other way."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import tempfile
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from domain.errors import InvalidRequest
+from workspace.git.runner import Setting
+
+_USER = "x-access-token"
+_IN_URL = re.compile(r"(?<=://)[^/@\s]+@")
+_GITHUB_TOKEN = re.compile(r"\b(gh[oprsu]_|github_pat_)[A-Za-z0-9_]{20,}")
+_HIDDEN = "***"
+_PATH = re.compile(r"[a-z0-9._/-]+")
+_PATHS_AT_ONCE = 1000
+
+
+def write_token_file(directory: Path, token: str) -> Path:
+    """Store the token for `GitCredentials` and return the file; an older one is replaced at once.
+
+    Args:
+        directory: made if need be, and closed to everybody but the owner.
+        token: one line of printable characters.
+
+    Raises:
+        InvalidRequest: the token cannot be one.
+    """
+    token = token.strip()
+    if not token or not token.isascii() or not token.isprintable():
+        raise InvalidRequest("GITHUB_TOKEN must be one line of printable ASCII characters.")
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    directory.chmod(0o700)
+    descriptor, name = tempfile.mkstemp(dir=directory, prefix=".token-")  # mode 0600
+    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        file.write(token)
+    return Path(name).replace(directory / "github-token")
+
+
+@dataclass(frozen=True)
+class GitCredentials:
+    """The token of one server.
+
+    Args:
+        server_url: for example `https://github.com`, or with a port.
+        token_file: from `write_token_file`; None when there is no token.
+    """
+
+    server_url: str
+    token_file: Path | None = None
+
+    @property
+    def origin(self) -> str:
+        """The scheme, host and port of the server."""
+        parts = urlsplit(self.server_url)
+        return f"{parts.scheme}://{parts.netloc}"
+
+    def settings(self, repositories: Collection[str] | None = None) -> list[Setting]:
+        """Return the settings of a command that may use the token.
+
+        The empty helper drops every helper configured anywhere else (gitcredentials(7)), which
+        would otherwise be handed the token to store. The key limits the answer to the server, so a
+        submodule or a redirect elsewhere gets none.
+
+        Args:
+            repositories: the only ones that the token is offered for, as `owner/name`; None for all
+                of the server, where a command can reach only one that we have named.
+        """
+        settings = [("credential.helper", "")]
+        if self.token_file is None:
+            return settings
+        key = f"credential.{self.origin}.helper"
+        if repositories is None:
+            return [*settings, (key, _helper(self.token_file))]
+        prefix = urlsplit(self.server_url).path.strip("/")
+        paths = sorted({f"{prefix}/{name}".strip("/").lower() for name in repositories})
+        if any(not _PATH.fullmatch(path) for path in paths):
+            raise InvalidRequest("A repository's name has characters that no path has.")
+        # One variable of the environment holds 128 KiB at most.
+        parts = (
+            paths[first : first + _PATHS_AT_ONCE] for first in range(0, len(paths), _PATHS_AT_ONCE)
+        )
+        helpers = ((key, _helper_for(self.token_file, part)) for part in parts)
+        return [*settings, ("credential.useHttpPath", "true"), *helpers]
+
+    def redact(self, text: str) -> str:
+        """Return `text` without the token, user names in URLs, or anything like a GitHub token."""
+        token = self._token()
+        if token:
+            text = text.replace(token, _HIDDEN)
+        return _GITHUB_TOKEN.sub(_HIDDEN, _IN_URL.sub(f"{_HIDDEN}@", text))
+
+    def _token(self) -> str:
+        if self.token_file is None:
+            return ""
+        try:
+            return self.token_file.read_text("ascii")
+        except (OSError, UnicodeDecodeError):
+            return ""
+
+
+def _helper(token_file: Path) -> str:
+    """Return the shell function that git asks; the token itself passes through a pipe only."""
+    return f'!f() {{ test "$1" = get || exit 0; {_answer(token_file)}; }}; f'
+
+
+def _helper_for(token_file: Path, paths: Collection[str]) -> str:
+    """Return one that answers for these paths only, as git and git-lfs name them."""
+    return (
+        '!f() { test "$1" = get || exit 0; p=; '
+        'while IFS= read -r l && test -n "$l"; do case "$l" in path=*) p=${l#path=};; esac; done; '
+        'p=$(printf %s "$p" | tr A-Z a-z); p=${p%/info/lfs}; p=${p%.git}; '
+        f'case "$p" in {"|".join(paths)}) ;; *) exit 0;; esac; {_answer(token_file)}; }}; f'
+    )
+
+
+def _answer(token_file: Path) -> str:
+    return f"printf 'username={_USER}\\npassword='; cat {shlex.quote(str(token_file))}; echo"

@@ -1,0 +1,50 @@
+"""The commits of other repositories in an index or a tree, which is what submodules are."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from workspace.git.runner import TREE_SECONDS, Git, Place
+
+_MODE = "160000"
+_MAX_LISTING = 256 * 1024 * 1024
+
+
+async def gitlinks(git: Git, place: Place) -> dict[str, str]:
+    """Return the commit of every link in an index, by path; those in conflict are left out."""
+    listing = await git.run(
+        "ls-files", "-z", "--stage", at=place, timeout=TREE_SECONDS, max_output=_MAX_LISTING
+    )
+    # `<mode> <sha> <stage>TAB<path>`
+    return {path: about[1] for about, path in _links(listing) if about[2] == "0"}
+
+
+async def gitlinks_of(git: Git, place: Place, tree: str) -> dict[str, str]:
+    """Return the commit of every link in a tree, by path."""
+    listing = await git.run(
+        "ls-tree", "-r", "-z", tree, at=place, timeout=TREE_SECONDS, max_output=_MAX_LISTING
+    )
+    # `<mode> commit <sha>TAB<path>`
+    return {path: about[2] for about, path in _links(listing)}
+
+
+def _links(listing: str) -> Iterator[tuple[list[str], str]]:
+    for entry in listing.split("\0"):
+        if entry.startswith(_MODE):
+            about, _, path = entry.partition("\t")
+            yield about.split(" "), path
+
+
+def files_at(work_tree: Path, path: str) -> Path | None:
+    """Return the directory at a path of a worktree; None when a link leads there, or nothing."""
+    directory = work_tree / path
+    is_there = directory.is_dir() and directory.resolve() == work_tree.resolve() / path
+    return directory if is_there else None
+
+
+def is_checked_out(work_tree: Path, path: str) -> bool:
+    """Tell whether a repository is at a path of a worktree."""
+    files = files_at(work_tree, path)
+    return files is not None and os.path.lexists(files / ".git")

@@ -1,0 +1,258 @@
+"""The conversations with the remote: the only git commands that may use the token."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from sandbox.containment import Reach
+from sandbox.gateway import Gateway
+from sandbox.proxy.connection_variables import ConnectionVariables
+from sandbox.proxy.policy import Network as Reachable
+from sandbox.proxy.policy import Policy
+from workspace.git.credentials import GitCredentials
+from workspace.git.runner import NETWORK_SECONDS, Git, GitError, Place, Setting, lines
+from workspace.git.scratch_repository import scratch_repository
+from workspace.worktree.worktree import Worktree
+
+TRACKING = "refs/remotes/origin/"
+_ASK_SECONDS = 120.0
+_HEADS = "refs/heads/"
+_LOOPBACK = {"127.0.0.1", "localhost", "::1"}
+# Servers send a sign of life every 5 s (uploadpack.keepAlive), so silence this long is a fault.
+_STALL: tuple[Setting, ...] = (("http.lowSpeedLimit", "1"), ("http.lowSpeedTime", "120"))
+
+
+class Network:
+    """Fetches, pushes and questions, each from a private repository.
+
+    Args:
+        git: runs the commands.
+        credentials: the token and the server it is for.
+        scratch: a directory for the private repositories.
+
+    Attributes:
+        gateway: the way of commands that follow addresses in files of a repository.
+    """
+
+    def __init__(self, git: Git, credentials: GitCredentials, scratch: Path) -> None:
+        self._git = git
+        self._credentials = credentials
+        self._scratch = scratch
+        self.gateway = _gateway(credentials.server_url)
+        scheme = urlsplit(credentials.server_url).scheme
+        schemes = {"https", scheme} if scheme in {"http", "https"} else {"https", "file"}
+        self._protocols = [
+            ("protocol.allow", "never"),
+            *((f"protocol.{each}.allow", "always") for each in sorted(schemes)),
+        ]
+
+    async def update_submodules(self, worktree: Worktree, repositories: Collection[str]) -> None:
+        """Check out the submodules of a worktree, at any depth.
+
+        Args:
+            worktree: in which nobody has worked yet.
+            repositories: those that the token is offered for, as `owner/name`.
+        """
+        await self._follow(
+            worktree.place, repositories, "submodule", "--quiet", "update", "--recursive",
+            "--checkout",
+            more=self._submodule_settings(),
+        )  # fmt: skip
+
+    async def fetch_lfs_files(
+        self, url: str, mirror: Path, sha: str, repositories: Collection[str]
+    ) -> None:
+        """Bring the LFS files of a commit into the mirror.
+
+        Args:
+            url: the repository.
+            mirror: the bare repository that has the commit, and gets the files in `lfs/`.
+            sha: the commit, whose `.lfsconfig` counts.
+            repositories: those that the token is offered for, as `owner/name`.
+        """
+        async with self._with_lfs(mirror, sha, {}) as place:
+            await self._follow(
+                place, repositories, "lfs", "fetch", "origin", "HEAD", more=_lfs(url, mirror)
+            )
+
+    async def fetch(self, url: str, objects: Path, known: Mapping[str, str]) -> dict[str, str]:
+        """Bring the commits of all branches into `objects`.
+
+        Args:
+            url: the repository.
+            objects: the object store to fill.
+            known: what was fetched last time, as returned then.
+
+        Returns:
+            The sha of every branch, by `refs/remotes/origin/<branch>`.
+        """
+        async with self._private(objects, known) as place:
+            await self._talk(place, "fetch", *_fetch_options(), url, f"+{_HEADS}*:{TRACKING}*")
+            return await refs(self._git, place, TRACKING)
+
+    async def fetch_commit(self, url: str, objects: Path, sha: str) -> None:
+        """Bring one commit into `objects`, which no branch may contain any more."""
+        async with self._private(objects) as place:
+            await self._talk(place, "fetch", *_fetch_options(), url, sha)
+
+    async def branch_head(self, url: str, branch: str) -> str | None:
+        """Return the sha of a branch of the remote; None when there is no such branch."""
+        wanted = _HEADS + branch
+        async with self._private(self._scratch) as place:
+            listing = await self._ask(place, "ls-remote", "--quiet", "--heads", "--", url, wanted)
+        found = (line.split("\t", 1) for line in lines(listing))
+        return next((sha for sha, name in found if name == wanted), None)
+
+    async def default_branch(self, url: str) -> str | None:
+        """Return the branch the remote's HEAD names; None when it names none that exists."""
+        async with self._private(self._scratch) as place:
+            listing = await self._ask(place, "ls-remote", "--quiet", "--symref", "--", url, "HEAD")
+        for line in lines(listing):
+            target, _, name = line.partition("\t")
+            if name == "HEAD" and target.startswith(f"ref: {_HEADS}"):
+                return target.removeprefix(f"ref: {_HEADS}")
+        return None
+
+    async def push(
+        self, url: str, objects: Path, sha: str | None, branch: str, expected: str | None
+    ) -> None:
+        """Set a branch of the remote to `sha`, if it still is at `expected`.
+
+        Git allows what is no fast-forward here; the caller has to rule it out.
+
+        Args:
+            url: the repository.
+            objects: the object store that has the commit.
+            sha: the commit; None deletes the branch.
+            branch: the name of the branch.
+            expected: where the branch is now; None for a branch that does not exist yet.
+        """
+        ref = _HEADS + branch
+        lease = f"--force-with-lease={ref}:{expected or ''}"
+        options = ("--quiet", "--no-verify", "--no-signed", "--recurse-submodules=no")
+        async with self._private(objects) as place:
+            await self._talk(place, "push", *options, lease, "--", url, f"{sha or ''}:{ref}")
+
+    async def push_lfs_files(
+        self,
+        url: str,
+        mirror: Path,
+        sha: str,
+        known: Mapping[str, str],
+        repositories: Collection[str],
+    ) -> None:
+        """Upload the LFS files of a commit.
+
+        Args:
+            url: the repository.
+            mirror: the bare repository that has the commit and, in `lfs/`, the files.
+            sha: the commit, whose `.lfsconfig` counts.
+            known: what the remote has, by `refs/remotes/origin/<branch>`.
+            repositories: those that the token is offered for, as `owner/name`.
+        """
+        async with self._with_lfs(mirror, sha, known) as place:
+            await self._follow(
+                place, repositories, "lfs", "push", "origin", "HEAD", more=_lfs(url, mirror)
+            )
+
+    async def is_ancestor(self, objects: Path, ancestor: str, sha: str) -> bool:
+        """Tell whether `sha` contains `ancestor`; no when `objects` lacks one of them.
+
+        It is asked in a private repository, where no planted replacement or graft counts.
+        """
+        async with self._private(objects) as place:
+            with contextlib.suppress(GitError):
+                return await self._git.says("merge-base", "--is-ancestor", ancestor, sha, at=place)
+        return False
+
+    def _private(
+        self, objects: Path, known: Mapping[str, str] | None = None
+    ) -> AbstractAsyncContextManager[Place]:
+        return scratch_repository(self._scratch, objects, known or {})
+
+    @contextlib.asynccontextmanager
+    async def _with_lfs(
+        self, mirror: Path, sha: str, known: Mapping[str, str]
+    ) -> AsyncIterator[Place]:
+        (mirror / "lfs").mkdir(exist_ok=True)
+        async with self._private(mirror / "objects", known) as place:
+            (place.git_dir / "HEAD").write_text(f"{sha}\n")
+            reach = Reach((place.git_dir, mirror / "lfs"), (mirror / "objects",))
+            yield replace(place, reach=reach)
+
+    async def _talk(self, place: Place, *arguments: str) -> None:
+        """Talk to the repository of a job: the command reaches no other address."""
+        await self._git.run(
+            *arguments, at=place, settings=self._settings(), timeout=NETWORK_SECONDS
+        )
+
+    async def _ask(self, place: Place, *arguments: str) -> str:
+        return await self._git.run(
+            *arguments, at=place, settings=self._settings(), timeout=_ASK_SECONDS
+        )
+
+    async def _follow(
+        self,
+        place: Place,
+        repositories: Collection[str],
+        *arguments: str,
+        more: Sequence[Setting],
+    ) -> None:
+        """Run a command that takes addresses from files of a repository."""
+        reach = place.reach or Reach(())
+        if self._credentials.token_file is not None:
+            reach = reach.plus(Reach((), (self._credentials.token_file,)))
+        await self._git.run_on_network(
+            *arguments,
+            at=replace(place, reach=reach),
+            gateway=self.gateway,
+            settings=[*self._settings(repositories), *more],
+        )
+
+    def _settings(self, repositories: Collection[str] | None = None) -> list[Setting]:
+        return [*self._credentials.settings(repositories), *self._protocols, *_STALL]
+
+    def _submodule_settings(self) -> list[Setting]:
+        """Return settings that reach all submodules, those of the server however they are named."""
+        server = self._credentials.server_url.rstrip("/")
+        host = urlsplit(server).hostname or ""
+        by_ssh = (f"git@{host}:", f"ssh://git@{host}/")
+        return [
+            # Those of submodules too, without `submodule init` in each.
+            ("submodule.active", "."),
+            *((f"url.{server}/.insteadOf", address) for address in by_ssh),
+        ]
+
+
+async def refs(git: Git, place: Place, prefix: str) -> dict[str, str]:
+    """Return the sha of every ref below `prefix` that is not symbolic, by full name."""
+    listing = await git.run(
+        "for-each-ref", "--format=%(objectname) %(refname) %(symref)", prefix, at=place
+    )
+    rows = (line.split(" ") for line in lines(listing))
+    return {name: sha for sha, name, symbolic in rows if not symbolic}
+
+
+def _lfs(url: str, mirror: Path) -> list[Setting]:
+    return [("remote.origin.url", url), ("lfs.storage", str(mirror / "lfs"))]
+
+
+def _gateway(server_url: str) -> Gateway:
+    """Return the way to public addresses, and to the configured server wherever it is."""
+    parts = urlsplit(server_url)
+    host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+    policy = Policy(network=Reachable.INTERNET, exempt=frozenset({(host, port)}))
+    forwards = {port: (host, port)} if host in _LOOPBACK else {}
+    return Gateway(policy, ConnectionVariables({}), None, forwards)
+
+
+def _fetch_options() -> tuple[str, ...]:
+    return (
+        "--quiet", "--prune", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance",
+        "--recurse-submodules=no", "--",
+    )  # fmt: skip

@@ -1,0 +1,52 @@
+"""An empty repository on top of another one's objects, for a single use.
+
+Git obeys the configuration and the hooks of the repository it works in. Commands that talk to the
+remote or read a submodule therefore run in an empty one that has neither. Measured with a planted
+hook, `credential.helper`, `insteadOf`, proxy and `pushurl`: none was used.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+
+from workspace.git.runner import Place
+
+_CONFIGURATION = "[core]\n\trepositoryformatversion = 0\n\tbare = true\n"
+
+
+@contextlib.asynccontextmanager
+async def scratch_repository(
+    scratch: Path, objects: Path, refs: Mapping[str, str]
+) -> AsyncIterator[Place]:
+    """Make a repository on top of an object store, and delete it at the end.
+
+    Args:
+        scratch: the directory to make it in.
+        objects: the object store it reads and writes.
+        refs: the sha of every ref it starts with, by full name.
+    """
+    directory = _made(scratch)
+    try:
+        _fill(directory, refs)
+        yield Place(directory, objects=objects)
+    finally:
+        await asyncio.to_thread(shutil.rmtree, directory, True)
+
+
+def _made(scratch: Path) -> Path:
+    scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(dir=scratch, prefix="private-"))
+
+
+def _fill(directory: Path, refs: Mapping[str, str]) -> None:
+    (directory / "HEAD").write_text("ref: refs/heads/none\n")
+    (directory / "config").write_text(_CONFIGURATION)
+    (directory / "refs").mkdir()
+    lines = [f"{sha} {name}\n" for name, sha in sorted(refs.items())]
+    # Without traits in the first line, git sorts and peels by itself.
+    (directory / "packed-refs").write_text("".join(lines), "utf-8", "surrogateescape")

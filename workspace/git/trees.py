@@ -1,0 +1,114 @@
+"""Trees: of commits, of files on the disk, and of the ones with the changes of the others.
+
+Where attributes say so, the files of a fresh checkout already come to another tree than that of
+their commit: line ends that were committed as `text` forbids them, files that Git LFS should have.
+Nobody has worked in those.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from sandbox import files
+from workspace.git.runner import TREE_SECONDS, Git, GitError, Place
+from workspace.git.staging import stage_everything
+
+_MAX_INDEX = 1 << 30
+
+
+async def tree_of(git: Git, place: Place, commit: str) -> str:
+    """Return the tree of a commit."""
+    return (await git.run("rev-parse", f"{commit}^{{tree}}", at=place)).strip()
+
+
+async def tree_of_files(git: Git, place: Place, index: Path, head: str) -> str:
+    """Write the files as a tree, ignored ones aside, with an index of its own.
+
+    Args:
+        git: runs the commands.
+        place: the repository with the files.
+        index: what git last knew of the files, so that only those it does not know are read.
+        head: the commit to start from where that index is of no use.
+    """
+    with _private_index(place) as private:
+        try:
+            await asyncio.to_thread(_copy_index, index, private.index)
+            return await _staged(git, private.place)
+        except (FileNotFoundError, files.UnsafeFile, GitError):
+            # It may be damaged, or name objects that are. All files are read then.
+            private.index.unlink(missing_ok=True)
+            await git.run("read-tree", head, at=private.place)
+            return await _staged(git, private.place)
+
+
+async def replayed(git: Git, place: Place, onto: str, old: str, new: str) -> str:
+    """Return the tree `onto`, in which all that differs between `old` and `new` is as in `new`."""
+    if old == new or old == onto:
+        return onto if old == new else new
+    changes = await git.run(
+        "diff-tree", "-r", "-z", "--raw", "--no-abbrev", "--no-renames", old, new,
+        at=place, timeout=TREE_SECONDS,
+    )  # fmt: skip
+    with _private_index(place) as private:
+        await git.run("read-tree", onto, at=private.place, timeout=TREE_SECONDS)
+        await git.run(
+            "update-index", "-z", "--index-info",
+            at=private.place, stdin=_index_info(changes), timeout=TREE_SECONDS,
+        )  # fmt: skip
+        return await written(git, private.place)
+
+
+async def changed_names(git: Git, place: Place, old: str, new: str) -> set[str]:
+    """Return the paths that differ between two trees."""
+    listing = await git.run(
+        "diff-tree", "-r", "-z", "--name-only", "--no-renames", old, new,
+        at=place, timeout=TREE_SECONDS,
+    )  # fmt: skip
+    return {name for name in listing.split("\0") if name}
+
+
+async def written(git: Git, place: Place) -> str:
+    """Write the index as a tree."""
+    return (await git.run("write-tree", at=place, timeout=TREE_SECONDS)).strip()
+
+
+def _copy_index(index: Path, target: Path) -> None:
+    files.copy(index.parent, index.name, target, limit=_MAX_INDEX)
+
+
+async def _staged(git: Git, place: Place) -> str:
+    await stage_everything(git, place, lenient=True)
+    return await written(git, place)
+
+
+def _index_info(raw: str) -> bytes:
+    """Return the changes of `diff-tree --raw -z` as `update-index --index-info` takes them."""
+    fields = raw.split("\0")
+    lines = []
+    for change, path in zip(fields[0::2], fields[1::2], strict=False):
+        _, mode, _, sha, _ = change.split(" ")
+        lines.append((mode, f"{mode} {sha}\t{path}\0"))
+    # What goes comes first: a file may be in the place of a directory.
+    lines.sort(key=lambda line: line[0] != "000000")
+    return "".join(line for _, line in lines).encode("utf-8", "surrogateescape")
+
+
+class _PrivateIndex:
+    def __init__(self, place: Place, directory: Path) -> None:
+        self.index = directory / "index"
+        self.place = replace(place, index=self.index)
+
+
+@contextlib.contextmanager
+def _private_index(place: Place) -> Iterator[_PrivateIndex]:
+    directory = Path(tempfile.mkdtemp(dir=place.git_dir, prefix="index-"))
+    try:
+        yield _PrivateIndex(place, directory)
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)

@@ -1,0 +1,1 @@
+"""Finding out what a job did in its worktree."""

@@ -1,0 +1,40 @@
+"""Changes to an older commit that Claude went back to, brought to the branch it works on."""
+
+from __future__ import annotations
+
+from workspace.git.runner import Git
+from workspace.git.trees import changed_names, replayed, tree_of
+from workspace.inspection.head import ends, has_own_branch_checked_out, is_within
+from workspace.worktree.worktree import Worktree
+
+
+async def newer_tip(git: Git, worktree: Worktree) -> str | None:
+    """Return the commit of the job's branch, if what is checked out is an older one of it."""
+    if has_own_branch_checked_out(worktree):
+        return None
+    head, branch = await ends(git, worktree)
+    if branch is None or branch == head or not await is_within(git, worktree, head, branch):
+        return None
+    return branch
+
+
+async def brought_forward(git: Git, worktree: Worktree, tree: str, newer: str) -> str | None:
+    """Return the files of `newer` with the changes that `tree` makes to what is checked out.
+
+    Args:
+        git: runs the commands.
+        worktree: stays as it is.
+        tree: the files that were made on the older commit.
+        newer: from `newer_tip`.
+
+    Returns:
+        A tree; None when both changed a file, each in its own way.
+    """
+    head, _ = await ends(git, worktree)
+    place = worktree.history
+    older, onto = await tree_of(git, place, head), await tree_of(git, place, newer)
+    by_both = await changed_names(git, place, older, onto)
+    by_both &= await changed_names(git, place, older, tree)
+    if by_both & await changed_names(git, place, onto, tree):
+        return None
+    return await replayed(git, place, onto, older, tree)

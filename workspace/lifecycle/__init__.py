@@ -1,0 +1,1 @@
+"""Creating, restoring, removing and expiring worktrees."""

@@ -1,0 +1,1 @@
+"""Keeping undelivered work."""

@@ -1,0 +1,210 @@
+"""Work that nobody has pushed, kept in the mirror when its worktree goes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from workspace.git.author import ORCHESTRATOR
+from workspace.git.errors import is_no_space
+from workspace.git.runner import GitError
+from workspace.git.trees import replayed, tree_of, tree_of_files
+from workspace.inspection.forward_port import brought_forward, newer_tip
+from workspace.inspection.head import ends, is_within, tip
+from workspace.inspection.in_progress import set_aside
+from workspace.inspection.stray_branches import adds_to, other_lines
+from workspace.lifecycle.worktrees import Worktrees
+from workspace.mirrors.mirrors import Mirror
+from workspace.mirrors.object_transfer import Crossing
+from workspace.salvage.patches import patch_between
+from workspace.salvage.refs import SALVAGE, kept_commit, message
+from workspace.worktree.private_repository import (
+    BrokenRepository,
+    RepositoryError,
+    repository_errors,
+)
+from workspace.worktree.worktree import Worktree, checked_job_id
+
+_log = logging.getLogger(__name__)
+
+_MAX_LINES = 10_000
+"""A command takes the names of so many commits; each line becomes a parent of one commit."""
+MAX_PATCH_BYTES = 8 * 1024 * 1024
+"""The longest patch that is handed out. It goes into one database row, in one request."""
+
+
+@dataclass(frozen=True)
+class Salvaged:
+    """Work that nobody has pushed.
+
+    Args:
+        base_sha: the commit it began from.
+        head_sha: the commit that keeps it, in the mirror of this machine.
+        patch: what makes the one the other. `git apply` takes it, `git apply --index` with
+            submodules. It is text: if a file is not, git's binary form is used. None when it would
+            be over MAX_PATCH_BYTES. It has the pointers of Git LFS files, and not the files.
+    """
+
+    base_sha: str
+    head_sha: str
+    patch: str | None
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What a worktree holds: the commits that reach all of its history, and its files."""
+
+    lines: tuple[str, ...]
+    tree: str
+
+
+class Salvage:
+    """Keeps work under `refs/orchestrator/salvage/<job id>` of the mirror.
+
+    Args:
+        worktrees: the worktrees, and through them the mirrors.
+    """
+
+    def __init__(self, worktrees: Worktrees) -> None:
+        self._worktrees = worktrees
+        self._mirrors = worktrees.mirrors
+        self._git = worktrees.mirrors.git
+        self._crossing = Crossing(worktrees.mirrors)
+
+    async def keep(self, worktree: Worktree, *, all_of_it: bool = False) -> str | None:
+        """Keep what is uncommitted (ignored files aside) or unpushed, and return the commit.
+
+        With `all_of_it` also what was pushed: it may be taken back, or want its pull request.
+
+        The worktree and its index stay as they are. Kept again, the same work gives the same
+        commit, and other work is added to it. Claude must have ended.
+
+        Returns:
+            The commit that has it all; None when there is nothing to keep.
+
+        Raises:
+            JobFailure: git or the disk refused.
+        """
+        async with self._mirrors.locks.hold(worktree.lock_file):
+            return await self.keep_held(worktree, all_of_it=all_of_it)
+
+    async def keep_held(self, worktree: Worktree, *, all_of_it: bool) -> str | None:
+        """Do what `keep` does, for a caller who holds the worktree's lock.
+
+        Where git cannot work with the job's repository, the files are kept without the commits,
+        and the repository is moved aside.
+        """
+        mirror = self._mirrors.mirror(worktree.owner, worktree.name)
+        with self._mirrors.explained(mirror, "Keeping the work"):
+            try:
+                await self._worktrees.restore(worktree)
+                return await self._keep(worktree, mirror, all_of_it=all_of_it)
+            except (RepositoryError, BrokenRepository) as error:
+                if not await self._is_due_to_the_job(error, mirror, worktree.base_sha):
+                    raise
+                _log.warning("Only the files of job %s are kept: %s", worktree.job_id, error)
+            # The job's repository stays if this fails too: it was not the reason then.
+            async with self._worktrees.with_lent_repository(worktree) as lent:
+                kept = await self._keep(lent, mirror, all_of_it=all_of_it)
+            await self._worktrees.renew_repository(worktree)
+            return kept
+
+    async def _keep(self, worktree: Worktree, mirror: Mirror, *, all_of_it: bool) -> str | None:
+        published = {*(await self._mirrors.branches(mirror)).values()}
+        with repository_errors():
+            work = await self._work_in(worktree, published, all_of_it=all_of_it)
+        return None if work is None else await self._store(worktree, mirror, work)
+
+    async def _is_due_to_the_job(
+        self, error: RepositoryError | BrokenRepository, mirror: Mirror, base_sha: str
+    ) -> bool:
+        """Return whether the job's repository can be the reason of an error."""
+        if isinstance(error, BrokenRepository):
+            return True
+        if is_no_space(error) or error.exit_code is None or error.exit_code < 0:
+            return False
+        return await self._mirrors.is_sound(mirror, base_sha)
+
+    async def kept(self, owner: str, name: str, job_id: str) -> Salvaged | None:
+        """Return the work of a job that is kept on this machine; None when there is none.
+
+        Raises:
+            JobFailure: the mirror is damaged.
+        """
+        checked_job_id(job_id)
+        mirror = self._mirrors.mirror(owner, name)
+        if not mirror.path.is_dir():
+            return None
+        with self._mirrors.explained(mirror, "Reading kept work"):
+            kept = await kept_commit(self._git, mirror.place, job_id)
+            if kept is None:
+                return None
+            patch = await patch_between(
+                self._git, mirror.objects, self._mirrors.scratch, kept.base_sha, kept.sha,
+                MAX_PATCH_BYTES,
+            )  # fmt: skip
+        return Salvaged(kept.base_sha, kept.sha, patch)
+
+    async def _work_in(
+        self, worktree: Worktree, published: Collection[str], *, all_of_it: bool
+    ) -> _Work | None:
+        """Return what would be lost with the worktree; None when that is nothing."""
+        head, branch = await ends(self._git, worktree)
+        files = await self._tree_of_files(worktree, head)
+        aside = await set_aside(self._git, worktree)
+        known = {*published, *filter(None, (head, branch))}
+        aside += (await other_lines(self._git, worktree, known)).values()
+        if files == await tree_of(self._git, worktree.history, head):
+            own = [head] if branch is None else [head, branch]
+            delivered = () if all_of_it else published
+            if not aside and not await adds_to(self._git, worktree, own, delivered):
+                return None
+            head = await tip(self._git, worktree)
+            files = await tree_of(self._git, worktree.history, head)
+        elif newer := await newer_tip(self._git, worktree):
+            forward = await brought_forward(self._git, worktree, files, newer)
+            if forward is not None:
+                return _Work((newer, *aside), forward)
+        if branch is None or await is_within(self._git, worktree, branch, head):
+            return _Work((head, *aside), files)
+        return _Work((head, branch, *aside), files)
+
+    async def _tree_of_files(self, worktree: Worktree, head: str) -> str:
+        """Write the files as a tree, in which those that nobody touched are as in `head`."""
+        if not worktree.path.is_dir():
+            return await tree_of(self._git, worktree.history, head)
+        index = worktree.git_dir / "index"
+        files = await tree_of_files(self._git, worktree.place, index, head)
+        if worktree.files_tree is None:
+            return files
+        try:
+            clean = await tree_of(self._git, worktree.history, head)
+            return await replayed(self._git, worktree.place, clean, worktree.files_tree, files)
+        except GitError as error:
+            # The tree may be lost with a damaged mirror; then too much is kept rather than nothing.
+            _log.warning("All files of the worktree %s are kept: %s", worktree.path, error)
+            return files
+
+    async def _store(self, worktree: Worktree, mirror: Mirror, work: _Work) -> str:
+        lines = tuple(dict.fromkeys(work.lines))
+        if len(lines) > _MAX_LINES:
+            raise BrokenRepository(f"It has {len(lines)} separate lines of work.")
+        earlier = await kept_commit(self._git, mirror.place, worktree.job_id)
+        if earlier is not None:
+            if earlier.tree == work.tree and earlier.lines[: len(lines)] == lines:
+                return earlier.sha
+            lines = (*lines, earlier.sha)
+        parents = [argument for line in lines for argument in ("-p", line)]
+        with repository_errors():
+            written = await self._git.run(
+                "commit-tree", "--no-gpg-sign", *parents, "-F", "-", work.tree,
+                at=worktree.history, variables=ORCHESTRATOR.environment(),
+                stdin=message(worktree.job_id, worktree.base_sha).encode(),
+            )  # fmt: skip
+        commit = written.strip()
+        await self._crossing.bring(worktree, commit)
+        ref = SALVAGE + worktree.job_id
+        async with self._mirrors.lock(mirror.path):
+            await self._git.run("update-ref", "--no-deref", ref, commit, at=mirror.place)
+        return commit

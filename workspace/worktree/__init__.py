@@ -1,0 +1,1 @@
+"""The files and the private repository of one job."""
