@@ -24,7 +24,7 @@ from agent.claude.environment import (
     LOGIN_REPLACING_NAMES,
     PASSED_NAMES,
     can_hide_credential,
-    telling_apart,
+    credential_identity,
 )
 from agent.claude.mcp import McpServer, read_servers
 from domain.errors import OrchestratorError
@@ -211,7 +211,7 @@ class Settings:
         """
         text = f"login/{self.host_id}/{self.operator_home}"
         if self.has_claude_credentials:
-            telling = telling_apart(self.claude_environment)
+            telling = credential_identity(self.claude_environment)
             text = "\n".join(f"{name}={value}" for name, value in sorted(telling.items()))
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 

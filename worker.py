@@ -20,15 +20,15 @@ from temporalio.worker import CustomSlotSupplier, FixedSizeSlotSupplier, Worker,
 
 import wiring
 from activities.claude import ClaudeActivities
-from activities.interceptors.errors import ErrorTranslation
-from activities.interceptors.heartbeats import Heartbeats
+from activities.interceptors.errors import ErrorInterceptor
+from activities.interceptors.heartbeats import HeartbeatInterceptor
 from activities.job_records import RECORDS_TASK_QUEUE, RecordActivities
 from activities.slots import SLOTS_TASK_QUEUE, SlotActivities, slots_task_queue_of
 from activities.workspaces import WorkspaceActivities
-from agent.process.orphans import end_orphans
+from agent.process.orphans import kill_orphans
 from domain.hosts import Host
 from domain.timestamps import utc_now
-from host.process_lock import Boot
+from host.process_lock import WorkerProcess
 from host.reports import HostReports
 from host.retention import Retention
 from host.salvage_records import Keeping
@@ -128,7 +128,7 @@ async def _flow(
             records.forget_workspace,
             pull_requests.withdraw,
         ],
-        interceptors=[ErrorTranslation(), Heartbeats()],
+        interceptors=[ErrorInterceptor(), HeartbeatInterceptor()],
     )
     async with recording, deciding, _in_background(reconciler.run_forever(), stop):
         yield
@@ -139,9 +139,9 @@ async def _host(
     settings: Settings, store: Store, temporal: TemporalClient, stop: asyncio.Event
 ) -> AsyncIterator[None]:
     """Poll for jobs to run on this machine."""
-    boot = Boot(settings.data_dir / "boots")
+    boot = WorkerProcess(settings.data_dir / "boots")
     dead = boot.dead()
-    for pid in end_orphans(settings.data_id, boot.is_alive):
+    for pid in kill_orphans(settings.data_id, boot.is_alive):
         log.warning("Ended process %s, which an earlier worker had left", pid)
     task_queue = f"host-{settings.host_id}-{boot.id}"
     capacity = Capacity(settings.max_concurrent_jobs)
@@ -175,7 +175,7 @@ async def _host(
             settings, patient(store), leases, slots, worktrees, removal, boot, credential, sandbox
         ),
         max_concurrent_activities=HOST_ACTIVITIES_AT_ONCE,
-        interceptors=[ErrorTranslation(), Heartbeats()],
+        interceptors=[ErrorInterceptor(), HeartbeatInterceptor()],
         max_heartbeat_throttle_interval=HEARTBEAT_THROTTLE,
         identity=identity(boot.id),
     )
@@ -205,7 +205,7 @@ def _host_activities(
     slots: SlotActivities,
     worktrees: Worktrees,
     removal: Removal,
-    boot: Boot,
+    boot: WorkerProcess,
     credential: Credential,
     sandbox: Sandbox,
 ) -> list[Callable[..., Any]]:
@@ -255,7 +255,7 @@ def _granting(
     settings: Settings,
     temporal: TemporalClient,
     slots: SlotActivities,
-    boot: Boot,
+    boot: WorkerProcess,
     task_queue: str,
     supplier: CustomSlotSupplier | FixedSizeSlotSupplier,
 ) -> Worker:
@@ -265,7 +265,7 @@ def _granting(
         task_queue=task_queue,
         activities=[slots.hold_slot],
         tuner=_slots_tuner(supplier),
-        interceptors=[ErrorTranslation(), Heartbeats()],
+        interceptors=[ErrorInterceptor(), HeartbeatInterceptor()],
         max_heartbeat_throttle_interval=HEARTBEAT_THROTTLE,
         graceful_shutdown_timeout=settings.drain_timeout,
         identity=identity(boot.id),
@@ -285,7 +285,7 @@ def _slots_tuner(supplier: CustomSlotSupplier | FixedSizeSlotSupplier) -> Worker
 def _reports(
     settings: Settings,
     store: Store,
-    boot: Boot,
+    boot: WorkerProcess,
     task_queue: str,
     credential: Credential,
     sandbox: Sandbox,

@@ -23,15 +23,15 @@ from agent.claude.result import Verdict
 from agent.claude.session_files import SessionFiles
 from agent.message_queue import Inbox
 from agent.process.lines import OutputLine
-from agent.turn import TimeLimit, TurnReport, run_turn
+from agent.turn import TurnLimit, TurnReport, run_turn
 from domain.errors import OrchestratorError
-from domain.failures import Clock, FailureCode
+from domain.failures import FailureCode, TimeLimit
 from domain.jobs import Job, JobType, Phase, Usage
 from domain.messages import MessageType
 from domain.names.ids import derived_id
 from domain.repositories import Repository
 from domain.timestamps import utc_now
-from domain.usage_limits import UNKNOWN_RESET, is_of_credential
+from domain.usage_limits import UNKNOWN_RESET, blocks_all_models
 from host.job_lookup import job_and_repository
 from host.job_progress import Progress
 from host.message_writer import TranscriptWriter
@@ -101,7 +101,7 @@ class TurnInput:
     attempt: int
     message_ids: list[str]
     limit_seconds: float
-    limit_clock: Clock
+    limit_clock: TimeLimit
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +197,7 @@ class ClaudeActivities:
     async def _run_turn(self, request: TurnInput, work: _Work, inbox: Inbox) -> TurnReport:
         key, job = request.key, work.job
         await asyncio.to_thread(self._make_home, job.id)
-        session = await self._conversations.take_up(
+        session = await self._conversations.resume_or_start(
             job,
             work.session_files,
             request.message_ids,
@@ -232,7 +232,7 @@ class ClaudeActivities:
                     on_line=lambda line: _write(writer, line),
                     inbox=inbox,
                     silence=self._setup.silence.total_seconds(),
-                    limit=TimeLimit(request.limit_seconds, request.limit_clock),
+                    limit=TurnLimit(request.limit_seconds, request.limit_clock),
                 )
                 await self._add_usage(request, report.verdict.usage, report.seconds)
                 is_recorded = True
@@ -270,7 +270,7 @@ class ClaudeActivities:
         failure = verdict.failure
         if failure is None or failure.code is not FailureCode.USAGE_LIMIT:
             return
-        if is_of_credential(verdict.limit_type):
+        if blocks_all_models(verdict.limit_type):
             await self._credential.hold(failure.resets_at or utc_now() + UNKNOWN_RESET)
 
     async def _work(self, key: LeaseKey) -> _Work:

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from temporalio import activity
 
-from domain.failures import Clock, FailureCode
+from domain.failures import FailureCode, TimeLimit
 from domain.jobs import LIVE, JobStatus, Outcome, Phase
 from domain.timestamps import utc_now
 from host.job_progress import Progress, running_under
@@ -21,7 +21,7 @@ LATELY = timedelta(minutes=2)
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class FinishJobInput:
     """How a job ends. `leaves_workspace` says that a machine still has to clean up after it."""
 
     job_id: str
@@ -29,7 +29,7 @@ class Ending:
     outcome: Outcome | None = None
     failure_code: FailureCode | None = None
     error: str | None = None
-    clock: Clock | None = None
+    clock: TimeLimit | None = None
     leaves_workspace: bool = False
 
 
@@ -42,7 +42,7 @@ class QueueEntry:
 
 
 @dataclass(frozen=True, slots=True)
-class LimitWait:
+class WaitForLimitInput:
     """A job that can do nothing before `resumes_at`; `reason` is a sentence for its user."""
 
     key: LeaseKey
@@ -72,7 +72,7 @@ class RecordActivities:
         await self._store.update_job(entry.job_id, changes, Guard(LIVE))
 
     @activity.defn
-    async def finish_job(self, ending: Ending) -> JobStatus:
+    async def finish_job(self, ending: FinishJobInput) -> JobStatus:
         """Write the final status, unless the job has one already. Repeatable.
 
         Returns:
@@ -107,7 +107,7 @@ class RecordActivities:
             await self._progress.say(key.job_id, text, once=("lost", key.number))
 
     @activity.defn
-    async def wait_for_limit(self, wait: LimitWait) -> None:
+    async def wait_for_limit(self, wait: WaitForLimitInput) -> None:
         """Record that a job holds no slot until a limit ends. Repeatable."""
         changes: JobChanges = {
             "phase": Phase.WAITING_FOR_LIMIT,
@@ -161,7 +161,7 @@ class RecordActivities:
         await self._progress.cleaned_up(job_id)
 
 
-def _closing_words(status: JobStatus, ending: Ending) -> str:
+def _closing_words(status: JobStatus, ending: FinishJobInput) -> str:
     match status:
         case JobStatus.COMPLETED if ending.outcome is Outcome.NO_CHANGES:
             return "Job completed: Claude made no changes, so there is no pull request."

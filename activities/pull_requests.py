@@ -15,7 +15,7 @@ from domain.names.ids import derived_id
 from domain.pull_request_text import body, job_mark
 from domain.repositories import Repository, base_branch
 from host.job_progress import Progress
-from host.shielding import to_its_end
+from host.shielding import run_to_completion
 from host.slots.leases import LeaseKey, Leases
 from scm.github_client import GithubAccess
 from scm.github_pull_requests import (
@@ -57,7 +57,7 @@ class PullRequestDefaults:
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class PullRequestResult:
     """The pull request that exists now."""
 
     number: int
@@ -93,7 +93,7 @@ class PullRequestActivities:
         self._progress = Progress(store)
 
     @activity.defn
-    async def open_pull_request(self, request: OpenInput) -> Opened:
+    async def open_pull_request(self, request: OpenInput) -> PullRequestResult:
         """Open the job's pull request, or find the open one of its branch; record it. Repeatable.
 
         Success means that the branch has the commit and that its pull request is open.
@@ -108,12 +108,14 @@ class PullRequestActivities:
         repository = _repository(details)
         # A request that is under way cannot be called back, so its effect is awaited.
         proposal = self._proposal(details.job, repository)
-        pull = await to_its_end(self._github.call(lambda github: open_or_find(github, proposal)))
+        pull = await run_to_completion(
+            self._github.call(lambda github: open_or_find(github, proposal))
+        )
         await self._record(key, details, repository, pull)
         await self._label_and_assign(details.job, repository, pull)
         if pull.head_sha != request.sha:
             await self._require_pushed(details.job, repository, request.sha)
-        return Opened(pull.number, pull.url)
+        return PullRequestResult(pull.number, pull.url)
 
     @activity.defn
     async def withdraw(self, request: WithdrawInput) -> None:

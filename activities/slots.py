@@ -17,7 +17,7 @@ from temporalio.service import RPCError
 from domain.errors import DependencyUnavailable, JobEnded, LeaseLost
 from domain.jobs import LIVE, Job, JobStatus, Phase
 from domain.timestamps import utc_now
-from host.slots.admission import Turns
+from host.slots.admission import SlotQueue
 from host.slots.credential_holds import Credential
 from host.slots.leases import Lease, LeaseKey, Leases
 from host.slots.slot_supplier import Capacity
@@ -36,14 +36,14 @@ def slots_task_queue_of(host_id: str) -> str:
 class SlotRequest:
     """A lease that a job asks for: its id, and the number of the lease.
 
-    `needs_claude` tells whether Claude still has something to do, and `finished_on` on which
-    machine it has not: the one that has all of its work.
+    `needs_claude` says whether the job still needs Claude. It does not on the host
+    `host_claude_finished_on`, which has all of its work.
     """
 
     job_id: str
     number: int
     needs_claude: bool
-    finished_on: str | None
+    host_claude_finished_on: str | None
 
     @property
     def key(self) -> LeaseKey:
@@ -52,7 +52,7 @@ class SlotRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class Grant:
+class SlotGrant:
     """A slot: which machine, and the task queue that leads to the process that holds it."""
 
     lease: int
@@ -79,7 +79,7 @@ class SlotActivities:
         self._capacity = capacity
         self._host_id = host_id
         self._host_task_queue = host_task_queue
-        self._turns = Turns(store, capacity, credential)
+        self._turns = SlotQueue(store, capacity, credential)
 
     @activity.defn
     async def hold_slot(self, request: SlotRequest) -> None:
@@ -91,7 +91,7 @@ class SlotActivities:
         """
         key = request.key
         returned = activity.info().task_queue == slots_task_queue_of(self._host_id)
-        needs_claude = request.needs_claude and request.finished_on != self._host_id
+        needs_claude = request.needs_claude and request.host_claude_finished_on != self._host_id
         await self._live_job(key.job_id)
         await self._turns.take_slot(key.job_id, returned=returned, needs_claude=needs_claude)
         try:
@@ -165,7 +165,7 @@ class SlotActivities:
         handle = self._temporal.get_workflow_handle(
             info.workflow_id or "", run_id=info.workflow_run_id
         )
-        grant = Grant(key.number, self._host_id, self._host_task_queue)
+        grant = SlotGrant(key.number, self._host_id, self._host_task_queue)
         try:
             await handle.signal(GRANT_SIGNAL, grant)
         except RPCError as error:

@@ -16,7 +16,7 @@ from domain.repositories import Repository, base_branch
 from host.job_lookup import job_and_repository
 from host.job_progress import Progress
 from host.salvage_records import Keeping
-from host.shielding import to_its_end
+from host.shielding import run_to_completion
 from host.slots.leases import LeaseKey, Leases
 from sandbox.modes import Sandbox
 from store.protocol import Store
@@ -33,7 +33,7 @@ _OPENED_BY_A_TOKEN = {FailureCode.GITHUB_AUTHENTICATION, FailureCode.REPOSITORY_
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class PrepareResult:
     """A worktree that is ready. `base_sha` is the commit that the job's work is compared with.
 
     `was_there` tells that an earlier lease made it, so that work done in it is still there.
@@ -52,7 +52,7 @@ class PublishInput:
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
+class PublishResult:
     """`sha` is at the remote branch now; None when there was verifiably nothing to publish."""
 
     sha: str | None
@@ -97,7 +97,7 @@ class WorkspaceActivities:
         self._progress = Progress(store)
 
     @activity.defn
-    async def prepare(self, key: LeaseKey) -> Prepared:
+    async def prepare(self, key: LeaseKey) -> PrepareResult:
         """Fetch the repository and make the job's worktree, or find it as an earlier lease left it.
 
         Raises:
@@ -117,10 +117,10 @@ class WorkspaceActivities:
         )
         for notice in worktree.notices:
             await self._progress.say(job.id, notice, once=("notice", notice))
-        return Prepared(worktree.base_sha, worktree.continued, was_there=found is not None)
+        return PrepareResult(worktree.base_sha, worktree.continued, was_there=found is not None)
 
     @activity.defn
-    async def publish(self, request: PublishInput) -> Published:
+    async def publish(self, request: PublishInput) -> PublishResult:
         """Commit what is left in the worktree and push the job's branch. Repeatable.
 
         What Claude committed itself is pushed too. The remote is asked for its head afterwards, so
@@ -135,7 +135,7 @@ class WorkspaceActivities:
         await self._progress.enter(key, Phase.PUBLISHING)
         # Once begun, a push is finished even if the job is cancelled meanwhile: only then is it
         # known what there is to take back.
-        return await to_its_end(lease.finish(self._commit_and_push(key, job, repository)))
+        return await run_to_completion(lease.finish(self._commit_and_push(key, job, repository)))
 
     @activity.defn
     async def verify_unchanged(self, key: LeaseKey) -> None:
@@ -278,7 +278,9 @@ class WorkspaceActivities:
         found = (head for head in heads if head is not None and head not in pushed)
         return next(found, base_branch(job, repository))
 
-    async def _commit_and_push(self, key: LeaseKey, job: Job, repository: Repository) -> Published:
+    async def _commit_and_push(
+        self, key: LeaseKey, job: Job, repository: Repository
+    ) -> PublishResult:
         owner, name = repository.owner_name, repository.repo_name
         worktree = await self._worktrees.find(owner, name, job.id)
         if worktree is None:
@@ -297,13 +299,13 @@ class WorkspaceActivities:
         elif head.sha != job.head_sha:
             await self._progress.update(key, {"files_changed": 0})
             await self._say_what_is_left_out(job, worktree, head.sha)
-            return Published(None)
+            return PublishResult(None)
         # Else a machine that was lost had pushed it, before it could say so.
         await self._publishing.push(
             owner, name, head.sha, job.branch_name, worktree.expected_remote
         )
         await self._say_what_is_left_out(job, worktree, head.sha)
-        return Published(head.sha)
+        return PublishResult(head.sha)
 
     async def _say_what_is_left_out(self, job: Job, worktree: Worktree, sha: str) -> None:
         left = await self._publishing.left_out(worktree, sha)

@@ -15,21 +15,21 @@ from agent.claude.run_state import Evidence
 from agent.claude.session_files import holds_message
 from agent.message_queue import Inbox, UserMessage, settle
 from agent.message_tracking import Delivery
-from agent.process.idle_detector import SilenceClock
+from agent.process.idle_detector import IdleDetector
 from agent.process.lines import OutputLine
 from domain.errors import JobFailure, timed_out
-from domain.failures import Clock
+from domain.failures import TimeLimit
 
 HANGING = 10.0
 """Seconds a CLI may live on after its last result; it takes 0.06 s to exit (measured)."""
 
 
 @dataclass(frozen=True, slots=True)
-class TimeLimit:
+class TurnLimit:
     """How long a process may run, and the clock that it runs into then."""
 
     seconds: float
-    clock: Clock
+    clock: TimeLimit
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ async def run_turn(
     inbox: Inbox,
     hanging: float = HANGING,
     silence: float | None = None,
-    limit: TimeLimit | None = None,
+    limit: TurnLimit | None = None,
 ) -> TurnReport:
     """Send messages, hand every line to `on_line`, and wait until the process has ended.
 
@@ -68,7 +68,7 @@ async def run_turn(
         inbox: closed by the time this returns, in every case.
         hanging: seconds the process may live on after its last result before it is stopped.
         silence: seconds it may neither say anything nor use the processor before it is stopped,
-            which the verdict tells as TIMED_OUT; see `SilenceClock`. None is no limit.
+            which the verdict tells as TIMED_OUT; see `IdleDetector`. None is no limit.
         limit: after which it is stopped whatever it does, told in the same way.
     """
     began = time.monotonic()
@@ -115,7 +115,7 @@ class _Turn:
         self.hanging = hanging
         self.evidence = Evidence()
         self.delivery = Delivery()
-        self._clock = SilenceClock(process.pid)
+        self._clock = IdleDetector(process.pid)
         self._news = asyncio.Event()
 
     @contextlib.contextmanager
@@ -192,9 +192,9 @@ class _Turn:
         """Stop a process that was silent for so many seconds."""
         if limit is not None:
             await self._clock.runs_out(limit)
-            await self._stop_for(timed_out(Clock.SILENCE))
+            await self._stop_for(timed_out(TimeLimit.SILENCE))
 
-    async def end_in_time(self, limit: TimeLimit | None) -> None:
+    async def end_in_time(self, limit: TurnLimit | None) -> None:
         """Stop a process whose time is over."""
         if limit is not None:
             await asyncio.sleep(limit.seconds)

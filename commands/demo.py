@@ -18,7 +18,7 @@ from commands.up import up
 from domain.errors import DependencyFailed
 from fakes.anthropic.default_replies import tell
 from fakes.anthropic.server import ScriptedModel
-from fakes.github.server import Forge
+from fakes.github.server import FakeGitHub
 from fakes.github.tokens import TokenGrant
 from fakes.ports import free_ports
 from settings import Settings
@@ -42,7 +42,7 @@ def demonstrate(environment: Mapping[str, str], say: Say) -> int:
     """
     with tempfile.TemporaryDirectory(prefix="orchestrator-demo-") as name:
         root = Path(name)
-        forge = Forge(root / "forge", {TOKEN: TokenGrant("demo-user")})
+        forge = FakeGitHub(root / "forge", {TOKEN: TokenGrant("demo-user")})
         forge.create_repository(OWNER, NAME, files=FILES)
         with forge.serve() as forge_url, ScriptedModel(story=tell).serve() as model:
             ours = _environment(environment, root, forge_url, model.base_url)
@@ -74,7 +74,7 @@ def _environment(
 class _Tour:
     """The two walkthroughs, through the HTTP API."""
 
-    def __init__(self, settings: Settings, forge: Forge, secret: str, say: Say) -> None:
+    def __init__(self, settings: Settings, forge: FakeGitHub, secret: str, say: Say) -> None:
         self._forge = forge
         self._http = httpx.Client(
             base_url=f"http://127.0.0.1:{settings.port}",

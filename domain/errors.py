@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from domain.failures import Clock, FailureCode
+from domain.failures import FailureCode, TimeLimit
 
 
 class OrchestratorError(Exception):
@@ -115,7 +115,7 @@ class JobFailure(OrchestratorError):
         message: str = "",
         *,
         transient: bool = False,
-        clock: Clock | None = None,
+        clock: TimeLimit | None = None,
         resets_at: datetime | None = None,
     ) -> None:
         super().__init__(message or code.sentence)
@@ -125,6 +125,6 @@ class JobFailure(OrchestratorError):
         self.resets_at = resets_at
 
 
-def timed_out(clock: Clock) -> JobFailure:
+def timed_out(clock: TimeLimit) -> JobFailure:
     """Return the failure of a job of which a clock has run out."""
     return JobFailure(FailureCode.TIMED_OUT, clock.sentence, clock=clock)

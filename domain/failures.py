@@ -35,7 +35,7 @@ class _Explained(StrEnum):
         return f"{self.meaning} {self.remedy}"
 
 
-class Clock(_Explained):
+class TimeLimit(_Explained):
     """The time limits of a job; the value is stored in `agent_jobs.clock` when one runs out.
 
     `sentence` says to the person who posted the job what ran out, and what to do.

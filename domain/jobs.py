@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
-from domain.failures import Clock, FailureCode
+from domain.failures import FailureCode, TimeLimit
 
 MAX_PROMPT_BYTES = 1024 * 1024
 MAX_TITLE_CHARACTERS = 500
@@ -169,7 +169,7 @@ class Job:
     exit_code: int | None = None
     outcome: Outcome | None = None
     failure_code: FailureCode | None = None
-    clock: Clock | None = None
+    clock: TimeLimit | None = None
     resumes_at: datetime | None = None
     error: str | None = None
     result: str | None = None

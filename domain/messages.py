@@ -52,7 +52,7 @@ def is_storable(text: str) -> bool:
     return _UNSTORABLE.search(text) is None
 
 
-def storable(text: str) -> str:
+def sanitize_text(text: str) -> str:
     """Return `text` as every store can keep it: without NUL and lone surrogates, and bounded.
 
     Postgres text holds neither; both are replaced by U+FFFD, one for one. Idempotent.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-LONGEST = timedelta(days=8)
+MAX_LIMIT_DURATION = timedelta(days=8)
 """The longest limit lasts a week."""
 
 UNKNOWN_RESET = timedelta(minutes=15)
@@ -14,11 +14,11 @@ try costs one refused request."""
 _OF_THE_CREDENTIAL = frozenset({None, "five_hour", "seven_day"})
 
 
-def is_of_credential(limit_type: str | None) -> bool:
+def blocks_all_models(limit_type: str | None) -> bool:
     """Tell whether a limit is for all models; others, such as `seven_day_opus`, are for one."""
     return limit_type in _OF_THE_CREDENTIAL
 
 
 def is_plausible(resets_at: datetime, now: datetime) -> bool:
     """Tell whether a limit can last until then; a later time is a mistake of whoever told it."""
-    return resets_at <= now + LONGEST
+    return resets_at <= now + MAX_LIMIT_DURATION

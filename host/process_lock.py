@@ -11,7 +11,7 @@ from pathlib import Path
 _ID = re.compile(r"[0-9a-f]{12}")
 
 
-class Boot:
+class WorkerProcess:
     """This process's life. The kernel drops its lock when the process ends, however it ends.
 
     Args:

@@ -7,7 +7,7 @@ from domain.jobs import Job, JobStatus, JobType
 from domain.timestamps import utc_now
 from host.job_progress import Progress
 from store.protocol import Store
-from workspace.inspection.submodule_rescue import Spared, spared_names
+from workspace.inspection.submodule_rescue import RescuedSubmodules, spared_names
 from workspace.salvage.salvage import Salvaged
 
 _KEPT = "The work is kept."
@@ -57,7 +57,7 @@ class Keeping:
         """Tell whether another machine alone is known to have the work."""
         return work.patch is None and work.host != self._host_id
 
-    async def tell(self, job_id: str, spared: Spared) -> None:
+    async def tell(self, job_id: str, spared: RescuedSubmodules) -> None:
         """Say in a job's transcript where its work in submodules is. Repeatable."""
         if await self._store.get_job(job_id) is None:
             return

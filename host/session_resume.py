@@ -43,7 +43,7 @@ class Conversations:
         self._store = store
         self._progress = Progress(store)
 
-    async def take_up(
+    async def resume_or_start(
         self,
         job: Job,
         files: SessionFiles,

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-async def to_its_end(work: Coroutine[Any, Any, T]) -> T:
+async def run_to_completion(work: Coroutine[Any, Any, T]) -> T:
     """Return what `work` returns; a cancellation takes effect when it has ended."""
     asyncio_task = asyncio.ensure_future(work)
     try:

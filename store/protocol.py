@@ -8,8 +8,8 @@ Promises that hold for each method, in every adapter:
   It never looks like an empty answer.
 - A malformed id is answered like an unknown one. In a new row it raises `InvalidRequest`.
 - Times are aware UTC datetimes, to the microsecond, in and out.
-- Text is stored as `domain.messages.storable` returns it. A patch or an answer is stored unchanged,
-  whatever its length. It is refused with `InvalidRequest` where `is_storable` is false.
+- Text is stored as `domain.messages.sanitize_text` returns it. A patch or an answer is stored
+  unchanged, whatever its length. It is refused with `InvalidRequest` where `is_storable` is false.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, TypedDict
 
-from domain.failures import Clock, FailureCode
+from domain.failures import FailureCode, TimeLimit
 from domain.hosts import Host
 from domain.job_details import (
     JobDetails,
@@ -55,7 +55,7 @@ class JobChanges(TypedDict, total=False):
     exit_code: int | None
     outcome: Outcome | None
     failure_code: FailureCode | None
-    clock: Clock | None
+    clock: TimeLimit | None
     resumes_at: datetime | None
     error: str | None
     result: str | None

@@ -27,7 +27,7 @@ async def lineage(store: Store, job: Job) -> AsyncIterator[Job]:
         job = details.job
 
 
-async def left_work(store: Store, job: Job) -> tuple[Job, KeptWork] | None:
+async def salvaged_work_of(store: Store, job: Job) -> tuple[Job, KeptWork] | None:
     """Return the undelivered work that is to be had of a job, and the job that left it.
 
     It is what the job left itself; else, where it was only to publish the work of another, that.

@@ -13,7 +13,7 @@ from temporalio.client import Client as TemporalClient
 from temporalio.client import WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
-from activities.job_records import Ending, RecordActivities
+from activities.job_records import FinishJobInput, RecordActivities
 from domain.errors import OrchestratorError
 from domain.failures import FailureCode
 from domain.jobs import Job, JobStatus
@@ -93,8 +93,10 @@ class Reconciler:
         """Close a row whose workflow was ended from outside, and say so in its transcript."""
         log.warning("The workflow of job %s has ended (%s); closing its row", job.id, status.name)
         if status is WorkflowExecutionStatus.CANCELED:
-            await self._records.finish_job(Ending(job.id, JobStatus.CANCELLED))
+            await self._records.finish_job(FinishJobInput(job.id, JobStatus.CANCELLED))
         else:
             code = FailureCode.WORKFLOW_ENDED
-            ending = Ending(job.id, JobStatus.FAILED, failure_code=code, error=code.sentence)
+            ending = FinishJobInput(
+                job.id, JobStatus.FAILED, failure_code=code, error=code.sentence
+            )
             await self._records.finish_job(ending)

@@ -21,7 +21,7 @@ import httpx
 
 from fakes.anthropic.default_replies import tell
 from fakes.anthropic.server import ScriptedModel, Step
-from fakes.github.server import Forge
+from fakes.github.server import FakeGitHub
 from fakes.github.tokens import TokenGrant
 from fakes.ports import free_ports
 
@@ -48,7 +48,7 @@ def eventually(reached: Callable[[], Any], seconds: float = 30.0, what: str = ""
 class Stack:
     """One running installation with its own directory, ports, forge and model."""
 
-    def __init__(self, root: Path, forge: Forge, forge_url: str, model: ScriptedModel) -> None:
+    def __init__(self, root: Path, forge: FakeGitHub, forge_url: str, model: ScriptedModel) -> None:
         self.root = root
         self.forge = forge
         self.model = model
@@ -200,7 +200,7 @@ class Stack:
 def running_stack(root: Path, **environment: str) -> Iterator[Stack]:
     """A started installation; everything it started is gone at the end."""
     root.mkdir(parents=True, exist_ok=True)
-    forge = Forge(root / "forge", {TOKEN: TokenGrant("stack-user")})
+    forge = FakeGitHub(root / "forge", {TOKEN: TokenGrant("stack-user")})
     with forge.serve() as url, ScriptedModel(story=tell).serve() as model:
         stack = Stack(root, forge, url, model)
         try:

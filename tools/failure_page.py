@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 
-from domain.failures import Clock, FailureCode
+from domain.failures import FailureCode, TimeLimit
 
 _INTRODUCTION = """\
 # Why jobs fail
@@ -24,11 +24,11 @@ of that limit.
 
 def failure_page() -> str:
     """Return the page as Markdown."""
-    lines = (_INTRODUCTION, *_table("code", FailureCode), _CLOCKS, *_table("clock", Clock), "")
+    lines = (_INTRODUCTION, *_table("code", FailureCode), _CLOCKS, *_table("clock", TimeLimit), "")
     return "\n".join(lines)
 
 
-def _table(name: str, entries: Iterable[FailureCode | Clock]) -> Iterable[str]:
+def _table(name: str, entries: Iterable[FailureCode | TimeLimit]) -> Iterable[str]:
     yield f"| `{name}` | What happened | What to do | `retryable` |"
     yield "|---|---|---|---|"
     for entry in entries:

@@ -61,7 +61,7 @@ async def perform(
     return await start(activity, request, task_queue, policy, summary)
 
 
-async def uninterrupted(work: Coroutine[Any, Any, Reply]) -> Reply:
+async def shield_until_done(work: Coroutine[Any, Any, Reply]) -> Reply:
     """Return what `work` returns; a cancellation of the workflow does not reach it."""
     running = asyncio.ensure_future(work)
     while not running.done():

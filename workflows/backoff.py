@@ -16,7 +16,7 @@ with workflow.unsafe.imports_passed_through():
     from workflows import policies
 
 
-class Standstill(Exception):
+class RetryLater(Exception):
     """The job goes on at `until`; `reason` is a sentence for its user."""
 
     def __init__(self, until: datetime, reason: str) -> None:
@@ -32,7 +32,7 @@ class Standstills:
         self._limits = 0
         self._overloads = 0
 
-    def after(self, failure: JobFailure) -> Standstill | None:
+    def after(self, failure: JobFailure) -> RetryLater | None:
         """Return what a failure of Claude's is waited out with; None when it is final."""
         match failure.code:
             case FailureCode.USAGE_LIMIT:
@@ -42,7 +42,7 @@ class Standstills:
             case _:
                 return None
 
-    def _until_reset(self, failure: JobFailure) -> Standstill | None:
+    def _until_reset(self, failure: JobFailure) -> RetryLater | None:
         now = workflow.now()
         resets_at = failure.resets_at or now + policies.UNKNOWN_RESET
         if not is_plausible(resets_at, now):
@@ -51,14 +51,14 @@ class Standstills:
         least = now + pauses[min(self._limits, len(pauses) - 1)]
         self._limits += 1
         until = max(resets_at, least)
-        return Standstill(until + _stagger(until - now), failure.message)
+        return RetryLater(until + _stagger(until - now), failure.message)
 
-    def _until_less_load(self, failure: JobFailure) -> Standstill | None:
+    def _until_less_load(self, failure: JobFailure) -> RetryLater | None:
         if self._overloads >= len(policies.OVERLOAD_PAUSES):
             return None
         pause = policies.OVERLOAD_PAUSES[self._overloads]
         self._overloads += 1
-        return Standstill(workflow.now() + pause + _stagger(pause), failure.message)
+        return RetryLater(workflow.now() + pause + _stagger(pause), failure.message)
 
 
 def _stagger(wait: timedelta) -> timedelta:

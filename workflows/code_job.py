@@ -10,12 +10,17 @@ from temporalio import workflow
 from temporalio.exceptions import ActivityError
 
 with workflow.unsafe.imports_passed_through():
-    from activities.job_records import RECORDS_TASK_QUEUE, Ending
+    from activities.job_records import RECORDS_TASK_QUEUE, FinishJobInput
     from activities.pull_requests import OpenInput, PullRequestActivities, WithdrawInput
-    from activities.slots import GRANT_SIGNAL, Grant
-    from activities.workspaces import Prepared, Published, PublishInput, WorkspaceActivities
+    from activities.slots import GRANT_SIGNAL, SlotGrant
+    from activities.workspaces import (
+        PrepareResult,
+        PublishInput,
+        PublishResult,
+        WorkspaceActivities,
+    )
     from domain.jobs import JobStatus, Outcome
-    from workflows.activity_calls import perform, uninterrupted
+    from workflows.activity_calls import perform, shield_until_done
     from workflows.policies import PUBLISH, PULL_REQUEST, WITHDRAW
     from workflows.slot import Slot
     from workflows.steps import JobResult, JobSteps, completed, ended_early, show
@@ -57,12 +62,12 @@ class CodeJobWorkflow:
         job_limit = timedelta(seconds=job.time_limit_seconds)
         turn_limit = timedelta(seconds=job.turn_limit_seconds)
         self._steps = JobSteps(job.job_id, self._slot, job_limit, turn_limit)
-        self._worked_on: str | None = None
+        self.host_with_work: str | None = None
         self._created_branch = False
-        self._published: Published | None = None
+        self._published: PublishResult | None = None
 
     @workflow.signal(name=GRANT_SIGNAL)
-    def slot_granted(self, grant: Grant) -> None:
+    def slot_granted(self, grant: SlotGrant) -> None:
         """Learn which machine holds the slot."""
         self._slot.granted(grant)
 
@@ -75,16 +80,16 @@ class CodeJobWorkflow:
             # A job always ends with a status and a reason.
             started = self._slot.last_grant is not None
             ending = ended_early(job.job_id, error, started=started)
-        return await uninterrupted(self._end(ending))
+        return await shield_until_done(self._end(ending))
 
-    async def _end(self, ending: Ending) -> JobResult:
+    async def _end(self, ending: FinishJobInput) -> JobResult:
         result = await self._steps.finish(ending)
         # The store decides: a job can be cancelled when it is already done here.
         if result.status is JobStatus.CANCELLED:
             await self._withdraw()
         return result
 
-    async def _deliver(self, grant: Grant) -> Outcome:
+    async def _deliver(self, grant: SlotGrant) -> Outcome:
         """Go on from what earlier leases reached, to the pull request."""
         if self._published is None:
             self._published = await self._work_and_publish(grant)
@@ -101,17 +106,17 @@ class CodeJobWorkflow:
         )
         return Outcome.PULL_REQUEST
 
-    async def _work_and_publish(self, grant: Grant) -> Published:
-        is_done = self._publishes_only or self._worked_on == grant.host_id
+    async def _work_and_publish(self, grant: SlotGrant) -> PublishResult:
+        is_done = self._publishes_only or self.host_with_work == grant.host_id
         prepared = await self._steps.prepare(grant, for_claude=not is_done)
         # A branch that this job has pushed before its machine was lost looks like an older one.
         self._created_branch |= not prepared.continues_branch
         if self._publishes_only:
-            self._worked_on = grant.host_id
+            self.host_with_work = grant.host_id
         elif self._is_to_work(grant, prepared):
-            self._slot.finished_on = None
+            self._slot.host_claude_finished_on = None
             await self._steps.run_claude(grant, turn=1)
-            self._worked_on = self._slot.finished_on = grant.host_id
+            self.host_with_work = self._slot.host_claude_finished_on = grant.host_id
         self._slot.go_on()
         show("Publishing", grant)
         return await perform(
@@ -121,12 +126,12 @@ class CodeJobWorkflow:
             PUBLISH,
         )
 
-    def _is_to_work(self, grant: Grant, prepared: Prepared) -> bool:
+    def _is_to_work(self, grant: SlotGrant, prepared: PrepareResult) -> bool:
         """Tell whether Claude has not finished here, or its work is gone."""
-        if self._worked_on != grant.host_id or not prepared.was_there:
+        if self.host_with_work != grant.host_id or not prepared.was_there:
             return True
         # The worktree that is there now may be one in which it was interrupted.
-        return self._slot.finished_on is None
+        return self._slot.host_claude_finished_on is None
 
     async def _withdraw(self) -> None:
         """Take back what a cancelled job had published, or may have.
@@ -134,11 +139,11 @@ class CodeJobWorkflow:
         Its branch is deleted only when the work is kept elsewhere: on the machine where it was
         done, which another may have taken the place of.
         """
-        if self._worked_on is None:
+        if self.host_with_work is None:
             return
         last = self._slot.last_grant
         is_kept = (
-            self._steps.has_cleaned_up and last is not None and last.host_id == self._worked_on
+            self._steps.has_cleaned_up and last is not None and last.host_id == self.host_with_work
         )
         deletes_branch = self._created_branch and is_kept
         try:

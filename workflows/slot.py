@@ -25,26 +25,26 @@ with workflow.unsafe.imports_passed_through():
         present_lease,
         was_given_up,
     )
-    from activities.job_records import RECORDS_TASK_QUEUE, LimitWait, RecordActivities
+    from activities.job_records import RECORDS_TASK_QUEUE, RecordActivities, WaitForLimitInput
     from activities.slots import (
         SLOTS_TASK_QUEUE,
-        Grant,
         SlotActivities,
+        SlotGrant,
         SlotRequest,
         slots_task_queue_of,
     )
     from domain.errors import JobFailure, timed_out
-    from domain.failures import Clock, FailureCode
+    from domain.failures import FailureCode, TimeLimit
     from domain.jobs import MIN_PRIORITY
     from host.slots.leases import LeaseKey
     from workflows import policies
     from workflows.activity_calls import Activities, Activity, Request, perform, start
-    from workflows.backoff import Standstill
+    from workflows.backoff import RetryLater
     from workflows.policies import Policy
     from workflows.stopwatch import Stopwatch
 
 T = TypeVar("T")
-Work = Callable[[Grant], Awaitable[T]]
+Work = Callable[[SlotGrant], Awaitable[T]]
 
 
 class Slot:
@@ -57,16 +57,16 @@ class Slot:
         held: measures the time that it holds a machine.
         queue_limit: how long it may wait for each grant; None for as long as it takes.
         preferred_host: the machine that has its work already.
-        needs_claude: whether Claude has something to do for it. While it has not, or has not on
-            the machine `finished_on`, a usage limit keeps the job from no slot there. The job's
-            workflow keeps both up to date.
+        needs_claude: whether the job still needs Claude. If not, or on the host
+            `host_claude_finished_on`, a usage limit does not stop it from getting a slot. The
+            job's workflow keeps both up to date.
     """
 
     def __init__(
         self,
         job_id: str,
         lease: int = 0,
-        last_grant: Grant | None = None,
+        last_grant: SlotGrant | None = None,
         *,
         held: Stopwatch | None = None,
         queue_limit: timedelta | None = None,
@@ -75,12 +75,12 @@ class Slot:
     ) -> None:
         self.held = held or Stopwatch()
         self.needs_claude = needs_claude
-        self.finished_on: str | None = None
+        self.host_claude_finished_on: str | None = None
         self._job_id = job_id
         self._lease = lease
         self._queue_limit = queue_limit
         self._preferred_host = preferred_host
-        self._grant: Grant | None = None
+        self._grant: SlotGrant | None = None
         self._last_grant = last_grant
         self._holder: workflow.ActivityHandle[None] | None = None
         self._stopping = False
@@ -96,12 +96,12 @@ class Slot:
         return LeaseKey(self._job_id, self._lease)
 
     @property
-    def grant(self) -> Grant | None:
+    def grant(self) -> SlotGrant | None:
         """The machine held now."""
         return self._grant
 
     @property
-    def last_grant(self) -> Grant | None:
+    def last_grant(self) -> SlotGrant | None:
         """The machine held last, where the worktree is."""
         return self._last_grant
 
@@ -115,7 +115,7 @@ class Slot:
         if self._stopping:
             raise asyncio.CancelledError
 
-    def granted(self, grant: Grant) -> None:
+    def granted(self, grant: SlotGrant) -> None:
         """Take note of a grant; one for an older lease is too late and ignored."""
         if grant.lease == self._lease:
             self._grant = self._last_grant = grant
@@ -124,7 +124,7 @@ class Slot:
         """Do `work` on a machine; when the machine is lost, do it again on the next.
 
         `work` is called anew for each lease and must go on from what it finds. When it raises
-        `Standstill`, the slot is given back until that is over. However this ends, the slot is
+        `RetryLater`, the slot is given back until that is over. However this ends, the slot is
         **still held** then, so that the caller can clean up on the machine before `release`.
 
         Raises:
@@ -146,14 +146,14 @@ class Slot:
                 running.cancel()
                 await asyncio.gather(running, return_exceptions=True)
                 raise
-            except Standstill as standstill:
+            except RetryLater as standstill:
                 await self._wait_out(standstill)
             except ActivityError as error:
                 if failure_from(error) is not None:
                     raise
                 is_settled = self.held.elapsed - held_before > policies.SETTLED_AFTER
                 losses = 1 if is_settled else losses + 1
-                await self._accept_loss(error)
+                await self._requeue_after_host_loss(error)
         raise JobFailure(FailureCode.HOST_LOST)
 
     async def stop(self) -> None:
@@ -191,18 +191,18 @@ class Slot:
         holder = self._holder
         return holder is not None and holder.done() and holder.exception() is not None
 
-    async def _accept_loss(self, error: ActivityError) -> None:
+    async def _requeue_after_host_loss(self, error: ActivityError) -> None:
         """Record that the job waits for a slot again; its place in the queue is the old one."""
         if was_given_up(error) and self._grant is not None:
             self._preferred_host = self._grant.host_id
         await self._abandon()
         await perform(RecordActivities.requeue_job, self.key, RECORDS_TASK_QUEUE, policies.RECORD)
 
-    async def _wait_out(self, standstill: Standstill) -> None:
+    async def _wait_out(self, standstill: RetryLater) -> None:
         """Give the slot back, wait, and take the old place in the queue again."""
         if self._grant is not None:
             self._preferred_host = self._grant.host_id
-        wait = LimitWait(self.key, standstill.until, standstill.reason)
+        wait = WaitForLimitInput(self.key, standstill.until, standstill.reason)
         await perform(RecordActivities.wait_for_limit, wait, RECORDS_TASK_QUEUE, policies.RECORD)
         await self.release()
         workflow.set_current_details(f"{standstill.reason} Goes on at {standstill.until:%F %T} UTC")
@@ -212,7 +212,7 @@ class Slot:
             RecordActivities.end_limit_wait, self.key, RECORDS_TASK_QUEUE, policies.RECORD
         )
 
-    async def _acquire(self) -> Grant:
+    async def _acquire(self) -> SlotGrant:
         queued_at = workflow.now()
         pauses = policies.requeue_pauses()
         while True:
@@ -237,7 +237,9 @@ class Slot:
         if self._preferred_host is not None:
             task_queue = slots_task_queue_of(self._preferred_host)
             policy = policies.RETURN_TO_SLOT
-        request = SlotRequest(self._job_id, self._lease, self.needs_claude, self.finished_on)
+        request = SlotRequest(
+            self._job_id, self._lease, self.needs_claude, self.host_claude_finished_on
+        )
         return start(
             SlotActivities.hold_slot,
             request,
@@ -250,13 +252,13 @@ class Slot:
     @property
     def _priority(self) -> Priority:
         """Before all others where a usage limit may hold those back; slots have their own order."""
-        if self.needs_claude and self.finished_on is None:
+        if self.needs_claude and self.host_claude_finished_on is None:
             return Priority.default
         return Priority(priority_key=MIN_PRIORITY)
 
     async def _await_grant(
         self, holder: workflow.ActivityHandle[None], queued_at: datetime
-    ) -> Grant | None:
+    ) -> SlotGrant | None:
         remaining = None
         if self._queue_limit is not None:
             remaining = max(queued_at + self._queue_limit - workflow.now(), timedelta())
@@ -271,7 +273,7 @@ class Slot:
             raise
         except TimeoutError:
             await self._abandon()
-            raise timed_out(Clock.QUEUE) from None
+            raise timed_out(TimeLimit.QUEUE) from None
         return self._grant
 
     async def _learn_from_refusal(self, holder: workflow.ActivityHandle[None]) -> None:

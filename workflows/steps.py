@@ -14,11 +14,11 @@ from temporalio.exceptions import ActivityError, is_cancelled_exception
 with workflow.unsafe.imports_passed_through():
     from activities.claude import ClaudeActivities, TurnInput, TurnOutput
     from activities.interceptors.errors import failure_from, took_too_long
-    from activities.job_records import RECORDS_TASK_QUEUE, Ending, RecordActivities
-    from activities.slots import Grant
-    from activities.workspaces import Prepared, WorkspaceActivities
+    from activities.job_records import RECORDS_TASK_QUEUE, FinishJobInput, RecordActivities
+    from activities.slots import SlotGrant
+    from activities.workspaces import PrepareResult, WorkspaceActivities
     from domain.errors import JobEnded, JobFailure, timed_out
-    from domain.failures import Clock, FailureCode
+    from domain.failures import FailureCode, TimeLimit
     from domain.jobs import JobStatus, Outcome
     from workflows import policies
     from workflows.activity_calls import perform
@@ -76,7 +76,7 @@ class JobSteps:
         self._worked = Stopwatch()
         self._standstills = Standstills()
 
-    async def prepare(self, grant: Grant, *, for_claude: bool = True) -> Prepared:
+    async def prepare(self, grant: SlotGrant, *, for_claude: bool = True) -> PrepareResult:
         """Make the worktree on the granted machine, or find it there.
 
         Raises:
@@ -85,18 +85,18 @@ class JobSteps:
         show("Preparing the worktree", grant, status=JobStatus.RUNNING)
         policy = policies.PREPARE
         if for_claude:
-            policy = policy.within(self._remaining(Clock.JOB))
+            policy = policy.within(self._remaining(TimeLimit.JOB))
         try:
             return await perform(
                 WorkspaceActivities.prepare, self._slot.key, grant.task_queue, policy
             )
         except ActivityError as error:
-            if took_too_long(error) and self._left_on(Clock.JOB) <= timedelta():
-                raise timed_out(Clock.JOB) from error
+            if took_too_long(error) and self._left_on(TimeLimit.JOB) <= timedelta():
+                raise timed_out(TimeLimit.JOB) from error
             raise
 
     async def run_claude(
-        self, grant: Grant, turn: int, messages: Callable[[], list[str]] = list
+        self, grant: SlotGrant, turn: int, messages: Callable[[], list[str]] = list
     ) -> TurnOutput:
         """Run one turn, and again after a failure that passes.
 
@@ -117,7 +117,7 @@ class JobSteps:
                     raise
             await asyncio.sleep(pause.total_seconds())
 
-    async def _attempt_turn(self, grant: Grant, turn: int, messages: list[str]) -> TurnOutput:
+    async def _attempt_turn(self, grant: SlotGrant, turn: int, messages: list[str]) -> TurnOutput:
         show(f"Claude is working (turn {turn})", grant)
         clock = self._next_clock()
         remaining = self._remaining(clock)
@@ -141,16 +141,16 @@ class JobSteps:
         finally:
             self._worked.stop()
 
-    def _next_clock(self) -> Clock:
+    def _next_clock(self) -> TimeLimit:
         """Return which of the two clocks runs out first."""
-        return min((Clock.JOB, Clock.TURN), key=self._left_on)
+        return min((TimeLimit.JOB, TimeLimit.TURN), key=self._left_on)
 
-    def _left_on(self, clock: Clock) -> timedelta:
-        if clock is Clock.JOB:
+    def _left_on(self, clock: TimeLimit) -> timedelta:
+        if clock is TimeLimit.JOB:
             return self._job_limit - self._slot.held.elapsed
         return self._turn_limit - self._worked.elapsed
 
-    def _remaining(self, clock: Clock) -> timedelta:
+    def _remaining(self, clock: TimeLimit) -> timedelta:
         left = self._left_on(clock)
         if left <= timedelta():
             raise timed_out(clock)
@@ -172,7 +172,7 @@ class JobSteps:
         self._killed += 1
         return policies.KILLED_PAUSES[self._killed - 1]
 
-    async def finish(self, ending: Ending) -> JobResult:
+    async def finish(self, ending: FinishJobInput) -> JobResult:
         """Write the final status, clean up on the machine, and give the slot back."""
         status = await perform(
             RecordActivities.finish_job,
@@ -227,21 +227,21 @@ class JobSteps:
         )
 
 
-def completed(job_id: str, outcome: Outcome) -> Ending:
+def completed(job_id: str, outcome: Outcome) -> FinishJobInput:
     """Return the ending of a job that did what it was asked."""
-    return Ending(job_id, JobStatus.COMPLETED, outcome=outcome, leaves_workspace=True)
+    return FinishJobInput(job_id, JobStatus.COMPLETED, outcome=outcome, leaves_workspace=True)
 
 
-def ended_early(job_id: str, error: BaseException, *, started: bool) -> Ending:
+def ended_early(job_id: str, error: BaseException, *, started: bool) -> FinishJobInput:
     """Return the ending of a job that `error` kept from completing.
 
     A cancellation comes as `asyncio.CancelledError`, or as the failure of the activity that it
     interrupted. `started` tells whether the job had a machine.
     """
     if isinstance(error, JobEnded) or is_cancelled_exception(error):
-        return Ending(job_id, JobStatus.CANCELLED, leaves_workspace=started)
+        return FinishJobInput(job_id, JobStatus.CANCELLED, leaves_workspace=started)
     failure = failure_from(error) or JobFailure(FailureCode.HOST_LOST)
-    return Ending(
+    return FinishJobInput(
         job_id,
         JobStatus.FAILED,
         failure_code=failure.code,
@@ -251,7 +251,7 @@ def ended_early(job_id: str, error: BaseException, *, started: bool) -> Ending:
     )
 
 
-def show(text: str, grant: Grant, *, status: JobStatus | None = None) -> None:
+def show(text: str, grant: SlotGrant, *, status: JobStatus | None = None) -> None:
     """Show in the Web UI what the job is doing, and on which machine."""
     workflow.set_current_details(f"{text} on {grant.host_id}, lease {grant.lease}")
     if status is not None:

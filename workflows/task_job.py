@@ -13,17 +13,17 @@ with workflow.unsafe.imports_passed_through():
     from activities.claude import ClaudeActivities, Delivery
     from activities.job_records import (
         RECORDS_TASK_QUEUE,
-        Ending,
+        FinishJobInput,
         InboxMessage,
         QueueEntry,
         RecordActivities,
     )
-    from activities.slots import GRANT_SIGNAL, Grant
+    from activities.slots import GRANT_SIGNAL, SlotGrant
     from activities.workspaces import WorkspaceActivities
     from domain.errors import timed_out
-    from domain.failures import Clock
+    from domain.failures import TimeLimit
     from domain.jobs import Outcome
-    from workflows.activity_calls import perform, uninterrupted
+    from workflows.activity_calls import perform, shield_until_done
     from workflows.policies import DELIVER, MESSAGES_PER_RUN, RECORD, STOP
     from workflows.slot import Slot
     from workflows.steps import JobResult, JobSteps, completed, ended_early
@@ -40,7 +40,7 @@ class TaskJobState:
 
     turn: int = 0
     lease: int = 0
-    grant: Grant | None = None
+    grant: SlotGrant | None = None
     pending: list[str] = field(default_factory=list)
     held_seconds: float = 0.0
 
@@ -88,7 +88,7 @@ class TaskJobWorkflow:
         self._in_order = asyncio.Lock()
 
     @workflow.signal(name=GRANT_SIGNAL)
-    def slot_granted(self, grant: Grant) -> None:
+    def slot_granted(self, grant: SlotGrant) -> None:
         """Learn which machine holds the slot."""
         self._slot.granted(grant)
 
@@ -149,9 +149,9 @@ class TaskJobWorkflow:
             started = self._slot.last_grant is not None
             ending = ended_early(job.job_id, error, started=started)
         self._ended = True
-        return await uninterrupted(self._end(ending))
+        return await shield_until_done(self._end(ending))
 
-    async def _end(self, ending: Ending) -> JobResult:
+    async def _end(self, ending: FinishJobInput) -> JobResult:
         result = await self._steps.finish(ending)
         await workflow.wait_condition(workflow.all_handlers_finished)
         return result
@@ -188,7 +188,7 @@ class TaskJobWorkflow:
         self._pending = [message for message in self._pending if message not in consumed]
         await self._slot.release()
 
-    async def _run_turn(self, grant: Grant) -> list[str]:
+    async def _run_turn(self, grant: SlotGrant) -> list[str]:
         await self._steps.prepare(grant)
         output = await self._steps.run_claude(grant, self._turn, self._give_all)
         await perform(
@@ -217,7 +217,7 @@ class TaskJobWorkflow:
                 return
             self._given.add(message_id)
 
-    async def _hand_over(self, grant: Grant, message_id: str) -> bool:
+    async def _hand_over(self, grant: SlotGrant, message_id: str) -> bool:
         try:
             return await perform(
                 ClaudeActivities.deliver_message,
@@ -247,7 +247,7 @@ class TaskJobWorkflow:
             # A message that is just being accepted came in time.
             await workflow.wait_condition(workflow.all_handlers_finished)
             if not self._pending and not self._completing:
-                raise timed_out(Clock.IDLE) from None
+                raise timed_out(TimeLimit.IDLE) from None
 
     def _is_long(self) -> bool:
         is_full = workflow.info().is_continue_as_new_suggested()

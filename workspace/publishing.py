@@ -14,8 +14,8 @@ from workspace.git.gitlinks import gitlinks
 from workspace.git.remote import TRACKING, refs
 from workspace.git.runner import TREE_SECONDS, GitError
 from workspace.git.staging import stage
-from workspace.git.trees import replayed, tree_of, written
-from workspace.inspection.forward_port import brought_forward, newer_tip
+from workspace.git.trees import apply_tree_diff, tree_of, written
+from workspace.inspection.forward_port import newer_tip, rebase_changes_onto
 from workspace.inspection.head import ends, is_within, tip
 from workspace.inspection.in_progress import refuse_unfinished
 from workspace.inspection.status import status_of
@@ -189,7 +189,7 @@ class Publishing:
         place = worktree.place
         staged = await written(self._git, place)
         head = await tree_of(self._git, place, "HEAD")
-        wanted = await replayed(self._git, place, head, worktree.files_tree, staged)
+        wanted = await apply_tree_diff(self._git, place, head, worktree.files_tree, staged)
         if wanted != staged:
             await self._git.run("read-tree", "--reset", wanted, at=place, timeout=TREE_SECONDS)
 
@@ -217,7 +217,7 @@ class Publishing:
     ) -> None:
         """Add what is staged to the job's branch, of which an older commit is checked out."""
         staged = await written(self._git, worktree.place)
-        tree = await brought_forward(self._git, worktree, staged, branch_head)
+        tree = await rebase_changes_onto(self._git, worktree, staged, branch_head)
         if tree is None:
             raise JobFailure(
                 FailureCode.GIT_FAILED,

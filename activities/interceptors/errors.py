@@ -1,6 +1,6 @@
 """How errors cross from activities to workflows: the one place that translates them.
 
-An activity raises `JobFailure` and its kin; `ErrorTranslation`, registered on every worker, turns
+An activity raises `JobFailure` and its kin; `ErrorInterceptor`, registered on every worker, turns
 them into `ApplicationError` whose `type` is a `FailureCode` value, or one of those below for what
 is not the job's fault. `failure_from` reads it back in the workflow.
 """
@@ -33,7 +33,7 @@ from domain.errors import (
     LeaseLost,
     OrchestratorError,
 )
-from domain.failures import Clock, FailureCode
+from domain.failures import FailureCode, TimeLimit
 
 LEASE_LOST = "lease_lost"
 JOB_ENDED = "job_ended"
@@ -51,7 +51,7 @@ _NOT_THE_JOBS_FAULT = {LEASE_LOST, JOB_ENDED, UNAVAILABLE, WORKER_SHUTDOWN}
 log = logging.getLogger(__name__)
 
 
-class ErrorTranslation(Interceptor):
+class ErrorInterceptor(Interceptor):
     """Translates what activities raise."""
 
     def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:
@@ -143,7 +143,7 @@ def _particulars(failure: JobFailure) -> list[dict[str, str | None]]:
 def _job_failure(cause: ApplicationError) -> JobFailure:
     codes = (code for code in FailureCode if code.value == cause.type)
     particulars = cause.details[0] if cause.details else {}
-    clocks = (clock for clock in Clock if clock.value == particulars.get("clock"))
+    clocks = (clock for clock in TimeLimit if clock.value == particulars.get("clock"))
     resets_at = particulars.get("resets_at")
     return JobFailure(
         next(codes, FailureCode.INTERNAL),

@@ -13,7 +13,7 @@ HEARTBEAT_INTERVAL = timedelta(seconds=1)
 """A tenth of the heartbeat timeout; also how soon an activity learns that it is cancelled."""
 
 
-class Heartbeats(Interceptor):
+class HeartbeatInterceptor(Interceptor):
     """Beats every second while an activity runs, so that only a dead process falls silent."""
 
     def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:

@@ -173,7 +173,7 @@ _FIXED = {
 }
 
 
-def telling_apart(passed: Mapping[str, str]) -> dict[str, str]:
+def credential_identity(passed: Mapping[str, str]) -> dict[str, str]:
     """Return those of the variables in which two credentials differ."""
     names = LOGIN_REPLACING_NAMES | {"ANTHROPIC_BASE_URL", "ANTHROPIC_CUSTOM_HEADERS"}
     if not _CLOUD_SWITCHES.isdisjoint(passed):

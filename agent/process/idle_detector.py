@@ -24,7 +24,7 @@ quick tests of this project use 44 % (measured with CLI 2.1.330, the waiting ove
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
-class SilenceClock:
+class IdleDetector:
     """Tells when a process was neither heard, nor at work, nor held back by its reader for long.
 
     Args:

@@ -16,7 +16,7 @@ _ROUNDS = 100
 _POLL = 0.02
 
 
-def end_orphans(data_id: str, is_alive: Callable[[str], bool]) -> list[int]:
+def kill_orphans(data_id: str, is_alive: Callable[[str], bool]) -> list[int]:
     """Kill the processes of worker lives that are over; blocks for up to 2 s.
 
     Args:
@@ -31,7 +31,7 @@ def end_orphans(data_id: str, is_alive: Callable[[str], bool]) -> list[int]:
 
 
 def end_run(marker: Marker) -> list[int]:
-    """Kill the processes of one run; as `end_orphans`."""
+    """Kill the processes of one run; as `kill_orphans`."""
     return _end(lambda found: found == marker)
 
 

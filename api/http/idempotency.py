@@ -44,7 +44,7 @@ _PRINTABLE = re.compile(r"[\x20-\x7e]+")
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class KeyClaim:
     """What a request is to make: the thing of this id.
 
     With a key, another request may have made it already, or be making it.
@@ -54,11 +54,11 @@ class Claim:
     is_keyed: bool
 
 
-Work = Callable[[Claim], Awaitable[Json]]
+Work = Callable[[KeyClaim], Awaitable[Json]]
 """Makes the thing of a claim and returns the answer's body; with a key, it can be repeated."""
 
 
-class Once:
+class IdempotentRequest:
     """Answers one request, whose work is done once for each key of its method and path."""
 
     def __init__(self, store: Store, scope: str, key: str | None) -> None:
@@ -78,12 +78,12 @@ class Once:
             OrchestratorError: what the work raises.
         """
         if self._key is None:
-            return JSONResponse(await work(Claim(new_id(), is_keyed=False)), status)
+            return JSONResponse(await work(KeyClaim(new_id(), is_keyed=False)), status)
         known = await self._claimed(self._key, _fingerprint(body))
         if known.answer is not None:
             return _answered(known, {"Idempotent-Replay": "true"})
         try:
-            done = await work(Claim(known.resource_id, is_keyed=True))
+            done = await work(KeyClaim(known.resource_id, is_keyed=True))
         except OrchestratorError as error:
             if _did_nothing(error):
                 await self._store.release_key(known.scope, known.key, known.resource_id)
@@ -152,11 +152,11 @@ Key = Annotated[
 ]
 
 
-def _once(request: Request, parts: Parts, key: Key = None) -> Once:
+def _once(request: Request, parts: Parts, key: Key = None) -> IdempotentRequest:
     if len(request.headers.getlist(HEADER)) > 1:
         raise InvalidRequest(f"{HEADER} is there twice. Send one.")
     scope = f"{request.method} {request.scope['path'].lower()}"
-    return Once(parts.store, scope, key)
+    return IdempotentRequest(parts.store, scope, key)
 
 
-OnceOnly = Annotated[Once, Depends(_once)]
+OnceOnly = Annotated[IdempotentRequest, Depends(_once)]

@@ -6,7 +6,7 @@ from fastapi import APIRouter
 from starlette.responses import JSONResponse, Response
 
 from api.dependencies import Parts, State
-from api.http.idempotency import Claim, OnceOnly
+from api.http.idempotency import KeyClaim, OnceOnly
 from api.http.lookups import checked_id, existing_job
 from api.jobs.schemas import CompletingJob, Error, NewMessage, SentMessage
 from api.jobs.views import Json
@@ -24,7 +24,7 @@ async def send_message(job_id: str, body: NewMessage, parts: Parts, once: OnceOn
     """Send a message. Once this answers 200, Claude gets it exactly once, in order."""
     known = checked_id(job_id, "The job id")
 
-    async def send(claim: Claim) -> Json:
+    async def send(claim: KeyClaim) -> Json:
         message = MessageToStore(claim.resource_id, MessageType.USER_INPUT, body.message, utc_now())
         if not (claim.is_keyed and await parts.store.messages_by_id(known, [message.id])):
             await _conversation(parts, known, "Only task jobs support interactive messaging")

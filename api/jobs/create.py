@@ -12,7 +12,7 @@ from domain.names.branches import retry_branch_name, task_branch_name, validate_
 from domain.repositories import Repository, validate_owner_name, validate_repository_name
 from domain.timestamps import utc_now
 from store.protocol import Store
-from store.retry_chain import left_work
+from store.retry_chain import salvaged_work_of
 
 
 async def build_job(
@@ -103,7 +103,7 @@ async def _publishable(store: Store, original: Job) -> tuple[Job, KeptWork]:
         raise InvalidRequest(
             "A task job has nothing to publish. Leave `from` out to have the conversation anew."
         )
-    left = await left_work(store, original)
+    left = await salvaged_work_of(store, original)
     if left is None and original.phase is not None:
         raise Conflict("The job is still cleaning up. Ask again in a moment.")
     if left is None:

@@ -9,7 +9,7 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from api.dependencies import Parts, State
-from api.http.idempotency import Claim, OnceOnly
+from api.http.idempotency import KeyClaim, OnceOnly
 from api.http.lookups import checked_id, existing_job
 from api.jobs.create import build_job, build_retry
 from api.jobs.schemas import CreatedJob, Error, NewJob, RetriedJob, Retry
@@ -28,7 +28,7 @@ Build = Callable[[], Awaitable[tuple[Job, Repository]]]
 async def create_job(body: NewJob, parts: Parts, once: OnceOnly) -> Response:
     """Create a job. It is accepted for good once this answers."""
 
-    async def create(claim: Claim) -> Json:
+    async def create(claim: KeyClaim) -> Json:
         build = partial(build_job, parts.store, claim.resource_id, body, parts.default_priority)
         job, position = await _accept(parts, claim, build)
         return {
@@ -53,7 +53,7 @@ async def retry_job(
     original_id = checked_id(job_id, "The job id")
     start = body.start if body else None
 
-    async def retry(claim: Claim) -> Json:
+    async def retry(claim: KeyClaim) -> Json:
         build = partial(build_retry, parts.store, claim.resource_id, original_id, start)
         job, _ = await _accept(parts, claim, build)
         return {
@@ -66,7 +66,7 @@ async def retry_job(
     return await once.answer(201, body, retry)
 
 
-async def _accept(parts: State, claim: Claim, build: Build) -> tuple[Job, int]:
+async def _accept(parts: State, claim: KeyClaim, build: Build) -> tuple[Job, int]:
     """Store the job of a claim and start its workflow, unless another request has stored it.
 
     Returns:

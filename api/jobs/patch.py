@@ -14,7 +14,7 @@ from api.jobs.views import kept_patch_view
 from domain.errors import Conflict, NotFound, OrchestratorError
 from domain.job_details import JobDetails, KeptWork
 from domain.jobs import Job, JobStatus
-from store.retry_chain import left_work
+from store.retry_chain import salvaged_work_of
 
 PATCH_TYPE = "text/x-patch"
 
@@ -46,7 +46,7 @@ async def get_patch(
     """
     details = await existing_job(parts.store, job_id)
     job = details.job
-    left = None if job.is_live else await left_work(parts.store, job)
+    left = None if job.is_live else await salvaged_work_of(parts.store, job)
     if left is None or left[0].id != job.id:
         raise _nothing_kept(job, left[0] if left else None)
     work = left[1]

@@ -15,7 +15,7 @@ from pydantic import (
 
 from api.jobs.options import RequestedOptions
 from domain.jobs import MAX_PROMPT_BYTES, MAX_TITLE_CHARACTERS, JobType, RetryFrom
-from domain.messages import MAX_USER_MESSAGE_BYTES, storable
+from domain.messages import MAX_USER_MESSAGE_BYTES, sanitize_text
 from domain.names.ids import is_id
 
 
@@ -31,7 +31,7 @@ def _text_up_to(limit: int) -> AfterValidator:
             raise ValueError("must not be empty")
         if len(text.encode(errors="surrogatepass")) > limit:
             raise ValueError(f"must be at most {limit} bytes in UTF-8")
-        if storable(text) != text:
+        if sanitize_text(text) != text:
             raise ValueError("must not contain NUL characters or lone surrogates")
         return text
 

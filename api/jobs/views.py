@@ -96,7 +96,7 @@ def running_view(entry: QueueEntry) -> Json:
         **_entry(entry),
         "phase": entry.phase,
         "started_at": iso(entry.started_at),
-        "running_for": _spoken(entry.started_at),
+        "running_for": human_duration(entry.started_at),
     }
 
 
@@ -210,7 +210,7 @@ def _cost(job: Job) -> Json | None:
     return {"usd": job.usage.cost_usd, "kind": kind}
 
 
-def _spoken(since: datetime | None) -> str | None:
+def human_duration(since: datetime | None) -> str | None:
     """Return the time since then as people say it: `59s`, `5m 3s`, `2h 5m`."""
     if since is None:
         return None

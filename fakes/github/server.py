@@ -33,10 +33,18 @@ from fakes.github.rest import Rest, operation_id, unknown_path
 from fakes.github.tokens import TokenGrant
 from fakes.server import serving
 
-__all__ = ["Fault", "Forge", "LogEntry", "LoggedRequest", "PullRequest", "Repository", "TokenGrant"]
+__all__ = [
+    "Fault",
+    "FakeGitHub",
+    "LogEntry",
+    "LoggedRequest",
+    "PullRequest",
+    "Repository",
+    "TokenGrant",
+]
 
 
-class Forge:
+class FakeGitHub:
     """A forge with its repositories; all methods may be called from any thread.
 
     Args:

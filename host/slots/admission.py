@@ -34,7 +34,7 @@ PASSED_BY_FOR = timedelta(minutes=10)
 another machine by then, so that few are remembered."""
 
 
-class Turns:
+class SlotQueue:
     """Gives this machine's slots to jobs in the order of the store: priority, `queued_at`, id."""
 
     def __init__(self, store: Store, capacity: Capacity, credential: Credential) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from domain.failures import Clock, FailureCode
+from domain.failures import FailureCode, TimeLimit
 from domain.hosts import Host
 from domain.job_details import KeptWork, PullRequestRecord, QueueEntry
 from domain.jobs import (
@@ -32,8 +32,8 @@ from store.codec.values import (
     parse_member,
     parse_optional_time,
     parse_time,
+    require_storable,
     required_id,
-    unchanged_text,
 )
 
 Row = Mapping[str, Any]
@@ -151,7 +151,7 @@ def job_from_row(row: Row) -> Job:
         phase=parse_member(Phase, row["phase"]),
         outcome=parse_member(Outcome, row["outcome"]),
         failure_code=_failure_code(row["failure_code"]),
-        clock=parse_member(Clock, row["clock"]),
+        clock=parse_member(TimeLimit, row["clock"]),
         retry_from=parse_member(RetryFrom, row["retry_from"]),
         options=options_from_json(row["options"]),
         created_at=parse_time(row["created_at"]),
@@ -310,7 +310,7 @@ def kept_work_to_row(work: KeptWork) -> dict[str, ColumnValue]:
         InvalidRequest: the patch cannot be kept as it is.
     """
     row = {name: column_value(getattr(work, name)) for name in KEPT_WORK_COLUMNS}
-    return row | {"patch": None if work.patch is None else unchanged_text(work.patch, "patch")}
+    return row | {"patch": None if work.patch is None else require_storable(work.patch, "patch")}
 
 
 def kept_work_from_row(row: Row) -> KeptWork:

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any, TypeVar
 
 from domain.errors import InvalidRequest
-from domain.messages import is_storable, storable
+from domain.messages import is_storable, sanitize_text
 from domain.names.ids import is_id
 
 JsonObject = dict[str, Any]
@@ -30,7 +30,7 @@ def required_id(text: str, column: str) -> str:
     found = canonical_id(text)
     if found is None:
         raise InvalidRequest(
-            f"{column} {storable(text)[:80]!r} is not a UUID. Send the id as given."
+            f"{column} {sanitize_text(text)[:80]!r} is not a UUID. Send the id as given."
         )
     return found
 
@@ -62,7 +62,7 @@ def parse_member(kind: type[Member], text: str | None) -> Member | None:
     return kind(text) if text is not None and text in kind._value2member_map_ else None
 
 
-def unchanged_text(text: str, column: str) -> str:
+def require_storable(text: str, column: str) -> str:
     """Return text that is of use only as it is, whatever its length.
 
     Raises:
@@ -80,7 +80,7 @@ def column_value(value: str | int | float | datetime | StrEnum | None) -> Column
     if isinstance(value, StrEnum):
         return value.value
     if isinstance(value, str):
-        return storable(value)
+        return sanitize_text(value)
     if isinstance(value, datetime):
         return time_text(value)
     return value

@@ -9,14 +9,14 @@ from typing_extensions import override
 
 from domain.errors import NotFound
 from domain.keyed_requests import KeyedRequest
-from domain.messages import storable
+from domain.messages import sanitize_text
 from store.codec.rows import KEYED_REQUEST_COLUMNS, claim_to_row, keyed_request_from_row
 from store.codec.values import (
     ColumnValue,
     canonical_id,
     column_value,
+    require_storable,
     time_text,
-    unchanged_text,
 )
 from store.protocol import KeyStore
 from store.sqlite.operations import SqliteAggregate, writing
@@ -51,11 +51,11 @@ class SqliteIdempotencyKeys(SqliteAggregate, KeyStore):
             "status = CASE WHEN answer IS NULL THEN ? ELSE status END, "
             "answer = coalesce(answer, ?) "
             f"WHERE scope = ? AND key = ? RETURNING {_COLUMNS}",
-            (status, unchanged_text(answer, "answer"), column_value(scope), column_value(key)),
+            (status, require_storable(answer, "answer"), column_value(scope), column_value(key)),
         ).fetchone()
         if values is None:
             raise NotFound(
-                f"The idempotency key {storable(key)[:80]!r} is not claimed. Send the request "
+                f"The idempotency key {sanitize_text(key)[:80]!r} is not claimed. Send the request "
                 "again."
             )
         return keyed_request_from_row(named(KEYED_REQUEST_COLUMNS, values))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing_extensions import override
 
 from domain.errors import LeaseLost
-from domain.messages import Message, NewMessage, storable
+from domain.messages import Message, NewMessage, sanitize_text
 from store.codec.rows import MESSAGE_COLUMNS, message_from_row
 from store.codec.values import canonical_id, required_id, time_text
 from store.protocol import MessageStore
@@ -93,7 +93,7 @@ def _prepare_lines(messages: Sequence[NewMessage]) -> dict[str, StoredLine]:
         line = (
             line_id,
             message.type.value,
-            storable(message.content),
+            sanitize_text(message.content),
             time_text(message.created_at),
         )
         lines.setdefault(line_id, line)

@@ -8,7 +8,7 @@ import zlib
 
 from typing_extensions import override
 
-from domain.messages import storable
+from domain.messages import sanitize_text
 from domain.timestamps import utc_now
 from store.codec.values import canonical_id, time_text
 from store.protocol import SessionStore
@@ -37,7 +37,7 @@ class SqliteSessions(SqliteAggregate, SessionStore):
             "VALUES (?, ?, ?, ?) ON CONFLICT (job_id) DO UPDATE SET "
             "session_id = excluded.session_id, updated_at = excluded.updated_at, "
             "transcript = excluded.transcript",
-            (known, storable(session_id), time_text(utc_now()), compressed),
+            (known, sanitize_text(session_id), time_text(utc_now()), compressed),
         )
 
     @override

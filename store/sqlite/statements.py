@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from domain.errors import NotFound
-from domain.messages import storable
+from domain.messages import sanitize_text
 from store.codec.rows import Row
 from store.codec.values import ColumnValue, canonical_id
 
@@ -48,7 +48,7 @@ def existing_job(connection: sqlite3.Connection, job_id: str) -> str:
     """
     known = canonical_id(job_id)
     if known is None or not exists(connection, "agent_jobs", known):
-        raise NotFound(f"There is no job {storable(job_id)[:80]!r}.")
+        raise NotFound(f"There is no job {sanitize_text(job_id)[:80]!r}.")
     return known
 
 

@@ -49,7 +49,7 @@ SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class RetryLimits:
     """How long a call goes on; all in seconds.
 
     `answer` bounds each wait for bytes: Supabase itself ends a statement after 8 s. `total` bounds
@@ -87,7 +87,7 @@ class SupabaseConnection:
         patience: how long a call goes on.
     """
 
-    def __init__(self, url: str, key: str, patience: Patience) -> None:
+    def __init__(self, url: str, key: str, patience: RetryLimits) -> None:
         self._url = url
         self._key = key
         self._patience = patience
@@ -242,7 +242,7 @@ def rows_of(answer: Answer) -> list[Row]:
     return answer.data
 
 
-def _http_client(patience: Patience) -> httpx.AsyncClient:
+def _http_client(patience: RetryLimits) -> httpx.AsyncClient:
     return httpx.AsyncClient(
         timeout=httpx.Timeout(patience.answer, connect=patience.connect, pool=patience.total),
         limits=httpx.Limits(max_connections=32, max_keepalive_connections=16, keepalive_expiry=4),

@@ -9,14 +9,14 @@ from typing_extensions import override
 
 from domain.errors import NotFound
 from domain.keyed_requests import KeyedRequest
-from domain.messages import storable
+from domain.messages import sanitize_text
 from store.codec.rows import claim_to_row, keyed_request_from_row
 from store.codec.values import (
     ColumnValue,
     canonical_id,
     column_value,
+    require_storable,
     time_text,
-    unchanged_text,
 )
 from store.protocol import KeyStore
 from store.supabase.connection import SupabaseAggregate
@@ -36,14 +36,14 @@ class SupabaseIdempotencyKeys(SupabaseAggregate, KeyStore):
             "scope": column_value(scope),
             "key": column_value(key),
             "status": status,
-            "answer": unchanged_text(answer, "answer"),
+            "answer": require_storable(answer, "answer"),
         }
         rows = await self._connection.rows(
             self._connection.function("orchestrator_answer_key", answered)
         )
         if not rows:
             raise NotFound(
-                f"The idempotency key {storable(key)[:80]!r} is not claimed. Send the request "
+                f"The idempotency key {sanitize_text(key)[:80]!r} is not claimed. Send the request "
                 "again."
             )
         return keyed_request_from_row(rows[0])

@@ -11,7 +11,7 @@ from typing_extensions import override
 from domain.errors import Conflict, InvalidRequest, NotFound, OrchestratorError
 from domain.job_details import JobDetails
 from domain.jobs import LIVE, Job, JobType, Usage
-from domain.messages import storable
+from domain.messages import sanitize_text
 from domain.timestamps import utc_now
 from store.codec.rows import (
     JOB_COLUMNS,
@@ -163,7 +163,7 @@ def existing_id(job_id: str) -> str:
 
 def no_such_job(job_id: str) -> NotFound:
     """Return the error for a job that does not exist."""
-    return NotFound(f"There is no job {storable(job_id)[:80]!r}.")
+    return NotFound(f"There is no job {sanitize_text(job_id)[:80]!r}.")
 
 
 async def _branch_is_held(

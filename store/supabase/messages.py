@@ -9,7 +9,7 @@ from postgrest import AsyncSelectRequestBuilder
 from typing_extensions import override
 
 from domain.errors import LeaseLost
-from domain.messages import Message, NewMessage, storable
+from domain.messages import Message, NewMessage, sanitize_text
 from store.codec.rows import MESSAGE_COLUMNS, Row, message_from_row
 from store.codec.values import canonical_id, required_id, time_text
 from store.protocol import MessageStore
@@ -41,7 +41,7 @@ class SupabaseMessages(SupabaseAggregate, MessageStore):
             "held_lease": lease,
             "ids": list(lines),
             "types": [line.type.value for line in lines.values()],
-            "contents": [storable(line.content) for line in lines.values()],
+            "contents": [sanitize_text(line.content) for line in lines.values()],
             "times": [time_text(line.created_at) for line in lines.values()],
         }
         present: int | None = await self._connection.call("orchestrator_append_lines", batch)
@@ -84,7 +84,7 @@ class SupabaseMessages(SupabaseAggregate, MessageStore):
             "job": existing_id(job_id),
             "message": required_id(message.id, "message id"),
             "type": message.type.value,
-            "content": storable(message.content),
+            "content": sanitize_text(message.content),
             "sent_at": time_text(message.created_at),
         }
         if not await self._connection.call("orchestrator_put_in_inbox", line):

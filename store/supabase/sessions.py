@@ -12,7 +12,7 @@ import zlib
 from postgrest import ReturnMethod
 from typing_extensions import override
 
-from domain.messages import storable
+from domain.messages import sanitize_text
 from domain.timestamps import utc_now
 from store.codec.values import canonical_id, time_text
 from store.protocol import SessionStore
@@ -32,7 +32,7 @@ class SupabaseSessions(SupabaseAggregate, SessionStore):
     async def save_session(self, job_id: str, session_id: str, transcript: bytes) -> None:
         row = {
             "job_id": existing_id(job_id),
-            "session_id": storable(session_id),
+            "session_id": sanitize_text(session_id),
             "updated_at": time_text(utc_now()),
             "transcript": await asyncio.to_thread(_packed, transcript),
         }

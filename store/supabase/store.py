@@ -8,7 +8,7 @@ from typing_extensions import override
 
 from store.protocol import Store
 from store.supabase.clients import SupabaseClients
-from store.supabase.connection import Patience, SupabaseConnection
+from store.supabase.connection import RetryLimits, SupabaseConnection
 from store.supabase.credential_holds import SupabaseCredentialHolds
 from store.supabase.hosts import SupabaseHosts
 from store.supabase.idempotency_keys import SupabaseIdempotencyKeys
@@ -45,8 +45,8 @@ class SupabaseStore(
         patience: how long a call goes on before `DependencyUnavailable`.
     """
 
-    def __init__(self, url: str, key: str, *, patience: Patience | None = None) -> None:
-        self._connection = SupabaseConnection(url, key, patience or Patience())
+    def __init__(self, url: str, key: str, *, patience: RetryLimits | None = None) -> None:
+        self._connection = SupabaseConnection(url, key, patience or RetryLimits())
         self._opening = asyncio.Lock()
         self._is_open = False
 

@@ -19,7 +19,7 @@ from sandbox.proxy.connection_variables import ConnectionVariables
 from sandbox.proxy.policy import Network, Policy
 from sandbox.supervision.limits import Limits
 from tests.sandboxes import real_sandbox
-from workspace.git.runner import Git, Place
+from workspace.git.runner import Git, GitLocation
 
 RUNS = 25
 
@@ -85,7 +85,7 @@ class _Command:
     def __init__(self, directory: Path) -> None:
         self._repository = directory / "repository"
         subprocess.run(["git", "init", "--quiet", self._repository], check=True)
-        self._place = Place(self._repository / ".git", reach=Reach((self._repository,)))
+        self._place = GitLocation(self._repository / ".git", reach=Reach((self._repository,)))
 
     async def __call__(self, containment: Containment) -> None:
         git = Git(os.environ["PATH"], containment=containment)

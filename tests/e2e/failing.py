@@ -5,13 +5,17 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from domain.failures import Clock, FailureCode
+from domain.failures import FailureCode, TimeLimit
 from tests.e2e.processes import processes_of
 from tests.stack import OWNER, Json, Stack, eventually
 
 
 def failed_as(
-    stack: Stack, job_id: str, code: FailureCode, clock: Clock | None = None, seconds: float = 60
+    stack: Stack,
+    job_id: str,
+    code: FailureCode,
+    clock: TimeLimit | None = None,
+    seconds: float = 60,
 ) -> Json:
     """The job once it has failed with the code, has said why, and has left nothing that runs."""
     job: Json = stack.wait_for(

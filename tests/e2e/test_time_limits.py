@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from domain.failures import Clock, FailureCode
+from domain.failures import FailureCode, TimeLimit
 from tests.e2e.failing import assert_unpublished, failed_as, kept_files
 from tests.e2e.steps import say, write
 from tests.stack import OWNER, Json, Stack, running_stack
@@ -27,7 +27,7 @@ class Begun:
     repository: str
     id: str
 
-    def ended_by(self, clock: Clock) -> Json:
+    def ended_by(self, clock: TimeLimit) -> Json:
         job = failed_as(self.stack, self.id, FailureCode.TIMED_OUT, clock, 180)
         assert job["error"] == clock.sentence
         assert_unpublished(self.stack, self.repository)
@@ -51,7 +51,7 @@ def ask(stack: Stack) -> Begun:
 
 
 @pytest.fixture(scope="module")
-def begun(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Clock, Begun]]:
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[TimeLimit, Begun]]:
     """A job for each clock; a turn that is limited would end before it is silent long enough."""
     root: Path = tmp_path_factory.mktemp("limits")
     with (
@@ -65,45 +65,45 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Clock, Begu
         ) as waits,
     ):
         yield {
-            Clock.TURN: begin(turns),
-            Clock.JOB: begin(turns, timeoutMinutes=1),
-            Clock.IDLE: ask(waits),
-            Clock.SILENCE: begin(waits),
-            Clock.QUEUE: begin(waits),
+            TimeLimit.TURN: begin(turns),
+            TimeLimit.JOB: begin(turns, timeoutMinutes=1),
+            TimeLimit.IDLE: ask(waits),
+            TimeLimit.SILENCE: begin(waits),
+            TimeLimit.QUEUE: begin(waits),
         }
 
 
-@pytest.mark.failure(Clock.TURN)
-def test_a_turn_that_takes_too_long(begun: dict[Clock, Begun]) -> None:
-    job = begun[Clock.TURN].ended_by(Clock.TURN)
+@pytest.mark.failure(TimeLimit.TURN)
+def test_a_turn_that_takes_too_long(begun: dict[TimeLimit, Begun]) -> None:
+    job = begun[TimeLimit.TURN].ended_by(TimeLimit.TURN)
     assert 60 <= job["claude_seconds"] < 70
-    assert kept_files(begun[Clock.TURN].stack, job["id"]) == {"a.txt"}
+    assert kept_files(begun[TimeLimit.TURN].stack, job["id"]) == {"a.txt"}
 
 
-@pytest.mark.failure(FailureCode.TIMED_OUT, Clock.JOB)
-def test_a_job_that_holds_a_machine_too_long(begun: dict[Clock, Begun]) -> None:
-    job = begun[Clock.JOB].ended_by(Clock.JOB)
+@pytest.mark.failure(FailureCode.TIMED_OUT, TimeLimit.JOB)
+def test_a_job_that_holds_a_machine_too_long(begun: dict[TimeLimit, Begun]) -> None:
+    job = begun[TimeLimit.JOB].ended_by(TimeLimit.JOB)
     assert job["failure_code"] == FailureCode.TIMED_OUT
     assert job["timeout_minutes"] == 1
     assert job["claude_seconds"] < 60
-    assert kept_files(begun[Clock.JOB].stack, job["id"]) == {"a.txt"}
+    assert kept_files(begun[TimeLimit.JOB].stack, job["id"]) == {"a.txt"}
 
 
-@pytest.mark.failure(Clock.SILENCE)
-def test_a_claude_that_is_silent_too_long(begun: dict[Clock, Begun]) -> None:
-    job = begun[Clock.SILENCE].ended_by(Clock.SILENCE)
-    assert kept_files(begun[Clock.SILENCE].stack, job["id"]) == {"a.txt"}
+@pytest.mark.failure(TimeLimit.SILENCE)
+def test_a_claude_that_is_silent_too_long(begun: dict[TimeLimit, Begun]) -> None:
+    job = begun[TimeLimit.SILENCE].ended_by(TimeLimit.SILENCE)
+    assert kept_files(begun[TimeLimit.SILENCE].stack, job["id"]) == {"a.txt"}
 
 
-@pytest.mark.failure(Clock.QUEUE)
-def test_a_slot_that_does_not_come_free(begun: dict[Clock, Begun]) -> None:
-    job = begun[Clock.QUEUE].ended_by(Clock.QUEUE)
+@pytest.mark.failure(TimeLimit.QUEUE)
+def test_a_slot_that_does_not_come_free(begun: dict[TimeLimit, Begun]) -> None:
+    job = begun[TimeLimit.QUEUE].ended_by(TimeLimit.QUEUE)
     assert job["started_at"] is None
-    assert kept_files(begun[Clock.QUEUE].stack, job["id"]) == set()
+    assert kept_files(begun[TimeLimit.QUEUE].stack, job["id"]) == set()
 
 
-@pytest.mark.failure(Clock.IDLE)
-def test_a_user_who_does_not_answer(begun: dict[Clock, Begun]) -> None:
-    job = begun[Clock.IDLE].ended_by(Clock.IDLE)
+@pytest.mark.failure(TimeLimit.IDLE)
+def test_a_user_who_does_not_answer(begun: dict[TimeLimit, Begun]) -> None:
+    job = begun[TimeLimit.IDLE].ended_by(TimeLimit.IDLE)
     assert job["result"] == "Which one?"
-    assert kept_files(begun[Clock.IDLE].stack, job["id"]) == set()
+    assert kept_files(begun[TimeLimit.IDLE].stack, job["id"]) == set()

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fakes.github.server import Forge
+from fakes.github.server import FakeGitHub
 from fakes.github.tokens import TokenGrant
 from fakes.server import serving
 from tests.faults.forgetful_model import ForgetfulModel
@@ -50,7 +50,7 @@ def installed(root: Path, **environment: str) -> Iterator[Installation]:
     root.mkdir(parents=True, exist_ok=True)
     git = HeldGit(root / "held-git")
     environment["PATH"] = f"{git.directory}:{os.environ['PATH']}"
-    forge = Forge(root / "forge", {TOKEN: TokenGrant("stack-user")})
+    forge = FakeGitHub(root / "forge", {TOKEN: TokenGrant("stack-user")})
     requests, model = HeldRequests(forge.app), ForgetfulModel()
     with serving(requests, 0) as url, model.serve():
         forge.url = url

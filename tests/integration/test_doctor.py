@@ -15,7 +15,7 @@ from commands.doctor.examination import examine
 from domain.names.ids import new_id
 from domain.repositories import Client, Repository
 from domain.timestamps import utc_now
-from fakes.github.server import Forge
+from fakes.github.server import FakeGitHub
 from fakes.github.tokens import TokenGrant
 from fakes.ports import free_ports
 from sandbox import bubblewrap, modes
@@ -44,7 +44,7 @@ def forge_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         READING: TokenGrant("reader", permission="read", scopes=None),
         NARROW: TokenGrant("gist-only", scopes="gist"),
     }
-    forge = Forge(tmp_path_factory.mktemp("forge"), tokens)
+    forge = FakeGitHub(tmp_path_factory.mktemp("forge"), tokens)
     forge.create_repository("acme", "site", files={"README.md": "hi\n"})
     with forge.serve() as url:
         yield url

@@ -1,7 +1,7 @@
 """Every way in which a job can fail is brought about by a test that is marked with it.
 
 `@pytest.mark.failure(...)` names what the test makes a job end with, on real parts: a
-`FailureCode`, or the `Clock` that has run out.
+`FailureCode`, or the `TimeLimit` that has run out.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-from domain.failures import Clock, FailureCode
+from domain.failures import FailureCode, TimeLimit
 
 MARK = "pytest.mark.failure"
 ROOT = Path(__file__).parents[1]
@@ -38,7 +38,7 @@ MARKED = list(marked_tests())
 
 
 def test_each_is_made_to_happen() -> None:
-    entries = {f"{type(entry).__name__}.{entry.name}" for entry in [*FailureCode, *Clock]}
+    entries = {f"{type(entry).__name__}.{entry.name}" for entry in [*FailureCode, *TimeLimit]}
     assert entries - {named for _, _, named in MARKED} == set(), "no test is marked with these"
 
 

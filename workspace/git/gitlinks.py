@@ -6,13 +6,13 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from workspace.git.runner import TREE_SECONDS, Git, Place
+from workspace.git.runner import TREE_SECONDS, Git, GitLocation
 
 _MODE = "160000"
 _MAX_LISTING = 256 * 1024 * 1024
 
 
-async def gitlinks(git: Git, place: Place) -> dict[str, str]:
+async def gitlinks(git: Git, place: GitLocation) -> dict[str, str]:
     """Return the commit of every link in an index, by path; those in conflict are left out."""
     listing = await git.run(
         "ls-files", "-z", "--stage", at=place, timeout=TREE_SECONDS, max_output=_MAX_LISTING
@@ -21,7 +21,7 @@ async def gitlinks(git: Git, place: Place) -> dict[str, str]:
     return {path: about[1] for about, path in _links(listing) if about[2] == "0"}
 
 
-async def gitlinks_of(git: Git, place: Place, tree: str) -> dict[str, str]:
+async def gitlinks_of(git: Git, place: GitLocation, tree: str) -> dict[str, str]:
     """Return the commit of every link in a tree, by path."""
     listing = await git.run(
         "ls-tree", "-r", "-z", tree, at=place, timeout=TREE_SECONDS, max_output=_MAX_LISTING

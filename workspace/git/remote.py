@@ -15,7 +15,7 @@ from sandbox.proxy.connection_variables import ConnectionVariables
 from sandbox.proxy.policy import Network as Reachable
 from sandbox.proxy.policy import Policy
 from workspace.git.credentials import GitCredentials
-from workspace.git.runner import NETWORK_SECONDS, Git, GitError, Place, Setting, lines
+from workspace.git.runner import NETWORK_SECONDS, Git, GitError, GitLocation, Setting, lines
 from workspace.git.scratch_repository import scratch_repository
 from workspace.worktree.worktree import Worktree
 
@@ -172,33 +172,33 @@ class Network:
 
     def _private(
         self, objects: Path, known: Mapping[str, str] | None = None
-    ) -> AbstractAsyncContextManager[Place]:
+    ) -> AbstractAsyncContextManager[GitLocation]:
         return scratch_repository(self._scratch, objects, known or {})
 
     @contextlib.asynccontextmanager
     async def _with_lfs(
         self, mirror: Path, sha: str, known: Mapping[str, str]
-    ) -> AsyncIterator[Place]:
+    ) -> AsyncIterator[GitLocation]:
         (mirror / "lfs").mkdir(exist_ok=True)
         async with self._private(mirror / "objects", known) as place:
             (place.git_dir / "HEAD").write_text(f"{sha}\n")
             reach = Reach((place.git_dir, mirror / "lfs"), (mirror / "objects",))
             yield replace(place, reach=reach)
 
-    async def _talk(self, place: Place, *arguments: str) -> None:
+    async def _talk(self, place: GitLocation, *arguments: str) -> None:
         """Talk to the repository of a job: the command reaches no other address."""
         await self._git.run(
             *arguments, at=place, settings=self._settings(), timeout=NETWORK_SECONDS
         )
 
-    async def _ask(self, place: Place, *arguments: str) -> str:
+    async def _ask(self, place: GitLocation, *arguments: str) -> str:
         return await self._git.run(
             *arguments, at=place, settings=self._settings(), timeout=_ASK_SECONDS
         )
 
     async def _follow(
         self,
-        place: Place,
+        place: GitLocation,
         repositories: Collection[str],
         *arguments: str,
         more: Sequence[Setting],
@@ -229,7 +229,7 @@ class Network:
         ]
 
 
-async def refs(git: Git, place: Place, prefix: str) -> dict[str, str]:
+async def refs(git: Git, place: GitLocation, prefix: str) -> dict[str, str]:
     """Return the sha of every ref below `prefix` that is not symbolic, by full name."""
     listing = await git.run(
         "for-each-ref", "--format=%(objectname) %(refname) %(symref)", prefix, at=place

@@ -78,7 +78,7 @@ class OutputTooLong(GitError):
 
 
 @dataclass(frozen=True)
-class Place:
+class GitLocation:
     """The repository a command works on. It is always named, never discovered.
 
     Args:
@@ -140,7 +140,7 @@ class Git:
     async def run(
         self,
         *arguments: str,
-        at: Place,
+        at: GitLocation,
         settings: Sequence[Setting] = (),
         variables: Mapping[str, str] | None = None,
         stdin: bytes | None = None,
@@ -178,7 +178,7 @@ class Git:
     async def run_on_network(
         self,
         *arguments: str,
-        at: Place,
+        at: GitLocation,
         gateway: Gateway,
         settings: Sequence[Setting] = (),
         timeout: float = NETWORK_SECONDS,
@@ -220,7 +220,7 @@ class Git:
             raise GitError(arguments, ended.exit_code, ended.stderr)
         return ended.stdout.decode("utf-8", "surrogateescape")
 
-    async def says(self, *arguments: str, at: Place, timeout: float = LOCAL_SECONDS) -> bool:
+    async def says(self, *arguments: str, at: GitLocation, timeout: float = LOCAL_SECONDS) -> bool:
         """Run a command that answers a question: exit code 0 is yes, 1 is no.
 
         Raises:
@@ -234,7 +234,7 @@ class Git:
     async def _execute(
         self,
         arguments: Sequence[str],
-        at: Place,
+        at: GitLocation,
         settings: Sequence[Setting],
         variables: Mapping[str, str],
         stdin: bytes | None,
@@ -265,7 +265,7 @@ class Git:
         self,
         command: Sequence[str],
         arguments: Sequence[str],
-        at: Place,
+        at: GitLocation,
         *,
         environment: Mapping[str, str],
         stdin: bytes | None = None,
@@ -288,7 +288,7 @@ class Git:
         except TimeoutError as error:
             raise GitError(arguments, None, f"timed out after {timeout:.0f} s") from error
 
-    def _environment(self, at: Place, settings: Sequence[Setting]) -> dict[str, str]:
+    def _environment(self, at: GitLocation, settings: Sequence[Setting]) -> dict[str, str]:
         everything = (*_SETTINGS, *settings)
         environment = {**self._variables, **at.variables()}
         if at.reach is not None:

@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
-from workspace.git.runner import Place
+from workspace.git.runner import GitLocation
 
 _CONFIGURATION = "[core]\n\trepositoryformatversion = 0\n\tbare = true\n"
 
@@ -22,7 +22,7 @@ _CONFIGURATION = "[core]\n\trepositoryformatversion = 0\n\tbare = true\n"
 @contextlib.asynccontextmanager
 async def scratch_repository(
     scratch: Path, objects: Path, refs: Mapping[str, str]
-) -> AsyncIterator[Place]:
+) -> AsyncIterator[GitLocation]:
     """Make a repository on top of an object store, and delete it at the end.
 
     Args:
@@ -33,7 +33,7 @@ async def scratch_repository(
     directory = _made(scratch)
     try:
         _fill(directory, refs)
-        yield Place(directory, objects=objects)
+        yield GitLocation(directory, objects=objects)
     finally:
         await asyncio.to_thread(shutil.rmtree, directory, True)
 

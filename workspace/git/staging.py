@@ -9,13 +9,13 @@ from pathlib import Path
 
 from sandbox import files
 from workspace.git.gitlinks import gitlinks, is_checked_out
-from workspace.git.runner import TREE_SECONDS, Git, Place
+from workspace.git.runner import TREE_SECONDS, Git, GitLocation
 from workspace.inspection.status import status_of
 
 _MAX_CONFIGURATION = 1 << 20
 
 
-async def stage_everything(git: Git, place: Place, *, lenient: bool = False) -> None:
+async def stage_everything(git: Git, place: GitLocation, *, lenient: bool = False) -> None:
     """Bring the index in line with the files: new, changed and deleted ones, not ignored ones.
 
     A repository that was made inside the worktree (`git init` of a new component) would stop `git
@@ -35,7 +35,7 @@ async def stage_everything(git: Git, place: Place, *, lenient: bool = False) -> 
 
 async def stage(
     git: Git,
-    place: Place,
+    place: GitLocation,
     nested: Collection[str],
     links: Collection[str],
     *,
@@ -81,7 +81,7 @@ def _is_copy(repository: Path) -> bool:
     return '[remote "' in (configuration or "")
 
 
-async def _add_plain_files(git: Git, place: Place, directory: Path) -> None:
+async def _add_plain_files(git: Git, place: GitLocation, directory: Path) -> None:
     if place.work_tree is None:
         return
     found = await asyncio.to_thread(lambda: list(_files_below(directory)))

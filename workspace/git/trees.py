@@ -16,18 +16,18 @@ from dataclasses import replace
 from pathlib import Path
 
 from sandbox import files
-from workspace.git.runner import TREE_SECONDS, Git, GitError, Place
+from workspace.git.runner import TREE_SECONDS, Git, GitError, GitLocation
 from workspace.git.staging import stage_everything
 
 _MAX_INDEX = 1 << 30
 
 
-async def tree_of(git: Git, place: Place, commit: str) -> str:
+async def tree_of(git: Git, place: GitLocation, commit: str) -> str:
     """Return the tree of a commit."""
     return (await git.run("rev-parse", f"{commit}^{{tree}}", at=place)).strip()
 
 
-async def tree_of_files(git: Git, place: Place, index: Path, head: str) -> str:
+async def tree_of_files(git: Git, place: GitLocation, index: Path, head: str) -> str:
     """Write the files as a tree, ignored ones aside, with an index of its own.
 
     Args:
@@ -47,7 +47,7 @@ async def tree_of_files(git: Git, place: Place, index: Path, head: str) -> str:
             return await _staged(git, private.place)
 
 
-async def replayed(git: Git, place: Place, onto: str, old: str, new: str) -> str:
+async def apply_tree_diff(git: Git, place: GitLocation, onto: str, old: str, new: str) -> str:
     """Return the tree `onto`, in which all that differs between `old` and `new` is as in `new`."""
     if old == new or old == onto:
         return onto if old == new else new
@@ -64,7 +64,7 @@ async def replayed(git: Git, place: Place, onto: str, old: str, new: str) -> str
         return await written(git, private.place)
 
 
-async def changed_names(git: Git, place: Place, old: str, new: str) -> set[str]:
+async def changed_names(git: Git, place: GitLocation, old: str, new: str) -> set[str]:
     """Return the paths that differ between two trees."""
     listing = await git.run(
         "diff-tree", "-r", "-z", "--name-only", "--no-renames", old, new,
@@ -73,7 +73,7 @@ async def changed_names(git: Git, place: Place, old: str, new: str) -> set[str]:
     return {name for name in listing.split("\0") if name}
 
 
-async def written(git: Git, place: Place) -> str:
+async def written(git: Git, place: GitLocation) -> str:
     """Write the index as a tree."""
     return (await git.run("write-tree", at=place, timeout=TREE_SECONDS)).strip()
 
@@ -82,7 +82,7 @@ def _copy_index(index: Path, target: Path) -> None:
     files.copy(index.parent, index.name, target, limit=_MAX_INDEX)
 
 
-async def _staged(git: Git, place: Place) -> str:
+async def _staged(git: Git, place: GitLocation) -> str:
     await stage_everything(git, place, lenient=True)
     return await written(git, place)
 
@@ -100,13 +100,13 @@ def _index_info(raw: str) -> bytes:
 
 
 class _PrivateIndex:
-    def __init__(self, place: Place, directory: Path) -> None:
+    def __init__(self, place: GitLocation, directory: Path) -> None:
         self.index = directory / "index"
         self.place = replace(place, index=self.index)
 
 
 @contextlib.contextmanager
-def _private_index(place: Place) -> Iterator[_PrivateIndex]:
+def _private_index(place: GitLocation) -> Iterator[_PrivateIndex]:
     directory = Path(tempfile.mkdtemp(dir=place.git_dir, prefix="index-"))
     try:
         yield _PrivateIndex(place, directory)

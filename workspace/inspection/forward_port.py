@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from workspace.git.runner import Git
-from workspace.git.trees import changed_names, replayed, tree_of
+from workspace.git.trees import apply_tree_diff, changed_names, tree_of
 from workspace.inspection.head import ends, has_own_branch_checked_out, is_within
 from workspace.worktree.worktree import Worktree
 
@@ -18,7 +18,7 @@ async def newer_tip(git: Git, worktree: Worktree) -> str | None:
     return branch
 
 
-async def brought_forward(git: Git, worktree: Worktree, tree: str, newer: str) -> str | None:
+async def rebase_changes_onto(git: Git, worktree: Worktree, tree: str, newer: str) -> str | None:
     """Return the files of `newer` with the changes that `tree` makes to what is checked out.
 
     Args:
@@ -37,4 +37,4 @@ async def brought_forward(git: Git, worktree: Worktree, tree: str, newer: str) -
     by_both &= await changed_names(git, place, older, tree)
     if by_both & await changed_names(git, place, onto, tree):
         return None
-    return await replayed(git, place, onto, older, tree)
+    return await apply_tree_diff(git, place, onto, older, tree)

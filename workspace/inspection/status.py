@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from workspace.git.runner import TREE_SECONDS, Git, Place
+from workspace.git.runner import TREE_SECONDS, Git, GitLocation
 
 _MAX_LISTING = 256 * 1024 * 1024
 
@@ -24,7 +24,7 @@ class Status:
     is_clean: bool
 
 
-async def status_of(git: Git, place: Place) -> Status:
+async def status_of(git: Git, place: GitLocation) -> Status:
     """Return what differs in a worktree.
 
     git would look into submodules by their own configuration, so that they are left out.

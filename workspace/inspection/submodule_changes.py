@@ -14,9 +14,9 @@ from sandbox import files
 from sandbox.containment import Reach
 from workspace.git.errors import is_no_space
 from workspace.git.gitlinks import files_at, gitlinks, gitlinks_of
-from workspace.git.runner import GitError, Place
+from workspace.git.runner import GitError, GitLocation
 from workspace.git.scratch_repository import scratch_repository
-from workspace.git.trees import replayed, tree_of, tree_of_files
+from workspace.git.trees import apply_tree_diff, tree_of, tree_of_files
 from workspace.inspection.submodule_repository import (
     Refs,
     Unreadable,
@@ -198,7 +198,7 @@ class Submodules:
             return False
 
     @contextlib.asynccontextmanager
-    async def _opened(self, submodule: _Submodule) -> AsyncIterator[Place]:
+    async def _opened(self, submodule: _Submodule) -> AsyncIterator[GitLocation]:
         """Make a private repository with the objects, HEAD and files of a submodule."""
         objects, refs = submodule.git_dir / "objects", submodule.refs
         async with scratch_repository(self._mirrors.scratch, objects, {}) as place:
@@ -210,7 +210,7 @@ class Submodules:
             writable = (place.git_dir, *reach.writable)
             yield replace(place, work_tree=submodule.files, reach=Reach(writable, reach.readable))
 
-    async def _has_commits(self, place: Place, refs: Refs, known: frozenset[str]) -> bool:
+    async def _has_commits(self, place: GitLocation, refs: Refs, known: frozenset[str]) -> bool:
         own = refs.own - refs.remote - known
         if not own:
             return False
@@ -220,12 +220,12 @@ class Submodules:
         return bool(found)
 
     async def _has_changes(
-        self, place: Place, head: str | None, tree: str, made: MadeSubmodule | None
+        self, place: GitLocation, head: str | None, tree: str, made: MadeSubmodule | None
     ) -> bool:
         clean = _EMPTY_TREE if head is None else await tree_of(self._git, place, head)
         if tree == clean or made is None:
             return tree != clean
-        return await replayed(self._git, place, clean, made.tree, tree) != clean
+        return await apply_tree_diff(self._git, place, clean, made.tree, tree) != clean
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from workspace.worktree.worktree import Worktree
 
 
 @dataclass(frozen=True)
-class Spared:
+class RescuedSubmodules:
     """Submodules with work, and where it is once their worktree is gone.
 
     Args:
@@ -28,7 +28,7 @@ class Spared:
     git_dirs: Path
 
 
-def spare(worktree: Worktree, spared: Spared) -> None:
+def spare(worktree: Worktree, spared: RescuedSubmodules) -> None:
     """Move submodules aside, each by renaming it. Repeatable.
 
     A submodule without its git directory counts as one with work, so the git directories go first:

@@ -9,7 +9,7 @@ from collections.abc import Collection
 from datetime import datetime
 from pathlib import Path
 
-from workspace.git.runner import GitError, Place, lines
+from workspace.git.runner import GitError, GitLocation, lines
 from workspace.lifecycle.worktrees import Worktrees
 from workspace.salvage.refs import SALVAGE
 from workspace.worktree.deletion import delete_tree
@@ -45,7 +45,7 @@ class Expiry:
         for mirror in self._mirrors.on_disk():
             try:
                 async with self._mirrors.lock(mirror):
-                    expired += await self._expire_refs(Place(mirror), older_than, spared)
+                    expired += await self._expire_refs(GitLocation(mirror), older_than, spared)
             except (GitError, OSError) as error:
                 _log.warning("Nothing was forgotten in the mirror %s: %s", mirror, error)
         await asyncio.to_thread(_delete_older, self._mirrors.damaged, older_than)
@@ -53,7 +53,7 @@ class Expiry:
         return expired
 
     async def _expire_refs(
-        self, mirror: Place, older_than: datetime, spared: Collection[str]
+        self, mirror: GitLocation, older_than: datetime, spared: Collection[str]
     ) -> list[str]:
         listing = await self._git.run(
             "for-each-ref", "--format=%(committerdate:unix) %(objectname) %(refname)",

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from domain.errors import OrchestratorError
 from workspace.git.errors import explained
 from workspace.git.runner import NETWORK_SECONDS
-from workspace.inspection.submodule_rescue import Spared
+from workspace.inspection.submodule_rescue import RescuedSubmodules
 from workspace.lifecycle.worktrees import Worktrees
 from workspace.salvage.salvage import Salvage, Salvaged
 from workspace.worktree.deletion import delete_tree
@@ -20,7 +20,7 @@ from workspace.worktree.worktree import RECORD_SUFFIX, REPOSITORY_SUFFIX
 Record = Callable[[str, Salvaged], Awaitable[None]]
 """Writes down what is kept of a job, by its id, where more than this machine can see it."""
 
-Tell = Callable[[str, Spared], Awaitable[None]]
+Tell = Callable[[str, RescuedSubmodules], Awaitable[None]]
 """Tells the owner of a job, by its id, where the work in its submodules is about to be moved."""
 
 _log = logging.getLogger(__name__)

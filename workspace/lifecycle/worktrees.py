@@ -20,7 +20,7 @@ from workspace.git.runner import TREE_SECONDS
 from workspace.inspection.status import status_of
 from workspace.inspection.submodule_changes import Submodules
 from workspace.inspection.submodule_repository import modules_of
-from workspace.inspection.submodule_rescue import Spared, spare
+from workspace.inspection.submodule_rescue import RescuedSubmodules, spare
 from workspace.lifecycle import start_points
 from workspace.lifecycle.restore import for_kept_work
 from workspace.lifecycle.start_points import StartPoint
@@ -282,13 +282,13 @@ class Worktrees:
         differing = await trees.changed_names(git, place, base, made)
         return differing - await trees.changed_names(git, place, made, present)
 
-    async def spared(self, worktree: Worktree) -> Spared | None:
+    async def spared(self, worktree: Worktree) -> RescuedSubmodules | None:
         """Return what `discard` has to move aside of a worktree's submodules; None for nothing."""
         with explained(self.mirrors.credentials, "Looking into the submodules"):
             paths = await self.submodules.with_work(worktree)
         return self._spared(worktree, paths) if paths else None
 
-    async def discard(self, worktree: Worktree, spared: Spared | None = None) -> None:
+    async def discard(self, worktree: Worktree, spared: RescuedSubmodules | None = None) -> None:
         """Take a worktree off the disk without keeping its work, while holding its lock.
 
         What is `spared` is moved aside.
@@ -313,9 +313,9 @@ class Worktrees:
             if aside is not None:
                 _log.warning("Remains of the worktree of job %s are now %s", worktree.job_id, aside)
 
-    def _spared(self, worktree: Worktree, paths: Sequence[str]) -> Spared:
+    def _spared(self, worktree: Worktree, paths: Sequence[str]) -> RescuedSubmodules:
         name = f"{worktree.job_id}-submodules"
-        return Spared(tuple(paths), self.orphaned / name, self.orphaned / f"{name}.git")
+        return RescuedSubmodules(tuple(paths), self.orphaned / name, self.orphaned / f"{name}.git")
 
     async def _create(
         self,
@@ -390,7 +390,7 @@ class Worktrees:
         if files == clean:
             return None
         checked_out = await trees.tree_of(git, place, start.sha)
-        return await trees.replayed(git, place, files, clean, checked_out)
+        return await trees.apply_tree_diff(git, place, files, clean, checked_out)
 
     async def _make_repository(
         self, mirror: Mirror, worktree: Worktree, sha: str, *, is_new: bool = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from workspace.git.runner import TREE_SECONDS, GitError, Place
+from workspace.git.runner import TREE_SECONDS, GitError, GitLocation
 from workspace.lifecycle.worktrees import Worktrees
 
 _log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class Upkeep:
             try:
                 async with self._mirrors.lock(mirror):
                     if await self._needs_it(mirror):
-                        at = Place(mirror)
+                        at = GitLocation(mirror)
                         await self._git.run("gc", "--quiet", at=at, timeout=TREE_SECONDS)
                         packed.append(mirror)
             except (GitError, OSError) as error:
@@ -50,6 +50,6 @@ class Upkeep:
     async def _needs_it(self, mirror: Path) -> bool:
         if self._worktrees.borrow(mirror):
             return False
-        counted = await self._git.run("count-objects", "-v", at=Place(mirror))
+        counted = await self._git.run("count-objects", "-v", at=GitLocation(mirror))
         rows = dict(line.split(": ", 1) for line in counted.splitlines())
         return int(rows["count"]) > _MAX_LOOSE or int(rows["packs"]) > _MAX_PACKS

@@ -19,7 +19,7 @@ from workspace.git.credentials import GitCredentials
 from workspace.git.errors import explained, is_damage
 from workspace.git.locks import Locks
 from workspace.git.remote import TRACKING, Network, refs
-from workspace.git.runner import TREE_SECONDS, Git, GitError, Place
+from workspace.git.runner import TREE_SECONDS, Git, GitError, GitLocation
 from workspace.git.scratch_repository import scratch_repository
 from workspace.mirrors import config_reset
 from workspace.mirrors.repair import finish_replacement, is_being_replaced, replace_mirror
@@ -51,9 +51,9 @@ class Mirror:
         return f"{self.owner}/{self.name}"
 
     @property
-    def place(self) -> Place:
+    def place(self) -> GitLocation:
         """Where git works on the mirror."""
-        return Place(self.path)
+        return GitLocation(self.path)
 
     @property
     def objects(self) -> Path:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from workspace.git.errors import is_no_space
 from workspace.git.remote import TRACKING, refs
-from workspace.git.runner import TREE_SECONDS, GitError, Place
+from workspace.git.runner import TREE_SECONDS, GitError, GitLocation
 from workspace.git.scratch_repository import scratch_repository
 from workspace.mirrors.mirrors import Mirror, Mirrors
 from workspace.salvage.refs import SALVAGE
@@ -99,7 +99,7 @@ class Crossing:
             os.fsync(file.fileno())
         return pack
 
-    async def _take(self, mirror: Mirror, pack: Path, place: Place) -> None:
+    async def _take(self, mirror: Mirror, pack: Path, place: GitLocation) -> None:
         """Check every object of a pack, then move the pack into the mirror."""
         name = await self._git.run(
             "index-pack", "--strict", str(pack), at=place, timeout=TREE_SECONDS

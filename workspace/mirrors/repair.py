@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from workspace.git.runner import TREE_SECONDS, Git, GitError, Place, lines
+from workspace.git.runner import TREE_SECONDS, Git, GitError, GitLocation, lines
 
 _log = logging.getLogger(__name__)
 _CHUNK = 1 << 20
@@ -79,8 +79,8 @@ async def carry_over(git: Git, damaged: Path, fresh: Path) -> None:
         try:
             # It walks through everything that the remote has not, and fails where a part is gone.
             reach = ("rev-list", "--objects", "--quiet", sha, "--not", "--remotes=origin", "--")
-            await git.run(*reach, at=Place(fresh), timeout=TREE_SECONDS)
-            await git.run("update-ref", "--no-deref", name, sha, at=Place(fresh))
+            await git.run(*reach, at=GitLocation(fresh), timeout=TREE_SECONDS)
+            await git.run("update-ref", "--no-deref", name, sha, at=GitLocation(fresh))
         except GitError as error:
             _log.warning("%s stays in the damaged copy of %s: %s", name, damaged, error)
 
@@ -152,7 +152,7 @@ async def _link_pack(git: Git, index: Path, fresh: Path) -> None:
     if (directory / index.name).exists():
         return
     try:
-        await git.run("verify-pack", "--", str(index), at=Place(fresh), timeout=TREE_SECONDS)
+        await git.run("verify-pack", "--", str(index), at=GitLocation(fresh), timeout=TREE_SECONDS)
     except GitError as error:
         _log.warning("The pack %s is damaged: %s", index, error)
         return

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from workspace.git.author import ORCHESTRATOR
-from workspace.git.runner import TREE_SECONDS, Git, OutputTooLong, Place
+from workspace.git.runner import TREE_SECONDS, Git, GitLocation, OutputTooLong
 from workspace.git.scratch_repository import scratch_repository
 
 # Bytes that are not UTF-8, as Python keeps them, and what no column of text can hold.
@@ -64,7 +64,7 @@ async def commit_of_patch(git: Git, objects: Path, scratch: Path, base: str, pat
     return commit.strip()
 
 
-async def _diff(git: Git, place: Place, base: str, sha: str, max_bytes: int) -> str | None:
+async def _diff(git: Git, place: GitLocation, base: str, sha: str, max_bytes: int) -> str | None:
     try:
         return await git.run(
             "diff", "--binary", "--full-index", "--no-ext-diff", "--no-textconv", "--no-color",

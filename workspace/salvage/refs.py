@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from workspace.git.runner import Git, Place
+from workspace.git.runner import Git, GitLocation
 
 SALVAGE = "refs/orchestrator/salvage/"
 
@@ -36,7 +36,7 @@ def message(job_id: str, base_sha: str) -> str:
     return f"Work of job {job_id} that was not pushed\n\nBase: {base_sha}\n"
 
 
-async def kept_commit(git: Git, place: Place, job_id: str) -> KeptCommit | None:
+async def kept_commit(git: Git, place: GitLocation, job_id: str) -> KeptCommit | None:
     """Return the commit that keeps the work of a job; None when nothing was kept.
 
     A commit that says no base was not made here, so it keeps nothing.

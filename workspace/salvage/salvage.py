@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from workspace.git.author import ORCHESTRATOR
 from workspace.git.errors import is_no_space
 from workspace.git.runner import GitError
-from workspace.git.trees import replayed, tree_of, tree_of_files
-from workspace.inspection.forward_port import brought_forward, newer_tip
+from workspace.git.trees import apply_tree_diff, tree_of, tree_of_files
+from workspace.inspection.forward_port import newer_tip, rebase_changes_onto
 from workspace.inspection.head import ends, is_within, tip
 from workspace.inspection.in_progress import set_aside
 from workspace.inspection.stray_branches import adds_to, other_lines
@@ -163,7 +163,7 @@ class Salvage:
             head = await tip(self._git, worktree)
             files = await tree_of(self._git, worktree.history, head)
         elif newer := await newer_tip(self._git, worktree):
-            forward = await brought_forward(self._git, worktree, files, newer)
+            forward = await rebase_changes_onto(self._git, worktree, files, newer)
             if forward is not None:
                 return _Work((newer, *aside), forward)
         if branch is None or await is_within(self._git, worktree, branch, head):
@@ -180,7 +180,9 @@ class Salvage:
             return files
         try:
             clean = await tree_of(self._git, worktree.history, head)
-            return await replayed(self._git, worktree.place, clean, worktree.files_tree, files)
+            return await apply_tree_diff(
+                self._git, worktree.place, clean, worktree.files_tree, files
+            )
         except GitError as error:
             # The tree may be lost with a damaged mirror; then too much is kept rather than nothing.
             _log.warning("All files of the worktree %s are kept: %s", worktree.path, error)

@@ -8,7 +8,7 @@ from domain.errors import JobFailure
 from domain.failures import FailureCode
 from sandbox import files
 from workspace.git.errors import failure_of
-from workspace.git.runner import TREE_SECONDS, GitError, Place
+from workspace.git.runner import TREE_SECONDS, GitError, GitLocation
 from workspace.mirrors.mirrors import Mirrors
 from workspace.worktree.worktree import Worktree
 
@@ -25,14 +25,14 @@ _REGISTER = (
 _ATTRIBUTES = (":(glob)**/.gitattributes",)
 
 
-async def uses_lfs(mirrors: Mirrors, place: Place, sha: str) -> bool:
+async def uses_lfs(mirrors: Mirrors, place: GitLocation, sha: str) -> bool:
     """Tell whether a commit keeps files in Git LFS."""
     return await mirrors.git.says(
         "grep", "-q", "-F", "filter=lfs", sha, "--", *_ATTRIBUTES, at=place
     )
 
 
-async def require_lfs(mirrors: Mirrors, place: Place, sha: str) -> bool:
+async def require_lfs(mirrors: Mirrors, place: GitLocation, sha: str) -> bool:
     """Tell whether a commit keeps files in Git LFS, which then must be installed.
 
     Raises:

@@ -11,7 +11,7 @@ from typing import Any
 
 from domain.errors import InvalidRequest
 from sandbox.containment import Reach
-from workspace.git.runner import Place
+from workspace.git.runner import GitLocation
 
 RECORD_SUFFIX = ".json"
 REPOSITORY_SUFFIX = ".git"
@@ -82,14 +82,14 @@ class Worktree:
         return self.path.is_dir() and self.git_dir.is_dir()
 
     @property
-    def place(self) -> Place:
+    def place(self) -> GitLocation:
         """Where git works on it. The `.git` file in it is not trusted, so it is not used."""
-        return Place(self.git_dir, work_tree=self.path, reach=self.reach)
+        return GitLocation(self.git_dir, work_tree=self.path, reach=self.reach)
 
     @property
-    def history(self) -> Place:
+    def history(self) -> GitLocation:
         """Where git reads its commits, for which the files need not be there."""
-        return Place(self.git_dir, reach=self.reach)
+        return GitLocation(self.git_dir, reach=self.reach)
 
     @property
     def reach(self) -> Reach:

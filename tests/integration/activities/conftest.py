@@ -9,7 +9,7 @@ import pytest
 from temporalio.client import Client as TemporalClient
 
 from fakes.anthropic.server import ScriptedModel
-from fakes.github.server import Forge, TokenGrant
+from fakes.github.server import FakeGitHub, TokenGrant
 from store.protocol import Store
 from store.sqlite.store import SqliteStore
 from tests.integration.activities.conversations import Conversations
@@ -67,17 +67,17 @@ async def slot_host(askers: TemporalClient, store: Store) -> SlotHost:
 
 
 @pytest.fixture
-def forge(tmp_path: Path) -> Iterator[Forge]:
+def forge(tmp_path: Path) -> Iterator[FakeGitHub]:
     """A forge with the repository of the world's client."""
     grants = {TOKEN: TokenGrant("bot"), READ_ONLY: TokenGrant("reader", "read")}
-    served = Forge(tmp_path / "forge", grants)
+    served = FakeGitHub(tmp_path / "forge", grants)
     with served.serve():
         served.create_repository(OWNER, NAME, FILES)
         yield served
 
 
 @pytest.fixture
-def machine(tmp_path: Path, world: World, forge: Forge) -> Machine:
+def machine(tmp_path: Path, world: World, forge: FakeGitHub) -> Machine:
     return Machine(tmp_path / "machine", world, forge)
 
 
@@ -89,6 +89,6 @@ def scripted_model() -> Iterator[ScriptedModel]:
 
 @pytest.fixture
 def conversations(
-    tmp_path: Path, world: World, forge: Forge, scripted_model: ScriptedModel
+    tmp_path: Path, world: World, forge: FakeGitHub, scripted_model: ScriptedModel
 ) -> Conversations:
     return Conversations(tmp_path, world, forge, scripted_model)

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from activities.claude import TurnInput, TurnOutput
-from domain.failures import Clock
+from domain.failures import TimeLimit
 from domain.jobs import Job
 from domain.messages import Message, MessageType, NewMessage
 from domain.names.ids import derived_id
 from fakes.anthropic.server import ScriptedModel, Step
-from fakes.github.server import Forge
+from fakes.github.server import FakeGitHub
 from tests.integration.activities.machine import Granted, Machine
 from tests.unit.store.samples import START, World, new_id
 
@@ -22,7 +22,9 @@ from tests.unit.store.samples import START, World, new_id
 class Conversations:
     """Machines that share a store, a forge and one script of the model."""
 
-    def __init__(self, directory: Path, world: World, forge: Forge, model: ScriptedModel) -> None:
+    def __init__(
+        self, directory: Path, world: World, forge: FakeGitHub, model: ScriptedModel
+    ) -> None:
         self._directory, self._world, self._forge = directory, world, forge
         self._model = model
         self._name = uuid.uuid4().hex
@@ -74,7 +76,7 @@ class Conversations:
 
 def turn_input(granted: Granted, number: int = 1, attempt: int = 1, *message_ids: str) -> TurnInput:
     """Return a turn with more time than a test takes."""
-    return TurnInput(granted.key, number, attempt, list(message_ids), 3600, Clock.TURN)
+    return TurnInput(granted.key, number, attempt, list(message_ids), 3600, TimeLimit.TURN)
 
 
 async def turn(

@@ -15,12 +15,12 @@ from temporalio.client import WorkflowHandle
 from temporalio.exceptions import ActivityError, ApplicationError
 from temporalio.worker import FixedSizeSlotSupplier, UnsandboxedWorkflowRunner, Worker
 
-from activities.interceptors.errors import ErrorTranslation, present_lease
-from activities.interceptors.heartbeats import Heartbeats
+from activities.interceptors.errors import ErrorInterceptor, present_lease
+from activities.interceptors.heartbeats import HeartbeatInterceptor
 from activities.slots import (
     GRANT_SIGNAL,
-    Grant,
     SlotActivities,
+    SlotGrant,
     SlotRequest,
     slots_task_queue_of,
 )
@@ -65,14 +65,14 @@ class AskForSlot:
     """Holds one slot for as long as it lasts."""
 
     def __init__(self) -> None:
-        self._grants: list[Grant] = []
+        self._grants: list[SlotGrant] = []
 
     @workflow.signal(name=GRANT_SIGNAL)
-    def slot_granted(self, grant: Grant) -> None:
+    def slot_granted(self, grant: SlotGrant) -> None:
         self._grants.append(grant)
 
     @workflow.query
-    def grants(self) -> list[Grant]:
+    def grants(self) -> list[SlotGrant]:
         return self._grants
 
     @workflow.run
@@ -137,7 +137,7 @@ class SlotHost:
             task_queue=task_queue,
             activities=[self.activities.hold_slot],
             tuner=_slots_tuner(supplier),
-            interceptors=[ErrorTranslation(), Heartbeats()],
+            interceptors=[ErrorInterceptor(), HeartbeatInterceptor()],
             max_heartbeat_throttle_interval=HEARTBEAT_THROTTLE,
             graceful_shutdown_timeout=grace,
         )
@@ -149,13 +149,13 @@ class SlotHost:
         *,
         returning: bool = False,
         needs_claude: bool = True,
-        finished_on: str | None = None,
+        host_claude_finished_on: str | None = None,
     ) -> WorkflowHandle[AskForSlot, Ended]:
         """Let a workflow ask for a slot, as the job's would."""
         task_queue = self.own_task_queue if returning else self.task_queue
         return await self.temporal.start_workflow(
             AskForSlot.run,
-            Ask(SlotRequest(job.id, lease, needs_claude, finished_on), task_queue),
+            Ask(SlotRequest(job.id, lease, needs_claude, host_claude_finished_on), task_queue),
             id=f"asks-{job.id}-{lease}-{uuid.uuid4().hex}",
             task_queue=ASKING_TASK_QUEUE,
         )

@@ -15,7 +15,7 @@ from activities.claude import ClaudeActivities, ClaudeSetup
 from activities.pull_requests import PullRequestActivities, PullRequestDefaults
 from activities.workspaces import WorkspaceActivities
 from domain.jobs import Job, JobStatus, JobType, Phase
-from fakes.github.server import Forge
+from fakes.github.server import FakeGitHub
 from host.retention import Retention
 from host.salvage_records import Keeping
 from host.slots.credential_holds import Credential
@@ -89,7 +89,7 @@ class Machine:
         self,
         directory: Path,
         world: World,
-        forge: Forge,
+        forge: FakeGitHub,
         token: str | None = TOKEN,
         store: Store | None = None,
         credentials: dict[str, str] | None = None,

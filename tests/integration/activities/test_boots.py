@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from host.process_lock import Boot
+from host.process_lock import WorkerProcess
 
 ROOT = Path(__file__).parents[3]
 LIFE = """
@@ -50,26 +50,28 @@ class Life:
 
 
 @pytest.fixture
-def boot(tmp_path: Path) -> Iterator[Boot]:
-    made = Boot(tmp_path / "boots")
+def boot(tmp_path: Path) -> Iterator[WorkerProcess]:
+    made = WorkerProcess(tmp_path / "boots")
     yield made
     made.end()
 
 
 @pytest.fixture
-def life(boot: Boot, tmp_path: Path) -> Iterator[Life]:
+def life(boot: WorkerProcess, tmp_path: Path) -> Iterator[Life]:
     started = Life(tmp_path / "boots")
     yield started
     started.kill()
     os.kill(started.child, signal.SIGKILL)
 
 
-def test_a_process_knows_itself_to_live(boot: Boot) -> None:
+def test_a_process_knows_itself_to_live(boot: WorkerProcess) -> None:
     assert boot.is_alive(boot.id)
     assert boot.is_alive(boot.id)
 
 
-def test_another_process_lives_until_it_is_killed(boot: Boot, life: Life, tmp_path: Path) -> None:
+def test_another_process_lives_until_it_is_killed(
+    boot: WorkerProcess, life: Life, tmp_path: Path
+) -> None:
     """Its child, who lives on, does not keep the lock."""
     assert boot.is_alive(life.boot_id)
     life.kill()
@@ -79,25 +81,27 @@ def test_another_process_lives_until_it_is_killed(boot: Boot, life: Life, tmp_pa
     assert not boot.is_alive(life.boot_id)
 
 
-def test_another_process_lives_until_it_ends(boot: Boot, life: Life, tmp_path: Path) -> None:
+def test_another_process_lives_until_it_ends(
+    boot: WorkerProcess, life: Life, tmp_path: Path
+) -> None:
     life.end()
     assert not boot.is_alive(life.boot_id)
     assert [entry.stem for entry in (tmp_path / "boots").iterdir()] == [boot.id]
 
 
 @pytest.mark.parametrize("name", ["", "unknown", "0123456789ab", "../../etc/passwd", "A" * 12])
-def test_nobody_else_lives(boot: Boot, name: str) -> None:
+def test_nobody_else_lives(boot: WorkerProcess, name: str) -> None:
     assert not boot.is_alive(name)
 
 
-def test_locks_are_private(boot: Boot, tmp_path: Path) -> None:
+def test_locks_are_private(boot: WorkerProcess, tmp_path: Path) -> None:
     directory = tmp_path / "boots"
     assert directory.stat().st_mode & 0o077 == 0
     assert (directory / f"{boot.id}.lock").stat().st_mode & 0o077 == 0
 
 
 def test_every_life_has_another_name(tmp_path: Path) -> None:
-    boots = [Boot(tmp_path) for _ in range(5)]
+    boots = [WorkerProcess(tmp_path) for _ in range(5)]
     assert len({boot.id for boot in boots}) == 5
     assert all(one.is_alive(other.id) for one in boots for other in boots)
     for boot in boots:

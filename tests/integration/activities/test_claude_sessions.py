@@ -173,10 +173,10 @@ async def test_the_repositorys_guide_is_quoted_once_in_a_conversation(
     assert "verse" not in said
 
 
-async def take_up(
+async def resume_or_start(
     world: World, job: Job, directory: Path, *message_ids: str, was_begun: bool = True
 ) -> Session:
-    return await StoredConversations(world.store).take_up(
+    return await StoredConversations(world.store).resume_or_start(
         job, files_of(job, directory), list(message_ids), lease=job.lease, was_begun=was_begun
     )
 
@@ -188,7 +188,7 @@ def user_line(message_id: str) -> bytes:
 
 async def test_a_new_job_begins_with_its_prompt(world: World, tmp_path: Path) -> None:
     job = await world.add_job()
-    session = await take_up(world, job, tmp_path, was_begun=False)
+    session = await resume_or_start(world, job, tmp_path, was_begun=False)
     assert session == Session(None, [UserMessage(prompt_id(job), prompts.opening(job, ""))])
     assert await world.transcript(job) == []
 
@@ -211,7 +211,7 @@ async def test_a_task_goes_on_from_the_newest_transcript(world: World, tmp_path:
         files.discard()
         if on_disk is not None:
             files.restore(on_disk)
-        session = await take_up(world, job, tmp_path)
+        session = await resume_or_start(world, job, tmp_path)
         assert session.used is not None
         assert files.read() == expected
         (message,) = session.first
@@ -225,12 +225,12 @@ async def test_only_what_claude_has_not_seen_is_sent(
     seen, unseen = [await conversations.user_says(job, text) for text in ("Seen.", "Unseen.")]
     files = files_of(job, tmp_path)
     files.restore(user_line(prompt_id(job)) + user_line(seen))
-    session = await take_up(world, job, tmp_path, seen, unseen)
+    session = await resume_or_start(world, job, tmp_path, seen, unseen)
     assert session.first == [UserMessage(unseen, "Unseen.")]
-    ids = {(await take_up(world, job, tmp_path, seen)).first[0].id for _ in range(3)}
+    ids = {(await resume_or_start(world, job, tmp_path, seen)).first[0].id for _ in range(3)}
     assert len(ids) == 3
     files.restore(user_line("another"))
-    session = await take_up(world, job, tmp_path, seen)
+    session = await resume_or_start(world, job, tmp_path, seen)
     assert [message.id for message in session.first] == [prompt_id(job), seen]
 
 
@@ -241,7 +241,7 @@ async def test_a_code_job_begins_anew_where_its_files_are_not(world: World, tmp_
     answer = json.dumps({"type": "result", "subtype": "success", "result": "All done."})
     line = NewMessage(new_id(), MessageType.STDOUT, answer, START)
     await world.store.append_messages(job.id, [line])
-    session = await take_up(world, job, tmp_path)
+    session = await resume_or_start(world, job, tmp_path)
     assert session == Session(None, [UserMessage(prompt_id(job), prompts.begun_before(job, ""))])
     assert files_of(job, tmp_path).read() is None
     assert [line.content for line in await world.transcript(job)][1:] == [BEGUN_AGAIN[JobType.CODE]]

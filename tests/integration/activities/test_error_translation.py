@@ -18,7 +18,7 @@ from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from activities.interceptors.errors import (
     MAX_ERROR_CHARACTERS,
-    ErrorTranslation,
+    ErrorInterceptor,
     failure_from,
     job_ended,
     present_lease,
@@ -122,7 +122,7 @@ async def catching(temporal: TemporalClient) -> AsyncIterator[TemporalClient]:
         task_queue="catching",
         workflows=[CatchError],
         activities=[raise_it],
-        interceptors=[ErrorTranslation()],
+        interceptors=[ErrorInterceptor()],
         workflow_runner=UnsandboxedWorkflowRunner(),
     )
     async with worker:

@@ -64,7 +64,9 @@ class Machine:
         handle = await self.temporal.start_workflow(
             "Nobody", id=str(uuid.uuid4()), task_queue="nobody"
         )
-        request = SlotRequest(key.job_id, key.number, needs_claude=True, finished_on=None)
+        request = SlotRequest(
+            key.job_id, key.number, needs_claude=True, host_claude_finished_on=None
+        )
         environment = ActivityEnvironment()
         environment.info = replace(
             environment.info, workflow_id=handle.id, workflow_run_id=handle.result_run_id

@@ -11,7 +11,7 @@ from github import Github
 
 from domain.errors import JobFailure
 from domain.failures import FailureCode
-from fakes.github.server import Forge
+from fakes.github.server import FakeGitHub
 from fakes.ports import free_ports
 from scm import github_client
 from scm.github_client import GithubAccess
@@ -35,7 +35,7 @@ def propose(head: str) -> Callable[[Github], Any]:
     return create
 
 
-def access(forge: Forge, token: str | None = TOKEN) -> GithubAccess:
+def access(forge: FakeGitHub, token: str | None = TOKEN) -> GithubAccess:
     return GithubAccess(lambda: token, forge.api_url)
 
 
@@ -45,11 +45,11 @@ async def failure(github: GithubAccess, use: Callable[[Github], Any] = read) -> 
     return caught.value
 
 
-async def test_what_is_asked_is_answered(forge: Forge) -> None:
+async def test_what_is_asked_is_answered(forge: FakeGitHub) -> None:
     assert await access(forge).call(read) == "main"
 
 
-async def test_without_a_token_nothing_is_asked(forge: Forge) -> None:
+async def test_without_a_token_nothing_is_asked(forge: FakeGitHub) -> None:
     refused = await failure(access(forge, token=None))
     assert (refused.code, refused.transient) == (FailureCode.GITHUB_TOKEN_MISSING, False)
     assert forge.requests == []
@@ -77,7 +77,7 @@ async def test_without_a_token_nothing_is_asked(forge: Forge) -> None:
     ],
 )  # fmt: skip
 async def test_every_refusal_has_its_meaning(
-    forge: Forge,
+    forge: FakeGitHub,
     status: int | None,
     body: Any,
     code: FailureCode,
@@ -92,7 +92,7 @@ async def test_every_refusal_has_its_meaning(
 
 
 @pytest.mark.parametrize("secondary", [False, True])
-async def test_a_rate_limit_passes(forge: Forge, secondary: bool) -> None:
+async def test_a_rate_limit_passes(forge: FakeGitHub, secondary: bool) -> None:
     forge.limit_next(secondary=secondary)
     refused = await failure(access(forge))
     assert (refused.code, refused.transient) == (FailureCode.GITHUB_UNAVAILABLE, True)
@@ -100,7 +100,7 @@ async def test_a_rate_limit_passes(forge: Forge, secondary: bool) -> None:
     assert await access(forge).call(read) == "main"
 
 
-async def test_what_the_forge_itself_refuses(forge: Forge) -> None:
+async def test_what_the_forge_itself_refuses(forge: FakeGitHub) -> None:
     forge.commit(OWNER, NAME, "feat/x", {"a.txt": "1"}, "Add a")
     for token, use, code in (
         ("unknown", read, FailureCode.GITHUB_AUTHENTICATION),
@@ -116,7 +116,7 @@ async def test_what_the_forge_itself_refuses(forge: Forge) -> None:
 
 
 async def test_a_github_that_is_silent_or_away_is_unavailable(
-    forge: Forge, monkeypatch: pytest.MonkeyPatch
+    forge: FakeGitHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(github_client, "REQUEST_SECONDS", 1)
     forge.delay_next("repos/get", 1.5)
@@ -127,7 +127,7 @@ async def test_a_github_that_is_silent_or_away_is_unavailable(
         assert "could not be reached" in refused.message
 
 
-async def test_whose_token_it_is(forge: Forge, caplog: pytest.LogCaptureFixture) -> None:
+async def test_whose_token_it_is(forge: FakeGitHub, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     assert await access(forge).user() == "bot"
     assert await access(forge, "ghp_unknown").user() is None
@@ -140,13 +140,13 @@ async def test_whose_token_it_is(forge: Forge, caplog: pytest.LogCaptureFixture)
 
 
 @pytest.mark.parametrize("body", ["<html>Sign in</html>", "[]", "null", '{"login": 7}'])
-async def test_an_answer_that_is_not_githubs_names_nobody(forge: Forge, body: str) -> None:
+async def test_an_answer_that_is_not_githubs_names_nobody(forge: FakeGitHub, body: str) -> None:
     """As a proxy sends it that asks for a login."""
     forge.fail_next("users/get-authenticated", status=200, body=body)
     assert await access(forge).user() is None
 
 
-async def test_an_answer_that_is_not_githubs_is_none(forge: Forge) -> None:
+async def test_an_answer_that_is_not_githubs_is_none(forge: FakeGitHub) -> None:
     forge.fail_next("repos/get", status=200, body="null")
     refused = await failure(access(forge))
     assert (refused.code, refused.transient) == (FailureCode.GITHUB_UNAVAILABLE, True)

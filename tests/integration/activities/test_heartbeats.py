@@ -16,7 +16,7 @@ from temporalio.exceptions import ActivityError
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from activities.interceptors import heartbeats
-from activities.interceptors.heartbeats import Heartbeats
+from activities.interceptors.heartbeats import HeartbeatInterceptor
 
 BEAT = timedelta(milliseconds=100)
 
@@ -76,7 +76,7 @@ async def temporal_with_beats(
         task_queue="beating",
         workflows=[WaitForActivity],
         activities=[wait_a_while],
-        interceptors=[Heartbeats()],
+        interceptors=[HeartbeatInterceptor()],
         workflow_runner=UnsandboxedWorkflowRunner(),
         max_heartbeat_throttle_interval=BEAT,
     )

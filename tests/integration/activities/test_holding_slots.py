@@ -11,7 +11,7 @@ import pytest
 from temporalio.client import WorkflowHandle
 from temporalio.testing import ActivityEnvironment
 
-from activities.slots import Grant, SlotRequest
+from activities.slots import SlotGrant, SlotRequest
 from domain.errors import DependencyUnavailable, LeaseLost
 from domain.jobs import LIVE, Job, JobStatus, Phase
 from host.slots.leases import LeaseKey
@@ -52,7 +52,9 @@ async def test_a_grant_is_recorded_told_and_held_until_it_is_released(
     async with asyncio.timeout(20):
         while not await handle.query(AskForSlot.grants):
             pass
-    assert await handle.query(AskForSlot.grants) == [Grant(1, polling.host_id, polling.host_queue)]
+    assert await handle.query(AskForSlot.grants) == [
+        SlotGrant(1, polling.host_id, polling.host_queue)
+    ]
     row = await world.read(job)
     assert (row.status, row.phase, row.lease, row.host) == (
         JobStatus.RUNNING,
@@ -218,7 +220,7 @@ async def test_a_grant_that_cannot_be_told_is_given_up(world: World, slot_host: 
     with pytest.raises(DependencyUnavailable, match="grant"):
         await ActivityEnvironment().run(
             slot_host.activities.hold_slot,
-            SlotRequest(job.id, 1, needs_claude=True, finished_on=None),
+            SlotRequest(job.id, 1, needs_claude=True, host_claude_finished_on=None),
         )
     assert slot_host.leases.job_ids == set()
     assert not slot_host.capacity.is_full

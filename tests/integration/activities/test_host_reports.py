@@ -16,7 +16,7 @@ from domain.errors import JobFailure
 from domain.failures import FailureCode
 from domain.hosts import Host
 from domain.timestamps import utc_now
-from fakes.github.server import Forge
+from fakes.github.server import FakeGitHub
 from host import reports as probes
 from host.reports import ClaudeProbeSetup, HostReports, probe_claude
 from host.slots.credential_holds import Credential
@@ -90,7 +90,7 @@ def rewrite(claude: Path, script: str) -> None:
 
 @pytest.fixture
 async def desk(
-    world: World, forge: Forge, tmp_path: Path, claude: Path, monkeypatch: pytest.MonkeyPatch
+    world: World, forge: FakeGitHub, tmp_path: Path, claude: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Desk]:
     monkeypatch.setattr(probes, "HOST_REPORT_INTERVAL", timedelta(milliseconds=10))
     monkeypatch.setattr(probes, "PROBE_INTERVAL", timedelta(milliseconds=50))
@@ -106,7 +106,9 @@ async def desk(
         await running
 
 
-async def test_a_machine_appears_at_once_and_its_probes_fill_in(desk: Desk, forge: Forge) -> None:
+async def test_a_machine_appears_at_once_and_its_probes_fill_in(
+    desk: Desk, forge: FakeGitHub
+) -> None:
     row = await desk.until_probed()
     assert (row.id, row.boot_id, row.task_queue, row.slots) == (
         "mill-1",

@@ -9,7 +9,7 @@ import pytest
 
 from activities.claude import TurnInput
 from domain.errors import JobFailure, LeaseLost
-from domain.failures import Clock, FailureCode
+from domain.failures import FailureCode, TimeLimit
 from domain.jobs import JobOptions
 from domain.timestamps import utc_now
 from domain.usage_limits import UNKNOWN_RESET
@@ -137,9 +137,9 @@ async def test_time_is_limited_although_claude_is_at_work(conversations: Convers
     conversations.script(SLEEP)
     machine = conversations.machine()
     granted, worktree = await machine.prepared()
-    limited = TurnInput(granted.key, 1, 1, [], limit_seconds=15, limit_clock=Clock.JOB)
+    limited = TurnInput(granted.key, 1, 1, [], limit_seconds=15, limit_clock=TimeLimit.JOB)
     failure = await failing(machine, granted, limited)
-    assert (failure.code, failure.clock) == (FailureCode.TIMED_OUT, Clock.JOB)
+    assert (failure.code, failure.clock) == (FailureCode.TIMED_OUT, TimeLimit.JOB)
     assert (worktree.path / "begun").exists()
     job = await machine.world.read(granted.job)
     assert job.usage.input_tokens == 100

@@ -14,9 +14,9 @@ from temporalio.testing import ActivityEnvironment
 
 from activities.pull_requests import (
     LABELLING_ATTEMPTS,
-    Opened,
     OpenInput,
     PullRequestDefaults,
+    PullRequestResult,
     WithdrawInput,
 )
 from activities.workspaces import PublishInput
@@ -24,7 +24,7 @@ from domain.errors import JobFailure, LeaseLost
 from domain.failures import FailureCode
 from domain.jobs import LIVE, Job, JobOptions, JobStatus
 from domain.pull_request_text import job_mark
-from fakes.github.server import Forge
+from fakes.github.server import FakeGitHub
 from host.slots.leases import LeaseKey
 from store.protocol import Guard
 from tests.integration.activities.machine import NAME, OWNER, Granted, Machine
@@ -37,17 +37,17 @@ def rows(directory: Path, table: str) -> list[dict[str, Any]]:
         return [dict(row) for row in connection.execute(f"SELECT * FROM {table}")]
 
 
-def states(forge: Forge) -> list[str]:
+def states(forge: FakeGitHub) -> list[str]:
     return [pull.state for pull in forge.pull_requests(OWNER, NAME)]
 
 
-def somebody_opens(forge: Forge, branch: str) -> None:
+def somebody_opens(forge: FakeGitHub, branch: str) -> None:
     repository = forge.repository(OWNER, NAME)
     with repository.lock:
         repository.pulls.open("alice", "Hers", "By hand", branch, "main", draft=False)
 
 
-def somebody_resets(forge: Forge, branch: str) -> None:
+def somebody_resets(forge: FakeGitHub, branch: str) -> None:
     git = ("git", "-C", str(forge.repository(OWNER, NAME).bare.path))
     subprocess.run([*git, "update-ref", f"refs/heads/{branch}", "refs/heads/main"], check=True)
 
@@ -73,7 +73,7 @@ async def work(machine: Machine) -> tuple[Granted, str]:
 Work = tuple[Granted, str]
 
 
-async def open_one(machine: Machine, work: Work) -> Opened:
+async def open_one(machine: Machine, work: Work) -> PullRequestResult:
     return await machine.run(
         machine.pull_requests.open_pull_request, OpenInput(work[0].key, work[1])
     )
@@ -86,7 +86,7 @@ async def withdraw(machine: Machine, job: Job, *, created: bool = True) -> None:
 
 
 async def test_a_pull_request_is_opened_and_recorded_once(
-    machine: Machine, forge: Forge, work: Work, tmp_path: Path
+    machine: Machine, forge: FakeGitHub, work: Work, tmp_path: Path
 ) -> None:
     first = await open_one(machine, work)
     assert await open_one(machine, work) == first
@@ -107,7 +107,9 @@ async def test_a_pull_request_is_opened_and_recorded_once(
     assert said.count(f"Pull request #{first.number}: {first.url}") == 1
 
 
-async def test_an_open_pull_request_of_the_branch_is_reused(machine: Machine, forge: Forge) -> None:
+async def test_an_open_pull_request_of_the_branch_is_reused(
+    machine: Machine, forge: FakeGitHub
+) -> None:
     forge.commit(OWNER, NAME, "feature/old", {"old.py": "old"}, "Begin")
     somebody_opens(forge, "feature/old")
     work = await published(machine, "feature/old")
@@ -115,7 +117,7 @@ async def test_an_open_pull_request_of_the_branch_is_reused(machine: Machine, fo
     assert states(forge) == ["open"]
 
 
-async def test_a_closed_one_is_not_reused(machine: Machine, forge: Forge, work: Work) -> None:
+async def test_a_closed_one_is_not_reused(machine: Machine, forge: FakeGitHub, work: Work) -> None:
     somebody_opens(forge, work[0].job.branch_name)
     forge.pull_requests(OWNER, NAME)[0].close()
     assert (await open_one(machine, work)).number == 2
@@ -123,7 +125,7 @@ async def test_a_closed_one_is_not_reused(machine: Machine, forge: Forge, work: 
 
 
 async def test_one_that_is_opened_at_the_same_moment_is_found(
-    machine: Machine, forge: Forge, work: Work
+    machine: Machine, forge: FakeGitHub, work: Work
 ) -> None:
     """The list does not have it yet, so creating it is refused."""
     somebody_opens(forge, work[0].job.branch_name)
@@ -134,7 +136,7 @@ async def test_one_that_is_opened_at_the_same_moment_is_found(
 
 @pytest.mark.parametrize("status", [None, 502])
 async def test_one_whose_creation_was_not_answered_is_found_by_the_next_try(
-    machine: Machine, forge: Forge, work: Work, status: int | None
+    machine: Machine, forge: FakeGitHub, work: Work, status: int | None
 ) -> None:
     forge.fail_next("pulls/create", status=status, after=True)
     with pytest.raises(JobFailure) as caught:
@@ -145,7 +147,7 @@ async def test_one_whose_creation_was_not_answered_is_found_by_the_next_try(
     assert states(forge) == ["open"]
 
 
-async def test_a_refusal_keeps_its_reason(machine: Machine, forge: Forge, work: Work) -> None:
+async def test_a_refusal_keeps_its_reason(machine: Machine, forge: FakeGitHub, work: Work) -> None:
     forge.commit(OWNER, NAME, "main", {"x": "x"}, "Move on")
     reason = {"message": "Validation Failed", "errors": [{"message": "Title is not allowed"}]}
     forge.fail_next("pulls/create", status=422, body=reason)
@@ -155,7 +157,7 @@ async def test_a_refusal_keeps_its_reason(machine: Machine, forge: Forge, work: 
     assert states(forge) == []
 
 
-async def test_a_lost_lease_opens_nothing(machine: Machine, forge: Forge, work: Work) -> None:
+async def test_a_lost_lease_opens_nothing(machine: Machine, forge: FakeGitHub, work: Work) -> None:
     granted, sha = work
     with pytest.raises(LeaseLost):
         await open_one(machine, (Granted(granted.job, LeaseKey(granted.job.id, 2)), sha))
@@ -166,7 +168,7 @@ async def test_a_lost_lease_opens_nothing(machine: Machine, forge: Forge, work: 
 
 
 async def test_a_cancelled_job_takes_back_what_it_published(
-    machine: Machine, forge: Forge, work: Work
+    machine: Machine, forge: FakeGitHub, work: Work
 ) -> None:
     await open_one(machine, work)
     for _ in range(2):
@@ -178,14 +180,14 @@ async def test_a_cancelled_job_takes_back_what_it_published(
 
 
 async def test_a_branch_without_a_pull_request_is_taken_back(
-    machine: Machine, forge: Forge, work: Work
+    machine: Machine, forge: FakeGitHub, work: Work
 ) -> None:
     await withdraw(machine, work[0].job)
     assert set(forge.branches(OWNER, NAME)) == {"main"}
     assert states(forge) == []
 
 
-async def test_a_continued_branch_stays(machine: Machine, forge: Forge) -> None:
+async def test_a_continued_branch_stays(machine: Machine, forge: FakeGitHub) -> None:
     forge.commit(OWNER, NAME, "feature/old", {"old.py": "old"}, "Begin")
     work = await published(machine, "feature/old")
     await open_one(machine, work)
@@ -196,7 +198,7 @@ async def test_a_continued_branch_stays(machine: Machine, forge: Forge) -> None:
 
 
 async def test_a_branch_that_somebody_has_pushed_to_stays(
-    machine: Machine, forge: Forge, work: Work
+    machine: Machine, forge: FakeGitHub, work: Work
 ) -> None:
     await open_one(machine, work)
     branch = work[0].job.branch_name
@@ -208,7 +210,7 @@ async def test_a_branch_that_somebody_has_pushed_to_stays(
 
 
 async def test_the_pull_request_of_somebody_else_is_left_alone(
-    machine: Machine, forge: Forge
+    machine: Machine, forge: FakeGitHub
 ) -> None:
     forge.commit(OWNER, NAME, "feature/old", {"old.py": "old"}, "Begin")
     somebody_opens(forge, "feature/old")
@@ -221,7 +223,7 @@ async def test_the_pull_request_of_somebody_else_is_left_alone(
 
 
 async def test_a_job_that_published_nothing_asks_github_nothing(
-    machine: Machine, forge: Forge
+    machine: Machine, forge: FakeGitHub
 ) -> None:
     granted, _ = await machine.prepared()
     asked = len(forge.requests)
@@ -232,7 +234,7 @@ async def test_a_job_that_published_nothing_asks_github_nothing(
 
 
 async def test_withdrawing_goes_on_after_an_outage(
-    machine: Machine, forge: Forge, work: Work, tmp_path: Path
+    machine: Machine, forge: FakeGitHub, work: Work, tmp_path: Path
 ) -> None:
     """It is done by any worker, which may not have the repository on its disk."""
     await open_one(machine, work)
@@ -245,7 +247,7 @@ async def test_withdrawing_goes_on_after_an_outage(
     assert set(forge.branches(OWNER, NAME)) == {"main"}
 
 
-async def test_a_pull_request_is_as_the_job_asks(machine: Machine, forge: Forge) -> None:
+async def test_a_pull_request_is_as_the_job_asks(machine: Machine, forge: FakeGitHub) -> None:
     forge.commit(OWNER, NAME, "develop", {"dev.py": "dev"}, "Develop")
     options = JobOptions(
         base_branch="develop", draft=True, labels=("auto", "login"), reviewers=("alice", "acme/web")
@@ -260,7 +262,7 @@ async def test_a_pull_request_is_as_the_job_asks(machine: Machine, forge: Forge)
     assert pull.head_sha == work[1]
 
 
-async def test_settings_say_what_a_job_does_not(machine: Machine, forge: Forge) -> None:
+async def test_settings_say_what_a_job_does_not(machine: Machine, forge: FakeGitHub) -> None:
     machine.pull_requests._defaults = PullRequestDefaults(True, ("auto",), ("alice",))
     await open_one(machine, await published(machine))
     await open_one(machine, await published(machine, options=JobOptions(draft=False, labels=())))
@@ -270,7 +272,7 @@ async def test_settings_say_what_a_job_does_not(machine: Machine, forge: Forge) 
 
 
 async def test_a_reviewer_who_cannot_review_is_told_of_and_fails_nothing(
-    machine: Machine, forge: Forge
+    machine: Machine, forge: FakeGitHub
 ) -> None:
     work = await published(machine, options=JobOptions(reviewers=("bot", "alice")))
     await open_one(machine, work)
@@ -280,7 +282,7 @@ async def test_a_reviewer_who_cannot_review_is_told_of_and_fails_nothing(
 
 
 async def test_github_is_asked_again_for_labels_when_it_stumbles(
-    machine: Machine, forge: Forge
+    machine: Machine, forge: FakeGitHub
 ) -> None:
     work = await published(machine, options=JobOptions(labels=("auto",)))
     forge.fail_next("issues/add-labels", status=502)
@@ -293,7 +295,7 @@ async def test_github_is_asked_again_for_labels_when_it_stumbles(
 
 
 async def test_labels_that_cannot_be_had_are_told_of_in_the_end(
-    machine: Machine, forge: Forge
+    machine: Machine, forge: FakeGitHub
 ) -> None:
     work = await published(machine, options=JobOptions(labels=("auto",)))
     forge.fail_next("issues/add-labels", status=503, times=2)
@@ -308,7 +310,7 @@ async def test_labels_that_cannot_be_had_are_told_of_in_the_end(
     assert [line for line in await machine.said(work[0].job) if "were not set" in line]
 
 
-async def test_somebody_may_go_on_from_what_was_pushed(machine: Machine, forge: Forge) -> None:
+async def test_somebody_may_go_on_from_what_was_pushed(machine: Machine, forge: FakeGitHub) -> None:
     work = await published(machine)
     forge.commit(OWNER, NAME, work[0].job.branch_name, {"more.py": "more"}, "More")
     await open_one(machine, work)
@@ -316,7 +318,9 @@ async def test_somebody_may_go_on_from_what_was_pushed(machine: Machine, forge: 
     assert pull.head_sha != work[1]
 
 
-async def test_a_branch_that_lost_the_work_is_no_delivery(machine: Machine, forge: Forge) -> None:
+async def test_a_branch_that_lost_the_work_is_no_delivery(
+    machine: Machine, forge: FakeGitHub
+) -> None:
     work = await published(machine)
     somebody_opens(forge, work[0].job.branch_name)
     somebody_resets(forge, work[0].job.branch_name)

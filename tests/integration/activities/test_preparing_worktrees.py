@@ -7,18 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from activities.workspaces import MirrorResult, Prepared
+from activities.workspaces import MirrorResult, PrepareResult
 from domain.errors import JobFailure, LeaseLost, NotFound
 from domain.failures import FailureCode
 from domain.jobs import JobStatus, JobType
-from fakes.github.server import Forge
+from fakes.github.server import FakeGitHub
 from host.slots.leases import LeaseKey
 from store.protocol import Guard
 from tests.integration.activities.machine import NAME, OWNER, Machine
 from tests.unit.store.samples import UNKNOWN_ID, World, a_repository
 
 
-async def test_a_new_branch_starts_at_the_default_branch(machine: Machine, forge: Forge) -> None:
+async def test_a_new_branch_starts_at_the_default_branch(
+    machine: Machine, forge: FakeGitHub
+) -> None:
     granted, worktree = await machine.prepared()
     tip = forge.branches(OWNER, NAME)["main"]
     row = await machine.world.read(granted.job)
@@ -29,7 +31,7 @@ async def test_a_new_branch_starts_at_the_default_branch(machine: Machine, forge
 
 
 async def test_preparing_again_finds_the_worktree_as_it_was_left(
-    machine: Machine, forge: Forge
+    machine: Machine, forge: FakeGitHub
 ) -> None:
     granted, worktree = await machine.prepared()
     (worktree.path / "new.py").write_text("half done")
@@ -40,7 +42,9 @@ async def test_preparing_again_finds_the_worktree_as_it_was_left(
         granted.job.id, {"lease": 2}, _running_under(granted.key.number)
     )
     second = await machine.run(machine.workspaces.prepare, machine.take(granted.job, 2))
-    assert first == second == Prepared(worktree.base_sha, continues_branch=False, was_there=True)
+    assert (
+        first == second == PrepareResult(worktree.base_sha, continues_branch=False, was_there=True)
+    )
     assert (worktree.path / "new.py").read_text() == "half done"
     assert len(forge.requests) == fetched
     assert await machine.said(granted.job) == ["Preparing acme/shop."] * 2
@@ -50,14 +54,16 @@ def _running_under(lease: int) -> Guard:
     return Guard(frozenset({JobStatus.RUNNING}), lease=lease)
 
 
-async def test_an_existing_branch_is_continued(machine: Machine, forge: Forge) -> None:
+async def test_an_existing_branch_is_continued(machine: Machine, forge: FakeGitHub) -> None:
     tip = forge.commit(OWNER, NAME, "feature/old", {"old.py": "old"}, "Begin")
     granted = await machine.grant(branch_name="feature/old")
     prepared = await machine.run(machine.workspaces.prepare, granted.key)
-    assert prepared == Prepared(tip, continues_branch=True, was_there=False)
+    assert prepared == PrepareResult(tip, continues_branch=True, was_there=False)
 
 
-async def test_a_task_reads_its_branch_or_the_default_one(machine: Machine, forge: Forge) -> None:
+async def test_a_task_reads_its_branch_or_the_default_one(
+    machine: Machine, forge: FakeGitHub
+) -> None:
     tip = forge.commit(OWNER, NAME, "feature/old", {"old.py": "old"}, "Begin")
     named = await machine.grant_task(branch_name="feature/old")
     unnamed = await machine.grant_task(branch_name="task-1")
@@ -66,7 +72,7 @@ async def test_a_task_reads_its_branch_or_the_default_one(machine: Machine, forg
 
 
 async def test_a_task_goes_on_where_it_began_on_another_machine(
-    machine: Machine, forge: Forge, tmp_path: Path
+    machine: Machine, forge: FakeGitHub, tmp_path: Path
 ) -> None:
     granted = await machine.grant_task()
     began = (await machine.prepare(granted)).base_sha
@@ -76,14 +82,14 @@ async def test_a_task_goes_on_where_it_began_on_another_machine(
     assert (await other.prepare(granted)).base_sha == began
 
 
-async def test_preparing_needs_the_lease(machine: Machine, forge: Forge) -> None:
+async def test_preparing_needs_the_lease(machine: Machine, forge: FakeGitHub) -> None:
     granted = await machine.grant()
     with pytest.raises(LeaseLost):
         await machine.run(machine.workspaces.prepare, LeaseKey(granted.job.id, 2))
     assert forge.requests == []
 
 
-async def test_a_stopped_job_prepares_nothing(machine: Machine, forge: Forge) -> None:
+async def test_a_stopped_job_prepares_nothing(machine: Machine, forge: FakeGitHub) -> None:
     granted = await machine.grant()
     await machine.leases.require(granted.key).stop()
     with pytest.raises(LeaseLost):
@@ -91,7 +97,7 @@ async def test_a_stopped_job_prepares_nothing(machine: Machine, forge: Forge) ->
     assert forge.requests == []
 
 
-async def test_stopping_ends_a_fetch_that_hangs(machine: Machine, forge: Forge) -> None:
+async def test_stopping_ends_a_fetch_that_hangs(machine: Machine, forge: FakeGitHub) -> None:
     granted = await machine.grant()
     forge.delay_next("git-upload-pack*", 30)
     preparing = asyncio.create_task(machine.run(machine.workspaces.prepare, granted.key))
@@ -113,7 +119,7 @@ async def test_a_lease_lost_meanwhile_is_noticed(machine: Machine) -> None:
 
 @pytest.mark.parametrize("job_type", JobType)
 async def test_without_a_token_a_scratch_repository_asks_for_one(
-    world: World, forge: Forge, tmp_path: Path, job_type: JobType
+    world: World, forge: FakeGitHub, tmp_path: Path, job_type: JobType
 ) -> None:
     machine = Machine(tmp_path / "machine", world, forge, token=None)
     granted = await machine.grant(job_type=job_type)
@@ -123,7 +129,7 @@ async def test_without_a_token_a_scratch_repository_asks_for_one(
 
 
 async def test_without_a_token_a_public_repository_can_be_read_and_not_worked_on(
-    world: World, forge: Forge, tmp_path: Path
+    world: World, forge: FakeGitHub, tmp_path: Path
 ) -> None:
     forge.repository(OWNER, NAME).private = False
     machine = Machine(tmp_path / "machine", world, forge, token=None)
@@ -137,7 +143,7 @@ async def test_without_a_token_a_public_repository_can_be_read_and_not_worked_on
 
 
 async def test_a_repository_that_is_not_there_is_the_jobs_failure(
-    machine: Machine, forge: Forge
+    machine: Machine, forge: FakeGitHub
 ) -> None:
     await machine.world.store.add_repository(
         gone := a_repository(machine.world.client, repo_name="gone")
@@ -157,7 +163,7 @@ async def test_fetching_a_mirror_says_where_it_is(machine: Machine) -> None:
 
 
 async def test_a_mirror_that_cannot_be_fetched_is_a_result(
-    machine: Machine, world: World, forge: Forge, tmp_path: Path
+    machine: Machine, world: World, forge: FakeGitHub, tmp_path: Path
 ) -> None:
     await world.store.add_repository(gone := a_repository(world.client, repo_name="gone"))
     result = await machine.run(machine.workspaces.fetch_mirror, gone.id)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from activities.workspaces import Published, PublishInput
+from activities.workspaces import PublishInput, PublishResult
 from domain.jobs import LIVE, JobStatus, RetryFrom
-from fakes.github.server import Forge
+from fakes.github.server import FakeGitHub
 from store.protocol import Guard, JobChanges
 from tests.integration.activities.machine import NAME, OWNER, Granted, Machine
 from tests.integration.workspace.conftest import as_claude
 from workspace.worktree.worktree import Worktree
 
 
-async def publish(machine: Machine, granted: Granted) -> Published:
+async def publish(machine: Machine, granted: Granted) -> PublishResult:
     return await machine.run(machine.workspaces.publish, PublishInput(granted.key))
 
 
@@ -22,30 +22,30 @@ def commit(worktree: Worktree, *options: str) -> str:
 
 
 async def test_a_merge_that_changes_no_file_is_published_on_a_branch_that_was_there(
-    machine: Machine, forge: Forge
+    machine: Machine, forge: FakeGitHub
 ) -> None:
     forge.commit(OWNER, NAME, "feature/old", {"README.md": "ours"}, "Ours")
     forge.commit(OWNER, NAME, "main", {"README.md": "theirs"}, "Theirs")
     granted, worktree = await machine.prepared(branch_name="feature/old")
     as_claude(worktree.path, "merge", "--strategy=ours", "--no-commit", "origin/main")
     merge = commit(worktree)
-    assert await publish(machine, granted) == Published(merge)
+    assert await publish(machine, granted) == PublishResult(merge)
     assert forge.branches(OWNER, NAME)["feature/old"] == merge
     row = await machine.world.read(granted.job)
     assert (row.head_sha, row.files_changed) == (merge, 0)
 
 
 async def test_a_new_branch_without_a_change_is_not_published(
-    machine: Machine, forge: Forge
+    machine: Machine, forge: FakeGitHub
 ) -> None:
     granted, worktree = await machine.prepared()
     commit(worktree, "--allow-empty")
-    assert await publish(machine, granted) == Published(None)
+    assert await publish(machine, granted) == PublishResult(None)
     assert granted.job.branch_name not in forge.branches(OWNER, NAME)
 
 
 async def test_a_merge_that_was_kept_is_published_all_the_same(
-    machine: Machine, forge: Forge
+    machine: Machine, forge: FakeGitHub
 ) -> None:
     forge.commit(OWNER, NAME, "feature/old", {"README.md": "ours"}, "Ours")
     first, worktree = await machine.prepared(branch_name="feature/old")
@@ -61,7 +61,7 @@ async def test_a_merge_that_was_kept_is_published_all_the_same(
 
 
 async def test_a_branch_that_claude_left_for_another_line_is_named(
-    machine: Machine, forge: Forge
+    machine: Machine, forge: FakeGitHub
 ) -> None:
     granted, worktree = await machine.prepared()
     (worktree.path / "one").write_text("one")
@@ -72,7 +72,7 @@ async def test_a_branch_that_claude_left_for_another_line_is_named(
     as_claude(worktree.path, "add", "two")
     taken = commit(worktree)
     for _ in range(2):
-        assert await publish(machine, granted) == Published(taken)
+        assert await publish(machine, granted) == PublishResult(taken)
     said = [line for line in await machine.said(granted.job) if left[:12] in line]
     assert len(said) == 1
     await machine.workspaces.clean_up(granted.job.id)
@@ -83,7 +83,7 @@ async def test_a_branch_that_claude_left_for_another_line_is_named(
 
 
 async def test_a_branch_that_claude_made_and_left_is_kept_and_named(
-    machine: Machine, forge: Forge
+    machine: Machine, forge: FakeGitHub
 ) -> None:
     other, _ = await machine.prepared()
     granted, worktree = await machine.prepared()
@@ -92,8 +92,8 @@ async def test_a_branch_that_claude_made_and_left_is_kept_and_named(
     as_claude(worktree.path, "add", "one")
     left = commit(worktree)
     as_claude(worktree.path, "checkout", granted.job.branch_name)
-    assert await publish(machine, granted) == Published(None)
-    assert await publish(machine, other) == Published(None)
+    assert await publish(machine, granted) == PublishResult(None)
+    assert await publish(machine, other) == PublishResult(None)
     (said,) = [line for line in await machine.said(granted.job) if "attempt" in line]
     assert f"attempt at {left[:12]}" in said
     assert not [line for line in await machine.said(other.job) if "attempt" in line]

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from activities.workspaces import Published, PublishInput
+from activities.workspaces import PublishInput, PublishResult
 from domain.errors import JobFailure, LeaseLost
 from domain.failures import FailureCode
 from domain.job_details import KeptWork
 from domain.jobs import LIVE, Job, JobStatus, Phase
 from domain.timestamps import utc_now
-from fakes.github.server import Forge
+from fakes.github.server import FakeGitHub
 from host.salvage_records import Keeping
 from host.slots.leases import LeaseKey
 from store.protocol import Guard
@@ -24,7 +24,7 @@ from workspace.salvage.salvage import Salvaged
 from workspace.worktree.worktree import Worktree
 
 
-async def publish(machine: Machine, granted: Granted) -> Published:
+async def publish(machine: Machine, granted: Granted) -> PublishResult:
     return await machine.run(machine.workspaces.publish, PublishInput(granted.key))
 
 
@@ -34,7 +34,7 @@ async def refusal(machine: Machine, granted: Granted) -> FailureCode:
     return caught.value.code
 
 
-def pushes(forge: Forge) -> int:
+def pushes(forge: FakeGitHub) -> int:
     return sum("git-receive-pack" in request.path for request in forge.requests)
 
 
@@ -50,7 +50,7 @@ Work = tuple[Granted, Worktree]
 
 
 async def test_work_is_committed_pushed_and_recorded(
-    machine: Machine, forge: Forge, work: Work
+    machine: Machine, forge: FakeGitHub, work: Work
 ) -> None:
     granted, worktree = work
     published = await publish(machine, granted)
@@ -63,22 +63,26 @@ async def test_work_is_committed_pushed_and_recorded(
     assert worktree.exists
 
 
-async def test_publishing_again_changes_nothing(machine: Machine, forge: Forge, work: Work) -> None:
+async def test_publishing_again_changes_nothing(
+    machine: Machine, forge: FakeGitHub, work: Work
+) -> None:
     first = await publish(machine, work[0])
     assert await publish(machine, work[0]) == first
     assert len(forge.log(OWNER, NAME, work[0].job.branch_name)) == 2
 
 
-async def test_where_nothing_changed_nothing_is_published(machine: Machine, forge: Forge) -> None:
+async def test_where_nothing_changed_nothing_is_published(
+    machine: Machine, forge: FakeGitHub
+) -> None:
     granted, worktree = await machine.prepared()
     (worktree.path / "debug.log").write_text("ignored")
-    assert await publish(machine, granted) == Published(None)
+    assert await publish(machine, granted) == PublishResult(None)
     row = await machine.world.read(granted.job)
     assert (row.files_changed, row.head_sha) == (0, None)
     assert pushes(forge) == 0
 
 
-async def test_a_continued_branch_is_pushed_on_top(machine: Machine, forge: Forge) -> None:
+async def test_a_continued_branch_is_pushed_on_top(machine: Machine, forge: FakeGitHub) -> None:
     forge.commit(OWNER, NAME, "feature/old", {"old.py": "old"}, "Begin")
     granted, worktree = await machine.prepared(branch_name="feature/old")
     (worktree.path / "new.py").write_text("new")
@@ -88,7 +92,7 @@ async def test_a_continued_branch_is_pushed_on_top(machine: Machine, forge: Forg
 
 
 async def test_the_head_is_recorded_before_it_is_pushed(
-    machine: Machine, forge: Forge, work: Work
+    machine: Machine, forge: FakeGitHub, work: Work
 ) -> None:
     """A job that is cancelled at this moment can take its branch back."""
     granted, _ = work
@@ -101,7 +105,7 @@ async def test_the_head_is_recorded_before_it_is_pushed(
 
 
 async def test_a_push_whose_answer_was_lost_counts(
-    machine: Machine, forge: Forge, work: Work
+    machine: Machine, forge: FakeGitHub, work: Work
 ) -> None:
     granted, _ = work
     forge.fail_next("git-receive-pack", status=None, after=True)
@@ -110,7 +114,7 @@ async def test_a_push_whose_answer_was_lost_counts(
 
 
 async def test_a_branch_that_moved_is_not_overwritten(
-    machine: Machine, forge: Forge, work: Work
+    machine: Machine, forge: FakeGitHub, work: Work
 ) -> None:
     granted, _ = work
     theirs = forge.commit(OWNER, NAME, granted.job.branch_name, {"x": "x"}, "Mine now")
@@ -119,7 +123,7 @@ async def test_a_branch_that_moved_is_not_overwritten(
 
 
 async def test_a_lease_that_is_not_held_here_publishes_nothing(
-    machine: Machine, forge: Forge, work: Work
+    machine: Machine, forge: FakeGitHub, work: Work
 ) -> None:
     granted, _ = work
     machine.leases.drop(machine.leases.require(granted.key))
@@ -130,7 +134,7 @@ async def test_a_lease_that_is_not_held_here_publishes_nothing(
 
 @pytest.mark.parametrize("changes", [{"lease": 2}, {"status": JobStatus.CANCELLED, "phase": None}])
 async def test_a_lease_that_the_store_does_not_know_any_more_publishes_nothing(
-    machine: Machine, forge: Forge, work: Work, changes: Any
+    machine: Machine, forge: FakeGitHub, work: Work, changes: Any
 ) -> None:
     granted, _ = work
     await machine.world.store.update_job(granted.job.id, changes, Guard(LIVE))
@@ -140,7 +144,7 @@ async def test_a_lease_that_the_store_does_not_know_any_more_publishes_nothing(
 
 
 async def test_a_lease_lost_while_the_work_is_committed_pushes_nothing(
-    machine: Machine, forge: Forge, work: Work, monkeypatch: pytest.MonkeyPatch
+    machine: Machine, forge: FakeGitHub, work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     granted, _ = work
     commit_all = machine.publishing.commit_all
@@ -157,7 +161,7 @@ async def test_a_lease_lost_while_the_work_is_committed_pushes_nothing(
 
 
 async def test_a_push_that_has_begun_is_finished(
-    machine: Machine, forge: Forge, work: Work
+    machine: Machine, forge: FakeGitHub, work: Work
 ) -> None:
     granted, _ = work
     forge.delay_next("git-receive-pack", 0.3)
@@ -186,7 +190,7 @@ async def test_a_task_that_changed_nothing_passes(machine: Machine) -> None:
 
 
 async def test_a_task_passes_whose_files_no_checkout_leaves_as_they_were_committed(
-    machine: Machine, forge: Forge
+    machine: Machine, forge: FakeGitHub
 ) -> None:
     untidy = {".gitattributes": "*.bat text eol=crlf\n", "run.bat": "one\r\ntwo\r\n"}
     forge.commit(OWNER, NAME, "main", untidy, "Untidy")
@@ -211,7 +215,7 @@ async def test_a_task_that_changed_files_fails_and_names_some(machine: Machine) 
     assert names == "README.md, new-0, new-1, new-2, new-3."
 
 
-def add_submodule(machine: Machine, forge: Forge) -> None:
+def add_submodule(machine: Machine, forge: FakeGitHub) -> None:
     """Give the repository a submodule `part`."""
     forge.create_repository(OWNER, "part", {"part.py": "part\n"})
     modules = '[submodule "part"]\n\tpath = part\n\turl = ../part.git\n'
@@ -226,7 +230,7 @@ def add_submodule(machine: Machine, forge: Forge) -> None:
 
 
 async def test_work_in_a_submodule_fails_the_job_and_is_moved_aside(
-    machine: Machine, forge: Forge
+    machine: Machine, forge: FakeGitHub
 ) -> None:
     add_submodule(machine, forge)
     granted, worktree = await machine.prepared()
@@ -247,7 +251,7 @@ async def test_work_in_a_submodule_fails_the_job_and_is_moved_aside(
     assert f"directories in {files}.git." in said
 
 
-async def test_a_task_that_changed_a_submodule_fails(machine: Machine, forge: Forge) -> None:
+async def test_a_task_that_changed_a_submodule_fails(machine: Machine, forge: FakeGitHub) -> None:
     add_submodule(machine, forge)
     granted = await machine.grant_task()
     worktree = await machine.prepare(granted)
@@ -257,7 +261,9 @@ async def test_a_task_that_changed_a_submodule_fails(machine: Machine, forge: Fo
         await machine.run(machine.workspaces.verify_unchanged, granted.key)
 
 
-async def test_the_sweep_says_where_work_in_submodules_is(machine: Machine, forge: Forge) -> None:
+async def test_the_sweep_says_where_work_in_submodules_is(
+    machine: Machine, forge: FakeGitHub
+) -> None:
     add_submodule(machine, forge)
     granted, worktree = await machine.prepared()
     (worktree.path / "part/new.py").write_text("new\n")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from temporalio.testing import ActivityEnvironment
 
-from activities.job_records import Ending, InboxMessage, QueueEntry, RecordActivities
+from activities.job_records import FinishJobInput, InboxMessage, QueueEntry, RecordActivities
 from domain.errors import DependencyUnavailable
 from domain.failures import FailureCode
 from domain.jobs import Job, JobStatus, Outcome, Phase
@@ -53,7 +53,7 @@ async def test_an_ending_is_written_once(
     world: World, records: RecordActivities, ending: dict[str, Any], words: str
 ) -> None:
     job = await world.add_job(status=RUNNING, phase=Phase.WORKING, lease=1)
-    request = Ending(job.id, leaves_workspace=True, **ending)
+    request = FinishJobInput(job.id, leaves_workspace=True, **ending)
     assert await ActivityEnvironment().run(records.finish_job, request) is ending["status"]
     first = await world.read(job)
     assert await ActivityEnvironment().run(records.finish_job, request) is ending["status"]
@@ -69,12 +69,14 @@ async def test_an_ending_is_written_once(
 
 async def test_a_cancelled_job_stays_cancelled(world: World, records: RecordActivities) -> None:
     job = await world.add_job(status=JobStatus.CANCELLED, phase=Phase.CLEANING_UP)
-    request = Ending(job.id, JobStatus.COMPLETED, Outcome.PULL_REQUEST)
+    request = FinishJobInput(job.id, JobStatus.COMPLETED, Outcome.PULL_REQUEST)
     assert await records.finish_job(request) is JobStatus.CANCELLED
     row = await world.read(job)
     assert (row.status, row.phase, row.outcome) == (JobStatus.CANCELLED, Phase.CLEANING_UP, None)
     assert await said(world, job) == ["Job cancelled."]
-    assert await records.finish_job(Ending(UNKNOWN_ID, JobStatus.FAILED)) is JobStatus.FAILED
+    assert (
+        await records.finish_job(FinishJobInput(UNKNOWN_ID, JobStatus.FAILED)) is JobStatus.FAILED
+    )
 
 
 async def test_an_ending_whose_answer_was_lost_is_written_by_the_next_try(world: World) -> None:
@@ -85,8 +87,8 @@ async def test_an_ending_whose_answer_was_lost_is_written_by_the_next_try(world:
     outages.fail("append_messages", "after")
     for _ in range(2):
         with pytest.raises(DependencyUnavailable):
-            await records.finish_job(Ending(job.id, JobStatus.COMPLETED, Outcome.ANSWERED))
-    await records.finish_job(Ending(job.id, JobStatus.COMPLETED, Outcome.ANSWERED))
+            await records.finish_job(FinishJobInput(job.id, JobStatus.COMPLETED, Outcome.ANSWERED))
+    await records.finish_job(FinishJobInput(job.id, JobStatus.COMPLETED, Outcome.ANSWERED))
     assert (await world.read(job)).outcome is Outcome.ANSWERED
     assert await said(world, job) == ["Job completed."]
 

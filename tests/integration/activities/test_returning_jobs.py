@@ -137,7 +137,7 @@ async def test_what_only_publishes_waits_for_a_free_slot(world: World) -> None:
     held = Credential(world.store, CREDENTIAL)
     await held.hold(utc_now() + timedelta(hours=1))
     capacity = Capacity(1)
-    here = admission.Turns(world.store, capacity, held)
+    here = admission.SlotQueue(world.store, capacity, held)
     job = await world.add_job(retry_from=RetryFrom.PUBLISH)
     capacity.take_slot()
     assert not await here._is_turn_of(job.id, needs_claude=False)
@@ -179,7 +179,7 @@ async def test_what_claude_has_finished_does_not_wait_for_its_limit(
     [job] = await queued(world, 1)
     async with slot_host.poll():
         if told == "finished here":
-            await slot_host.ask(job, finished_on=slot_host.host_id)
+            await slot_host.ask(job, host_claude_finished_on=slot_host.host_id)
         else:
             await slot_host.ask(job, needs_claude=False)
         await slot_host.until_held(job)
@@ -192,7 +192,7 @@ async def test_what_claude_has_finished_elsewhere_waits_for_its_limit(
     await Credential(world.store, CREDENTIAL).hold(until)
     [job] = await queued(world, 1)
     async with slot_host.poll():
-        await slot_host.ask(job, finished_on="mill-9")
+        await slot_host.ask(job, host_claude_finished_on="mill-9")
         await slot_host.until_held(job)
         assert utc_now() >= until
 

@@ -7,30 +7,30 @@ from typing import Any
 
 import pytest
 
-from activities.workspaces import Prepared, PublishInput
+from activities.workspaces import PrepareResult, PublishInput
 from domain.jobs import LIVE, Job, JobStatus, JobType
-from fakes.github.server import Forge
+from fakes.github.server import FakeGitHub
 from store.protocol import Guard, JobChanges
 from tests.integration.activities.machine import NAME, OWNER, Granted, Machine
 
 
 @pytest.fixture
-def theirs(forge: Forge) -> str:
+def theirs(forge: FakeGitHub) -> str:
     """The head of a branch that somebody works on."""
     return move(forge)
 
 
 @pytest.fixture
-def other(machine: Machine, forge: Forge, tmp_path: Path) -> Machine:
+def other(machine: Machine, forge: FakeGitHub, tmp_path: Path) -> Machine:
     """Another machine."""
     return Machine(tmp_path / "other", machine.world, forge)
 
 
-def move(forge: Forge, branch: str = "feature/x", text: str = "theirs") -> str:
+def move(forge: FakeGitHub, branch: str = "feature/x", text: str = "theirs") -> str:
     return forge.commit(OWNER, NAME, branch, {"theirs.txt": text}, "Theirs")
 
 
-def head(forge: Forge, branch: str = "main") -> str:
+def head(forge: FakeGitHub, branch: str = "main") -> str:
     return forge.branches(OWNER, NAME)[branch]
 
 
@@ -82,7 +82,9 @@ async def test_a_retry_of_retries_goes_back_to_the_first_branch_that_is_there(
     assert await start(machine, original) == theirs
 
 
-async def test_the_nearest_branch_is_taken(machine: Machine, forge: Forge, theirs: str) -> None:
+async def test_the_nearest_branch_is_taken(
+    machine: Machine, forge: FakeGitHub, theirs: str
+) -> None:
     first = await failed(machine)
     second = await failed(machine, "feature/x-retry-1", retry_of=first.id)
     nearer = move(forge, "feature/x-retry-1", "nearer")
@@ -91,25 +93,29 @@ async def test_the_nearest_branch_is_taken(machine: Machine, forge: Forge, their
 
 @pytest.mark.parametrize("job_type", JobType)
 async def test_without_such_a_branch_it_starts_at_the_base(
-    machine: Machine, forge: Forge, job_type: JobType
+    machine: Machine, forge: FakeGitHub, job_type: JobType
 ) -> None:
     original = await failed(machine, "never-pushed", job_type=job_type)
     assert await start(machine, original) == head(forge)
 
 
-async def test_what_the_job_itself_had_pushed_is_done_anew(machine: Machine, forge: Forge) -> None:
+async def test_what_the_job_itself_had_pushed_is_done_anew(
+    machine: Machine, forge: FakeGitHub
+) -> None:
     original = await failed_after_pushing(machine, "feature/new")
     assert await start(machine, original) == head(forge)
 
 
-async def test_what_an_earlier_job_had_pushed_is_done_anew(machine: Machine, forge: Forge) -> None:
+async def test_what_an_earlier_job_had_pushed_is_done_anew(
+    machine: Machine, forge: FakeGitHub
+) -> None:
     first = await failed_after_pushing(machine, "feature/new")
     second = await failed(machine, "feature/new-retry-1", retry_of=first.id)
     assert await start(machine, second) == head(forge)
 
 
 async def test_what_a_retry_had_pushed_is_done_anew_from_where_that_began(
-    machine: Machine, forge: Forge, theirs: str
+    machine: Machine, forge: FakeGitHub, theirs: str
 ) -> None:
     first = await failed(machine)
     second = await failed_after_pushing(machine, "feature/x-retry-1", retry_of=first.id)
@@ -118,7 +124,7 @@ async def test_what_a_retry_had_pushed_is_done_anew_from_where_that_began(
 
 
 async def test_what_somebody_added_to_the_pushed_work_is_not_left_out(
-    machine: Machine, forge: Forge
+    machine: Machine, forge: FakeGitHub
 ) -> None:
     original = await failed_after_pushing(machine, "feature/new")
     added = move(forge, "feature/new")
@@ -130,7 +136,7 @@ async def test_what_somebody_added_to_the_pushed_work_is_not_left_out(
 async def test_another_machine_starts_where_the_lost_one_did(
     machine: Machine,
     other: Machine,
-    forge: Forge,
+    forge: FakeGitHub,
     theirs: str,
     job_type: JobType,
     is_deleted: bool,
@@ -156,11 +162,11 @@ async def test_another_machine_goes_on_with_what_the_lost_one_pushed(
     published = await machine.run(machine.workspaces.publish, PublishInput(granted.key))
     other.take(granted.job, granted.key.number)
     prepared = await other.run(other.workspaces.prepare, granted.key)
-    assert prepared == Prepared(str(published.sha), continues_branch=True, was_there=False)
+    assert prepared == PrepareResult(str(published.sha), continues_branch=True, was_there=False)
 
 
 async def test_a_code_job_that_is_no_retry_starts_anew_at_its_base(
-    machine: Machine, other: Machine, forge: Forge
+    machine: Machine, other: Machine, forge: FakeGitHub
 ) -> None:
     granted, _ = await machine.prepared()
     moved = move(forge, "main")

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from domain.jobs import LIVE, Job, JobStatus, Phase
-from fakes.github.server import Forge
+from fakes.github.server import FakeGitHub
 from host import sweeper
 from store.protocol import Guard
 from tests.integration.activities.machine import NAME, OWNER, Machine
@@ -168,7 +168,7 @@ async def test_jobs_that_live_or_clean_up_are_left_alone(machine: Machine) -> No
 
 
 async def test_a_job_that_begins_meanwhile_is_left_alone(
-    world: World, forge: Forge, tmp_path: Path
+    world: World, forge: FakeGitHub, tmp_path: Path
 ) -> None:
     """Its files were listed when the store did not know it yet."""
     outages = Outages(world.store)
@@ -192,7 +192,7 @@ async def test_a_job_that_begins_meanwhile_is_left_alone(
 
 @pytest.fixture
 async def sweeping_forever(
-    world: World, forge: Forge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    world: World, forge: FakeGitHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[tuple[Machine, Outages]]:
     """A machine that sweeps at every moment, and a store that is down."""
     monkeypatch.setattr(sweeper, "INTERVAL", timedelta(milliseconds=20))

@@ -10,7 +10,7 @@ from activities.workspaces import PublishInput
 from domain.errors import JobFailure
 from domain.failures import FailureCode
 from domain.jobs import LIVE, Job, JobStatus, RetryFrom
-from fakes.github.server import Forge
+from fakes.github.server import FakeGitHub
 from store.protocol import Guard, JobChanges
 from tests.integration.activities.machine import HOST, NAME, OWNER, Granted, Machine
 from workspace.salvage import salvage
@@ -40,7 +40,7 @@ async def long(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Job:
 
 
 @pytest.fixture
-def other(machine: Machine, forge: Forge, tmp_path: Path) -> Machine:
+def other(machine: Machine, forge: FakeGitHub, tmp_path: Path) -> Machine:
     """Another machine."""
     return Machine(tmp_path / "other", machine.world, forge, host="mill-2")
 

@@ -11,7 +11,7 @@ import pytest
 from agent.process.idle_detector import processor_seconds
 from agent.process.lines import OutputLine
 from agent.turn import TurnReport
-from domain.failures import Clock, FailureCode
+from domain.failures import FailureCode, TimeLimit
 from fakes.anthropic.steps import Step
 from tests.integration.agent.conftest import Lines, Room, until
 
@@ -53,7 +53,7 @@ def bash(command: str) -> Step:
 
 def was_silent(report: TurnReport) -> bool:
     failure = report.verdict.failure
-    return failure is not None and failure.clock is Clock.SILENCE
+    return failure is not None and failure.clock is TimeLimit.SILENCE
 
 
 @pytest.mark.parametrize(
@@ -69,8 +69,8 @@ async def test_what_waits_for_ever_is_ended(room: Room, step: Step, tokens: int)
     failure = report.verdict.failure
     assert failure is not None
     assert failure.code is FailureCode.TIMED_OUT
-    assert failure.clock is Clock.SILENCE
-    assert failure.message == Clock.SILENCE.sentence
+    assert failure.clock is TimeLimit.SILENCE
+    assert failure.message == TimeLimit.SILENCE.sentence
     assert "SILENCE_TIMEOUT_MINUTES" in failure.message
     assert not failure.transient
     assert len(report.consumed) == 1

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from agent.claude.environment import MARKER_NAME, Marker
-from agent.process.orphans import end_orphans, end_run
+from agent.process.orphans import end_run, kill_orphans
 
 
 @contextmanager
@@ -27,10 +27,10 @@ def test_only_the_orphans_of_this_data_directory_are_ended() -> None:
         sleeping(f"{data}other/dead/job") as foreign,
         sleeping("garbage") as garbage,
     ):
-        assert end_orphans(data, lambda boot: boot == "alive") == [orphan.pid]
+        assert kill_orphans(data, lambda boot: boot == "alive") == [orphan.pid]
         assert orphan.wait(5) == -9
         assert [process.poll() for process in (living, foreign, garbage)] == [None] * 3
-        assert end_orphans(data, lambda boot: boot == "alive") == []
+        assert kill_orphans(data, lambda boot: boot == "alive") == []
 
 
 def test_one_run_is_ended() -> None:

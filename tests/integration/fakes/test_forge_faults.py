@@ -14,12 +14,12 @@ from github import Auth, Github, GithubException, GithubRetry, RateLimitExceeded
 from github.PullRequest import PullRequest
 
 from fakes.github.git import git_environment, git_program
-from fakes.github.server import Forge, TokenGrant
+from fakes.github.server import FakeGitHub, TokenGrant
 
 
 @pytest.fixture
-def forge(tmp_path: Path) -> Iterator[Forge]:
-    forge = Forge(tmp_path / "forge", {"writer-token": TokenGrant("bot")})
+def forge(tmp_path: Path) -> Iterator[FakeGitHub]:
+    forge = FakeGitHub(tmp_path / "forge", {"writer-token": TokenGrant("bot")})
     forge.create_repository("acme", "shop")
     forge.commit("acme", "shop", "feat/x", {"a.txt": "a\n"}, "Add a")
     with forge.serve():
@@ -27,7 +27,7 @@ def forge(tmp_path: Path) -> Iterator[Forge]:
 
 
 @pytest.fixture
-def github(forge: Forge) -> Iterator[Github]:
+def github(forge: FakeGitHub) -> Iterator[Github]:
     with_token = Auth.Token("writer-token")
     github = Github(
         auth=with_token,
@@ -47,7 +47,7 @@ def open_pull(github: Github) -> PullRequest:
     return shop.create_pull(base="main", head="feat/x", title="T")
 
 
-def push(forge: Forge, branch: str = "pushed") -> CompletedProcess[str]:
+def push(forge: FakeGitHub, branch: str = "pushed") -> CompletedProcess[str]:
     """Push feat/x under another name, straight out of a bare repository of the client's own."""
     client = forge.root.parent / "client.git"
     helper = '!f() { test "$1" = get && echo username=x && echo password=writer-token; }; f'
@@ -68,7 +68,7 @@ def push(forge: Forge, branch: str = "pushed") -> CompletedProcess[str]:
     return git("-C", str(client), "push", url, f"feat/x:refs/heads/{branch}")
 
 
-def test_a_failed_request_does_nothing(forge: Forge, github: Github) -> None:
+def test_a_failed_request_does_nothing(forge: FakeGitHub, github: Github) -> None:
     forge.fail_next("pulls/create", status=502)
     with pytest.raises(GithubException) as caught:
         open_pull(github)
@@ -77,7 +77,7 @@ def test_a_failed_request_does_nothing(forge: Forge, github: Github) -> None:
     assert open_pull(github).number == 1
 
 
-def test_the_answer_of_a_request_can_be_lost(forge: Forge, github: Github) -> None:
+def test_the_answer_of_a_request_can_be_lost(forge: FakeGitHub, github: Github) -> None:
     forge.fail_next("pulls/create", status=504, after=True)
     with pytest.raises(GithubException) as caught:
         open_pull(github)
@@ -87,7 +87,7 @@ def test_the_answer_of_a_request_can_be_lost(forge: Forge, github: Github) -> No
 
 @pytest.mark.parametrize(("after", "pulls"), [(False, 0), (True, 1)])
 def test_the_connection_can_be_dropped(
-    forge: Forge, github: Github, after: bool, pulls: int
+    forge: FakeGitHub, github: Github, after: bool, pulls: int
 ) -> None:
     forge.fail_next("pulls/create", status=None, after=after)
     with pytest.raises(requests.ConnectionError):
@@ -96,7 +96,7 @@ def test_the_connection_can_be_dropped(
     assert forge.requests[-1] == ("POST", "/api/repos/acme/shop/pulls", None)
 
 
-def test_a_client_can_time_out_after_the_request_was_done(forge: Forge) -> None:
+def test_a_client_can_time_out_after_the_request_was_done(forge: FakeGitHub) -> None:
     forge.fail_next("pulls/create", after=True, delay=30)
     url = f"{forge.api_url}/repos/acme/shop/pulls"
     body = {"base": "main", "head": "feat/x", "title": "T"}
@@ -106,14 +106,14 @@ def test_a_client_can_time_out_after_the_request_was_done(forge: Forge) -> None:
     assert len(forge.pull_requests("acme", "shop")) == 1
 
 
-def test_a_request_can_be_delayed_and_then_succeed(forge: Forge, github: Github) -> None:
+def test_a_request_can_be_delayed_and_then_succeed(forge: FakeGitHub, github: Github) -> None:
     forge.delay_next("users/get-authenticated", 0.3)
     started = time.monotonic()
     assert github.get_user().login == "bot"
     assert time.monotonic() - started >= 0.3
 
 
-def test_faults_happen_as_often_as_told_and_in_order(forge: Forge) -> None:
+def test_faults_happen_as_often_as_told_and_in_order(forge: FakeGitHub) -> None:
     forge.fail_next("rate-limit/get", status=500, times=2)
     forge.fail_next("/api/rate_*", status=503, headers={"retry-after": "7"}, body="busy")
     answers = [requests.get(f"{forge.api_url}/rate_limit", timeout=5) for _ in range(4)]
@@ -124,7 +124,7 @@ def test_faults_happen_as_often_as_told_and_in_order(forge: Forge) -> None:
     assert forge.pending_faults == []
 
 
-def test_pending_faults_are_known_and_can_be_forgotten(forge: Forge, github: Github) -> None:
+def test_pending_faults_are_known_and_can_be_forgotten(forge: FakeGitHub, github: Github) -> None:
     forge.fail_next("users/*", times=2)
     forge.fail_next("pulls/none")
     with pytest.raises(GithubException):
@@ -139,7 +139,7 @@ def test_pending_faults_are_known_and_can_be_forgotten(forge: Forge, github: Git
 
 @pytest.mark.parametrize("secondary", [False, True])
 def test_rate_limits_are_what_pygithub_takes_for_one(
-    forge: Forge, github: Github, secondary: bool
+    forge: FakeGitHub, github: Github, secondary: bool
 ) -> None:
     forge.limit_next(secondary=secondary, seconds=60)
     with pytest.raises(RateLimitExceededException) as caught:
@@ -152,7 +152,7 @@ def test_rate_limits_are_what_pygithub_takes_for_one(
         assert 0 < int(headers["x-ratelimit-reset"]) - time.time() <= 60
 
 
-def test_pygithub_waits_for_a_secondary_limit_by_itself(forge: Forge) -> None:
+def test_pygithub_waits_for_a_secondary_limit_by_itself(forge: FakeGitHub) -> None:
     forge.limit_next("pulls/create", secondary=True, seconds=1)
     github = Github(
         auth=Auth.Token("writer-token"),
@@ -167,7 +167,7 @@ def test_pygithub_waits_for_a_secondary_limit_by_itself(forge: Forge) -> None:
 
 
 @pytest.mark.parametrize("operation", ["git-receive-pack:refs", "git-receive-pack"])
-def test_a_push_can_fail_before_anything_moved(forge: Forge, operation: str) -> None:
+def test_a_push_can_fail_before_anything_moved(forge: FakeGitHub, operation: str) -> None:
     forge.fail_next(operation, status=503)
     failed = push(forge)
     assert failed.returncode != 0
@@ -176,14 +176,14 @@ def test_a_push_can_fail_before_anything_moved(forge: Forge, operation: str) -> 
     assert push(forge).returncode == 0
 
 
-def test_a_push_can_be_dropped_before_anything_moved(forge: Forge) -> None:
+def test_a_push_can_be_dropped_before_anything_moved(forge: FakeGitHub) -> None:
     forge.fail_next("git-receive-pack", status=None)
     assert push(forge).returncode != 0
     assert "pushed" not in forge.branches("acme", "shop")
     assert push(forge).returncode == 0
 
 
-def test_a_push_can_be_dropped_after_the_refs_were_updated(forge: Forge) -> None:
+def test_a_push_can_be_dropped_after_the_refs_were_updated(forge: FakeGitHub) -> None:
     forge.fail_next("git-receive-pack", status=None, after=True)
     assert push(forge).returncode != 0
     branches = forge.branches("acme", "shop")
@@ -193,7 +193,7 @@ def test_a_push_can_be_dropped_after_the_refs_were_updated(forge: Forge) -> None
     assert "Everything up-to-date" in again.stderr
 
 
-def test_a_fetch_can_fail(forge: Forge) -> None:
+def test_a_fetch_can_fail(forge: FakeGitHub) -> None:
     forge.fail_next("git-upload-pack*", status=500)
     url = f"{forge.url}/acme/shop.git/info/refs?service=git-upload-pack"
     assert requests.get(url, auth=("x", "writer-token"), timeout=5).status_code == 500

@@ -13,20 +13,20 @@ from subprocess import CompletedProcess
 import pytest
 
 from fakes.github.git import git_environment, git_program
-from fakes.github.server import Forge, TokenGrant
+from fakes.github.server import FakeGitHub, TokenGrant
 
 Git = Callable[..., CompletedProcess[str]]
 HELPER = '!f() { test "$1" = get && { echo username=x; echo "password=$PRESENTED"; }; }; f'
 
 
 @pytest.fixture
-def forge(tmp_path: Path) -> Iterator[Forge]:
+def forge(tmp_path: Path) -> Iterator[FakeGitHub]:
     tokens = {
         "writer-token": TokenGrant("bot"),
         "reader-token": TokenGrant("reader", "read"),
         "narrow-token": TokenGrant("narrow", repositories=frozenset({"acme/elsewhere"})),
     }
-    forge = Forge(tmp_path / "forge", tokens)
+    forge = FakeGitHub(tmp_path / "forge", tokens)
     forge.create_repository("acme", "shop")
     with forge.serve():
         yield forge
@@ -52,7 +52,7 @@ def git(tmp_path: Path) -> Git:
     return run
 
 
-def clone(forge: Forge, git: Git, *options: str, token: str | None = "writer-token") -> None:
+def clone(forge: FakeGitHub, git: Git, *options: str, token: str | None = "writer-token") -> None:
     """Clone acme/shop into the directory `work`."""
     cloned = git("clone", *options, f"{forge.url}/acme/shop.git", "work", token=token)
     assert cloned.returncode == 0, cloned.stderr
@@ -64,7 +64,7 @@ def commit_file(tmp_path: Path, git: Git, name: str, content: bytes, at: str = "
     assert git("commit", "-m", f"Add {name}", at=at).returncode == 0
 
 
-def test_a_push_is_visible_at_once(tmp_path: Path, forge: Forge, git: Git) -> None:
+def test_a_push_is_visible_at_once(tmp_path: Path, forge: FakeGitHub, git: Git) -> None:
     clone(forge, git)
     commit_file(tmp_path, git, "ü.txt", b"hello\n")
     pushed = git("push", "origin", "HEAD:refs/heads/feat/x", token="writer-token", at="work")
@@ -75,19 +75,19 @@ def test_a_push_is_visible_at_once(tmp_path: Path, forge: Forge, git: Git) -> No
     assert forge.read_file("acme", "shop", "feat/x", "ü.txt") == "hello\n"
 
 
-def test_a_commit_from_outside_can_be_fetched(forge: Forge, git: Git) -> None:
+def test_a_commit_from_outside_can_be_fetched(forge: FakeGitHub, git: Git) -> None:
     clone(forge, git)
     sha = forge.commit("acme", "shop", "main", {"new.txt": "n"}, "From outside")
     assert git("pull", token="writer-token", at="work").returncode == 0
     assert git("rev-parse", "HEAD", at="work").stdout.strip() == sha
 
 
-def test_the_suffix_of_the_url_may_be_left_out(forge: Forge, git: Git) -> None:
+def test_the_suffix_of_the_url_may_be_left_out(forge: FakeGitHub, git: Git) -> None:
     listed = git("ls-remote", f"{forge.url}/acme/shop", token="writer-token")
     assert forge.branches("acme", "shop")["main"] in listed.stdout
 
 
-def test_an_unknown_token_may_not_clone(forge: Forge, git: Git) -> None:
+def test_an_unknown_token_may_not_clone(forge: FakeGitHub, git: Git) -> None:
     refused = git("clone", f"{forge.url}/acme/shop.git", token="unknown-token")
     assert refused.returncode == 128
     assert "Authentication failed" in refused.stderr
@@ -95,13 +95,13 @@ def test_an_unknown_token_may_not_clone(forge: Forge, git: Git) -> None:
     assert {status for _, _, status in forge.requests} == {401}
 
 
-def test_without_a_token_git_asks_for_one(forge: Forge, git: Git) -> None:
+def test_without_a_token_git_asks_for_one(forge: FakeGitHub, git: Git) -> None:
     refused = git("clone", f"{forge.url}/acme/shop.git")
     assert refused.returncode == 128
     assert "could not read Username" in refused.stderr
 
 
-def test_a_public_repository_is_cloned_without_a_token(forge: Forge, git: Git) -> None:
+def test_a_public_repository_is_cloned_without_a_token(forge: FakeGitHub, git: Git) -> None:
     forge.repository("acme", "shop").private = False
     clone(forge, git, token=None)
     refused = git("push", "origin", "HEAD:refs/heads/x", at="work")
@@ -109,13 +109,15 @@ def test_a_public_repository_is_cloned_without_a_token(forge: Forge, git: Git) -
 
 
 @pytest.mark.parametrize(("token", "name"), [("narrow-token", "shop"), ("writer-token", "none")])
-def test_what_may_not_be_seen_does_not_exist(forge: Forge, git: Git, token: str, name: str) -> None:
+def test_what_may_not_be_seen_does_not_exist(
+    forge: FakeGitHub, git: Git, token: str, name: str
+) -> None:
     refused = git("clone", f"{forge.url}/acme/{name}.git", token=token)
     assert refused.returncode == 128
     assert "remote: Repository not found." in refused.stderr
 
 
-def test_a_read_only_token_may_clone_and_not_push(forge: Forge, git: Git) -> None:
+def test_a_read_only_token_may_clone_and_not_push(forge: FakeGitHub, git: Git) -> None:
     clone(forge, git, token="reader-token")
     refused = git("push", "origin", "HEAD:refs/heads/x", token="reader-token", at="work")
     assert refused.returncode == 128
@@ -124,7 +126,7 @@ def test_a_read_only_token_may_clone_and_not_push(forge: Forge, git: Git) -> Non
     assert forge.branches("acme", "shop").keys() == {"main"}
 
 
-def test_an_archived_repository_is_read_only(forge: Forge, git: Git) -> None:
+def test_an_archived_repository_is_read_only(forge: FakeGitHub, git: Git) -> None:
     forge.repository("acme", "shop").archived = True
     clone(forge, git)
     refused = git("push", "origin", "HEAD:refs/heads/x", token="writer-token", at="work")
@@ -132,7 +134,7 @@ def test_an_archived_repository_is_read_only(forge: Forge, git: Git) -> None:
     assert "This repository was archived so it is read-only." in refused.stderr
 
 
-def test_a_protected_branch_refuses_a_push(tmp_path: Path, forge: Forge, git: Git) -> None:
+def test_a_protected_branch_refuses_a_push(tmp_path: Path, forge: FakeGitHub, git: Git) -> None:
     forge.repository("acme", "shop").protected.add("main")
     before = forge.branches("acme", "shop")["main"]
     clone(forge, git)
@@ -147,7 +149,7 @@ def test_a_protected_branch_refuses_a_push(tmp_path: Path, forge: Forge, git: Gi
 
 
 def test_a_push_onto_somebody_elses_commit_is_refused(
-    tmp_path: Path, forge: Forge, git: Git
+    tmp_path: Path, forge: FakeGitHub, git: Git
 ) -> None:
     clone(forge, git)
     sha = forge.commit("acme", "shop", "main", {"theirs.txt": "t"}, "Theirs")
@@ -157,7 +159,7 @@ def test_a_push_onto_somebody_elses_commit_is_refused(
     assert forge.branches("acme", "shop")["main"] == sha
 
 
-def test_shallow_and_partial_clones(forge: Forge, git: Git) -> None:
+def test_shallow_and_partial_clones(forge: FakeGitHub, git: Git) -> None:
     for number in range(3):
         forge.commit("acme", "shop", "main", {"n.txt": str(number)}, f"Commit {number}")
     clone(forge, git, "--depth=1", "--filter=blob:none")
@@ -167,7 +169,7 @@ def test_shallow_and_partial_clones(forge: Forge, git: Git) -> None:
 
 
 def test_an_empty_repository_can_be_cloned_and_filled(
-    tmp_path: Path, forge: Forge, git: Git
+    tmp_path: Path, forge: FakeGitHub, git: Git
 ) -> None:
     forge.create_repository("acme", "empty", files={})
     assert forge.branches("acme", "empty") == {}
@@ -178,7 +180,7 @@ def test_an_empty_repository_can_be_cloned_and_filled(
     assert forge.branches("acme", "empty").keys() == {"main"}
 
 
-def test_two_clients_at_the_same_time(tmp_path: Path, forge: Forge, git: Git) -> None:
+def test_two_clients_at_the_same_time(tmp_path: Path, forge: FakeGitHub, git: Git) -> None:
     def work(name: str) -> None:
         url = f"{forge.url}/acme/shop.git"
         assert git("clone", url, name, token="writer-token").returncode == 0
@@ -194,7 +196,7 @@ def test_two_clients_at_the_same_time(tmp_path: Path, forge: Forge, git: Git) ->
         assert forge.read_file("acme", "shop", name, "2.txt") == name
 
 
-def test_a_large_push_streams(tmp_path: Path, forge: Forge, git: Git) -> None:
+def test_a_large_push_streams(tmp_path: Path, forge: FakeGitHub, git: Git) -> None:
     clone(forge, git)
     content = random.Random(0).randbytes(20 << 20)
     commit_file(tmp_path, git, "large.bin", content)

@@ -15,21 +15,21 @@ import pytest
 import requests
 
 from fakes.github.git_http import git_operation
-from fakes.github.server import Forge, TokenGrant
+from fakes.github.server import FakeGitHub, TokenGrant
 
 TOKEN = "writer-token"
 ODD_NAME = 'd/"a"\n\\.txt'
 
 
 @pytest.fixture
-def forge(tmp_path: Path) -> Forge:
-    forge = Forge(tmp_path, {TOKEN: TokenGrant("bot")})
+def forge(tmp_path: Path) -> FakeGitHub:
+    forge = FakeGitHub(tmp_path, {TOKEN: TokenGrant("bot")})
     forge.create_repository("acme", "shop")
     return forge
 
 
 @pytest.fixture
-def url(forge: Forge) -> Iterator[str]:
+def url(forge: FakeGitHub) -> Iterator[str]:
     with forge.serve() as url:
         yield url
 
@@ -66,7 +66,7 @@ def unfinished_push(url: str) -> socket.socket:
     return connection
 
 
-def test_it_starts_and_stops_quickly_and_completely(forge: Forge) -> None:
+def test_it_starts_and_stops_quickly_and_completely(forge: FakeGitHub) -> None:
     threads = threading.active_count()
     started = time.monotonic()
     with forge.serve() as url:
@@ -79,7 +79,7 @@ def test_it_starts_and_stops_quickly_and_completely(forge: Forge) -> None:
         requests.get(url, timeout=5)
 
 
-def test_it_serves_on_a_given_port_again_and_again(forge: Forge) -> None:
+def test_it_serves_on_a_given_port_again_and_again(forge: FakeGitHub) -> None:
     with forge.serve() as first:
         pass
     port = int(first.rsplit(":", 1)[1])
@@ -88,14 +88,14 @@ def test_it_serves_on_a_given_port_again_and_again(forge: Forge) -> None:
         assert requests.get(f"{second}/api/rate_limit", timeout=5).status_code == 200
 
 
-def test_it_ends_git_when_it_stops(forge: Forge) -> None:
+def test_it_ends_git_when_it_stops(forge: FakeGitHub) -> None:
     with forge.serve() as url:
         connection = unfinished_push(url)
     connection.close()
     wait_until_no_git_runs()
 
 
-def test_it_ends_git_when_the_client_goes_away(forge: Forge, url: str) -> None:
+def test_it_ends_git_when_the_client_goes_away(forge: FakeGitHub, url: str) -> None:
     unfinished_push(url).close()
     wait_until_no_git_runs()
     objects = forge.root / "acme" / "shop.git" / "objects"
@@ -103,20 +103,20 @@ def test_it_ends_git_when_the_client_goes_away(forge: Forge, url: str) -> None:
     assert forge.branches("acme", "shop").keys() == {"main"}
 
 
-def test_it_stops_although_a_delay_is_under_way(forge: Forge) -> None:
+def test_it_stops_although_a_delay_is_under_way(forge: FakeGitHub) -> None:
     forge.delay_next("rate-limit/get", 60)
     with forge.serve() as url, pytest.raises(requests.ReadTimeout):
         requests.get(f"{url}/api/rate_limit", timeout=0.2)
 
 
-def test_the_log_has_no_secrets(forge: Forge, url: str) -> None:
+def test_the_log_has_no_secrets(forge: FakeGitHub, url: str) -> None:
     requests.get(f"{url}/api/user", auth=("x", TOKEN), timeout=5)
     requests.get(f"{url}/api/user?access_token={TOKEN}", timeout=5)
     assert forge.requests == [("GET", "/api/user", 200), ("GET", "/api/user", 401)]
     assert TOKEN not in repr(forge) + repr(forge.requests) + repr(vars(forge.app))
 
 
-def test_every_reply_has_githubs_headers(forge: Forge, url: str) -> None:
+def test_every_reply_has_githubs_headers(forge: FakeGitHub, url: str) -> None:
     for token, status in ((TOKEN, 200), ("unknown-token", 401)):
         headers = {"authorization": f"token {token}"}
         answer = requests.get(f"{url}/api/user", headers=headers, timeout=5)
@@ -133,7 +133,7 @@ def test_unreadable_credentials_are_refused(url: str, presented: str) -> None:
     assert requests.get(f"{url}/api/user", headers=headers, timeout=5).status_code == 401
 
 
-def test_files_are_committed_changed_and_deleted(forge: Forge) -> None:
+def test_files_are_committed_changed_and_deleted(forge: FakeGitHub) -> None:
     first = forge.commit("acme", "shop", "x", {ODD_NAME: b"1", "b.txt": "2\n"}, "First\n\nWhy")
     second = forge.commit("acme", "shop", "x", {"b.txt": None, "README.md": "new"}, "Second")
     assert [entry[:2] for entry in forge.log("acme", "shop", "x")[:2]] == [
@@ -146,7 +146,7 @@ def test_files_are_committed_changed_and_deleted(forge: Forge) -> None:
         forge.read_file("acme", "shop", "x", "b.txt")
 
 
-def test_what_is_not_there_is_said(forge: Forge) -> None:
+def test_what_is_not_there_is_said(forge: FakeGitHub) -> None:
     with pytest.raises(LookupError, match="no repository acme/none"):
         forge.branches("acme", "none")
     with pytest.raises(ValueError, match="already"):
@@ -157,7 +157,7 @@ def test_what_is_not_there_is_said(forge: Forge) -> None:
     ("owner", "name"),
     [("api", "x"), ("..", "x"), ("a", ".."), ("a/b", "c"), ("a", "b c"), ("-a", "b"), ("a", "")],
 )
-def test_names_are_checked(forge: Forge, owner: str, name: str) -> None:
+def test_names_are_checked(forge: FakeGitHub, owner: str, name: str) -> None:
     with pytest.raises(ValueError, match="not a repository name"):
         forge.create_repository(owner, name)
 

@@ -18,7 +18,7 @@ from github import Auth, Github
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fakes.github.operations import OPERATIONS
-from fakes.github.server import Forge, TokenGrant
+from fakes.github.server import FakeGitHub, TokenGrant
 from fakes.server import serving
 
 GITHUB = json.loads(Path(__file__).with_name("github_openapi.json").read_text())
@@ -70,14 +70,14 @@ class Recorder:
 
 
 class Recorded(NamedTuple):
-    forge: Forge
+    forge: FakeGitHub
     url: str
     exchanges: list[Exchange]
 
 
 @pytest.fixture
 def recorded(tmp_path: Path) -> Iterator[Recorded]:
-    forge = Forge(tmp_path, TOKENS)
+    forge = FakeGitHub(tmp_path, TOKENS)
     forge.create_repository("acme", "shop")
     forge.commit("acme", "shop", "feat/x", {"a.txt": "a\n"}, "Add a")
     recorder = Recorder(forge.app)
@@ -240,7 +240,7 @@ def test_every_refusal(
 
 @pytest.fixture(scope="module")
 def refusing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recorded]:
-    forge = Forge(tmp_path_factory.mktemp("forge"), TOKENS)
+    forge = FakeGitHub(tmp_path_factory.mktemp("forge"), TOKENS)
     shop = forge.create_repository("acme", "shop")
     for branch in ("feat/x", "open"):
         forge.commit("acme", "shop", branch, {"a.txt": f"{branch}\n"}, "Add a")

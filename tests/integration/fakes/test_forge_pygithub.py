@@ -13,20 +13,20 @@ from github import Auth, BadCredentialsException, Github, GithubException, Unkno
 from github.PullRequest import PullRequest
 from github.Repository import Repository
 
-from fakes.github.server import Forge, TokenGrant
+from fakes.github.server import FakeGitHub, TokenGrant
 
 Connect = Callable[[str | None], Github]
 
 
 @pytest.fixture
-def forge(tmp_path: Path) -> Iterator[Forge]:
+def forge(tmp_path: Path) -> Iterator[FakeGitHub]:
     """A running forge with acme/shop, whose branch feat/x is one commit ahead of main."""
     tokens = {
         "writer-token": TokenGrant("bot"),
         "reader-token": TokenGrant("reader", "read", scopes=None),
         "narrow-token": TokenGrant("narrow", repositories=frozenset({"acme/elsewhere"})),
     }
-    forge = Forge(tmp_path, tokens)
+    forge = FakeGitHub(tmp_path, tokens)
     forge.create_repository("acme", "shop")
     forge.commit("acme", "shop", "feat/x", {"a.txt": "1\n2\n"}, "Add a")
     with forge.serve():
@@ -34,7 +34,7 @@ def forge(tmp_path: Path) -> Iterator[Forge]:
 
 
 @pytest.fixture
-def connect(forge: Forge) -> Iterator[Connect]:
+def connect(forge: FakeGitHub) -> Iterator[Connect]:
     with contextlib.ExitStack() as stack:
 
         def connected(token: str | None) -> Github:
@@ -98,13 +98,15 @@ def test_no_token_is_refused(connect: Connect) -> None:
     assert refusal(lambda: github.get_user("x").login)[0] == 404
 
 
-def test_no_token_is_needed_to_read_a_public_repository(forge: Forge, connect: Connect) -> None:
+def test_no_token_is_needed_to_read_a_public_repository(
+    forge: FakeGitHub, connect: Connect
+) -> None:
     forge.repository("acme", "shop").private = False
     shop = connect(None).get_repo("acme/shop")
     assert refusal(lambda: open_pull(shop))[:2] == (401, "Requires authentication")
 
 
-def test_a_token_can_be_revoked_at_any_time(forge: Forge, shop: Repository) -> None:
+def test_a_token_can_be_revoked_at_any_time(forge: FakeGitHub, shop: Repository) -> None:
     del forge.tokens["writer-token"]
     with pytest.raises(BadCredentialsException):
         open_pull(shop)
@@ -121,21 +123,21 @@ def test_names_are_found_in_any_case(connect: Connect) -> None:
     assert (found.full_name, found.default_branch) == ("acme/shop", "main")
 
 
-def test_a_read_only_token_may_not_open_a_pull_request(forge: Forge, connect: Connect) -> None:
+def test_a_read_only_token_may_not_open_a_pull_request(forge: FakeGitHub, connect: Connect) -> None:
     shop = connect("reader-token").get_repo("acme/shop")
     message = "Resource not accessible by personal access token"
     assert refusal(lambda: open_pull(shop)) == (403, message, [])
     assert forge.pull_requests("acme", "shop") == []
 
 
-def test_an_archived_repository_cannot_be_changed(forge: Forge, shop: Repository) -> None:
+def test_an_archived_repository_cannot_be_changed(forge: FakeGitHub, shop: Repository) -> None:
     forge.repository("acme", "shop").archived = True
     message = "Repository was archived so is read-only."
     assert refusal(lambda: open_pull(shop))[:2] == (403, message)
     assert list(shop.get_pulls()) == []
 
 
-def test_a_pull_request_has_what_it_was_opened_with(forge: Forge, shop: Repository) -> None:
+def test_a_pull_request_has_what_it_was_opened_with(forge: FakeGitHub, shop: Repository) -> None:
     pull = open_pull(shop, draft=True)
     assert (pull.number, pull.title, pull.body, pull.state) == (1, "T", "B", "open")
     assert (pull.draft, pull.merged, pull.user.login) == (True, False, "bot")
@@ -187,7 +189,9 @@ def test_after_closing_another_one_may_be_opened(shop: Repository) -> None:
     assert first.closed_at is None
 
 
-def test_pull_requests_are_found_by_head_base_and_state(forge: Forge, shop: Repository) -> None:
+def test_pull_requests_are_found_by_head_base_and_state(
+    forge: FakeGitHub, shop: Repository
+) -> None:
     forge.commit("acme", "shop", "feat/y", {"y.txt": "y"}, "Add y")
     x, y = open_pull(shop), open_pull(shop, "feat/y")
     x.edit(state="closed")
@@ -206,7 +210,7 @@ def test_pull_requests_are_found_by_head_base_and_state(forge: Forge, shop: Repo
     assert found(base="none") == []
 
 
-def test_lists_come_in_pages(forge: Forge, connect: Connect) -> None:
+def test_lists_come_in_pages(forge: FakeGitHub, connect: Connect) -> None:
     for number in range(5):
         forge.commit("acme", "shop", f"feat/{number}", {"n.txt": str(number)}, "Add n")
     shop = connect("writer-token").get_repo("acme/shop")
@@ -219,7 +223,7 @@ def test_lists_come_in_pages(forge: Forge, connect: Connect) -> None:
     assert shop.get_pulls().totalCount == 5
 
 
-def test_a_pull_request_can_be_edited_and_labelled(forge: Forge, shop: Repository) -> None:
+def test_a_pull_request_can_be_edited_and_labelled(forge: FakeGitHub, shop: Repository) -> None:
     forge.commit("acme", "shop", "next", {"n.txt": "n"}, "Add n")
     pull = open_pull(shop)
     pull.edit(title="T2", body="B2", base="next")
@@ -233,7 +237,7 @@ def test_a_pull_request_can_be_edited_and_labelled(forge: Forge, shop: Repositor
     assert refusal(lambda: pull.create_review_request(reviewers=["bot"]))[0] == 422
 
 
-def test_a_pull_request_follows_its_branch(forge: Forge, shop: Repository) -> None:
+def test_a_pull_request_follows_its_branch(forge: FakeGitHub, shop: Repository) -> None:
     pull = open_pull(shop)
     assert (pull.commits, pull.changed_files, pull.additions, pull.deletions) == (1, 1, 2, 0)
     files: dict[str, str | bytes | None] = {"a.txt": "1\n", "b.txt": "b\n", "ü.bin": b"\x00\x01"}
@@ -244,7 +248,7 @@ def test_a_pull_request_follows_its_branch(forge: Forge, shop: Repository) -> No
     assert (pull.commits, pull.changed_files, pull.additions, pull.deletions) == (2, 3, 2, 0)
 
 
-def test_deleting_the_head_closes_the_pull_request(forge: Forge, shop: Repository) -> None:
+def test_deleting_the_head_closes_the_pull_request(forge: FakeGitHub, shop: Repository) -> None:
     sha = open_pull(shop).head.sha
     forge.repository("acme", "shop").bare.delete("feat/x")
     closed = shop.get_pull(1)

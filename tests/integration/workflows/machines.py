@@ -23,20 +23,26 @@ from temporalio.worker import (
 )
 
 from activities.claude import Delivery, TurnInput, TurnOutput
-from activities.interceptors.errors import WORKER_SHUTDOWN, ErrorTranslation
-from activities.job_records import RECORDS_TASK_QUEUE, Ending, InboxMessage, LimitWait, QueueEntry
-from activities.pull_requests import Opened, OpenInput, WithdrawInput
+from activities.interceptors.errors import WORKER_SHUTDOWN, ErrorInterceptor
+from activities.job_records import (
+    RECORDS_TASK_QUEUE,
+    FinishJobInput,
+    InboxMessage,
+    QueueEntry,
+    WaitForLimitInput,
+)
+from activities.pull_requests import OpenInput, PullRequestResult, WithdrawInput
 from activities.slots import (
     GRANT_SIGNAL,
     SLOTS_TASK_QUEUE,
-    Grant,
+    SlotGrant,
     SlotRequest,
     slots_task_queue_of,
 )
-from activities.workspaces import MirrorResult, Prepared, Published, PublishInput
+from activities.workspaces import MirrorResult, PrepareResult, PublishInput, PublishResult
 from domain.errors import JobEnded
 from domain.jobs import FINAL, JobStatus
-from host.shielding import to_its_end
+from host.shielding import run_to_completion
 from host.slots.leases import LeaseKey, Leases
 from tests.integration.workflows.scripts import Life, Script, give
 
@@ -100,10 +106,12 @@ class Machine(_Scripted):
             await lease.stop()
 
     @activity.defn
-    async def prepare(self, key: LeaseKey) -> Prepared:
+    async def prepare(self, key: LeaseKey) -> PrepareResult:
         script = await self.script()
-        usual = give(Prepared("b" * 40, continues_branch=False, was_there=True))
-        found: Prepared = await self.leases.require(key).run(script.play("prepare", key, usual))
+        usual = give(PrepareResult("b" * 40, continues_branch=False, was_there=True))
+        found: PrepareResult = await self.leases.require(key).run(
+            script.play("prepare", key, usual)
+        )
         return found
 
     @activity.defn
@@ -137,19 +145,21 @@ class Machine(_Scripted):
         return bool(await script.play("deliver_message", delivery, usual))
 
     @activity.defn
-    async def publish(self, request: PublishInput) -> Published:
+    async def publish(self, request: PublishInput) -> PublishResult:
         script = await self.script()
         self.leases.require(request.key)
-        work = script.play("publish", request, give(Published(SHA)))
-        published: Published = await to_its_end(work)
+        work = script.play("publish", request, give(PublishResult(SHA)))
+        published: PublishResult = await run_to_completion(work)
         return published
 
     @activity.defn
-    async def open_pull_request(self, request: OpenInput) -> Opened:
+    async def open_pull_request(self, request: OpenInput) -> PullRequestResult:
         script = await self.script()
         self.leases.require(request.key)
-        usual = give(Opened(1, "https://forge.example/acme/shop/pull/1"))
-        opened: Opened = await to_its_end(script.play("open_pull_request", request, usual))
+        usual = give(PullRequestResult(1, "https://forge.example/acme/shop/pull/1"))
+        opened: PullRequestResult = await run_to_completion(
+            script.play("open_pull_request", request, usual)
+        )
         return opened
 
     @activity.defn
@@ -216,7 +226,7 @@ class Slots(_Scripted):
     async def _tell(self, key: LeaseKey, machine: str) -> None:
         handle = self._temporal.get_workflow_handle(activity.info().workflow_id or "")
         host_id = machine.partition("-")[0]
-        await handle.signal(GRANT_SIGNAL, Grant(key.number, host_id, task_queue(machine)))
+        await handle.signal(GRANT_SIGNAL, SlotGrant(key.number, host_id, task_queue(machine)))
 
 
 class Records(_Scripted):
@@ -248,7 +258,7 @@ class Records(_Scripted):
         await (await self.script()).play("requeue_job", key, give())
 
     @activity.defn
-    async def finish_job(self, ending: Ending) -> JobStatus:
+    async def finish_job(self, ending: FinishJobInput) -> JobStatus:
         script = await self.script()
         script.endings.append(ending)
         await script.play("finish_job", ending, give())
@@ -261,7 +271,7 @@ class Records(_Scripted):
         await (await self.script()).play("wait_for_user", job_id, give())
 
     @activity.defn
-    async def wait_for_limit(self, wait: LimitWait) -> None:
+    async def wait_for_limit(self, wait: WaitForLimitInput) -> None:
         await (await self.script()).play("wait_for_limit", wait, give())
 
     @activity.defn
@@ -320,7 +330,7 @@ async def running_machines(
                 temporal,
                 task_queue=name,
                 activities=activities,
-                interceptors=[ErrorTranslation(), _Beats(scripts)],
+                interceptors=[ErrorInterceptor(), _Beats(scripts)],
                 max_heartbeat_throttle_interval=timedelta(seconds=BEAT_SECONDS),
             )
             await stack.enter_async_context(worker)

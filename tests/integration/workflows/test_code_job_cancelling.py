@@ -9,8 +9,8 @@ import pytest
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import WorkflowExecutionStatus
 
-from activities.pull_requests import Opened
-from activities.workspaces import Published
+from activities.pull_requests import PullRequestResult
+from activities.workspaces import PublishResult
 from domain.errors import JobFailure
 from domain.failures import FailureCode
 from domain.jobs import JobStatus, Outcome
@@ -76,7 +76,7 @@ async def test_what_runs_is_stopped_before_the_worktree_is_removed(lab: Lab) -> 
 
 async def test_a_push_that_has_begun_is_finished_and_taken_back(lab: Lab) -> None:
     script = Script()
-    gate = Gate(give(Published("c0ffee")))
+    gate = Gate(give(PublishResult("c0ffee")))
     script.plan("publish", gate)
     job = await lab.code_job(script)
     await gate.begun()
@@ -236,7 +236,7 @@ async def test_taking_back_is_tried_until_it_succeeds(lab: Lab) -> None:
 @pytest.mark.parametrize("is_kept", [True, False])
 async def test_a_branch_is_deleted_only_when_its_work_is_kept(lab: Lab, is_kept: bool) -> None:
     script = Script()
-    gate = Gate(give(Published("c0ffee")))
+    gate = Gate(give(PublishResult("c0ffee")))
     script.plan("publish", gate)
     if not is_kept:
         lost = fail(JobFailure(FailureCode.DISK_FULL))
@@ -256,7 +256,7 @@ async def test_a_branch_is_deleted_only_when_its_work_is_kept(lab: Lab, is_kept:
 async def test_a_branch_stays_whose_work_is_on_another_machine(lab: Lab, other: str) -> None:
     """The machine that only opens the pull request has nothing to keep."""
     script = Script("a", other)
-    script.plan("open_pull_request", Gate(), gate := Gate(give(Opened(1, "https://x"))))
+    script.plan("open_pull_request", Gate(), gate := Gate(give(PullRequestResult(1, "https://x"))))
     job = await lab.code_job(script)
     await job.called("open_pull_request")
     script.crash_machine()

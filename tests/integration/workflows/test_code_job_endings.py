@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from activities.claude import TurnInput
-from activities.workspaces import Prepared, Published
+from activities.workspaces import PrepareResult, PublishResult
 from domain.errors import DependencyUnavailable, JobFailure, LeaseLost, OrchestratorError
 from domain.failures import FailureCode
 from domain.jobs import JobStatus, Outcome
@@ -34,7 +34,7 @@ async def test_the_steps_come_once_and_in_order(lab: Lab) -> None:
 
 async def test_nothing_to_publish_needs_no_pull_request(lab: Lab) -> None:
     script = Script()
-    script.plan("publish", give(Published(None)))
+    script.plan("publish", give(PublishResult(None)))
     job = await lab.code_job(script)
     assert await job.result() == JobResult(JobStatus.COMPLETED, Outcome.NO_CHANGES)
     assert script.work == ["prepare", "run_claude", "publish", "finish_job", "clean_up"]
@@ -42,7 +42,7 @@ async def test_nothing_to_publish_needs_no_pull_request(lab: Lab) -> None:
 
 async def test_what_was_pushed_is_what_the_pull_request_is_opened_for(lab: Lab) -> None:
     script = Script()
-    script.plan("publish", give(Published("c0ffee")))
+    script.plan("publish", give(PublishResult("c0ffee")))
     job = await lab.code_job(script)
     await job.result()
     [request] = script.requests["open_pull_request"]
@@ -208,7 +208,7 @@ async def test_the_status_that_the_store_has_is_the_result(lab: Lab) -> None:
 async def test_whether_a_branch_is_the_jobs_own_is_told_when_it_is_taken_back(lab: Lab) -> None:
     async def that(continues: bool) -> None:
         script = Script()
-        script.plan("prepare", give(Prepared("b" * 40, continues, was_there=True)))
+        script.plan("prepare", give(PrepareResult("b" * 40, continues, was_there=True)))
 
         async def cancelled_by_the_api(request: object) -> None:
             script.row = JobStatus.CANCELLED

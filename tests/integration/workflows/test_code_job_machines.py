@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from activities.pull_requests import Opened
-from activities.slots import GRANT_SIGNAL, Grant
-from activities.workspaces import Prepared, Published
+from activities.pull_requests import PullRequestResult
+from activities.slots import GRANT_SIGNAL, SlotGrant
+from activities.workspaces import PrepareResult, PublishResult
 from domain.errors import JobEnded, LeaseLost
 from domain.failures import FailureCode
 from domain.jobs import JobStatus, Outcome
@@ -25,7 +25,10 @@ STEPS = ["prepare", "run_claude", "publish", "open_pull_request"]
 async def lose_at(lab: Lab, step: str, *machines: str, crash: bool = False) -> StartedJob:
     """A job whose first machine ends while the step runs there."""
     script = Script(*machines)
-    finished = {"publish": Published("c0ffee"), "open_pull_request": Opened(1, "https://x")}
+    finished = {
+        "publish": PublishResult("c0ffee"),
+        "open_pull_request": PullRequestResult(1, "https://x"),
+    }
     gate = Gate(give(finished.get(step)))
     script.plan(step, gate)
     job = await lab.code_job(script)
@@ -106,8 +109,8 @@ async def test_machines_are_told_whether_claude_is_needed(lab: Lab) -> None:
         job = await lose_at(lab, step, "a", "a-restarted", crash=True)
         assert await job.result() == DONE
         first, again = job.script.requests["hold_slot"]
-        assert (first.needs_claude, first.finished_on) == (True, None)
-        return again.needs_claude, again.finished_on
+        assert (first.needs_claude, first.host_claude_finished_on) == (True, None)
+        return again.needs_claude, again.host_claude_finished_on
 
     assert await asyncio.gather(*map(at, STEPS)) == [
         (True, None),
@@ -119,14 +122,14 @@ async def test_machines_are_told_whether_claude_is_needed(lab: Lab) -> None:
 
 async def test_work_that_is_gone_from_its_machine_needs_claude_again(lab: Lab) -> None:
     script = Script()
-    gone = Prepared("b" * 40, continues_branch=False, was_there=False)
+    gone = PrepareResult("b" * 40, continues_branch=False, was_there=False)
     script.plan("prepare", give(gone), give(gone))
     lost = fail(LeaseLost("The lease is lost."))
     script.plan("run_claude", give(), lost)
     script.plan("publish", lost)
     job = await lab.code_job(script)
     await job.called("hold_slot", 3)
-    finished = [request.finished_on for request in script.requests["hold_slot"]]
+    finished = [request.host_claude_finished_on for request in script.requests["hold_slot"]]
     assert finished == [None, "a", None]
     assert await job.result() == DONE
     # What it was interrupted in is not published as if it were all.
@@ -188,8 +191,8 @@ async def test_a_branch_stays_the_jobs_own_after_it_was_pushed(lab: Lab) -> None
     script = Script("a", "b")
     script.plan(
         "prepare",
-        give(Prepared("b" * 40, False, was_there=True)),
-        give(Prepared("b" * 40, True, was_there=True)),
+        give(PrepareResult("b" * 40, False, was_there=True)),
+        give(PrepareResult("b" * 40, True, was_there=True)),
     )
     first, second = Gate(), Gate()
     script.plan("publish", first)
@@ -230,8 +233,8 @@ async def test_a_grant_of_an_earlier_lease_comes_too_late(lab: Lab) -> None:
     script.plan("hold_slot", fail(LeaseLost("Another slot.", 1)), second)
     job = await lab.code_job(script)
     await second.begun()
-    await job.handle.signal(GRANT_SIGNAL, Grant(1, "gone", task_queue("gone")))
-    await job.handle.signal(GRANT_SIGNAL, Grant(2, "b", task_queue("b")))
+    await job.handle.signal(GRANT_SIGNAL, SlotGrant(1, "gone", task_queue("gone")))
+    await job.handle.signal(GRANT_SIGNAL, SlotGrant(2, "b", task_queue("b")))
     await job.called("hold_slot", 3)
     assert await job.result() == DONE
     # The grant of lease 2 was taken up at once, and refused by a machine that knew nothing of it.
@@ -244,7 +247,7 @@ async def test_a_grant_of_an_earlier_lease_comes_too_late(lab: Lab) -> None:
 
 async def test_a_machine_that_lost_its_disk_runs_claude_again(lab: Lab) -> None:
     script = Script()
-    made = Prepared("b" * 40, continues_branch=False, was_there=False)
+    made = PrepareResult("b" * 40, continues_branch=False, was_there=False)
     script.plan("prepare", give(made), give(made))
     script.plan("publish", fail(LeaseLost("The lease is lost.")))
     job = await lab.code_job(script)

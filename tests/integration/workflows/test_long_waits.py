@@ -16,7 +16,7 @@ from temporalio.api.enums.v1 import EventType
 from temporalio.testing import WorkflowEnvironment
 
 from domain.errors import JobFailure
-from domain.failures import Clock, FailureCode
+from domain.failures import FailureCode, TimeLimit
 from domain.jobs import JobStatus, JobType, Outcome
 from temporal.client import register_search_attributes
 from temporal.start_job import JobLimits
@@ -60,7 +60,7 @@ class Life:
     environment: WorkflowEnvironment
     began: datetime
 
-    async def to_its_end(self) -> JobResult:
+    async def run_to_completion(self) -> JobResult:
         """Skip the time whenever the job does nothing but wait."""
         while (description := await self.job.handle.describe()).close_time is None:
             rings_at = None
@@ -115,8 +115,8 @@ def start(environment: WorkflowEnvironment, patient_lab: Lab) -> Start:
 async def test_a_conversation_waits_a_week_for_its_user(start: Start) -> None:
     week = timedelta(days=7)
     life = await start(Script(), replace(LIMITS, task_idle_timeout=week), JobType.TASK)
-    result = await life.to_its_end()
-    assert (result.status, result.error) == (JobStatus.FAILED, Clock.IDLE.sentence)
+    result = await life.run_to_completion()
+    assert (result.status, result.error) == (JobStatus.FAILED, TimeLimit.IDLE.sentence)
     assert week <= await life.took() < week + timedelta(minutes=1)
 
 
@@ -128,7 +128,7 @@ async def test_a_usage_limit_of_five_hours_is_waited_out(
     script.plan("run_claude", fail(JobFailure(FailureCode.USAGE_LIMIT, resets_at=resets_at)))
     limits = replace(LIMITS, job_timeout=timedelta(hours=1), turn_timeout=timedelta(hours=1))
     life = await start(script, limits)
-    assert await life.to_its_end() == DONE
+    assert await life.run_to_completion() == DONE
     [until] = life.waited_until
     assert resets_at <= until <= resets_at + policies.STAGGER
     assert await environment.get_current_time() >= until
@@ -143,7 +143,7 @@ async def test_a_limit_that_others_use_up_is_met_less_and_less_often(start: Star
     limited = fail(JobFailure(FailureCode.USAGE_LIMIT, resets_at=past))
     script.plan("run_claude", *[limited] * 6)
     life = await start(script)
-    assert await life.to_its_end() == DONE
+    assert await life.run_to_completion() == DONE
     gaps = [later - earlier for earlier, later in pairwise([life.began, *life.waited_until])]
     most = timedelta(minutes=1)
     for gap, least in zip(gaps, [1, 60, 300, 900, 900, 900], strict=True):
@@ -154,7 +154,7 @@ async def test_a_limit_without_a_reset_time_is_tried_again_after_a_while(start: 
     script = Script()
     script.plan("run_claude", fail(JobFailure(FailureCode.USAGE_LIMIT)))
     life = await start(script)
-    assert await life.to_its_end() == DONE
+    assert await life.run_to_completion() == DONE
     assert policies.UNKNOWN_RESET <= await life.took() < policies.UNKNOWN_RESET * 1.5
 
 
@@ -165,7 +165,7 @@ async def test_an_overload_is_given_two_hours(start: Start) -> None:
     overloaded = fail(JobFailure(FailureCode.CLAUDE_OVERLOADED, transient=True))
     script.plan("run_claude", *[overloaded] * tries)
     life = await start(script)
-    result = await life.to_its_end()
+    result = await life.run_to_completion()
     assert result.failure_code is FailureCode.CLAUDE_OVERLOADED
     assert script.count("run_claude") == tries
     assert timedelta(hours=2) <= await life.took() < timedelta(hours=3)

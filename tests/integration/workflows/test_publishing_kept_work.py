@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-from activities.pull_requests import Opened
-from activities.workspaces import Prepared, Published
+from activities.pull_requests import PullRequestResult
+from activities.workspaces import PrepareResult, PublishResult
 from domain.errors import JobFailure
 from domain.failures import FailureCode
 from domain.jobs import Job, JobStatus, Outcome, RetryFrom
@@ -64,9 +64,9 @@ async def test_a_machine_that_stops_costs_nothing(lab: Lab) -> None:
         assert script.count("run_claude") == 0
 
     values = (
-        Prepared("b" * 40, False, was_there=True),
-        Published("c0ffee"),
-        Opened(1, "https://x"),
+        PrepareResult("b" * 40, False, was_there=True),
+        PublishResult("c0ffee"),
+        PullRequestResult(1, "https://x"),
     )
     await asyncio.gather(*map(at, STEPS, values))
 

@@ -12,7 +12,7 @@ from temporalio.exceptions import ApplicationError
 
 from activities.claude import TurnInput, TurnOutput
 from domain.errors import DependencyUnavailable, JobFailure, NotFound
-from domain.failures import Clock, FailureCode
+from domain.failures import FailureCode, TimeLimit
 from domain.jobs import JobStatus, Outcome
 from tests.integration.workflows.lab import Lab, StartedJob
 from tests.integration.workflows.scripts import Gate, Script, fail, give
@@ -396,7 +396,7 @@ async def test_a_conversation_ends_when_nobody_answers(lab: Lab) -> None:
     job = await lab.task_job(idle=timedelta(seconds=0.5))
     result = await job.result()
     assert (result.status, result.failure_code) == (JobStatus.FAILED, FailureCode.TIMED_OUT)
-    assert result.error == Clock.IDLE.sentence
+    assert result.error == TimeLimit.IDLE.sentence
     assert job.script.work[-2:] == ["finish_job", "clean_up"]
 
 

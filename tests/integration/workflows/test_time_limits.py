@@ -12,9 +12,9 @@ from temporalio import workflow
 from temporalio.api.enums.v1 import EventType
 
 from activities.claude import TurnInput
-from activities.workspaces import Published
+from activities.workspaces import PublishResult
 from domain.errors import JobFailure, timed_out
-from domain.failures import Clock, FailureCode
+from domain.failures import FailureCode, TimeLimit
 from domain.jobs import JobOptions, JobStatus, JobType
 from tests.integration.workflows.lab import LIMITS, Lab, StartedJob, a_job
 from tests.integration.workflows.scripts import Gate, Script, fail, give
@@ -25,7 +25,7 @@ KILLED = JobFailure(FailureCode.CLAUDE_FAILED, transient=True)
 SOON = timedelta(seconds=0.5)
 
 
-async def ended_by(job: StartedJob, clock: Clock) -> None:
+async def ended_by(job: StartedJob, clock: TimeLimit) -> None:
     """The job has failed, and says which clock it was."""
     result = await job.result()
     assert (result.status, result.failure_code) == (JobStatus.FAILED, FailureCode.TIMED_OUT)
@@ -47,7 +47,7 @@ async def test_a_wait_for_a_slot_may_be_limited(lab: Lab) -> None:
     script = Script()
     script.plan("hold_slot", Gate())
     job = await lab.start(a_job(), script, replace(LIMITS, queue_timeout=SOON))
-    await ended_by(job, Clock.QUEUE)
+    await ended_by(job, TimeLimit.QUEUE)
     assert script.work == ["finish_job"]
     assert not script.endings[0].leaves_workspace
 
@@ -66,7 +66,7 @@ async def test_a_slot_that_was_granted_stops_the_clock_of_the_queue(lab: Lab) ->
 async def test_the_machine_is_told_which_clock_runs_out_first(lab: Lab) -> None:
     by_turn = await lab.start(a_job(), Script(), replace(LIMITS, turn_timeout=SOON))
     by_job = await lab.start(a_job(), Script(), replace(LIMITS, job_timeout=timedelta(seconds=40)))
-    for job, clock, most in ((by_turn, Clock.TURN, 0.5), (by_job, Clock.JOB, 40)):
+    for job, clock, most in ((by_turn, TimeLimit.TURN, 0.5), (by_job, TimeLimit.JOB, 40)):
         await job.result()
         [request] = limits_given(job.script)
         assert request.limit_clock is clock
@@ -81,14 +81,14 @@ async def test_a_jobs_own_limit_comes_before_the_setting(lab: Lab) -> None:
     )
     await job.result()
     [request] = limits_given(job.script)
-    assert request.limit_clock is Clock.JOB
+    assert request.limit_clock is TimeLimit.JOB
     assert 170 < request.limit_seconds <= 180
 
 
 async def test_what_the_machine_says_of_a_clock_is_the_jobs_end(lab: Lab) -> None:
     script = Script()
-    script.plan("run_claude", fail(timed_out(Clock.SILENCE)))
-    await ended_by(await lab.code_job(script), Clock.SILENCE)
+    script.plan("run_claude", fail(timed_out(TimeLimit.SILENCE)))
+    await ended_by(await lab.code_job(script), TimeLimit.SILENCE)
     assert script.count("run_claude") == 1
 
 
@@ -97,7 +97,7 @@ async def test_attempts_share_the_time_of_their_turn(lab: Lab, job_type: JobType
     script = Script()
     script.plan("run_claude", *[lambda request: after(0.3, request)] * 3)
     job = await lab.start(a_job(job_type), script, replace(LIMITS, turn_timeout=SOON))
-    await ended_by(job, Clock.TURN)
+    await ended_by(job, TimeLimit.TURN)
     given = [request.limit_seconds for request in limits_given(script)]
     assert len(given) == 2
     assert given[0] == pytest.approx(0.5)
@@ -121,7 +121,7 @@ async def test_a_fetch_takes_no_more_time_than_the_job_has(lab: Lab) -> None:
     script = Script()
     script.plan("prepare", Gate())
     job = await lab.start(a_job(), script, replace(LIMITS, job_timeout=SOON))
-    await ended_by(job, Clock.JOB)
+    await ended_by(job, TimeLimit.JOB)
     assert script.work == ["prepare", "finish_job", "clean_up"]
 
 
@@ -132,7 +132,7 @@ async def test_a_machine_that_does_not_keep_the_limit_is_not_waited_for(
     script = Script()
     script.plan("run_claude", Gate())
     job = await lab.start(a_job(), script, replace(LIMITS, turn_timeout=SOON))
-    await ended_by(job, Clock.TURN)
+    await ended_by(job, TimeLimit.TURN)
     assert script.count("stop_work") == 1
 
 
@@ -153,7 +153,7 @@ async def test_every_turn_of_a_conversation_has_its_own_time(lab: Lab) -> None:
 async def test_finished_work_is_published_after_the_jobs_time(lab: Lab) -> None:
     """Its machine changes while it is published."""
     script = Script("a", "a-restarted")
-    gate = Gate(give(Published("c0ffee")))
+    gate = Gate(give(PublishResult("c0ffee")))
     script.plan("publish", gate)
     job = await lab.start(a_job(), script, replace(LIMITS, job_timeout=timedelta(seconds=1)))
     await gate.begun()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fakes.github.server import Forge, TokenGrant
+from fakes.github.server import FakeGitHub, TokenGrant
 from sandbox.modes import SandboxMode, inside_path
 from tests.integration.workspace import git_lfs
 from tests.sandboxes import real_sandbox
@@ -40,7 +40,7 @@ class Room:
     def __init__(
         self,
         directory: Path,
-        forge: Forge,
+        forge: FakeGitHub,
         token: str | None = TOKEN,
         search_path: str = os.environ["PATH"],
     ) -> None:
@@ -100,16 +100,16 @@ class Room:
 
 
 @pytest.fixture
-def forge(tmp_path: Path) -> Iterator[Forge]:
+def forge(tmp_path: Path) -> Iterator[FakeGitHub]:
     grants = {TOKEN: TokenGrant("bot"), READ_ONLY: TokenGrant("reader", "read")}
-    served = Forge(tmp_path / "forge", grants)
+    served = FakeGitHub(tmp_path / "forge", grants)
     with served.serve():
         served.create_repository(OWNER, NAME, FILES)
         yield served
 
 
 @pytest.fixture
-def room(forge: Forge, tmp_path: Path) -> Room:
+def room(forge: FakeGitHub, tmp_path: Path) -> Room:
     return Room(tmp_path / "data", forge)
 
 

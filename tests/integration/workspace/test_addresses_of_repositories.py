@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from domain.errors import JobFailure
-from fakes.github.server import Forge
+from fakes.github.server import FakeGitHub
 from tests.integration.workspace import git_lfs
 from tests.integration.workspace.conftest import NAME, OWNER, Room
 from tests.integration.workspace.test_contents import PART, add_submodule
@@ -78,7 +78,7 @@ async def test_only_https_and_the_server_s_own_scheme_are_followed(
 
 
 async def test_an_lfs_server_on_the_loopback_interface_is_not_asked(
-    forge: Forge, tmp_path: Path, loopback: socket.socket
+    forge: FakeGitHub, tmp_path: Path, loopback: socket.socket
 ) -> None:
     room = Room(tmp_path / "data", forge, search_path=git_lfs.search_path())
     pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'a' * 64}\nsize 9\n"

@@ -9,7 +9,7 @@ import pytest
 from domain.errors import InvalidRequest
 from tests.integration.workspace.conftest import TOKEN
 from workspace.git.credentials import GitCredentials, write_token_file
-from workspace.git.runner import Git, Place
+from workspace.git.runner import Git, GitLocation
 
 ODD = "a 'quoted' \"name\" with $dollar and `tick`"
 
@@ -19,7 +19,7 @@ async def ask(credentials: GitCredentials, at: Path, url: str) -> str:
     return await Git(os.environ["PATH"]).run(
         "credential",
         "fill",
-        at=Place(at),
+        at=GitLocation(at),
         settings=credentials.settings(),
         stdin=f"url={url}\n\n".encode(),
         accept=(0, 128),
@@ -91,12 +91,12 @@ async def test_a_helper_in_a_repository_is_not_handed_the_token(
     tmp_path: Path, key: str, protected: bool
 ) -> None:
     git, planted = Git(os.environ["PATH"]), tmp_path / "planted"
-    await git.run("init", "--quiet", "--bare", at=Place(tmp_path))
-    await git.run("config", key, f"!touch {planted}; :", at=Place(tmp_path))
+    await git.run("init", "--quiet", "--bare", at=GitLocation(tmp_path))
+    await git.run("config", key, f"!touch {planted}; :", at=GitLocation(tmp_path))
     credentials = GitCredentials("https://git.example", write_token_file(tmp_path / "s", TOKEN))
     settings = credentials.settings() if protected else []
     login = f"url=https://git.example\nusername=x\npassword={TOKEN}\n\n".encode()
-    await git.run("credential", "approve", at=Place(tmp_path), settings=settings, stdin=login)
+    await git.run("credential", "approve", at=GitLocation(tmp_path), settings=settings, stdin=login)
     assert ("planted" in os.listdir(tmp_path)) is not protected
 
 

@@ -200,7 +200,7 @@ async def at_last(make: Callable[[], Awaitable[Worktree]]) -> Worktree:
     raise AssertionError("It never succeeded.")
 
 
-async def take_up(room: Room, kept: Salvaged) -> Worktree:
+async def resume_or_start(room: Room, kept: Salvaged) -> Worktree:
     """Make a worktree of what the job left."""
     await room.mirrors.fetch(OWNER, NAME)
     return await room.worktrees.create_from_kept(
@@ -236,7 +236,7 @@ async def test_a_damaged_mirror_is_mended_and_no_work_is_lost(
         room.forge.commit(OWNER, NAME, "main", {"newer": "x"}, "Newer")
     await require_next_job(room)
     assert await room.salvage.kept(OWNER, NAME, "job") == kept
-    again = await at_last(lambda: take_up(room, replace(kept, patch=None)))
+    again = await at_last(lambda: resume_or_start(room, replace(kept, patch=None)))
     assert (again.path / "edit").read_text() == "work"
     assert await room.worktrees.find(OWNER, NAME, "live") == live
     sha = await room.salvage.keep(live)
@@ -252,7 +252,7 @@ async def test_a_destroyed_mirror_is_made_again(room: Room, damage: Damage) -> N
     damage(room.mirror_path)
     await require_next_job(room)
     assert kept is not None
-    again = await at_last(lambda: take_up(room, kept))
+    again = await at_last(lambda: resume_or_start(room, kept))
     assert (again.path / "edit").read_text() == "work"
 
 

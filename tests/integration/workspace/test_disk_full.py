@@ -130,12 +130,12 @@ async def test_no_space_to_take_up_kept_work(room: Room, mirrors_disk: SmallDisk
     as_claude(room.mirror_path, "update-ref", "-d", "refs/orchestrator/salvage/job")
     as_claude(room.mirror_path, "prune", "--expire=now")
 
-    async def take_up() -> None:
+    async def resume_or_start() -> None:
         await room.worktrees.create_from_kept(
             OWNER, NAME, "again", "again", "job", kept.base_sha, kept.head_sha, kept.patch
         )
 
-    await refused(mirrors_disk, take_up)
-    await take_up()
+    await refused(mirrors_disk, resume_or_start)
+    await resume_or_start()
     again = room.worktrees.path(OWNER, NAME, "again")
     assert (again / "big.bin").read_bytes() == BIG["big.bin"]

@@ -8,14 +8,14 @@ import pytest
 
 from domain.errors import DependencyUnavailable
 from tests.integration.workspace.conftest import until
-from workspace.git.runner import Git, GitError, Place
+from workspace.git.runner import Git, GitError, GitLocation
 
 FOREVER = "alias.forever=!echo $$ > started; while :; do sleep 0.05; done"
 
 
 @pytest.fixture
-async def place(tmp_path: Path) -> Place:
-    place = Place(tmp_path)
+async def place(tmp_path: Path) -> GitLocation:
+    place = GitLocation(tmp_path)
     await Git(os.environ["PATH"]).run("init", "--quiet", "--bare", at=place)
     return place
 
@@ -43,7 +43,7 @@ async def ended(file: Path) -> None:
 
 
 async def test_the_environment_is_what_was_given(
-    git: Git, place: Place, monkeypatch: pytest.MonkeyPatch
+    git: Git, place: GitLocation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GITHUB_TOKEN", "secret")
     monkeypatch.setenv("GIT_DIR", "/elsewhere")
@@ -57,13 +57,13 @@ async def test_the_environment_is_what_was_given(
     assert "HOME" not in seen
 
 
-async def test_no_file_can_override_the_fixed_settings(git: Git, place: Place) -> None:
+async def test_no_file_can_override_the_fixed_settings(git: Git, place: GitLocation) -> None:
     (place.git_dir / "config").write_text("[core]\n\thooksPath = /evil\n\tfsmonitor = /evil\n")
     assert (await git.run("config", "core.hooksPath", at=place)).strip() == "/dev/null"
     assert (await git.run("config", "core.fsmonitor", at=place)).strip() == "false"
 
 
-async def test_a_failure_carries_the_end_of_what_git_said(git: Git, place: Place) -> None:
+async def test_a_failure_carries_the_end_of_what_git_said(git: Git, place: GitLocation) -> None:
     noise = "alias.x=!i=0; while [ $i -lt 400 ]; do echo line-$i-of-noise >&2; i=$((i+1)); done;"
     with pytest.raises(GitError) as caught:
         await git.run("-c", f"{noise} echo last words >&2; exit 9; :", "x", at=place)
@@ -72,39 +72,39 @@ async def test_a_failure_carries_the_end_of_what_git_said(git: Git, place: Place
     assert len(caught.value.stderr) <= 4096
 
 
-async def test_questions_are_answered_by_the_exit_code(git: Git, place: Place) -> None:
+async def test_questions_are_answered_by_the_exit_code(git: Git, place: GitLocation) -> None:
     assert await git.says("-c", "alias.x=!exit 0", "x", at=place)
     assert not await git.says("-c", "alias.x=!exit 1; :", "x", at=place)
     with pytest.raises(GitError):
         await git.says("-c", "alias.x=!exit 2; :", "x", at=place)
 
 
-async def test_too_much_output_stops_the_command(git: Git, place: Place) -> None:
+async def test_too_much_output_stops_the_command(git: Git, place: GitLocation) -> None:
     with pytest.raises(GitError, match="printed over 100000 bytes"):
         await git.run("-c", "alias.x=!yes", "x", at=place, max_output=100_000, timeout=30)
 
 
-async def test_large_input_and_output_do_not_block_each_other(git: Git, place: Place) -> None:
+async def test_large_input_and_output_do_not_block_each_other(git: Git, place: GitLocation) -> None:
     data = b"0123456789abcdef" * 200_000
     assert await git.run("-c", "alias.x=!cat", "x", at=place, stdin=data) == data.decode()
 
 
 async def test_a_command_that_ignores_its_input_fails_with_its_own_reason(
-    git: Git, place: Place
+    git: Git, place: GitLocation
 ) -> None:
     with pytest.raises(GitError) as caught:
         await git.run("update-ref", "--nonsense", at=place, stdin=b"x" * 5_000_000)
     assert "usage" in caught.value.stderr
 
 
-async def test_the_time_limit_ends_the_whole_group(git: Git, place: Place) -> None:
+async def test_the_time_limit_ends_the_whole_group(git: Git, place: GitLocation) -> None:
     with pytest.raises(GitError) as caught:
         await git.run("-c", FOREVER, "forever", at=place, timeout=0.5)
     assert caught.value.exit_code is None
     await ended(place.git_dir / "started")
 
 
-async def test_cancelling_ends_the_whole_group(git: Git, place: Place) -> None:
+async def test_cancelling_ends_the_whole_group(git: Git, place: GitLocation) -> None:
     running = asyncio.create_task(git.run("-c", FOREVER, "forever", at=place))
     await until(lambda: has_text(place.git_dir / "started"))
     running.cancel()
@@ -113,7 +113,7 @@ async def test_cancelling_ends_the_whole_group(git: Git, place: Place) -> None:
     await ended(place.git_dir / "started")
 
 
-async def test_a_command_that_ignores_being_asked_is_killed(git: Git, place: Place) -> None:
+async def test_a_command_that_ignores_being_asked_is_killed(git: Git, place: GitLocation) -> None:
     deaf = FOREVER.replace("!echo", "!trap '' TERM; echo")
     running = asyncio.create_task(git.run("-c", deaf, "forever", at=place))
     await until(lambda: has_text(place.git_dir / "started"))

@@ -25,7 +25,7 @@ async def leave(room: Room) -> Salvaged:
     return kept
 
 
-async def take_up(room: Room, kept: Salvaged, *, branch: str = "again") -> Worktree:
+async def resume_or_start(room: Room, kept: Salvaged, *, branch: str = "again") -> Worktree:
     await room.mirrors.fetch(OWNER, NAME)
     return await room.worktrees.create_from_kept(
         OWNER, NAME, "again", branch, "job", kept.base_sha, kept.head_sha, kept.patch
@@ -34,7 +34,7 @@ async def take_up(room: Room, kept: Salvaged, *, branch: str = "again") -> Workt
 
 async def refusal(room: Room, kept: Salvaged, *, branch: str = "again") -> JobFailure:
     with pytest.raises(JobFailure) as caught:
-        await take_up(room, kept, branch=branch)
+        await resume_or_start(room, kept, branch=branch)
     assert not room.worktrees.path(OWNER, NAME, "again").exists()
     return caught.value
 
@@ -63,7 +63,7 @@ async def test_commits_are_published_as_they_are_and_edits_as_one_more(room: Roo
     (worktree.path / "two").write_text("two\n")
     kept = await leave(room)
     room.forge.commit(OWNER, NAME, "main", {"meanwhile": "x"}, "Meanwhile")
-    again = await take_up(room, kept)
+    again = await resume_or_start(room, kept)
     assert (again.base_sha, again.branch, again.continued) == (kept.base_sha, "again", False)
     assert again.notices == ()
     assert as_claude(again.path, "rev-parse", "HEAD") == by_claude
@@ -79,7 +79,7 @@ async def test_commits_are_published_as_they_are_and_edits_as_one_more(room: Roo
 async def test_commits_alone_are_published_without_another(room: Room) -> None:
     by_claude = commit(await room.start("job"), "one")
     kept = await leave(room)
-    again = await take_up(room, kept)
+    again = await resume_or_start(room, kept)
     assert await room.publish(again) == by_claude
     assert room.remote()["again"] == by_claude
 
@@ -89,7 +89,7 @@ async def test_another_machine_makes_one_commit_of_the_patch(room: Room, elsewhe
     commit(worktree, "one")
     (worktree.path / "README.md").unlink()
     kept = await leave(room)
-    again = await take_up(elsewhere, kept)
+    again = await resume_or_start(elsewhere, kept)
     assert as_claude(again.path, "status", "--porcelain") == "D  README.md\nA  one"
     await elsewhere.publish(again, "All of it")
     assert room.remote_log("again") == ["All of it", "Initial commit"]
@@ -99,20 +99,20 @@ async def test_another_machine_makes_one_commit_of_the_patch(room: Room, elsewhe
 async def test_it_is_found_again_as_it_was_left(room: Room) -> None:
     (await room.start("job")).path.joinpath("new").write_text("x")
     kept = await leave(room)
-    again = await take_up(room, kept)
+    again = await resume_or_start(room, kept)
     (again.path / "more").write_text("y")
-    assert await take_up(room, replace(kept, patch=None)) == again
+    assert await resume_or_start(room, replace(kept, patch=None)) == again
     assert (again.path / "more").read_text() == "y"
 
 
 async def test_a_half_made_one_is_made_again(room: Room) -> None:
     (await room.start("job")).path.joinpath("new").write_text("x")
     kept = await leave(room)
-    again = await take_up(room, kept)
+    again = await resume_or_start(room, kept)
     (again.path / "new").unlink()
     again.path.with_name("again.json").unlink()
     assert await room.worktrees.find(OWNER, NAME, "again") is None
-    assert await take_up(room, kept) == again
+    assert await resume_or_start(room, kept) == again
     assert as_claude(again.path, "status", "--porcelain") == "A  new"
 
 
@@ -121,7 +121,7 @@ async def test_an_unpublished_one_is_kept_in_turn(room: Room) -> None:
     commit(worktree, "one")
     (worktree.path / "two").write_text("two\n")
     kept = await leave(room)
-    await take_up(room, kept)
+    await resume_or_start(room, kept)
     kept_again = await room.removal.remove(OWNER, NAME, "again")
     assert kept_again is not None
     assert (kept_again.base_sha, kept_again.patch) == (kept.base_sha, kept.patch)
@@ -133,7 +133,7 @@ async def test_commits_beside_the_line_that_was_checked_out_are_named(room: Room
     as_claude(worktree.path, "checkout", "--quiet", "--detach", worktree.base_sha)
     checked_out = commit(worktree, "two")
     kept = await leave(room)
-    again = await take_up(room, kept)
+    again = await resume_or_start(room, kept)
     [notice] = again.notices
     assert as_claude(again.path, "rev-parse", "HEAD") == checked_out
     assert on_branch[:12] in notice
@@ -151,7 +151,7 @@ async def test_what_was_kept_before_is_named_too(room: Room) -> None:
     (worktree.path / "one").unlink()
     (worktree.path / "two").write_text("2")
     kept = await leave(room)
-    again = await take_up(room, kept)
+    again = await resume_or_start(room, kept)
     assert as_claude(again.path, "status", "--porcelain") == "A  two"
     assert str(earlier)[:12] in again.notices[0]
 
@@ -171,7 +171,7 @@ async def test_a_merge_left_with_conflicts_is_told(room: Room, elsewhere: Room, 
         as_claude(worktree.path, "merge", "side")
     side = as_claude(worktree.path, "rev-parse", "side")
     kept = await leave(room)
-    again = await take_up(room if here else elsewhere, kept)
+    again = await resume_or_start(room if here else elsewhere, kept)
     *others, notice = again.notices
     assert "conflicts" in notice
     assert notice.endswith(": clash.")
@@ -191,7 +191,7 @@ async def leave_an_earlier_state(room: Room, elsewhere: Room) -> Salvaged:
 
 async def test_an_earlier_state_of_it_is_not_taken_for_it(room: Room, elsewhere: Room) -> None:
     kept = await leave_an_earlier_state(room, elsewhere)
-    again = await take_up(room, kept)
+    again = await resume_or_start(room, kept)
     assert as_claude(again.path, "status", "--porcelain") == "A  one\nA  two"
     await room.publish(again)
     assert room.forge.read_file(OWNER, NAME, "again", "two") == "two\n"
@@ -212,7 +212,7 @@ async def test_going_back_to_look_does_not_split_the_work(room: Room) -> None:
     by_claude = commit(worktree, "one")
     as_claude(worktree.path, "checkout", "--quiet", "--detach", worktree.base_sha)
     kept = await leave(room)
-    again = await take_up(room, kept)
+    again = await resume_or_start(room, kept)
     assert again.notices == ()
     assert await room.publish(again) == by_claude
 
@@ -235,7 +235,7 @@ async def test_a_base_that_no_branch_has_any_more(room: Room, elsewhere: Room) -
     kept = await leave(room)
     assert kept.base_sha == base
     room.forge.repository(OWNER, NAME).bare.delete("side")
-    again = await take_up(elsewhere, kept)
+    again = await resume_or_start(elsewhere, kept)
     assert (again.path / "side").exists()
 
 
@@ -310,7 +310,7 @@ async def test_a_patch_runs_nothing_that_a_job_has_planted(room: Room, tmp_path:
     as_claude(mirror.path, "config", "filter.evil.smudge", f"touch {proof}")
     as_claude(mirror.path, "config", "filter.evil.clean", f"touch {proof}")
     patch = new_file(".gitattributes", "* filter=evil") + new_file("x")
-    again = await take_up(room, patched(room, patch))
+    again = await resume_or_start(room, patched(room, patch))
     assert (again.path / "x").read_text() == "evil"
     await room.publishing.commit_all(again, "Deliver", CLAUDE)
     assert not proof.exists()

@@ -13,7 +13,7 @@ import pytest
 
 from domain.errors import JobFailure
 from domain.failures import FailureCode
-from fakes.github.server import Forge
+from fakes.github.server import FakeGitHub
 from tests.integration.workspace import git_lfs
 from tests.integration.workspace.conftest import NAME, OWNER, Room
 from workspace.salvage.salvage import Salvaged
@@ -92,7 +92,7 @@ class LfsServer:
 
 
 @pytest.fixture
-def room(forge: Forge, tmp_path: Path) -> Room:
+def room(forge: FakeGitHub, tmp_path: Path) -> Room:
     return Room(tmp_path / "data", forge, search_path=git_lfs.search_path())
 
 

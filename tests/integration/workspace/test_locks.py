@@ -13,7 +13,7 @@ import pytest
 from tests.integration.workspace.conftest import until
 from workspace.git import locks as locks_module
 from workspace.git.locks import Locks, held_descriptors
-from workspace.git.runner import Git, Place
+from workspace.git.runner import Git, GitLocation
 
 HOLDER = """
 import asyncio, sys
@@ -199,6 +199,6 @@ async def test_git_runs_under_the_lock(file: Path, tmp_path: Path) -> None:
     git, locks = Git(os.environ["PATH"]), Locks()
     async with locks.hold(file):
         [descriptor] = held_descriptors()
-        printed = await git.run("-c", "alias.x=!ls -l /proc/self/fd", "x", at=Place(tmp_path))
+        printed = await git.run("-c", "alias.x=!ls -l /proc/self/fd", "x", at=GitLocation(tmp_path))
     assert str(file) in printed
     assert f" {descriptor} -> " in printed

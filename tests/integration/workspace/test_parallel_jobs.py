@@ -9,7 +9,7 @@ import pytest
 from domain.errors import JobFailure
 from tests.integration.workspace.conftest import NAME, OWNER, Room, as_claude
 from workspace.git.locks import held_descriptors
-from workspace.git.runner import Place
+from workspace.git.runner import GitLocation
 from workspace.mirrors import object_transfer
 from workspace.worktree import private_repository
 
@@ -65,7 +65,7 @@ async def test_a_mirror_changes_only_under_its_lock(
         lock = str(room.mirror_path.with_suffix(".lock"))
         seen[step] = seen.get(step, True) and lock in held
 
-    async def run(*arguments: str, at: Place, **options: Any) -> str:
+    async def run(*arguments: str, at: GitLocation, **options: Any) -> str:
         if at.git_dir == room.mirror_path and arguments[0] == "update-ref":
             look(" ".join(part for part in arguments[:3] if part != "--no-deref"))
         return await really_run(*arguments, at=at, **options)

@@ -7,7 +7,7 @@ import pytest
 
 from domain.errors import JobFailure
 from domain.failures import FailureCode
-from fakes.github.server import Forge
+from fakes.github.server import FakeGitHub
 from tests.integration.workspace.conftest import NAME, OWNER, READ_ONLY, TOKEN, Room
 from workspace.git.credentials import GitCredentials, write_token_file
 from workspace.git.errors import explained, failure_of, is_damage
@@ -193,17 +193,17 @@ async def refusal(room: Room) -> JobFailure:
     return caught.value
 
 
-async def test_a_wrong_token(forge: Forge, tmp_path: Path) -> None:
+async def test_a_wrong_token(forge: FakeGitHub, tmp_path: Path) -> None:
     found = await refusal(Room(tmp_path, forge, "ghp_wrong0000000000000000000000000000000"))
     assert found.code is FailureCode.GITHUB_AUTHENTICATION
 
 
-async def test_no_token(forge: Forge, tmp_path: Path) -> None:
+async def test_no_token(forge: FakeGitHub, tmp_path: Path) -> None:
     found = await refusal(Room(tmp_path, forge, None))
     assert found.code is FailureCode.GITHUB_TOKEN_MISSING
 
 
-async def test_a_public_repository_needs_no_token(forge: Forge, tmp_path: Path) -> None:
+async def test_a_public_repository_needs_no_token(forge: FakeGitHub, tmp_path: Path) -> None:
     forge.repository(OWNER, NAME).private = False
     await Room(tmp_path, forge, None).mirrors.fetch(OWNER, NAME)
 
@@ -225,13 +225,13 @@ async def test_a_server_in_trouble(room: Room, status: int | None) -> None:
     await room.mirrors.fetch(OWNER, NAME)
 
 
-async def test_a_server_that_is_away(forge: Forge, tmp_path: Path) -> None:
+async def test_a_server_that_is_away(forge: FakeGitHub, tmp_path: Path) -> None:
     forge.url = "http://127.0.0.1:1"
     found = await refusal(Room(tmp_path, forge))
     assert (found.code, found.transient) == (FailureCode.GITHUB_UNAVAILABLE, True)
 
 
-async def test_a_token_that_may_only_read(forge: Forge, tmp_path: Path) -> None:
+async def test_a_token_that_may_only_read(forge: FakeGitHub, tmp_path: Path) -> None:
     room = Room(tmp_path, forge, READ_ONLY)
     worktree = await room.start("job")
     (worktree.path / "new").write_text("x")

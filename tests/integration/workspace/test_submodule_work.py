@@ -15,7 +15,7 @@ from domain.failures import FailureCode
 from domain.timestamps import utc_now
 from tests.integration.workspace.conftest import NAME, OWNER, REGISTERED, Room, as_claude
 from tests.integration.workspace.test_contents import PART, add_submodule
-from workspace.inspection.submodule_rescue import Spared
+from workspace.inspection.submodule_rescue import RescuedSubmodules
 from workspace.worktree.worktree import Worktree
 
 
@@ -114,9 +114,9 @@ async def test_work_in_a_submodule_is_not_published_and_not_lost(
     assert caught.value.code is FailureCode.GIT_FAILED
     assert await room.worktrees.changed_paths(worktree)
     files = edited(worktree)
-    told: list[Spared] = []
+    told: list[RescuedSubmodules] = []
 
-    async def tell(job_id: str, spared: Spared) -> None:
+    async def tell(job_id: str, spared: RescuedSubmodules) -> None:
         assert not spared.files.exists()
         told.append(spared)
 
@@ -283,9 +283,9 @@ async def test_git_directories_outlive_files_that_were_deleted(
 
 async def test_sweeping_spares_and_tells(room: Room, worktree: Worktree) -> None:
     edit(worktree)
-    told: dict[str, Spared] = {}
+    told: dict[str, RescuedSubmodules] = {}
 
-    async def tell(job_id: str, spared: Spared) -> None:
+    async def tell(job_id: str, spared: RescuedSubmodules) -> None:
         told[job_id] = spared
 
     async def is_needed(job_id: str) -> bool:

@@ -27,9 +27,9 @@ async def post(
 
 
 def is_replay(answer: httpx.Response) -> bool:
-    replayed = answer.headers.get("Idempotent-Replay")
-    assert replayed in {None, "true"}
-    return replayed is not None
+    apply_tree_diff = answer.headers.get("Idempotent-Replay")
+    assert apply_tree_diff in {None, "true"}
+    return apply_tree_diff is not None
 
 
 def outcome(answer: httpx.Response) -> tuple[int, bytes]:

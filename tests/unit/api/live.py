@@ -16,11 +16,11 @@ from temporalio.client import WorkflowExecutionStatus
 from temporalio.worker import Worker
 
 from activities.claude import Delivery, TurnInput, TurnOutput
-from activities.interceptors.errors import ErrorTranslation
-from activities.interceptors.heartbeats import Heartbeats
+from activities.interceptors.errors import ErrorInterceptor
+from activities.interceptors.heartbeats import HeartbeatInterceptor
 from activities.job_records import RECORDS_TASK_QUEUE, RecordActivities
 from activities.slots import SLOTS_TASK_QUEUE, SlotActivities
-from activities.workspaces import MirrorResult, Prepared, Published, PublishInput
+from activities.workspaces import MirrorResult, PrepareResult, PublishInput, PublishResult
 from domain.job_details import JobFilter
 from domain.jobs import FINAL, Phase
 from host.job_progress import Progress
@@ -57,8 +57,8 @@ class PlayedMachine:
         self.turns: dict[str, list[list[str]]] = defaultdict(list)
 
     @activity.defn
-    async def prepare(self, key: LeaseKey) -> Prepared:
-        return Prepared("0" * 40, False, was_there=True)
+    async def prepare(self, key: LeaseKey) -> PrepareResult:
+        return PrepareResult("0" * 40, False, was_there=True)
 
     @activity.defn
     async def run_claude(self, request: TurnInput) -> TurnOutput:
@@ -80,8 +80,8 @@ class PlayedMachine:
         return
 
     @activity.defn
-    async def publish(self, request: PublishInput) -> Published:
-        return Published(None)
+    async def publish(self, request: PublishInput) -> PublishResult:
+        return PublishResult(None)
 
     @activity.defn
     async def clean_up(self, job_id: str) -> None:
@@ -181,7 +181,7 @@ def _acting(temporal: TemporalClient, task_queue: str, activities: list[Activity
         temporal,
         task_queue=task_queue,
         activities=activities,
-        interceptors=[ErrorTranslation(), Heartbeats()],
+        interceptors=[ErrorInterceptor(), HeartbeatInterceptor()],
         max_heartbeat_throttle_interval=HEARTBEAT_THROTTLE,
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from domain.failures import Clock, FailureCode
+from domain.failures import FailureCode, TimeLimit
 from tools.failure_page import failure_page
 
 PAGE = Path(__file__).parents[3] / "docs" / "failures.md"
@@ -16,9 +16,9 @@ def test_the_page_is_up_to_date() -> None:
 
 def test_every_entry_has_one_line() -> None:
     lines = failure_page().splitlines()
-    assert [entry for entry in [*FailureCode, *Clock] if lines.count(line_of(entry)) != 1] == []
+    assert [entry for entry in [*FailureCode, *TimeLimit] if lines.count(line_of(entry)) != 1] == []
 
 
-def line_of(entry: FailureCode | Clock) -> str:
+def line_of(entry: FailureCode | TimeLimit) -> str:
     retryable = "yes" if entry.retryable else "no"
     return f"| `{entry}` | {entry.meaning} | {entry.remedy} | {retryable} |"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from domain.failures import Clock, FailureCode
+from domain.failures import FailureCode, TimeLimit
 from domain.jobs import JobStatus, JobType, Phase, Usage
 from domain.messages import MessageType, NewMessage
 from domain.names.ids import new_id
@@ -137,7 +137,7 @@ class TestFailures:
         code = FailureCode.TIMED_OUT
         shown = [
             await self.failure(api, failure_code=code, clock=clock, error="Too long.")
-            for clock in Clock
+            for clock in TimeLimit
         ]
         assert shown == [
             {
@@ -147,7 +147,7 @@ class TestFailures:
                 "retryable": clock.retryable,
                 "clock": clock,
             }
-            for clock in Clock
+            for clock in TimeLimit
         ]
 
     async def test_without_particulars_it_says_what_it_means(self, api: Api) -> None:

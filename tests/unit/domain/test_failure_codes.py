@@ -10,9 +10,9 @@ import pytest
 
 from domain import errors
 from domain.errors import JobFailure, OrchestratorError
-from domain.failures import Clock, FailureCode
+from domain.failures import FailureCode, TimeLimit
 
-ENTRIES = [*FailureCode, *Clock]
+ENTRIES = [*FailureCode, *TimeLimit]
 KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type)]
 
 
@@ -44,12 +44,12 @@ def test_every_entry_is_found_by_its_stored_value() -> None:
         or pickle.loads(pickle.dumps(entry)) is not entry
     ]
     assert lost == []
-    members = {**FailureCode.__members__, **Clock.__members__}
+    members = {**FailureCode.__members__, **TimeLimit.__members__}
     assert [name for name, entry in members.items() if name != entry.name] == [], "aliases"
 
 
 def test_meanings_are_different() -> None:
-    for entries in (FailureCode, Clock):
+    for entries in (FailureCode, TimeLimit):
         meanings = Counter(entry.meaning for entry in entries)
         assert [meaning for meaning, count in meanings.items() if count > 1] == []
 

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from domain.messages import MAX_CONTENT_CHARACTERS, is_storable, storable
+from domain.messages import MAX_CONTENT_CHARACTERS, is_storable, sanitize_text
 
 LIMIT = MAX_CONTENT_CHARACTERS
 
@@ -26,7 +26,7 @@ LIMIT = MAX_CONTENT_CHARACTERS
     ids=lambda text: ascii(text[:12]),
 )
 def test_what_can_be_kept_stays(text: str) -> None:
-    assert storable(text) == text
+    assert sanitize_text(text) == text
     assert is_storable(text)
 
 
@@ -44,14 +44,14 @@ def test_what_can_be_kept_stays(text: str) -> None:
     ids=ascii,
 )
 def test_what_cannot_is_replaced_one_for_one(text: str, kept: str) -> None:
-    assert storable(text) == kept
+    assert sanitize_text(text) == kept
     assert not is_storable(text)
     assert not is_storable("x" * LIMIT + text)
 
 
 @pytest.mark.parametrize("length", [LIMIT + 1, LIMIT + 30, 3 * LIMIT])
 def test_what_is_too_long_is_cut_and_says_so(length: int) -> None:
-    kept = storable("x" * length)
+    kept = sanitize_text("x" * length)
     note = f" … [cut: {length} characters]"
     assert kept == "x" * (LIMIT - len(note)) + note
     assert len(kept) == LIMIT
@@ -62,8 +62,8 @@ def test_twice_is_once() -> None:
     draw = random.Random(1)
     texts = ["".join(draw.choices("a\0\ud800\udc00🚀\n", k=50)) for _ in range(200)]
     for text in (*texts, "\0" * (LIMIT + 5), "🚀" * (LIMIT + 1), "x" * LIMIT + "\ud800"):
-        once = storable(text)
-        assert storable(once) == once
+        once = sanitize_text(text)
+        assert sanitize_text(once) == once
         assert len(once) <= LIMIT
         once.encode()
         assert "\0" not in once

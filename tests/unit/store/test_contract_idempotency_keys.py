@@ -8,7 +8,7 @@ import pytest
 
 from domain.errors import InvalidRequest, NotFound
 from domain.keyed_requests import KeyedRequest
-from domain.messages import MAX_CONTENT_CHARACTERS, is_storable, storable
+from domain.messages import MAX_CONTENT_CHARACTERS, is_storable, sanitize_text
 from store.protocol import Store
 from tests.unit.store.samples import TEXTS, a_request, later, new_id
 
@@ -191,7 +191,7 @@ async def test_keys_are_forgotten_when_they_are_older(store: Store) -> None:
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS.keys())
 async def test_any_text_is_a_key(store: Store, text: str) -> None:
     request = a_request(text, scope=text, fingerprint=text)
-    kept = storable(text)
+    kept = sanitize_text(text)
     expected = replace(request, scope=kept, key=kept, fingerprint=kept)
     assert await store.claim_key(request) == expected
     assert await share(store, request)

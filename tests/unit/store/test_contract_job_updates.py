@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from domain.errors import Conflict, InvalidRequest
-from domain.failures import Clock, FailureCode
+from domain.failures import FailureCode, TimeLimit
 from domain.job_details import PullRequestRecord
 from domain.jobs import FINAL, LIVE, Job, JobStatus, JobType, Outcome, Phase, Usage
 from store.protocol import Guard, JobChanges, Store
@@ -35,7 +35,7 @@ EVERY_CHANGE: JobChanges = {
     "exit_code": 7,
     "outcome": Outcome.NO_CHANGES,
     "failure_code": FailureCode.TIMED_OUT,
-    "clock": Clock.TURN,
+    "clock": TimeLimit.TURN,
     "resumes_at": later(4),
     "error": "too late",
     "result": "nothing",

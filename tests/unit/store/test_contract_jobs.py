@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from domain.errors import Conflict, InvalidRequest
-from domain.failures import Clock, FailureCode
+from domain.failures import FailureCode, TimeLimit
 from domain.job_details import JobDetails, JobFilter, PullRequestRecord
 from domain.jobs import (
     FINAL,
@@ -71,7 +71,7 @@ async def test_a_job_with_every_field_set_is_read_as_it_was_written(
         exit_code=-9,
         outcome=Outcome.PULL_REQUEST,
         failure_code=FailureCode.PUSH_REJECTED,
-        clock=Clock.SILENCE,
+        clock=TimeLimit.SILENCE,
         resumes_at=later(5.000001),
         error="an error",
         result="a result",

@@ -7,7 +7,7 @@ import pytest
 
 from domain.errors import InvalidRequest
 from domain.job_details import KeptWork
-from domain.messages import MAX_CONTENT_CHARACTERS, is_storable, storable
+from domain.messages import MAX_CONTENT_CHARACTERS, is_storable, sanitize_text
 from tests.unit.store.samples import TEXTS, World, later, work_of
 
 
@@ -65,7 +65,7 @@ async def test_a_patch_that_would_be_changed_is_refused(world: World, text: str)
 async def test_other_words_of_kept_work_are_made_storable(world: World) -> None:
     job, text = await world.add_job(), "a\x00b"
     await world.store.keep_work(work_of(job, host=text))
-    assert await world.store.kept_work(job.id) == work_of(job, host=storable(text))
+    assert await world.store.kept_work(job.id) == work_of(job, host=sanitize_text(text))
 
 
 async def test_work_is_forgotten_when_it_is_older(world: World) -> None:

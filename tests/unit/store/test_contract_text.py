@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from domain.jobs import JobOptions, JobStatus
-from domain.messages import MAX_CONTENT_CHARACTERS, storable
+from domain.messages import MAX_CONTENT_CHARACTERS, sanitize_text
 from store.protocol import Guard
 from tests.unit.store.samples import TEXTS, World, a_client, a_line, a_repository, later
 
@@ -12,7 +12,7 @@ ANY = Guard(frozenset(JobStatus))
 
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS.keys())
 async def test_every_text_is_kept_as_storable_leaves_it(world: World, text: str) -> None:
-    kept = storable(text)
+    kept = sanitize_text(text)
     options = JobOptions(model=text, labels=(text, "x"))
     job = await world.add_job(
         prompt=text, title=text, branch_name=text, session_id=text, options=options
@@ -36,10 +36,10 @@ async def test_every_name_is_kept_as_storable_leaves_it(world: World, text: str)
     await world.store.add_repository(a_repository(client, repo_name=text, url=text))
     found = await world.store.find_repository("acme", text)
     assert found is not None
-    assert (found.repo_name, found.url) == (storable(text), storable(text))
+    assert (found.repo_name, found.url) == (sanitize_text(text), sanitize_text(text))
     details = await world.store.get_client(client.id)
     assert details is not None
-    assert details.client.name == storable(text)
+    assert details.client.name == sanitize_text(text)
 
 
 async def test_a_mebibyte_is_kept(world: World) -> None:
@@ -56,7 +56,7 @@ async def test_a_longer_line_is_cut_with_a_note(world: World) -> None:
     job, text = await world.add_job(), "x" * (MAX_CONTENT_CHARACTERS + 1)
     await world.store.append_messages(job.id, [a_line(text)])
     (line,) = await world.transcript(job)
-    assert line.content == storable(text)
+    assert line.content == sanitize_text(text)
     assert len(line.content) == MAX_CONTENT_CHARACTERS
 
 

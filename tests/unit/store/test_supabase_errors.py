@@ -20,7 +20,7 @@ from domain.errors import (
 )
 from domain.jobs import JobStatus, Phase
 from store.protocol import Store
-from store.supabase.connection import Patience
+from store.supabase.connection import RetryLimits
 from store.supabase.store import SupabaseStore
 from tests.unit.store.samples import World, a_client, later, new_world
 from tests.unit.store.supabase.data_api import PUBLISHABLE_KEY, SECRET_KEY, DataApi
@@ -69,7 +69,7 @@ ANSWERS: dict[str, tuple[Instead, type[OrchestratorError], int]] = {
 
 @pytest.fixture
 def open_at() -> Opener:
-    patience = Patience(first_pause=0.01)
+    patience = RetryLimits(first_pause=0.01)
     return lambda url, key: SupabaseStore(url, key, patience=patience)
 
 

@@ -14,7 +14,7 @@ from domain.errors import Conflict, DependencyUnavailable
 from domain.job_details import JobFilter, PullRequestRecord
 from domain.jobs import LIVE, JobStatus, Phase, Usage
 from store.protocol import Guard, JobChanges, Store
-from store.supabase.connection import Patience
+from store.supabase.connection import RetryLimits
 from store.supabase.store import SupabaseStore
 from tests.unit.store.samples import (
     START,
@@ -55,7 +55,7 @@ class Faulty:
 
 @asynccontextmanager
 async def faulty_store(
-    project: SupabaseProject, patience: Patience | None
+    project: SupabaseProject, patience: RetryLimits | None
 ) -> AsyncIterator[Faulty]:
     await asyncio.to_thread(project.empty)
     direct = SupabaseStore(project.url, project.key)
@@ -71,8 +71,8 @@ async def faulty_store(
             await direct.close()
 
 
-def patience(answer: float) -> Patience:
-    return Patience(connect=5.0, answer=answer, total=20.0, first_pause=0.01)
+def patience(answer: float) -> RetryLimits:
+    return RetryLimits(connect=5.0, answer=answer, total=20.0, first_pause=0.01)
 
 
 @pytest.fixture
@@ -293,7 +293,7 @@ async def test_ten_seconds_of_silence_do_not_double_lines(
 
 
 async def test_patience_ends_although_every_try_is_slow(supabase_project: SupabaseProject) -> None:
-    hasty = Patience(answer=1.5, total=2.0, first_pause=0.01)
+    hasty = RetryLimits(answer=1.5, total=2.0, first_pause=0.01)
     async with faulty_store(supabase_project, hasty) as faulty:
         faulty.proxy.always = Fault.STALL_BEFORE
         begun = time.monotonic()
@@ -306,7 +306,7 @@ async def test_patience_ends_although_every_try_is_slow(supabase_project: Supaba
 async def test_a_grant_whose_answer_is_lost_and_that_is_overtaken_is_not_claimed(
     supabase_project: SupabaseProject,
 ) -> None:
-    async with faulty_store(supabase_project, Patience(first_pause=4.0)) as faulty:
+    async with faulty_store(supabase_project, RetryLimits(first_pause=4.0)) as faulty:
         job = await faulty.world.add_job()
         faulty.proxy.faults.append(Fault.RESET_AFTER)
         granting = asyncio.create_task(faulty.store.update_job(job.id, GRANT, NOT_GRANTED))
