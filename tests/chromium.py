@@ -9,7 +9,8 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,16 +64,6 @@ class Chromium:
         result: Json = answer["result"]
         return result
 
-    def event(self, method: str, session: str) -> Json:
-        """The next event of this kind of the page."""
-        while True:
-            for event in self.events:
-                if (event["method"], event.get("sessionId")) == (method, session):
-                    self.events.remove(event)
-                    parameters: Json = event["params"]
-                    return parameters
-            self.events.append(self._message())
-
     def close(self) -> None:
         os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
@@ -94,6 +85,7 @@ class Page:
     def __init__(self, browser: Chromium, session: str) -> None:
         self._browser = browser
         self._session = session
+        self._loader = ""
         for domain in ("Page", "Log", "Runtime", "Network"):
             self._command(f"{domain}.enable")
 
@@ -107,7 +99,24 @@ class Page:
         answer = self._command("Page.navigate", url=url)
         if "errorText" in answer:
             raise NavigationRefused(answer["errorText"])
-        self._browser.event("Page.loadEventFired", self._session)
+        self._await(lambda loader: loader == answer["loaderId"])
+
+    def await_load(self) -> None:
+        """Wait for the page to which the present one has navigated."""
+        before = self._loader
+        self._await(lambda loader: loader != before)
+
+    def _await(self, is_new: Callable[[str], bool]) -> None:
+        # A load event may still be that of the page before, so that the loader is compared.
+        complete = "document.readyState === 'complete' && document.body !== null"
+        deadline = time.monotonic() + 20
+        while True:
+            loader = self._command("Page.getFrameTree")["frameTree"]["frame"]["loaderId"]
+            if is_new(loader) and self.run(complete):
+                self._loader = loader
+                return
+            assert time.monotonic() < deadline, "the page has not been loaded within 20 seconds"
+            time.sleep(0.02)
 
     def run(self, script: str) -> Any:
         """The value of an expression; of a promise, what it resolves to."""
@@ -120,10 +129,6 @@ class Page:
         )
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
-
-    def await_load(self) -> None:
-        """Wait for the page that the present one goes to."""
-        self._browser.event("Page.loadEventFired", self._session)
 
     @property
     def text(self) -> str:
