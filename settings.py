@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from agent.claude.environment import (
+from domain.claude_env import (
     CERTIFICATE_NAMES,
     CLAUDE_SECRET_NAMES,
     LOGIN_REPLACING_NAMES,
@@ -26,13 +26,12 @@ from agent.claude.environment import (
     can_hide_credential,
     credential_identity,
 )
-from agent.claude.mcp import McpServer, read_servers
 from domain.errors import OrchestratorError
+from domain.isolation import SYSTEM_TREES, HostRule, Network, SandboxMode
 from domain.jobs import DEFAULT_PRIORITY, MAX_PRIORITY, MIN_PRIORITY
+from domain.mcp_servers import McpServer, read_servers
 from domain.names.http_hosts import HttpHost, parse_http_host
-from sandbox.containment import SYSTEM_TREES
-from sandbox.modes import SandboxMode, inside_path
-from sandbox.proxy.policy import HostRule, Network
+from sandbox.modes import inside_path
 from sandbox.supervision.limits import Limits
 
 E = TypeVar("E", bound=StrEnum)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from activities.claude import ClaudeSetup
 from activities.pull_requests import PullRequestActivities, PullRequestDefaults
-from agent.claude.environment import Marker, can_hide_credential
+from agent.claude.environment import Marker
+from domain.claude_env import can_hide_credential
+from domain.isolation import Network, SandboxMode
 from host.reports import ClaudeProbeSetup
 from host.slots.leases import Leases
 from sandbox.containment import Containment
 from sandbox.gateway import PORT, Gateway
-from sandbox.modes import Sandbox, SandboxMode
+from sandbox.modes import Sandbox
 from sandbox.proxy.connection_variables import ConnectionVariables
 from sandbox.proxy.model import ModelUpstream
-from sandbox.proxy.policy import Network, Policy
+from sandbox.proxy.policy import Policy
 from sandbox.supervision import cgroups
 from scm.github_client import GithubAccess
 from settings import Settings, SettingsError

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from agent.claude.environment import CLAUDE_CREDENTIAL_NAMES, CLAUDE_SECRET_NAMES
+from domain.claude_env import CLAUDE_CREDENTIAL_NAMES, CLAUDE_SECRET_NAMES
 from settings import Secret, Settings, SettingsError
 
 RESTART_PAUSE_SECONDS = 2.0

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 from commands.doctor.finding import Finding
 from commands.doctor.isolation import isolation
 from domain.errors import DependencyUnavailable, JobFailure, OrchestratorError
+from domain.isolation import SandboxMode
 from host.reports import probe_claude
 from sandbox.containment import Uncontained
-from sandbox.modes import Sandbox, SandboxMode
+from sandbox.modes import Sandbox
 from settings import Settings
 from store.protocol import Store
 from temporal.client import connect

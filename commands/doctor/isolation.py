@@ -14,11 +14,12 @@ from commands.doctor.inside import Inside, last_words
 from commands.doctor.mcp_servers import mcp_servers
 from commands.doctor.programs import programs
 from domain.errors import JobFailure
+from domain.isolation import SandboxMode
 from sandbox import landlock
 from sandbox.bubblewrap import Bubblewrap
 from sandbox.containment import Containment
 from sandbox.gateway import PORT
-from sandbox.modes import Sandbox, SandboxMode, version_of
+from sandbox.modes import Sandbox, version_of
 from sandbox.supervision.limits import INTERVAL, Limits
 from settings import Settings
 from wiring import mcp_addresses

@@ -7,9 +7,9 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from agent.claude.mcp import McpServer
 from commands.doctor.finding import Finding
 from commands.doctor.inside import Inside
+from domain.mcp_servers import McpServer
 from settings import Settings
 
 _FORWARDED = ("127.0.0.1", "localhost")

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from sandbox.modes import SandboxMode
+from domain.isolation import SandboxMode
 from settings import SECRET_NAMES, Secret, Settings
 from tests import under_seccomp
 from tests.integration.test_doctor import WALLS

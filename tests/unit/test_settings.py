@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.claude.environment import PASSED_NAMES
+from domain.claude_env import PASSED_NAMES
+from domain.isolation import Network, SandboxMode
 from domain.names.http_hosts import HttpHost
-from sandbox.modes import SandboxMode
-from sandbox.proxy.policy import Network
 from settings import SECRET_NAMES, Secret, Settings, SettingsError
 
 HOME = {"HOME": "/home/somebody"}

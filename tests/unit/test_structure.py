@@ -24,7 +24,7 @@ ALLOWED = {
     "api": {"temporal", "workflows", "activities", "store", "domain"},
     "fakes": {"domain"},
     "tools": {"domain"},
-    "settings": {"agent", "sandbox", "domain"},
+    "settings": {"domain"},
     "wiring": {
         "temporal", "workflows", "activities", "host", "agent", "workspace", "scm", "store",
         "sandbox", "domain", "settings",

@@ -14,6 +14,7 @@ from temporalio.testing import ActivityEnvironment
 from activities.claude import ClaudeActivities, ClaudeSetup
 from activities.pull_requests import PullRequestActivities, PullRequestDefaults
 from activities.workspaces import WorkspaceActivities
+from domain.isolation import Network
 from domain.jobs import Job, JobStatus, JobType, Phase
 from fakes.github.server import FakeGitHub
 from host.retention import Retention
@@ -24,7 +25,7 @@ from host.sweeper import Sweeper
 from sandbox.gateway import Gateway
 from sandbox.proxy.connection_variables import ConnectionVariables
 from sandbox.proxy.model import ModelUpstream
-from sandbox.proxy.policy import Network, Policy
+from sandbox.proxy.policy import Policy
 from sandbox.supervision.limits import Limits
 from scm.github_client import GithubAccess
 from store.protocol import Store
