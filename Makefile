@@ -45,6 +45,7 @@ format: install-dev
 
 docs: install-dev
 	$(BIN)/python -m tools.failure_page > docs/failures.md
+	$(BIN)/python -m tools.settings_page
 
 bench: install-dev
 	$(BIN)/python -m tests.bench

@@ -17,7 +17,7 @@ _FORWARDED = ("127.0.0.1", "localhost")
 
 def mcp_servers(settings: Settings, inside: Inside) -> Iterator[Finding]:
     """Yield a line for each server; blocks."""
-    for server in settings.mcp_servers:
+    for server in settings.claude.mcp_servers:
         subject = f"MCP {server.name}"
         problem = _problem(server, inside)
         if problem is None:
