@@ -40,11 +40,10 @@ def setting(name: str, default: str | None, meaning: str, *, shown: str | None =
         meaning: for the documentation.
         shown: text in the documentation in place of the default.
     """
+    if shown is None:
+        shown = f"`{default}`" if default else ""
     return Field(
-        default,
-        validation_alias=name,
-        description=meaning,
-        json_schema_extra={"shown": shown if shown is not None else f"`{default}`" * bool(default)},
+        default, validation_alias=name, description=meaning, json_schema_extra={"shown": shown}
     )
 
 

@@ -1,4 +1,4 @@
-"""Settings: defaults, every problem at once, and secrets that do not show."""
+"""Settings: defaults, all problems at once, and hidden secrets."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from domain.claude_env import PASSED_NAMES
+from domain.claude_env import CLAUDE_SECRET_NAMES, PASSED_NAMES
 from domain.isolation import Network, SandboxMode
 from domain.names.http_hosts import HttpHost
 from settings import SECRET_NAMES, Settings, SettingsError
 from wiring import sandbox_limits, sandbox_search_path
 
-HOME = {"HOME": "/home/somebody"}
+HOME = {"HOME": "/home/ann"}
 
 
 def read(**variables: str) -> Settings:
@@ -31,12 +31,12 @@ def problems(**variables: str) -> str:
     return caught.value.message
 
 
-def test_the_defaults_are_those_of_the_specification():
+def test_defaults_match_the_specification():
     settings = read()
     assert settings.api.port == 3456
     assert settings.jobs.max_concurrent == 2
-    assert settings.host.repos_dir == Path("/home/somebody/repos")
-    assert settings.host.worktrees_dir == Path("/home/somebody/worktrees")
+    assert settings.host.repos_dir == Path("/home/ann/repos")
+    assert settings.host.worktrees_dir == Path("/home/ann/worktrees")
     assert settings.api.bind_address == "127.0.0.1"
     assert not settings.store.uses_supabase
     assert settings.github.token is None
@@ -44,14 +44,14 @@ def test_the_defaults_are_those_of_the_specification():
 
 
 def test_paths_are_absolute_and_expanded(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("HOME", "/home/somebody")
+    monkeypatch.setenv("HOME", "/home/ann")
     settings = read(REPOS_DIR="~/elsewhere", DATA_DIR="relative")
-    assert settings.host.repos_dir == Path("/home/somebody/elsewhere")
+    assert settings.host.repos_dir == Path("/home/ann/elsewhere")
     assert settings.host.data_dir == Path.cwd() / "relative"
 
 
-def test_directories_of_jobs_have_no_links_in_their_path(tmp_path: Path):
-    """A process that works in one learns its path from the kernel, which resolves them."""
+def test_links_in_own_directories_are_resolved(tmp_path: Path):
+    """The kernel resolves links in the working directory of a process."""
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
     names = ("DATA_DIR", "REPOS_DIR", "WORKTREES_DIR")
@@ -60,24 +60,24 @@ def test_directories_of_jobs_have_no_links_in_their_path(tmp_path: Path):
     assert found == tuple(tmp_path / "real" / name for name in names)
 
 
-def test_path_has_absolute_directories_only():
+def test_relative_directories_are_removed_from_path():
     assert read(PATH="bin:/usr/bin:.::/opt/../bin:").host.search_path == "/usr/bin:/bin"
 
 
 @pytest.mark.parametrize(
     ("entry", "name"),
     [
-        ("/home/somebody/worktrees/job/bin", "WORKTREES_DIR"),
-        ("/home/somebody/repos", "REPOS_DIR"),
-        ("/home/somebody/bin/../.claude-code-orchestrator/sessions", "DATA_DIR"),
+        ("/home/ann/worktrees/job/bin", "WORKTREES_DIR"),
+        ("/home/ann/repos", "REPOS_DIR"),
+        ("/home/ann/bin/../.claude-code-orchestrator/sessions", "DATA_DIR"),
     ],
 )
-def test_jobs_put_no_programs_on_path(entry: str, name: str):
+def test_path_must_not_contain_directories_of_jobs(entry: str, name: str):
     text = problems(PATH=f"/usr/bin:{entry}")
     assert f"which is in {name}: jobs could put programs there. Remove it." in text
 
 
-def test_all_problems_are_named_at_once():
+def test_all_problems_are_reported_at_once():
     text = problems(
         PORT="http",
         MAX_CONCURRENT_JOBS="0",
@@ -101,11 +101,11 @@ def test_all_problems_are_named_at_once():
         ({"SUPABASE_SERVICE_ROLE_KEY": "sb_secret_x"}, "SUPABASE_URL is missing"),
     ],
 )
-def test_half_of_supabase_is_refused(given: dict[str, str], missing: str):
+def test_supabase_needs_url_and_key(given: dict[str, str], missing: str):
     assert missing in problems(**given)
 
 
-def test_both_of_supabase_are_accepted():
+def test_supabase_with_url_and_key():
     settings = read(SUPABASE_URL="https://x.supabase.co", SUPABASE_SERVICE_ROLE_KEY="sb_secret_x")
     assert settings.store.uses_supabase
     assert settings.store.supabase_key == SecretStr("sb_secret_x")
@@ -119,7 +119,7 @@ def test_numbers_are_plain_whole_numbers(text: str):
         assert read(PORT=text).api.port == 3456
 
 
-def test_secrets_show_nowhere():
+def test_secrets_are_not_in_representations():
     settings = read(
         AGENT_API_SECRET="hush-secret",
         GITHUB_TOKEN="hush-token",
@@ -156,7 +156,7 @@ def test_a_secret_can_be_in_a_file(secret_file: Path, name: str):
 
 
 def test_every_secret_of_claude_can_be_in_a_file():
-    """Except where Claude's own variables name a file."""
+    """Except secrets for which Claude has its own variable of a file."""
     secret = re.compile("KEY|TOKEN|SECRET|PASSPHRASE|HEADERS")
     names = {name for name in PASSED_NAMES if secret.search(name) and not name.endswith("_FILE")}
     by_aws = {"AWS_CONTAINER_AUTHORIZATION_TOKEN"}
@@ -164,7 +164,7 @@ def test_every_secret_of_claude_can_be_in_a_file():
     assert "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE" in PASSED_NAMES
 
 
-def test_only_the_end_of_the_last_line_is_left_out(secret_file: Path):
+def test_only_line_ends_at_the_end_of_a_secret_file_are_removed(secret_file: Path):
     secret_file.write_text("A: 1\nB: 2\r\n\n")
     found = read(ANTHROPIC_CUSTOM_HEADERS_FILE=str(secret_file)).claude.environment
     assert found["ANTHROPIC_CUSTOM_HEADERS"] == "A: 1\nB: 2"
@@ -181,9 +181,7 @@ def test_only_the_end_of_the_last_line_is_left_out(secret_file: Path):
         (None, "cannot be read (No such file or directory)"),
     ],
 )
-def test_a_file_that_cannot_be_a_secret_is_refused(
-    secret_file: Path, content: bytes | None, words: str
-):
+def test_unusable_secret_files_are_refused(secret_file: Path, content: bytes | None, words: str):
     if content is None:
         secret_file.unlink()
     else:
@@ -193,7 +191,7 @@ def test_a_file_that_cannot_be_a_secret_is_refused(
     assert "GITHUB_TOKEN" in text
 
 
-def test_claude_gets_its_own_variables_and_no_others():
+def test_claude_gets_only_its_own_variables():
     settings = read(
         ANTHROPIC_API_KEY="k", GITHUB_TOKEN="t", AGENT_API_SECRET="s", HTTPS_PROXY="http://p"
     )
@@ -212,8 +210,8 @@ def test_claude_gets_its_own_variables_and_no_others():
         "ANTHROPIC_DEFAULT_SONNET_MODEL",
     ],
 )  # fmt: skip
-def test_what_is_no_credential_leaves_the_login_in_use(name: str):
-    """Many have some of these set for other programs."""
+def test_variables_without_a_credential_do_not_replace_the_login(name: str):
+    """Many operators set some of these for other programs."""
     settings = read(**{name: "x"})
     assert not settings.claude.has_credentials
     assert settings.credential_id == read().credential_id
@@ -223,7 +221,7 @@ def test_what_is_no_credential_leaves_the_login_in_use(name: str):
     assert dict(settings.claude.environment) == {name: "x"}
 
 
-def test_the_variables_of_a_cloud_that_is_used_tell_credentials_apart():
+def test_variables_of_a_cloud_distinguish_credentials():
     one = read(CLAUDE_CODE_USE_BEDROCK="1", AWS_PROFILE="x", AWS_REGION="eu-central-1")
     assert one.claude.has_credentials
     ids = {one.credential_id, read(CLAUDE_CODE_USE_BEDROCK="1", AWS_PROFILE="y").credential_id}
@@ -232,7 +230,7 @@ def test_the_variables_of_a_cloud_that_is_used_tell_credentials_apart():
     assert elsewhere.credential_id == one.credential_id
 
 
-def test_production_names_everything_that_is_missing():
+def test_production_reports_all_missing_variables():
     with pytest.raises(SettingsError) as caught:
         read().require_for_production()
     for name in (
@@ -250,7 +248,7 @@ def test_mcp_servers_are_named_as_claude_names_their_tools(tmp_path: Path):
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"mcpServers": 3}', "\xff"])
-def test_an_mcp_config_that_is_none_is_refused(tmp_path: Path, content: str):
+def test_malformed_mcp_config_is_refused(tmp_path: Path, content: str):
     config = tmp_path / "mcp.json"
     config.write_bytes(content.encode("latin-1"))
     assert "MCP_CONFIG" in problems(MCP_CONFIG=str(config))
@@ -277,7 +275,7 @@ def test_jobs_read_the_files_of_mcp_servers(tmp_path: Path):
 @pytest.mark.parametrize(
     "kind", ["HOME", "DATA_DIR", "REPOS_DIR", "WORKTREES_DIR", "parent", "link"]
 )
-def test_jobs_cannot_be_shown_what_they_must_not_see(tmp_path: Path, kind: str):
+def test_private_directories_cannot_be_shown_to_jobs(tmp_path: Path, kind: str):
     own = {
         name: str(tmp_path / "own" / name)
         for name in ("HOME", "DATA_DIR", "REPOS_DIR", "WORKTREES_DIR")
@@ -294,14 +292,14 @@ def test_jobs_cannot_be_shown_what_they_must_not_see(tmp_path: Path, kind: str):
     assert sandbox_search_path(settings) == "/usr/bin"
 
 
-def test_our_own_directories_are_not_where_jobs_read_everything():
+def test_own_directories_must_not_be_below_system_trees():
     assert "REPOS_DIR is below /opt" in problems(REPOS_DIR="/opt/orchestrator/repos")
     assert "DATA_DIR is below /usr" in problems(DATA_DIR="/usr/local/orchestrator")
     assert read(REPOS_DIR="/opt/orchestrator/repos", SANDBOX="off").host.repos_dir
     assert read(REPOS_DIR="/optional").host.repos_dir
 
 
-def test_jobs_are_isolated_unless_the_operator_says_otherwise():
+def test_jobs_are_isolated_by_default():
     settings = read()
     assert settings.sandbox.mode is SandboxMode.ON
     assert settings.sandbox.network_in_effect is Network.INTERNET
@@ -316,13 +314,13 @@ def test_jobs_are_isolated_unless_the_operator_says_otherwise():
     )
 
 
-def test_only_a_namespace_has_a_network_of_its_own():
+def test_only_sandbox_on_has_its_own_network():
     assert read(SANDBOX_NETWORK="none").sandbox.network_in_effect is Network.NONE
     for mode in ("landlock", "off"):
         assert read(SANDBOX=mode, SANDBOX_NETWORK="none").sandbox.network_in_effect is Network.HOST
 
 
-def test_a_credential_is_hidden_where_the_proxy_can_put_it_in_place():
+def test_credential_is_hidden_if_the_proxy_can_add_it():
     for name in ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN"):
         assert read(**{name: "k"}).hides_credential
         assert read(**{name: "k"}, SANDBOX="landlock").hides_credential
@@ -331,7 +329,7 @@ def test_a_credential_is_hidden_where_the_proxy_can_put_it_in_place():
     assert not read().hides_credential
 
 
-def test_settings_of_the_sandbox_that_are_wrong():
+def test_wrong_sandbox_settings_are_reported():
     text = problems(
         SANDBOX="strict",
         SANDBOX_NETWORK="all",
@@ -379,7 +377,7 @@ def test_pull_requests_have_defaults():
     assert "JOB_PRIORITY" in problems(JOB_PRIORITY="6")
 
 
-def test_hosts_of_the_api_have_names_and_ports():
+def test_api_hosts_with_names_and_ports():
     settings = read(API_HOSTS=" Api.example.com , [2001:db8::1]:8443,localhost")
     assert settings.api.hosts == (
         HttpHost("api.example.com"),
@@ -390,18 +388,18 @@ def test_hosts_of_the_api_have_names_and_ports():
 
 
 @pytest.mark.parametrize("text", ["https://api.example.com", "*", "a b", "x:0", "::1", "a.b,*.c"])
-def test_hosts_of_the_api_that_are_none_are_refused(text: str):
+def test_malformed_api_hosts_are_refused(text: str):
     assert "API_HOSTS has" in problems(API_HOSTS=text)
 
 
-def test_what_a_subscription_costs_is_an_estimate():
+def test_costs_of_a_subscription_are_estimates():
     assert read().claude.is_subscription
     assert read(CLAUDE_CODE_OAUTH_TOKEN="t").claude.is_subscription
     assert not read(CLAUDE_CODE_OAUTH_TOKEN="t", ANTHROPIC_API_KEY="k").claude.is_subscription
     assert not read(CLAUDE_CODE_USE_BEDROCK="1", AWS_REGION="eu-central-1").claude.is_subscription
 
 
-def test_machines_with_one_credential_know_it_and_nobody_else_learns_it():
+def test_hosts_with_the_same_credential_have_the_same_credential_id():
     one = read(ANTHROPIC_API_KEY="sk-ant-secret", HOST_ID="a")
     assert one.credential_id == read(ANTHROPIC_API_KEY="sk-ant-secret", HOST_ID="b").credential_id
     assert one.credential_id != read(ANTHROPIC_API_KEY="sk-ant-other").credential_id
@@ -432,7 +430,7 @@ def test_wrong_settings_leave_no_secret_in_the_traceback():
 
 
 def test_problems_between_groups_are_named_with_the_others(tmp_path: Path):
-    config = mcp_config(tmp_path, {"command": "npx", "args": ["/home/somebody"]})
+    config = mcp_config(tmp_path, {"command": "npx", "args": ["/home/ann"]})
     text = problems(MCP_CONFIG=config, PORT="http", SANDBOX_PROCESSES="1", PATH="relative:/x")
     for name in ("PORT", "SANDBOX_PROCESSES", "MCP_CONFIG"):
         assert name in text
@@ -442,3 +440,24 @@ def test_the_process_environment_is_the_default_source(monkeypatch: pytest.Monke
     monkeypatch.setenv("PORT", "4567")
     assert Settings.from_env().api.port == 4567
     assert read().api.port == 3456
+
+
+def test_every_secret_setting_can_be_in_a_file():
+    names = {
+        field.validation_alias
+        for group in vars(read()).values()
+        for field in type(group).model_fields.values()
+        if "SecretStr" in str(field.annotation) and field.validation_alias
+    }
+    assert names == SECRET_NAMES - CLAUDE_SECRET_NAMES
+
+
+@pytest.mark.parametrize(
+    ("name", "low", "high"),
+    [("PORT", 1, 65_535), ("JOB_TIMEOUT_MINUTES", 1, 10_080), ("DRAIN_TIMEOUT_SECONDS", 0, 86_400)],
+)
+def test_numbers_have_limits(name: str, low: int, high: int):
+    read(**{name: str(low)})
+    read(**{name: str(high)})
+    for number in (low - 1, high + 1):
+        assert f"{name} is '{number}'. Set it to" in problems(**{name: str(number)})
