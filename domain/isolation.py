@@ -1,4 +1,4 @@
-"""How jobs are isolated: the values of SANDBOX, SANDBOX_NETWORK and SANDBOX_HOSTS."""
+"""The isolation of jobs: values of SANDBOX, SANDBOX_NETWORK and SANDBOX_HOSTS."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from domain.names.addresses import is_public, literal, parse_authority
 WEB_PORTS = frozenset({80, 443})
 
 SYSTEM_TREES = ("/usr", "/opt")
-"""Every contained command can read these, as far as its user can."""
+"""Every contained command can read these, within the permissions of its user."""
 
 
 class SandboxMode(StrEnum):
     """The values of SANDBOX."""
 
     ON = "on"
-    """bubblewrap: namespaces, so that a job has nothing but its own files and the proxy."""
+    """bubblewrap: namespaces, in which a job has only its own files and the proxy."""
     LANDLOCK = "landlock"
-    """Landlock: files, ptrace and signals only; for containers that forbid namespaces."""
+    """Landlock: protects files, ptrace and signals only. For containers that forbid namespaces."""
     OFF = "off"
-    """Nothing; Claude's commands act as the worker's user."""
+    """No isolation: Claude's commands act as the worker's user."""
 
 
 class Network(StrEnum):
@@ -32,14 +32,14 @@ class Network(StrEnum):
     HOSTS = "hosts"
     """The hosts of SANDBOX_HOSTS."""
     NONE = "none"
-    """Nothing but the model."""
+    """Only the model."""
     HOST = "host"
-    """The sandbox has the host's own network; what still comes to the proxy is as `INTERNET`."""
+    """The host's own network. Requests that use the proxy are treated as with `INTERNET`."""
 
 
 @dataclass(frozen=True, slots=True)
 class HostRule:
-    """One entry of SANDBOX_HOSTS: a host, or all names below it, with the ports."""
+    """An entry of SANDBOX_HOSTS: a host or all its subdomains, with the ports."""
 
     host: str
     subdomains: bool = False
@@ -50,7 +50,7 @@ class HostRule:
         """Read `example.com`, `example.com:8443`, `*.example.com` or `*.example.com:8443`.
 
         Raises:
-            ValueError: it has another form, or can never be reached.
+            ValueError: the entry has another form, or can never be reached.
         """
         subdomains = entry.startswith("*.")
         try:
@@ -71,5 +71,5 @@ class HostRule:
         return cls(host, subdomains, frozenset({port}) if port else WEB_PORTS)
 
     def names(self, host: str) -> bool:
-        """Return whether it is about a host, whatever the port."""
+        """Return whether the rule applies to a host, on any port."""
         return host.endswith(f".{self.host}") if self.subdomains else host == self.host
