@@ -15,7 +15,7 @@ ALLOWED = {
     "workspace": {"sandbox", "domain"},
     "agent": {"sandbox", "domain"},
     "scm": {"domain"},
-    "store": {"domain", "settings"},
+    "store": {"domain"},
     "host": {"agent", "workspace", "scm", "store", "sandbox", "domain"},
     "activities": {
         "host", "agent", "workspace", "scm", "store", "sandbox", "domain", "settings",
