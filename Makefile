@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: install install-dev up doctor demo test faults check format docs bench lock clean
+.PHONY: install install-dev up doctor demo test-unit test faults check format docs bench lock clean
 
 install: $(VENV)/installed
 install-dev: $(VENV)/installed-dev
@@ -27,6 +27,9 @@ doctor: install
 demo: install
 	@exec $(BIN)/orchestrator demo
 
+test-unit: install-dev
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not supabase" tests/unit
+
 test: install-dev
 	$(BIN)/python -m tests.unit.store.supabase.installation
 	$(BIN)/python -m pytest -n 2 --dist loadfile
@@ -45,6 +48,7 @@ format: install-dev
 
 docs: install-dev
 	$(BIN)/python -m tools.failure_page > docs/failures.md
+	$(BIN)/python -m tools.settings_page
 
 bench: install-dev
 	$(BIN)/python -m tests.bench

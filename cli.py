@@ -11,9 +11,10 @@ import sys
 from collections.abc import Sequence
 
 import httpx
+from pydantic import SecretStr
 
 from domain.errors import OrchestratorError
-from settings import Secret, Settings, current_environment
+from settings import Settings, current_environment
 from store.factory import SupabaseProject, make_store
 from store.protocol import Store
 
@@ -76,7 +77,7 @@ def _doctor(options: argparse.Namespace) -> int:
 def _api(options: argparse.Namespace) -> int:
     settings = _settings(options)
     secret = _secret(settings)
-    _configure_logging(hide=[secret, settings.github_token, settings.supabase_key])
+    _configure_logging(hide=[secret, settings.github.token, settings.store.supabase_key])
     asyncio.run(_serve_api(settings, secret, options.temporal_ui))
     return 0
 
@@ -85,7 +86,9 @@ def _worker(options: argparse.Namespace) -> int:
     settings = _settings(options)
     if options.check:
         return 0 if asyncio.run(_is_working(settings)) else 1
-    _configure_logging(hide=[settings.api_secret, settings.github_token, settings.supabase_key])
+    _configure_logging(
+        hide=[settings.api.secret, settings.github.token, settings.store.supabase_key]
+    )
     asyncio.run(_work(settings, options.role))
     return 0
 
@@ -99,18 +102,20 @@ def _settings(options: argparse.Namespace) -> Settings:
 
 def _store(settings: Settings) -> Store:
     project = None
-    if settings.supabase_url is not None and settings.supabase_key is not None:
-        project = SupabaseProject(settings.supabase_url, settings.supabase_key.reveal())
-    return make_store(settings.sqlite_path, project)
+    if settings.store.supabase_url is not None and settings.store.supabase_key is not None:
+        project = SupabaseProject(
+            settings.store.supabase_url, settings.store.supabase_key.get_secret_value()
+        )
+    return make_store(settings.host.sqlite_path, project)
 
 
-def _secret(settings: Settings) -> Secret:
+def _secret(settings: Settings) -> SecretStr:
     from commands.up import api_secret
 
     return api_secret(settings)[0]
 
 
-async def _serve_api(settings: Settings, secret: Secret, temporal_ui: str | None) -> None:
+async def _serve_api(settings: Settings, secret: SecretStr, temporal_ui: str | None) -> None:
     """Serve the API, and, on a port of its own, Temporal's UI where its address is given."""
     from api.app import create_app
     from api.http.own_pages import OwnHosts
@@ -120,27 +125,27 @@ async def _serve_api(settings: Settings, secret: Secret, temporal_ui: str | None
     from temporal.job_commands import Dispatch
     from wiring import job_limits
 
-    hosts = OwnHosts(settings.bind_address, settings.api_hosts)
+    hosts = OwnHosts(settings.api.bind_address, settings.api.hosts)
     store = _store(settings)
     await store.open()
     try:
         temporal = await connect(
-            settings.temporal_address or "", settings.temporal_namespace, lazy=True
+            settings.temporal.address or "", settings.temporal.namespace, lazy=True
         )
         dispatch = Dispatch(temporal, job_limits(settings))
         app = create_app(
             store,
             dispatch,
-            secret.reveal(),
-            settings.github_server_url,
-            settings.job_priority,
+            secret.get_secret_value(),
+            settings.github.server_url,
+            settings.jobs.priority,
             hosts,
         )
-        servers = [make_server(app, settings.bind_address, settings.port)]
+        servers = [make_server(app, settings.api.bind_address, settings.api.port)]
         async with httpx.AsyncHTTPTransport() as transport:
             if temporal_ui is not None:
-                ui = temporal_ui_app(temporal_ui, transport, OwnHosts(listed=settings.api_hosts))
-                servers.insert(0, make_server(ui, "127.0.0.1", settings.temporal_ui_port))
+                ui = temporal_ui_app(temporal_ui, transport, OwnHosts(listed=settings.api.hosts))
+                servers.insert(0, make_server(ui, "127.0.0.1", settings.temporal.ui_port))
             await serve(*servers)
     finally:
         await store.close()
@@ -157,7 +162,7 @@ async def _work(settings: Settings, role: str) -> None:
     await store.open()
     try:
         temporal = await connect_patiently(
-            settings.temporal_address or "", settings.temporal_namespace
+            settings.temporal.address or "", settings.temporal.namespace
         )
         await run_worker(settings, store, temporal, Role(role), stop)
     finally:
@@ -169,7 +174,7 @@ async def _is_working(settings: Settings) -> bool:
     from activities.slots import SLOTS_TASK_QUEUE
     from temporal.client import connect, is_polling
 
-    temporal = await connect(settings.temporal_address or "", settings.temporal_namespace)
+    temporal = await connect(settings.temporal.address or "", settings.temporal.namespace)
     machine = socket.gethostname()
     queues = (SLOTS_TASK_QUEUE, RECORDS_TASK_QUEUE)
     return any([await is_polling(temporal, queue, machine) for queue in queues])
@@ -189,9 +194,11 @@ class _Hiding(logging.Formatter):
         return text
 
 
-def _configure_logging(level: int = logging.INFO, hide: Sequence[Secret | None] = ()) -> None:
+def _configure_logging(level: int = logging.INFO, hide: Sequence[SecretStr | None] = ()) -> None:
     handler = logging.StreamHandler()
-    handler.setFormatter(_Hiding([secret.reveal() for secret in hide if secret is not None]))
+    handler.setFormatter(
+        _Hiding([secret.get_secret_value() for secret in hide if secret is not None])
+    )
     logging.basicConfig(level=level, handlers=[handler])
 
 

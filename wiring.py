@@ -1,19 +1,21 @@
-"""The parts of the processes, made as the settings say."""
+"""Builds the parts of the processes from the settings."""
 
 from __future__ import annotations
 
 from activities.claude import ClaudeSetup
-from activities.pull_requests import PullRequestActivities, PullRequestDefaults
-from agent.claude.environment import Marker, can_hide_credential
+from activities.pull_requests import PullRequestActivities
+from agent.claude.environment import Marker
+from domain.isolation import Network, SandboxMode
 from host.reports import ClaudeProbeSetup
 from host.slots.leases import Leases
 from sandbox.containment import Containment
 from sandbox.gateway import PORT, Gateway
-from sandbox.modes import Sandbox, SandboxMode
+from sandbox.modes import Sandbox, inside_path
 from sandbox.proxy.connection_variables import ConnectionVariables
 from sandbox.proxy.model import ModelUpstream
-from sandbox.proxy.policy import Network, Policy
+from sandbox.proxy.policy import Policy
 from sandbox.supervision import cgroups
+from sandbox.supervision.limits import Limits
 from scm.github_client import GithubAccess
 from settings import Settings, SettingsError
 from store.protocol import Store
@@ -27,59 +29,71 @@ from workspace.publishing import Publishing
 
 
 def job_limits(settings: Settings) -> JobLimits:
-    """Return the time limits that workflows are started with."""
+    """Return the time limits of each workflow."""
     return JobLimits(
-        settings.job_timeout,
-        settings.task_idle_timeout,
-        settings.turn_timeout,
-        settings.queue_timeout,
+        settings.jobs.timeout,
+        settings.jobs.task_idle_timeout,
+        settings.jobs.turn_timeout,
+        settings.jobs.queue_timeout,
     )
 
 
 def sandbox(settings: Settings) -> Sandbox:
-    """Return the sandbox of this host, made ready; it may prove not to work."""
-    mcp_config = [settings.mcp_config] if settings.mcp_config else []
+    """Return the sandbox of this host. Whether it works is checked later, by `require`."""
+    mcp_config = [settings.claude.mcp_config] if settings.claude.mcp_config else []
     return Sandbox.ready(
-        settings.sandbox,
-        settings.sandbox_dir,
-        settings.search_path,
+        settings.sandbox.mode,
+        settings.host.sandbox_dir,
+        settings.host.search_path,
         [
-            *settings.certificate_files,
+            *settings.claude.certificate_files,
             *mcp_config,
-            *settings.sandbox_read,
+            *settings.sandbox.read,
         ],
-        has_own_network=settings.sandbox_network is not Network.HOST,
+        has_own_network=settings.sandbox.network is not Network.HOST,
     )
 
 
+def sandbox_search_path(settings: Settings) -> str:
+    """Return PATH for Claude and its commands: the directories that they can see."""
+    return inside_path(settings.sandbox.mode, settings.host.search_path, settings.sandbox.read)
+
+
+def sandbox_limits(settings: Settings) -> Limits:
+    """Return the limits of each job."""
+    limits = settings.sandbox
+    return Limits(limits.processes, limits.file_bytes, limits.memory_bytes, limits.free_bytes)
+
+
 def gateway(settings: Settings) -> Gateway | None:
-    """Return the way of Claude to the network; None with SANDBOX=off, where it is the host's."""
-    if settings.sandbox is SandboxMode.OFF:
+    """Return the gateway that leads Claude to the network; None with SANDBOX=off."""
+    if settings.sandbox.mode is SandboxMode.OFF:
         return None
-    variables = settings.claude_environment
+    variables = settings.claude.environment
     connection = ConnectionVariables(variables)
     model = None
-    if can_hide_credential(variables):
+    if settings.claude.can_hide_credential:
         model = ModelUpstream.from_variables(variables, connection)
     forwards, exempt = mcp_addresses(settings)
-    policy = Policy(settings.sandbox_network, settings.sandbox_hosts, exempt)
+    policy = Policy(settings.sandbox.network, settings.sandbox.hosts, exempt)
     return Gateway(policy, connection, model, forwards)
 
 
 def mcp_addresses(
     settings: Settings,
 ) -> tuple[dict[int, tuple[str, int]], frozenset[tuple[str, int]]]:
-    """Return how jobs reach the MCP servers that have a URL, whatever else they may reach.
+    """Return the addresses of the MCP servers with a URL, which every job reaches.
 
     Returns:
-        Those on this host, by the port of 127.0.0.1 inside, and the hosts and ports of the others.
+        Servers on this host by their port on 127.0.0.1 in the sandbox, and the hosts and ports of
+        all other servers.
 
     Raises:
-        SettingsError: one is on the port that the proxy has inside.
+        SettingsError: a server uses the port that the proxy has in the sandbox.
     """
     forwards: dict[int, tuple[str, int]] = {}
     exempt = set()
-    for server in settings.mcp_servers:
+    for server in settings.claude.mcp_servers:
         if server.address is None:
             continue
         if not server.is_on_loopback:
@@ -95,90 +109,78 @@ def mcp_addresses(
 
 
 def mirrors(settings: Settings, containment: Containment | None = None) -> Mirrors:
-    """Return this machine's copies of the repositories, with the configured token."""
+    """Return the mirrors of this host, with the configured token."""
     token_file = None
-    if settings.github_token is not None:
+    if settings.github.token is not None:
         token_file = write_token_file(
-            settings.data_dir / "credentials", settings.github_token.reveal()
+            settings.host.data_dir / "credentials", settings.github.token.get_secret_value()
         )
-    credentials = GitCredentials(settings.github_server_url, token_file)
+    credentials = GitCredentials(settings.github.server_url, token_file)
     return Mirrors(
-        settings.repos_dir,
+        settings.host.repos_dir,
         Git(
-            settings.search_path, containment=containment, inside_path=settings.sandbox_search_path
+            settings.host.search_path,
+            containment=containment,
+            inside_path=sandbox_search_path(settings),
         ),
         credentials,
     )
 
 
 def worktrees(settings: Settings, containment: Containment | None = None) -> Worktrees:
-    """Return this host's worktrees; `containment` is for the commands that work on them."""
-    return Worktrees(settings.worktrees_dir, mirrors(settings, containment))
+    """Return the worktrees of this host; `containment` is for the commands that run in them."""
+    return Worktrees(settings.host.worktrees_dir, mirrors(settings, containment))
 
 
 def github_access(settings: Settings) -> GithubAccess:
-    """Return the GitHub API with the configured token."""
-    token = settings.github_token
-    return GithubAccess(lambda: token.reveal() if token else None, settings.github_api_url)
+    """Return access to the GitHub API with the configured token."""
+    token = settings.github.token
+    return GithubAccess(
+        lambda: token.get_secret_value() if token else None, settings.github.api_url
+    )
 
 
 def pull_request_activities(
     settings: Settings, store: Store, leases: Leases, publishing: Publishing
 ) -> PullRequestActivities:
-    """Return what opens and takes back pull requests."""
-    defaults = PullRequestDefaults(
-        settings.pull_request_draft,
-        settings.pull_request_labels,
-        settings.pull_request_reviewers,
-    )
+    """Return the activities that open and withdraw pull requests."""
     access = github_access(settings)
-    return PullRequestActivities(
-        store, leases, publishing, access, settings.github_server_url, defaults
-    )
+    return PullRequestActivities(store, leases, publishing, access, settings.github)
 
 
 def identity_of_commits(settings: Settings) -> Identity:
-    """Return who commits what jobs leave uncommitted."""
-    return Identity(settings.git_author_name, settings.git_author_email)
+    """Return the author of the commits that the orchestrator makes."""
+    return Identity(settings.git.author_name, settings.git.author_email)
 
 
 def claude_setup(settings: Settings, boot_id: str, sandbox: Sandbox) -> ClaudeSetup:
-    """Return how jobs of this worker run the CLI."""
+    """Return how the jobs of this worker run the CLI."""
     return ClaudeSetup(
-        claude_bin=settings.claude_bin,
-        search_path=settings.search_path,
-        inside_path=settings.sandbox_search_path,
-        credentials=settings.claude_environment,
-        sessions_dir=settings.sessions_dir,
-        operator_home=None if settings.has_claude_credentials else settings.operator_home,
-        data_id=settings.data_id,
+        claude=settings.claude,
+        search_path=settings.host.search_path,
+        inside_path=sandbox_search_path(settings),
+        sessions_dir=settings.host.sessions_dir,
+        operator_home=None if settings.claude.has_credentials else settings.host.home,
+        data_id=settings.host.data_id,
         boot_id=boot_id,
-        model=settings.claude_model,
-        max_turns=settings.claude_max_turns,
-        max_budget_usd=settings.claude_max_budget_usd,
-        silence=settings.silence_timeout,
-        is_subscription=settings.is_subscription,
-        mcp_config=settings.mcp_config,
-        mcp_servers=tuple(server.name for server in settings.mcp_servers),
-        mcp_files=settings.mcp_files,
-        task_tools=settings.task_tools,
+        silence=settings.jobs.silence_timeout,
         identity=identity_of_commits(settings),
         sandbox=sandbox,
         gateway=gateway(settings),
-        limits=settings.sandbox_limits.within(cgroups.prepare()),
+        limits=sandbox_limits(settings).within(cgroups.prepare()),
     )
 
 
 def claude_probe_setup(settings: Settings, boot_id: str, sandbox: Sandbox) -> ClaudeProbeSetup:
-    """Return how to ask the CLI for its version and login, as a job of this worker would run it."""
-    own_login = not settings.has_claude_credentials
-    home = settings.operator_home if own_login else settings.sessions_dir / "probe"
+    """Return how to ask the CLI for its version and login. It runs as in a job of this worker."""
+    own_login = not settings.claude.has_credentials
+    home = settings.host.home if own_login else settings.host.sessions_dir / "probe"
     return ClaudeProbeSetup(
-        claude_bin=settings.claude_bin,
-        search_path=settings.search_path,
-        credentials=settings.claude_environment,
+        claude_bin=settings.claude.bin,
+        search_path=settings.host.search_path,
+        credentials=settings.claude.environment,
         home=home,
         config_dir=None if own_login else home / ".claude",
-        marker=Marker(settings.data_id, boot_id, "probe"),
+        marker=Marker(settings.host.data_id, boot_id, "probe"),
         sandbox=sandbox,
     )

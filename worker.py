@@ -139,24 +139,24 @@ async def _host(
     settings: Settings, store: Store, temporal: TemporalClient, stop: asyncio.Event
 ) -> AsyncIterator[None]:
     """Poll for jobs to run on this machine."""
-    boot = WorkerProcess(settings.data_dir / "boots")
+    boot = WorkerProcess(settings.host.data_dir / "boots")
     dead = boot.dead()
-    for pid in kill_orphans(settings.data_id, boot.is_alive):
+    for pid in kill_orphans(settings.host.data_id, boot.is_alive):
         log.warning("Ended process %s, which an earlier worker had left", pid)
-    task_queue = f"host-{settings.host_id}-{boot.id}"
-    capacity = Capacity(settings.max_concurrent_jobs)
+    task_queue = f"host-{settings.host.id}-{boot.id}"
+    capacity = Capacity(settings.jobs.max_concurrent)
     leases = Leases()
     sandbox = wiring.sandbox(settings)
     worktrees = wiring.worktrees(settings, sandbox.containment)
     removal = Removal(worktrees, Salvage(worktrees))
-    keeping = Keeping(store, settings.host_id)
-    retention = Retention(store, Expiry(worktrees), settings.keep_work)
+    keeping = Keeping(store, settings.host.id)
+    retention = Retention(store, Expiry(worktrees), settings.jobs.keep_work)
     sweeper = Sweeper(
-        store, leases, removal, keeping, retention, Upkeep(worktrees), settings.sessions_dir
+        store, leases, removal, keeping, retention, Upkeep(worktrees), settings.host.sessions_dir
     )
     credential = Credential(store, settings.credential_id)
     slots = SlotActivities(
-        store, temporal, leases, capacity, credential, settings.host_id, task_queue
+        store, temporal, leases, capacity, credential, settings.host.id, task_queue
     )
     granting = _granting(settings, temporal, slots, boot, SLOTS_TASK_QUEUE, capacity)
     # Jobs that return to this machine wait here, however many, until a slot is free for them.
@@ -165,7 +165,7 @@ async def _host(
         temporal,
         slots,
         boot,
-        slots_task_queue_of(settings.host_id),
+        slots_task_queue_of(settings.host.id),
         FixedSizeSlotSupplier(HOST_ACTIVITIES_AT_ONCE),
     )
     working = Worker(
@@ -181,7 +181,7 @@ async def _host(
     )
     reports = _reports(settings, store, boot, task_queue, credential, sandbox)
     await reports.succeed(dead)
-    await report_dead(store, temporal, settings.host_id, dead)
+    await report_dead(store, temporal, settings.host.id, dead)
     # Left in the opposite order: first no new jobs are taken, and those that run finish or are
     # stopped, which needs the host's own queue to be polled until the last of them has ended.
     try:
@@ -216,10 +216,10 @@ def _host_activities(
         worktrees,
         publishing,
         removal,
-        Keeping(store, settings.host_id),
+        Keeping(store, settings.host.id),
         wiring.identity_of_commits(settings),
         sandbox,
-        has_token=settings.github_token is not None,
+        has_token=settings.github.token is not None,
     )
     claude = ClaudeActivities(
         store, leases, worktrees, credential, wiring.claude_setup(settings, boot.id, sandbox)
@@ -267,7 +267,7 @@ def _granting(
         tuner=_slots_tuner(supplier),
         interceptors=[ErrorInterceptor(), HeartbeatInterceptor()],
         max_heartbeat_throttle_interval=HEARTBEAT_THROTTLE,
-        graceful_shutdown_timeout=settings.drain_timeout,
+        graceful_shutdown_timeout=settings.jobs.drain_timeout,
         identity=identity(boot.id),
     )
 
@@ -291,13 +291,13 @@ def _reports(
     sandbox: Sandbox,
 ) -> HostReports:
     host = Host(
-        settings.host_id,
+        settings.host.id,
         boot.id,
         task_queue,
-        settings.max_concurrent_jobs,
+        settings.jobs.max_concurrent,
         utc_now(),
         sandbox=sandbox.mode,
-        sandbox_network=settings.network_of_jobs,
+        sandbox_network=settings.sandbox.network_in_effect,
         credential_hidden=settings.hides_credential,
     )
     probe = wiring.claude_probe_setup(settings, boot.id, sandbox)

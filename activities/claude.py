@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -43,6 +42,7 @@ from sandbox.containment import Reach
 from sandbox.gateway import Gateway, Passage
 from sandbox.modes import CHECKED_FOR, Sandbox
 from sandbox.supervision.limits import Limits
+from settings import ClaudeSettings
 from store.protocol import JobChanges, Store
 from workspace.git.author import Identity
 from workspace.lifecycle.worktrees import Worktrees
@@ -54,34 +54,32 @@ STOPPED_USAGE = timedelta(seconds=5)
 
 @dataclass(frozen=True, slots=True)
 class ClaudeSetup:
-    """How Claude runs on this machine.
+    """How Claude runs on this host.
 
-    `operator_home` is set when the operator is logged in by subscription only: then Claude uses the
-    operator's own home and configuration instead of a home for each job. `model`, `max_turns` and
-    `max_budget_usd` are those of jobs that do not name their own. `silence` is how long Claude may
-    neither say anything nor use the processor. With `is_subscription` costs are estimates.
-    The CLI is found on `search_path`; the PATH of Claude and its commands is `inside_path`.
-    `mcp_files` are what the MCP servers need to read. `sandbox` contains Claude, within `limits`;
-    `gateway` is its way to the network, or None where it has the host's own.
+    Args:
+        claude: the settings of Claude; a job's own options come before them.
+        search_path: PATH on which the CLI is found.
+        inside_path: PATH of Claude and its commands.
+        sessions_dir: directory of the jobs' home directories.
+        operator_home: home of the operator, if Claude uses the operator's login. Claude then runs
+            in it, not in a home of the job.
+        data_id: marks the processes of this installation.
+        boot_id: marks the processes of this worker process.
+        silence: time without output and processor use after which Claude is stopped.
+        identity: author of the commits.
+        sandbox: contains Claude.
+        gateway: leads Claude to the network; None if it has the host's network.
+        limits: of each job.
     """
 
-    claude_bin: str | None
+    claude: ClaudeSettings
     search_path: str
     inside_path: str
-    credentials: Mapping[str, str]
     sessions_dir: Path
     operator_home: Path | None
     data_id: str
     boot_id: str
-    model: str | None
-    max_turns: int | None
-    max_budget_usd: float | None
     silence: timedelta
-    is_subscription: bool
-    mcp_config: Path | None
-    mcp_servers: tuple[str, ...]
-    mcp_files: tuple[Path, ...]
-    task_tools: tuple[str, ...]
     identity: Identity
     sandbox: Sandbox
     gateway: Gateway | None
@@ -204,7 +202,7 @@ class ClaudeActivities:
             lease=key.number,
             was_begun=request.turn > 1 or request.attempt > 1,
         )
-        executable = find_executable(self._setup.claude_bin, self._setup.search_path)
+        executable = find_executable(self._setup.claude.bin, self._setup.search_path)
         launch = self._launch(work, session)
         confinement = await self._confinement(job, work.worktree, executable)
         environment = self._environment(job, confinement.passage)
@@ -221,7 +219,7 @@ class ClaudeActivities:
                 pid=run.pid,
                 session_id=job.id,
                 attempt=request.attempt,
-                cost_is_estimate=self._setup.is_subscription,
+                cost_is_estimate=self._setup.claude.is_subscription,
             )
             is_recorded = False
             try:
@@ -280,19 +278,19 @@ class ClaudeActivities:
         return _Work(job, repository, worktree, files)
 
     def _launch(self, work: _Work, session: Session) -> Launch:
-        setup, job, options = self._setup, work.job, work.job.options
-        budget = options.max_budget_usd or setup.max_budget_usd
+        claude, job, options = self._setup.claude, work.job, work.job.options
+        budget = options.max_budget_usd or claude.max_budget_usd
         return Launch(
             job_type=job.job_type,
             session_id=job.id,
             resume=session.used is not None,
-            model=options.model or setup.model,
-            max_turns=options.max_turns or setup.max_turns,
+            model=options.model or claude.model,
+            max_turns=options.max_turns or claude.max_turns,
             max_budget_usd=process_budget(budget, job.usage, session.used or Usage()),
             system_prompt=prompts.rules(job, work.repository),
-            mcp_config=setup.mcp_config,
-            mcp_servers=setup.mcp_servers,
-            task_tools=setup.task_tools,
+            mcp_config=claude.mcp_config,
+            mcp_servers=tuple(server.name for server in claude.mcp_servers),
+            task_tools=claude.task_tools,
         )
 
     def _make_home(self, job_id: str) -> None:
@@ -311,7 +309,7 @@ class ClaudeActivities:
         executables = (executable, await asyncio.to_thread(executable.resolve))
         reach = Reach(
             writable=(worktree.path, worktree.git_dir, setup.sessions_dir / job.id, *self._login()),
-            readable=(*worktree.reach.readable, *executables, *setup.mcp_files),
+            readable=(*worktree.reach.readable, *executables, *setup.claude.mcp_files),
             fixed=(worktree.path / ".git",),
             empty=(setup.operator_home,) if setup.operator_home else (),
         )
@@ -328,7 +326,7 @@ class ClaudeActivities:
     def _environment(self, job: Job, passage: Passage | None) -> dict[str, str]:
         setup = self._setup
         own_home = setup.sessions_dir / job.id
-        passed = dict(setup.credentials)
+        passed = setup.claude.environment
         if passage is not None:
             passed = behind_proxy(passed, passage)
         return child_environment(

@@ -26,6 +26,7 @@ from scm.github_pull_requests import (
     label_and_assign,
     open_or_find,
 )
+from settings import GithubSettings
 from store.protocol import JobChanges, Store
 from workspace.publishing import Publishing
 
@@ -45,15 +46,6 @@ class OpenInput:
 
     key: LeaseKey
     sha: str
-
-
-@dataclass(frozen=True, slots=True)
-class PullRequestDefaults:
-    """What pull requests are like of jobs that do not say it themselves."""
-
-    draft: bool = False
-    labels: tuple[str, ...] = ()
-    reviewers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,15 +73,13 @@ class PullRequestActivities:
         leases: Leases,
         publishing: Publishing,
         github: GithubAccess,
-        server_url: str,
-        defaults: PullRequestDefaults,
+        settings: GithubSettings,
     ) -> None:
         self._store = store
         self._leases = leases
         self._publishing = publishing
         self._github = github
-        self._server_url = server_url
-        self._defaults = defaults
+        self._settings = settings
         self._progress = Progress(store)
 
     @activity.defn
@@ -142,14 +132,16 @@ class PullRequestActivities:
             route=_route(job, repository),
             title=subject(job),
             body=body(job),
-            draft=self._defaults.draft if draft is None else draft,
+            draft=self._settings.pull_request_draft if draft is None else draft,
         )
 
     async def _label_and_assign(self, job: Job, repository: Repository, pull: OpenPull) -> None:
         """Set labels and reviewers. What cannot be had is told, and no reason to fail the job."""
-        options, defaults = job.options, self._defaults
-        labels = defaults.labels if options.labels is None else options.labels
-        reviewers = defaults.reviewers if options.reviewers is None else options.reviewers
+        labels, reviewers = job.options.labels, job.options.reviewers
+        if labels is None:
+            labels = self._settings.pull_request_labels
+        if reviewers is None:
+            reviewers = self._settings.pull_request_reviewers
         if not labels and not reviewers:
             return
         try:
@@ -187,7 +179,7 @@ class PullRequestActivities:
         self, key: LeaseKey, details: JobDetails, repository: Repository, pull: OpenPull
     ) -> None:
         job = details.job
-        page = f"{self._server_url}/{repository.full_name}"
+        page = f"{self._settings.server_url}/{repository.full_name}"
         record = PullRequestRecord(
             branch_id=derived_id(job.id, "branch"),
             pull_request_id=derived_id(job.id, "pull request"),

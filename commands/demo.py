@@ -77,7 +77,7 @@ class _Tour:
     def __init__(self, settings: Settings, forge: FakeGitHub, secret: str, say: Say) -> None:
         self._forge = forge
         self._http = httpx.Client(
-            base_url=f"http://127.0.0.1:{settings.port}",
+            base_url=f"http://127.0.0.1:{settings.api.port}",
             headers={"Authorization": f"Bearer {secret}"},
             timeout=30,
             trust_env=False,

@@ -22,8 +22,10 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
 
-from agent.claude.environment import CLAUDE_CREDENTIAL_NAMES, CLAUDE_SECRET_NAMES
-from settings import Secret, Settings, SettingsError
+from pydantic import SecretStr
+
+from domain.claude_env import CLAUDE_CREDENTIAL_NAMES, CLAUDE_SECRET_NAMES
+from settings import Settings, SettingsError
 
 RESTART_PAUSE_SECONDS = 2.0
 START_SECONDS = 30.0
@@ -107,7 +109,7 @@ def up(
     Raises:
         SettingsError: a port is in use, or Temporal is not installed.
     """
-    settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    settings.host.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     secret, is_new = api_secret(settings)
     _require_free_ports(settings)
     # The UI has an IP address of its own, since the ports are few if several `up` run here.
@@ -121,9 +123,9 @@ def up(
             for child in children:
                 child.start()
                 _await_port(child, settings)
-            _announce(settings, announce, secret.reveal() if is_new else None)
+            _announce(settings, announce, secret.get_secret_value() if is_new else None)
             if on_ready is not None:
-                return on_ready(secret.reveal())
+                return on_ready(secret.get_secret_value())
             _keep_running(children)
         except SystemExit:
             announce("Stopping: running jobs have a moment to finish, and go on at the next start.")
@@ -133,18 +135,18 @@ def up(
     return 0
 
 
-def api_secret(settings: Settings) -> tuple[Secret, bool]:
+def api_secret(settings: Settings) -> tuple[SecretStr, bool]:
     """Return the API secret, and whether it was made just now.
 
     AGENT_API_SECRET, else the one kept in the data directory (mode 0600), made at first use.
     """
-    if settings.api_secret is not None:
-        return settings.api_secret, False
-    path = settings.data_dir / _SECRET_FILE
+    if settings.api.secret is not None:
+        return settings.api.secret, False
+    path = settings.host.data_dir / _SECRET_FILE
     if not path.exists():
         _keep_new_secret(path)
-        return Secret(path.read_text("ascii").strip()), True
-    return Secret(path.read_text("ascii").strip()), False
+        return SecretStr(path.read_text("ascii").strip()), True
+    return SecretStr(path.read_text("ascii").strip()), False
 
 
 def _keep_new_secret(path: Path) -> None:
@@ -162,14 +164,14 @@ def _children(
     settings: Settings, environment: Mapping[str, str], ui: tuple[str, int], metrics_port: int
 ) -> list[_Child]:
     orchestrator = [sys.executable, str(Path(__file__).parents[1] / "cli.py")]
-    ours = {**environment, "TEMPORAL_ADDRESS": f"127.0.0.1:{settings.temporal_port}"}
+    ours = {**environment, "TEMPORAL_ADDRESS": f"127.0.0.1:{settings.temporal.port}"}
     public = {name: value for name, value in ours.items() if name not in _NOT_FOR_THE_API}
     api = ["api", "--embedded", "--temporal-ui", f"{ui[0]}:{ui[1]}"]
-    drain = settings.drain_timeout.total_seconds() + 20
+    drain = settings.jobs.drain_timeout.total_seconds() + 20
     return [
         _temporal(settings, ui, metrics_port),
         _Child("worker", [*orchestrator, "worker", "--embedded"], ours, None, drain),
-        _Child("api", [*orchestrator, *api], public, settings.port, 10),
+        _Child("api", [*orchestrator, *api], public, settings.api.port, 10),
     ]
 
 
@@ -187,13 +189,13 @@ def _temporal(settings: Settings, ui: tuple[str, int], metrics_port: int) -> _Ch
         raise SettingsError(f"{program} is missing. Run `make install`, or set TEMPORAL_ADDRESS.")
     options = {
         "--ip": "127.0.0.1",
-        "--port": str(settings.temporal_port),
-        "--http-port": str(settings.temporal_http_port),
+        "--port": str(settings.temporal.port),
+        "--http-port": str(settings.temporal.http_port),
         "--metrics-port": str(metrics_port),
         "--ui-ip": ui[0],
         "--ui-port": str(ui[1]),
-        "--db-filename": str(settings.data_dir / "temporal.db"),
-        "--namespace": settings.temporal_namespace,
+        "--db-filename": str(settings.host.data_dir / "temporal.db"),
+        "--namespace": settings.temporal.namespace,
         "--log-level": "error",
     }
     repeated = {
@@ -209,9 +211,9 @@ def _temporal(settings: Settings, ui: tuple[str, int], metrics_port: int) -> _Ch
     arguments = [str(program), "server", "start-dev"]
     arguments += [part for option in options.items() for part in option]
     arguments += [part for flag, values in repeated.items() for v in values for part in (flag, v)]
-    bare = {"PATH": settings.search_path, "HOME": str(settings.data_dir)}
+    bare = {"PATH": settings.host.search_path, "HOME": str(settings.host.data_dir)}
     # What it prints on standard output is its addresses, and its UI is shown at another.
-    return _Child("Temporal", arguments, bare, settings.temporal_port, 10, is_quiet=True)
+    return _Child("Temporal", arguments, bare, settings.temporal.port, 10, is_quiet=True)
 
 
 def _random_loopback_address() -> str:
@@ -244,10 +246,10 @@ def _reserved_port(address: str) -> socket.socket:
 
 def _require_free_ports(settings: Settings) -> None:
     ports = {
-        "PORT": settings.port,
-        "TEMPORAL_PORT": settings.temporal_port,
-        "TEMPORAL_HTTP_PORT": settings.temporal_http_port,
-        "TEMPORAL_UI_PORT": settings.temporal_ui_port,
+        "PORT": settings.api.port,
+        "TEMPORAL_PORT": settings.temporal.port,
+        "TEMPORAL_HTTP_PORT": settings.temporal.http_port,
+        "TEMPORAL_UI_PORT": settings.temporal.ui_port,
     }
     taken = [f"{name} {port}" for name, port in ports.items() if _is_open(port)]
     if taken:
@@ -273,14 +275,14 @@ def _await_port(child: _Child, settings: Settings) -> None:
 
 
 def _announce(settings: Settings, announce: Callable[[str], None], new_secret: str | None) -> None:
-    announce(f"API          http://127.0.0.1:{settings.port}  (documentation at /docs)")
-    announce(f"Temporal UI  http://127.0.0.1:{settings.temporal_ui_port}")
-    announce(f"Data         {settings.data_dir}")
+    announce(f"API          http://127.0.0.1:{settings.api.port}  (documentation at /docs)")
+    announce(f"Temporal UI  http://127.0.0.1:{settings.temporal.ui_port}")
+    announce(f"Data         {settings.host.data_dir}")
     if new_secret is not None:
         announce(f"Secret       {new_secret}  (shown once; kept in {_SECRET_FILE} there)")
-    if settings.github_token is None:
+    if settings.github.token is None:
         announce("No GITHUB_TOKEN is set: code jobs will fail, saying so.")
-    if not settings.has_claude_credentials:
+    if not settings.claude.has_credentials:
         announce(
             "No Claude credential is set: Claude uses the login of this user, if there is one."
         )

@@ -10,9 +10,6 @@ from typing import Protocol
 from sandbox.supervision.limits import Limits
 from sandbox.supervision.supervised import Supervised
 
-SYSTEM_TREES = ("/usr", "/opt")
-"""Every contained command can read these, as far as its user can."""
-
 
 @dataclass(frozen=True, slots=True)
 class Reach:

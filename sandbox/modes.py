@@ -9,11 +9,11 @@ import re
 import shutil
 import subprocess
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
 
 from domain.errors import JobFailure
 from domain.failures import FailureCode
+from domain.isolation import SandboxMode
 from sandbox.bubblewrap import Bubblewrap
 from sandbox.containment import Containment, Reach, Uncontained
 from sandbox.etc import assemble
@@ -28,17 +28,6 @@ CHECKED_FOR = 60.0
 
 _NOT_STARTED = "Claude was not started, because this host cannot isolate it: "
 _REMEDY = "Or set SANDBOX=off to let Claude's commands act as the worker's user."
-
-
-class SandboxMode(StrEnum):
-    """The values of SANDBOX."""
-
-    ON = "on"
-    """bubblewrap: namespaces, so that a job has nothing but its own files and the proxy."""
-    LANDLOCK = "landlock"
-    """Landlock: files, ptrace and signals only; for containers that forbid namespaces."""
-    OFF = "off"
-    """Nothing; Claude's commands act as the worker's user."""
 
 
 _SYSTEM = tuple(map(Path, ("/usr", "/opt", "/bin", "/sbin")))

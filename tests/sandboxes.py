@@ -7,7 +7,8 @@ import os
 import tempfile
 from pathlib import Path
 
-from sandbox.modes import Sandbox, SandboxMode
+from domain.isolation import SandboxMode
+from sandbox.modes import Sandbox
 
 
 @functools.cache

@@ -10,140 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from domain.claude_env import CLAUDE_SECRET_NAMES, HIDEABLE_NAMES, PASSED_NAMES
 from sandbox.gateway import Passage
 
 MARKER_NAME = "ORCHESTRATOR_RUN"
-
-CLAUDE_CREDENTIAL_NAMES = frozenset(
-    {
-        # Anthropic
-        "ANTHROPIC_API_KEY",
-        "ANTHROPIC_AUTH_TOKEN",
-        "ANTHROPIC_BASE_URL",
-        "ANTHROPIC_CUSTOM_HEADERS",
-        "CLAUDE_CODE_OAUTH_TOKEN",
-        # Which model stands behind an alias; the three clouds need it
-        "ANTHROPIC_DEFAULT_HAIKU_MODEL",
-        "ANTHROPIC_DEFAULT_OPUS_MODEL",
-        "ANTHROPIC_DEFAULT_SONNET_MODEL",
-        "ANTHROPIC_SMALL_FAST_MODEL",
-        # Amazon Bedrock
-        "ANTHROPIC_BEDROCK_BASE_URL",
-        "ANTHROPIC_SMALL_FAST_MODEL_AWS_REGION",
-        "AWS_ACCESS_KEY_ID",
-        "AWS_BEARER_TOKEN_BEDROCK",
-        "AWS_CONFIG_FILE",
-        "AWS_CONTAINER_AUTHORIZATION_TOKEN",
-        "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
-        "AWS_CONTAINER_CREDENTIALS_FULL_URI",
-        "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
-        "AWS_DEFAULT_REGION",
-        "AWS_PROFILE",
-        "AWS_REGION",
-        "AWS_ROLE_ARN",
-        "AWS_ROLE_SESSION_NAME",
-        "AWS_SECRET_ACCESS_KEY",
-        "AWS_SESSION_TOKEN",
-        "AWS_SHARED_CREDENTIALS_FILE",
-        "AWS_WEB_IDENTITY_TOKEN_FILE",
-        "CLAUDE_CODE_SKIP_BEDROCK_AUTH",
-        "CLAUDE_CODE_USE_BEDROCK",
-        # Google Vertex AI
-        "ANTHROPIC_VERTEX_BASE_URL",
-        "ANTHROPIC_VERTEX_PROJECT_ID",
-        "CLAUDE_CODE_SKIP_VERTEX_AUTH",
-        "CLAUDE_CODE_USE_VERTEX",
-        "CLOUD_ML_REGION",
-        "GCLOUD_PROJECT",
-        "GOOGLE_APPLICATION_CREDENTIALS",
-        "GOOGLE_CLOUD_PROJECT",
-        # Microsoft Foundry
-        "ANTHROPIC_FOUNDRY_API_KEY",
-        "ANTHROPIC_FOUNDRY_BASE_URL",
-        "ANTHROPIC_FOUNDRY_RESOURCE",
-        "AZURE_CLIENT_ID",
-        "AZURE_CLIENT_SECRET",
-        "AZURE_FEDERATED_TOKEN_FILE",
-        "AZURE_TENANT_ID",
-        "CLAUDE_CODE_SKIP_FOUNDRY_AUTH",
-        "CLAUDE_CODE_USE_FOUNDRY",
-    }
-)
-"""How Claude proves who it is and where its API is."""
-
-_CLOUD_SWITCHES = frozenset(
-    {"CLAUDE_CODE_USE_BEDROCK", "CLAUDE_CODE_USE_FOUNDRY", "CLAUDE_CODE_USE_VERTEX"}
-)
-"""What makes Claude use a cloud's credentials; without one, a cloud's variables mean nothing."""
-
-LOGIN_REPLACING_NAMES = _CLOUD_SWITCHES | {
-    "ANTHROPIC_API_KEY",
-    "ANTHROPIC_AUTH_TOKEN",
-    "CLAUDE_CODE_OAUTH_TOKEN",
-}
-"""Each is a credential by itself, so that the login on this machine is not used."""
-
-CERTIFICATE_NAMES = frozenset(
-    {
-        "CURL_CA_BUNDLE",
-        "GIT_SSL_CAINFO",
-        "NODE_EXTRA_CA_CERTS",
-        "REQUESTS_CA_BUNDLE",
-        "SSL_CERT_DIR",
-        "SSL_CERT_FILE",
-    }
-)
-"""Each names a file or directory of certificates to trust."""
-
-CONNECTION_NAMES = CERTIFICATE_NAMES | frozenset(
-    {
-        "API_TIMEOUT_MS",
-        "ALL_PROXY",
-        "HTTPS_PROXY",
-        "HTTP_PROXY",
-        "NO_PROXY",
-        "all_proxy",
-        "https_proxy",
-        "http_proxy",
-        "no_proxy",
-        "CLAUDE_CODE_CERT_STORE",
-        "CLAUDE_CODE_CLIENT_CERT",
-        "CLAUDE_CODE_CLIENT_KEY",
-        "CLAUDE_CODE_CLIENT_KEY_PASSPHRASE",
-        "LANG",
-        "LANGUAGE",
-        "LC_ALL",
-        "LC_COLLATE",
-        "LC_CTYPE",
-        "LC_MESSAGES",
-        "LC_MONETARY",
-        "LC_NUMERIC",
-        "LC_TIME",
-        "NODE_USE_ENV_PROXY",
-        "TZ",
-    }
-)
-"""Proxies, certificates, language and time zone."""
-
-CLAUDE_SECRET_NAMES = frozenset(
-    {
-        "ANTHROPIC_API_KEY",
-        "ANTHROPIC_AUTH_TOKEN",
-        "ANTHROPIC_CUSTOM_HEADERS",
-        "ANTHROPIC_FOUNDRY_API_KEY",
-        "AWS_ACCESS_KEY_ID",
-        "AWS_BEARER_TOKEN_BEDROCK",
-        "AWS_SECRET_ACCESS_KEY",
-        "AWS_SESSION_TOKEN",
-        "AZURE_CLIENT_SECRET",
-        "CLAUDE_CODE_CLIENT_KEY_PASSPHRASE",
-        "CLAUDE_CODE_OAUTH_TOKEN",
-    }
-)
-"""Those whose value is secret, and that no variable of Claude's own gives as a file."""
-
-PASSED_NAMES = CLAUDE_CREDENTIAL_NAMES | CONNECTION_NAMES
-"""All that may be handed on from the worker's own environment."""
 
 _FORBIDDEN_NAMES = frozenset({"GITHUB_TOKEN", "GH_TOKEN", "AGENT_API_SECRET"})
 _FORBIDDEN_PREFIXES = ("SUPABASE_", "TEMPORAL_")
@@ -173,21 +43,6 @@ _FIXED = {
 }
 
 
-def credential_identity(passed: Mapping[str, str]) -> dict[str, str]:
-    """Return those of the variables in which two credentials differ."""
-    names = LOGIN_REPLACING_NAMES | {"ANTHROPIC_BASE_URL", "ANTHROPIC_CUSTOM_HEADERS"}
-    if not _CLOUD_SWITCHES.isdisjoint(passed):
-        names = CLAUDE_CREDENTIAL_NAMES
-    return {
-        name: value
-        for name, value in passed.items()
-        if name in names and not name.endswith(("_MODEL", "_REGION"))
-    }
-
-
-_HIDEABLE_NAMES = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN")
-"""Credentials that a proxy can put in place; those of the clouds sign each request."""
-
 _SECRETS_OF_CONTAINERS = frozenset({"AWS_CONTAINER_AUTHORIZATION_TOKEN"})
 _CLIENT_CERTIFICATE_NAMES = frozenset(
     {
@@ -196,11 +51,6 @@ _CLIENT_CERTIFICATE_NAMES = frozenset(
         "CLAUDE_CODE_CLIENT_KEY_PASSPHRASE",
     }
 )
-
-
-def can_hide_credential(passed: Mapping[str, str]) -> bool:
-    """Return whether a proxy can put the credential in place, so that Claude needs none."""
-    return _CLOUD_SWITCHES.isdisjoint(passed) and not set(_HIDEABLE_NAMES).isdisjoint(passed)
 
 
 def behind_proxy(passed: Mapping[str, str], passage: Passage) -> dict[str, str]:
@@ -215,7 +65,7 @@ def behind_proxy(passed: Mapping[str, str], passage: Passage) -> dict[str, str]:
         # Those of clouds too, which the operator may have set for other programs.
         for name in CLAUDE_SECRET_NAMES | _CLIENT_CERTIFICATE_NAMES | _SECRETS_OF_CONTAINERS:
             variables.pop(name, None)
-        variables |= {name: passage.word for name in _HIDEABLE_NAMES if name in passed}
+        variables |= {name: passage.word for name in HIDEABLE_NAMES if name in passed}
         variables["ANTHROPIC_BASE_URL"] = f"http://127.0.0.1:{passage.port}"
     if passage.is_inside:
         for name in ("ALL_PROXY", "all_proxy"):

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 from commands.doctor.finding import Finding
 from commands.doctor.isolation import isolation
 from domain.errors import DependencyUnavailable, JobFailure, OrchestratorError
+from domain.isolation import SandboxMode
 from host.reports import probe_claude
 from sandbox.containment import Uncontained
-from sandbox.modes import Sandbox, SandboxMode
+from sandbox.modes import Sandbox
 from settings import Settings
 from store.protocol import Store
 from temporal.client import connect
@@ -62,9 +63,9 @@ async def examine(settings: Settings, store: Store, say: Callable[[str], None]) 
 
 async def _directories(settings: Settings) -> list[Finding]:
     places = {
-        "DATA_DIR": settings.data_dir,
-        "REPOS_DIR": settings.repos_dir,
-        "WORKTREES_DIR": settings.worktrees_dir,
+        "DATA_DIR": settings.host.data_dir,
+        "REPOS_DIR": settings.host.repos_dir,
+        "WORKTREES_DIR": settings.host.worktrees_dir,
     }
     return [await asyncio.to_thread(_directory, name, path) for name, path in places.items()]
 
@@ -82,11 +83,11 @@ def _directory(name: str, path: Path) -> Finding:
 
 async def _git(settings: Settings) -> list[Finding]:
     try:
-        Git(settings.search_path)
+        Git(settings.host.search_path)
         said = await asyncio.to_thread(
             subprocess.run,
             ["git", "--version"],
-            env={"PATH": settings.search_path},
+            env={"PATH": settings.host.search_path},
             capture_output=True,
             text=True,
             check=True,
@@ -102,8 +103,8 @@ async def _git(settings: Settings) -> list[Finding]:
 
 
 async def _store(settings: Settings, store: Store) -> list[Finding]:
-    kind = "Supabase" if settings.uses_supabase else "SQLite"
-    key = settings.supabase_key.reveal() if settings.supabase_key else ""
+    kind = "Supabase" if settings.store.uses_supabase else "SQLite"
+    key = settings.store.supabase_key.get_secret_value() if settings.store.supabase_key else ""
     if key.startswith("sb_publishable_"):
         remedy = "Set SUPABASE_SERVICE_ROLE_KEY to the secret key (sb_secret_...) of the project."
         return [Finding("store", problem=f"The key is the publishable one. {remedy}")]
@@ -119,16 +120,16 @@ async def _store(settings: Settings, store: Store) -> list[Finding]:
 
 
 async def _temporal(settings: Settings) -> list[Finding]:
-    if settings.temporal_address is None:
+    if settings.temporal.address is None:
         return [Finding("Temporal", "`make up` starts its own")]
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
-            await connect(settings.temporal_address, settings.temporal_namespace)
+            await connect(settings.temporal.address, settings.temporal.namespace)
     except (RuntimeError, TimeoutError):
         remedy = "Start it, or correct TEMPORAL_ADDRESS and Temporal's TLS variables."
-        problem = f"{settings.temporal_address} does not answer. {remedy}"
+        problem = f"{settings.temporal.address} does not answer. {remedy}"
         return [Finding("Temporal", problem=problem)]
-    return [Finding("Temporal", f"{settings.temporal_address} answers")]
+    return [Finding("Temporal", f"{settings.temporal.address} answers")]
 
 
 async def _sandbox(settings: Settings) -> list[Finding]:
@@ -142,7 +143,7 @@ async def _claude(settings: Settings) -> list[Finding]:
     setup = claude_probe_setup(settings, "doctor", await asyncio.to_thread(sandbox, settings))
     try:
         probed = await probe_claude(setup)
-        if probed.version is None and settings.sandbox is not SandboxMode.OFF:
+        if probed.version is None and settings.sandbox.mode is not SandboxMode.OFF:
             outside = Sandbox(SandboxMode.OFF, Uncontained())
             if (await probe_claude(replace(setup, sandbox=outside))).version is not None:
                 return [Finding("Claude", problem=_NOT_INSIDE)]
@@ -160,9 +161,9 @@ async def _claude(settings: Settings) -> list[Finding]:
 def _credential(settings: Settings) -> Finding:
     if settings.hides_credential:
         return Finding("credential", "jobs do not see it; the proxy puts it in place")
-    if settings.sandbox is SandboxMode.OFF:
+    if settings.sandbox.mode is SandboxMode.OFF:
         reason = "without a sandbox there is no proxy that could keep it from them"
-    elif settings.has_claude_credentials:
+    elif settings.claude.has_credentials:
         reason = "Bedrock, Vertex and Foundry need it for each request"
     else:
         reason = (
@@ -172,7 +173,7 @@ def _credential(settings: Settings) -> Finding:
 
 
 async def _github(settings: Settings, store: Store) -> list[Finding]:
-    if settings.github_token is None:
+    if settings.github.token is None:
         remedy = "Set GITHUB_TOKEN to one with contents and pull requests, read and write."
         return [Finding("GitHub", problem=f"No token, so code jobs cannot run. {remedy}")]
     access = github_access(settings)

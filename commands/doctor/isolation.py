@@ -14,14 +14,15 @@ from commands.doctor.inside import Inside, last_words
 from commands.doctor.mcp_servers import mcp_servers
 from commands.doctor.programs import programs
 from domain.errors import JobFailure
+from domain.isolation import SandboxMode
 from sandbox import landlock
 from sandbox.bubblewrap import Bubblewrap
 from sandbox.containment import Containment
 from sandbox.gateway import PORT
-from sandbox.modes import Sandbox, SandboxMode, version_of
+from sandbox.modes import Sandbox, version_of
 from sandbox.supervision.limits import INTERVAL, Limits
 from settings import Settings
-from wiring import mcp_addresses
+from wiring import mcp_addresses, sandbox_limits
 
 _LISTEN_SECONDS = 10.0
 _MOST_PROCESSES = 5
@@ -48,7 +49,7 @@ _REPORT = "Run no job here, and report this with the output of `uname -a`; see d
 
 async def isolation(settings: Settings, sandbox: Sandbox) -> list[Finding]:
     """Return what is to say of the sandbox, and of programs and MCP servers inside."""
-    found = [_memory(settings.sandbox_limits)]
+    found = [_memory(sandbox_limits(settings))]
     if os.geteuid() == 0:
         found.append(Finding("user", problem=_ROOT, is_fatal=False))
     try:
@@ -56,8 +57,10 @@ async def isolation(settings: Settings, sandbox: Sandbox) -> list[Finding]:
         found += _mode(sandbox.mode, containment)
         if sandbox.mode is SandboxMode.OFF:
             return found
-        with tempfile.TemporaryDirectory(dir=settings.data_dir, prefix=".doctor-") as name:
-            inside = Inside(containment, settings.search_path, Path(name), settings.mcp_files)
+        with tempfile.TemporaryDirectory(dir=settings.host.data_dir, prefix=".doctor-") as name:
+            inside = Inside(
+                containment, settings.host.search_path, Path(name), settings.claude.mcp_files
+            )
             found += await asyncio.to_thread(lambda: [*_tried(inside)])
             if containment.has_own_network:
                 found.append(await _listening(settings, inside))
@@ -137,7 +140,7 @@ async def _listening(settings: Settings, inside: Inside) -> Finding:
     ports = [PORT, *mcp_addresses(settings)[0]]
     child = SupervisedChild.start(
         lambda _: inside.containment.supervised(
-            ["/bin/sh", "-c", "read -r line"], inside.reach, ports, settings.sandbox_limits
+            ["/bin/sh", "-c", "read -r line"], inside.reach, ports, sandbox_limits(settings)
         ),
         "",
         inside.environment,

@@ -7,9 +7,9 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from agent.claude.mcp import McpServer
 from commands.doctor.finding import Finding
 from commands.doctor.inside import Inside
+from domain.mcp_servers import McpServer
 from settings import Settings
 
 _FORWARDED = ("127.0.0.1", "localhost")
@@ -17,7 +17,7 @@ _FORWARDED = ("127.0.0.1", "localhost")
 
 def mcp_servers(settings: Settings, inside: Inside) -> Iterator[Finding]:
     """Yield a line for each server; blocks."""
-    for server in settings.mcp_servers:
+    for server in settings.claude.mcp_servers:
         subject = f"MCP {server.name}"
         problem = _problem(server, inside)
         if problem is None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from commands.doctor.finding import Finding
 from commands.doctor.inside import Inside, last_words
 from settings import Settings
+from wiring import sandbox_search_path
 
 _PROGRAMS = ("claude", "git", "git-lfs", "node", "npm", "python3")
 _REMEDY = "Add the directories that it uses to SANDBOX_READ"
@@ -17,7 +18,7 @@ _REMEDY = "Add the directories that it uses to SANDBOX_READ"
 def programs(settings: Settings, inside: Inside) -> Iterator[Finding]:
     """Yield what jobs do not see of PATH; blocks while each program is run once."""
     yield from _directories(settings, inside)
-    found = {name: shutil.which(name, path=settings.sandbox_search_path) for name in _PROGRAMS}
+    found = {name: shutil.which(name, path=sandbox_search_path(settings)) for name in _PROGRAMS}
     works = []
     for name, path in found.items():
         if path is None:
@@ -32,8 +33,8 @@ def programs(settings: Settings, inside: Inside) -> Iterator[Finding]:
 
 
 def _directories(settings: Settings, inside: Inside) -> Iterator[Finding]:
-    seen = set(settings.sandbox_search_path.split(":"))
-    for entry in settings.search_path.split(":"):
+    seen = set(sandbox_search_path(settings).split(":"))
+    for entry in settings.host.search_path.split(":"):
         if not os.path.isdir(entry):
             continue
         problem = None

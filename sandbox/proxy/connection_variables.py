@@ -10,7 +10,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 import certifi
 import httpcore
 
-from sandbox.proxy.addresses import literal
+from domain.names.addresses import literal
 
 _REPLACING_BUNDLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 _FORMS = "Use http://host:port or https://host:port."

@@ -14,7 +14,7 @@ from typing import Any
 import h11
 import httpcore
 
-from sandbox.proxy.addresses import Address, literal
+from domain.names.addresses import Address, literal
 from sandbox.proxy.connection_variables import ConnectionVariables
 from sandbox.proxy.headers import has_body, request_headers
 from sandbox.proxy.policy import Policy, Refused

@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from sandbox.proxy.addresses import Address, is_outside, is_public, literal, parse_authority
+from domain.isolation import WEB_PORTS, HostRule, Network
+from domain.names.addresses import Address
+from sandbox.proxy.own_addresses import is_outside
 
-WEB_PORTS = frozenset({80, 443})
 _NOT_DELEGATED = ("localhost", "localdomain", "local", "internal", "home.arpa")
-
-
-class Network(enum.StrEnum):
-    """The values of SANDBOX_NETWORK."""
-
-    INTERNET = "internet"
-    """Every public address, on the ports 80 and 443."""
-    HOSTS = "hosts"
-    """The hosts of SANDBOX_HOSTS."""
-    NONE = "none"
-    """Nothing but the model."""
-    HOST = "host"
-    """The sandbox has the host's own network; what still comes to the proxy is as `INTERNET`."""
 
 
 class Refused(Exception):
@@ -39,44 +26,6 @@ class Refused(Exception):
         self.status = status
         self.message = message
         self.host = host
-
-
-@dataclass(frozen=True, slots=True)
-class HostRule:
-    """One entry of SANDBOX_HOSTS: a host, or all names below it, with the ports."""
-
-    host: str
-    subdomains: bool = False
-    ports: frozenset[int] = WEB_PORTS
-
-    @classmethod
-    def parse(cls, entry: str) -> HostRule:
-        """Read `example.com`, `example.com:8443`, `*.example.com` or `*.example.com:8443`.
-
-        Raises:
-            ValueError: it has another form, or can never be reached.
-        """
-        subdomains = entry.startswith("*.")
-        try:
-            host, port = parse_authority(entry.removeprefix("*."))
-        except ValueError:
-            raise ValueError(
-                f"{entry!r} is not a host of SANDBOX_HOSTS. Write example.com, example.com:8443 "
-                "or *.example.com, without http:// and without a path, in ASCII letters."
-            ) from None
-        address = literal(host)
-        if subdomains and (address is not None or "." not in host):
-            raise ValueError(f"{entry!r} is too wide for SANDBOX_HOSTS. Write *.example.com.")
-        if address is not None and not is_public(address):
-            raise ValueError(
-                f"{entry!r} in SANDBOX_HOSTS is not a public address. The sandbox reaches public "
-                "addresses only; remove it."
-            )
-        return cls(host, subdomains, frozenset({port}) if port else WEB_PORTS)
-
-    def names(self, host: str) -> bool:
-        """Return whether it is about a host, whatever the port."""
-        return host.endswith(f".{self.host}") if self.subdomains else host == self.host
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,8 @@ from functools import partial
 import h11
 import httpcore
 
+from domain.names.addresses import literal, parse_authority
 from sandbox.proxy.accepting import Connections
-from sandbox.proxy.addresses import literal, parse_authority
 from sandbox.proxy.connection_variables import ConnectionVariables
 from sandbox.proxy.headers import has_body, response_headers
 from sandbox.proxy.inside import Gone, Inside

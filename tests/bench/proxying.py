@@ -10,9 +10,10 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 
+from domain.isolation import HostRule, Network
 from sandbox.proxy.connection_variables import ConnectionVariables
 from sandbox.proxy.model import ModelUpstream
-from sandbox.proxy.policy import HostRule, Network, Policy
+from sandbox.proxy.policy import Policy
 from sandbox.proxy.server import serving
 
 GIGABYTE = 1_000_000_000

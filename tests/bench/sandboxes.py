@@ -13,10 +13,11 @@ from pathlib import Path
 
 from agent.claude.executable import find_executable
 from agent.process.child import SupervisedChild
+from domain.isolation import Network
 from sandbox.containment import Containment, Reach, Uncontained
 from sandbox.gateway import Gateway, Passage
 from sandbox.proxy.connection_variables import ConnectionVariables
-from sandbox.proxy.policy import Network, Policy
+from sandbox.proxy.policy import Policy
 from sandbox.supervision.limits import Limits
 from tests.sandboxes import real_sandbox
 from workspace.git.runner import Git, GitLocation

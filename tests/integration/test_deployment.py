@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic import SecretStr
 
-from sandbox.modes import SandboxMode
-from settings import SECRET_NAMES, Secret, Settings
+from domain.isolation import SandboxMode
+from settings import SECRET_NAMES, Settings
 from tests import under_seccomp
 from tests.integration.test_doctor import WALLS
 
@@ -61,11 +62,11 @@ def test_our_services_start_with_what_compose_gives_them(name: str, tmp_path: Pa
     environment = given(name, tmp_path)
     settings = Settings.from_env({**environment, "HOME": "/home/orchestrator"})
     settings.require_for_production()
-    assert settings.temporal_address == "temporal:7233"
-    assert settings.github_token == Secret("github-token")
-    assert settings.sandbox is SandboxMode.ON
+    assert settings.temporal.address == "temporal:7233"
+    assert settings.github.token == SecretStr("github-token")
+    assert settings.sandbox.mode is SandboxMode.ON
     if name == "worker":
-        assert settings.claude_environment["ANTHROPIC_API_KEY"] == "claude-credential"
+        assert settings.claude.environment["ANTHROPIC_API_KEY"] == "claude-credential"
 
 
 @pytest.mark.parametrize("name", OURS)

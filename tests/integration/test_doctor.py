@@ -68,7 +68,7 @@ class Clinic:
     async def visit(self, **environment: str) -> int:
         settings = Settings.from_env({**self.environment, **environment})
         self.lines.clear()
-        return await examine(settings, SqliteStore(settings.sqlite_path), self.lines.append)
+        return await examine(settings, SqliteStore(settings.host.sqlite_path), self.lines.append)
 
     def complaint(self, subject: str) -> str:
         """The line about a subject that is not well."""

@@ -9,10 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from domain.isolation import Network as Reachable
 from sandbox.containment import Reach
 from sandbox.gateway import Gateway
 from sandbox.proxy.connection_variables import ConnectionVariables
-from sandbox.proxy.policy import Network as Reachable
 from sandbox.proxy.policy import Policy
 from workspace.git.credentials import GitCredentials
 from workspace.git.runner import NETWORK_SECONDS, Git, GitError, GitLocation, Setting, lines

@@ -40,7 +40,6 @@ class Conversations:
             self._world,
             self._forge,
             credentials=credentials,
-            is_subscription=is_subscription,
         )
 
     def script(self, *steps: Step, **options: Any) -> None:

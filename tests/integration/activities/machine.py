@@ -12,8 +12,9 @@ from typing import Any, TypeVar
 from temporalio.testing import ActivityEnvironment
 
 from activities.claude import ClaudeActivities, ClaudeSetup
-from activities.pull_requests import PullRequestActivities, PullRequestDefaults
+from activities.pull_requests import PullRequestActivities
 from activities.workspaces import WorkspaceActivities
+from domain.isolation import Network
 from domain.jobs import Job, JobStatus, JobType, Phase
 from fakes.github.server import FakeGitHub
 from host.retention import Retention
@@ -24,9 +25,10 @@ from host.sweeper import Sweeper
 from sandbox.gateway import Gateway
 from sandbox.proxy.connection_variables import ConnectionVariables
 from sandbox.proxy.model import ModelUpstream
-from sandbox.proxy.policy import Network, Policy
+from sandbox.proxy.policy import Policy
 from sandbox.supervision.limits import Limits
 from scm.github_client import GithubAccess
+from settings import ClaudeSettings, GithubSettings
 from store.protocol import Store
 from tests.sandboxes import real_sandbox
 from tests.unit.store.samples import World
@@ -94,7 +96,6 @@ class Machine:
         store: Store | None = None,
         credentials: dict[str, str] | None = None,
         *,
-        is_subscription: bool = False,
         host: str = HOST,
     ) -> None:
         directory.mkdir(exist_ok=True)
@@ -133,11 +134,10 @@ class Machine:
             self.leases,
             self.publishing,
             self.github,
-            "https://github.example",
-            PullRequestDefaults(),
+            GithubSettings.model_validate({"GITHUB_SERVER_URL": "https://github.example"}),
         )
         self.credential = Credential(used, "c0ffee")
-        setup = self._setup(credentials or {}, is_subscription=is_subscription)
+        setup = self._setup(credentials or {})
         self.claude = ClaudeActivities(used, self.leases, self.worktrees, self.credential, setup)
         self.sweeper = Sweeper(
             used,
@@ -149,25 +149,18 @@ class Machine:
             self.sessions,
         )
 
-    def _setup(self, credentials: dict[str, str], *, is_subscription: bool) -> ClaudeSetup:
+    def _setup(self, credentials: dict[str, str]) -> ClaudeSetup:
         return ClaudeSetup(
-            claude_bin=None,
+            claude=ClaudeSettings.model_validate(
+                {"CLAUDE_MODEL": MODEL, "CLAUDE_MAX_TURNS": "20", **credentials}
+            ),
             search_path="/usr/local/bin:/usr/bin:/bin",
             inside_path="/usr/local/bin:/usr/bin:/bin",
-            credentials=credentials,
             sessions_dir=self.sessions,
             operator_home=None,
             data_id="data",
             boot_id="0123456789ab",
-            model=MODEL,
-            max_turns=20,
-            max_budget_usd=None,
             silence=timedelta(minutes=5),
-            is_subscription=is_subscription,
-            mcp_config=None,
-            mcp_servers=(),
-            mcp_files=(),
-            task_tools=(),
             identity=CLAUDE,
             sandbox=real_sandbox(),
             gateway=gateway(credentials),

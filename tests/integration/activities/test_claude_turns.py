@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from activities.claude import Delivery, TurnOutput
+from activities.claude import ClaudeSetup, Delivery, TurnOutput
 from domain.errors import JobFailure, LeaseLost
 from domain.failures import FailureCode
 from domain.jobs import LIVE, Phase, Usage
@@ -148,13 +148,18 @@ async def test_a_turn_needs_the_lease(conversations: Conversations) -> None:
     assert not machine.sessions.exists()
 
 
+def with_bin(machine: Machine, path: str) -> ClaudeSetup:
+    setup = machine.claude._setup
+    return replace(setup, claude=setup.claude.model_copy(update={"bin": path}))
+
+
 async def test_a_turn_under_a_lease_that_was_lost_is_stopped(
     machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     executable = tmp_path / "claude"
     executable.write_text("#!/bin/sh\ntouch $HOME/started\nsleep 60\n")
     executable.chmod(0o755)
-    machine.claude._setup = replace(machine.claude._setup, claude_bin=str(executable))
+    machine.claude._setup = with_bin(machine, str(executable))
     enter = machine.claude._progress.enter
 
     async def enter_when_it_runs(*arguments: Any, **changes: Any) -> None:
@@ -173,7 +178,7 @@ async def test_a_turn_under_a_lease_that_was_lost_is_stopped(
 
 async def test_without_the_cli_the_job_fails(machine: Machine) -> None:
     granted, _ = await machine.prepared()
-    machine.claude._setup = replace(machine.claude._setup, claude_bin="/nowhere/claude")
+    machine.claude._setup = with_bin(machine, "/nowhere/claude")
     with pytest.raises(JobFailure) as caught:
         await turn(machine, granted)
     assert caught.value.code is FailureCode.CLAUDE_NOT_FOUND

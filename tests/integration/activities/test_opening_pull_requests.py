@@ -15,7 +15,6 @@ from temporalio.testing import ActivityEnvironment
 from activities.pull_requests import (
     LABELLING_ATTEMPTS,
     OpenInput,
-    PullRequestDefaults,
     PullRequestResult,
     WithdrawInput,
 )
@@ -26,6 +25,7 @@ from domain.jobs import LIVE, Job, JobOptions, JobStatus
 from domain.pull_request_text import job_mark
 from fakes.github.server import FakeGitHub
 from host.slots.leases import LeaseKey
+from settings import GithubSettings
 from store.protocol import Guard
 from tests.integration.activities.machine import NAME, OWNER, Granted, Machine
 from tests.unit.store.samples import UNKNOWN_ID
@@ -263,7 +263,13 @@ async def test_a_pull_request_is_as_the_job_asks(machine: Machine, forge: FakeGi
 
 
 async def test_settings_say_what_a_job_does_not(machine: Machine, forge: FakeGitHub) -> None:
-    machine.pull_requests._defaults = PullRequestDefaults(True, ("auto",), ("alice",))
+    machine.pull_requests._settings = GithubSettings.model_validate(
+        {
+            "PULL_REQUEST_DRAFT": "true",
+            "PULL_REQUEST_LABELS": "auto",
+            "PULL_REQUEST_REVIEWERS": "alice",
+        }
+    )
     await open_one(machine, await published(machine))
     await open_one(machine, await published(machine, options=JobOptions(draft=False, labels=())))
     first, second = forge.pull_requests(OWNER, NAME)

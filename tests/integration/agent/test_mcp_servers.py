@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agent.claude.mcp import McpServer, read_servers
+from domain.mcp_servers import McpServer, read_servers
 
 
 def server(**entry: Any) -> McpServer:

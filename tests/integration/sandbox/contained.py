@@ -18,6 +18,7 @@ from typing import IO, Any
 from unittest import mock
 
 from agent.claude.environment import behind_proxy
+from domain.isolation import Network
 from sandbox.bubblewrap import Bubblewrap
 from sandbox.containment import Reach
 from sandbox.etc import assemble
@@ -25,7 +26,7 @@ from sandbox.gateway import Gateway, Passage
 from sandbox.modes import find_bubblewrap
 from sandbox.proxy.connection_variables import ConnectionVariables
 from sandbox.proxy.model import ModelUpstream
-from sandbox.proxy.policy import Network, Policy
+from sandbox.proxy.policy import Policy
 from sandbox.supervision import cgroups, namespaces, supervisor
 from sandbox.supervision import limits as limits_module
 from sandbox.supervision.limits import Limits

@@ -11,8 +11,9 @@ import pytest
 
 from domain.errors import JobFailure
 from domain.failures import FailureCode
+from domain.isolation import SandboxMode
 from sandbox.containment import Reach
-from sandbox.modes import CHECKED_FOR, Sandbox, SandboxMode
+from sandbox.modes import CHECKED_FOR, Sandbox
 from sandbox.supervision.limits import Limits
 from tests.integration.sandbox.accounts import Account
 from tests.integration.sandbox.contained import SEARCH_PATH, contained_room, etc
@@ -22,7 +23,8 @@ ROOT = Path(__file__).parents[3]
 PROBLEM = """
 import sys
 from pathlib import Path
-from sandbox.modes import Sandbox, SandboxMode
+from sandbox.modes import Sandbox
+from domain.isolation import SandboxMode
 mode, directory, path = SandboxMode(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 sandbox = Sandbox.ready(mode, directory, path, [], has_own_network=True)
 sys.stdout.write(sandbox.problem() or "")

@@ -17,7 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from sandbox.proxy.policy import HostRule, Network, Policy
+from domain.isolation import HostRule, Network
+from sandbox.proxy.policy import Policy
 from tests.integration.sandbox.accounts import Account
 from tests.integration.sandbox.contained import Room, contained_room
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from domain.isolation import SandboxMode
 from fakes.github.server import FakeGitHub, TokenGrant
-from sandbox.modes import SandboxMode, inside_path
+from sandbox.modes import inside_path
 from tests.integration.workspace import git_lfs
 from tests.sandboxes import real_sandbox
 from workspace.git.author import Identity

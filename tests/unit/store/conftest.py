@@ -88,6 +88,13 @@ async def supabase_backend(project: SupabaseProject) -> AsyncIterator[Backend]:
             await store.close()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests against a Supabase project, so that `make test-unit` can leave them out."""
+    for item in items:
+        if _needs_supabase(item):
+            item.add_marker("supabase")
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Install npm's packages before the first test, whose time limit that could overrun."""
     collects_only = session.config.getoption("collectonly")

@@ -10,11 +10,12 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sandbox.proxy.addresses import Address
+from domain.isolation import HostRule, Network
+from domain.names.addresses import Address
 from sandbox.proxy.connection_variables import ConnectionVariables
 from sandbox.proxy.model import ModelUpstream
 from sandbox.proxy.outside import Resolve
-from sandbox.proxy.policy import HostRule, Network, Policy
+from sandbox.proxy.policy import Policy
 from sandbox.proxy.server import Forward, serving
 
 WORD = "a-random-word"

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 import httpx
 from starlette.types import Receive, Scope, Send
 
-from sandbox.proxy.policy import Network, Policy
+from domain.isolation import Network
+from sandbox.proxy.policy import Policy
 from tests.integration.sandbox.proxy.rig import (
     PATIENCE,
     WORD,

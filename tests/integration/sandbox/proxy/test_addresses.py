@@ -9,7 +9,8 @@ import struct
 
 import pytest
 
-from sandbox.proxy.addresses import is_outside, is_own, is_public, parse_authority, parse_host
+from domain.names.addresses import is_public, parse_authority, parse_host
+from sandbox.proxy.own_addresses import is_outside, is_own
 
 PRIVATE_V4 = [
     "0.0.0.0", "0.255.255.255", "10.0.0.0", "10.255.255.255", "100.64.0.0", "100.100.100.200",
@@ -173,5 +174,5 @@ def test_the_addresses_of_this_host_are_its_own():
 
 def test_a_public_address_of_this_host_is_not_outside(monkeypatch: pytest.MonkeyPatch):
     address = ipaddress.ip_address("127.0.0.1")
-    monkeypatch.setattr("sandbox.proxy.addresses.is_public", lambda _: True)
+    monkeypatch.setattr("sandbox.proxy.own_addresses.is_public", lambda _: True)
     assert not is_outside(address)

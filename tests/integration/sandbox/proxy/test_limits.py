@@ -10,8 +10,9 @@ import socket
 
 import pytest
 
+from domain.isolation import Network
 from sandbox.proxy import accepting, inside
-from sandbox.proxy.policy import Network, Policy
+from sandbox.proxy.policy import Policy
 from tests.integration.sandbox.proxy.rig import (
     PATIENCE,
     connected,

@@ -8,8 +8,9 @@ import base64
 import httpx
 import pytest
 
+from domain.isolation import Network
 from sandbox.proxy.connection_variables import ConnectionVariables
-from sandbox.proxy.policy import Network, Policy
+from sandbox.proxy.policy import Policy
 from tests.integration.sandbox.proxy.certificates import Certificates
 from tests.integration.sandbox.proxy.rig import (
     KEY,

@@ -7,7 +7,8 @@ import asyncio
 import httpx
 import pytest
 
-from sandbox.proxy.policy import Network, Policy
+from domain.isolation import Network
+from sandbox.proxy.policy import Policy
 from tests.integration.sandbox.proxy.rig import (
     KEY,
     PATIENCE,

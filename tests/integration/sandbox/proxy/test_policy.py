@@ -6,7 +6,8 @@ import ipaddress
 
 import pytest
 
-from sandbox.proxy.policy import HostRule, Network, Policy, Refused
+from domain.isolation import HostRule, Network
+from sandbox.proxy.policy import Policy, Refused
 
 PUBLIC = ipaddress.ip_address("8.8.8.8")
 PRIVATE = ipaddress.ip_address("10.1.2.3")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sandbox.proxy.policy import Network, Policy
+from domain.isolation import Network
+from sandbox.proxy.policy import Policy
 from tests.integration.sandbox.proxy.rig import (
     Names,
     Recorder,

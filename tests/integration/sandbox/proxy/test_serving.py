@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 import uvloop
 
+from domain.isolation import Network
 from sandbox.proxy import inside
-from sandbox.proxy.policy import Network, Policy
+from sandbox.proxy.policy import Policy
 from sandbox.proxy.server import Forward
 from tests.integration.sandbox.proxy.rig import (
     PATIENCE,

@@ -9,8 +9,9 @@ import socket
 
 import pytest
 
-from sandbox.proxy.addresses import Address
-from sandbox.proxy.policy import HostRule, Network, Policy
+from domain.isolation import HostRule, Network
+from domain.names.addresses import Address
+from sandbox.proxy.policy import Policy
 from sandbox.proxy.relay import CHUNK, reset_when_closed
 from tests.integration.sandbox.proxy.rig import (
     PATIENCE,

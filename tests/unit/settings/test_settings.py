@@ -1,4 +1,4 @@
-"""Settings: defaults, every problem at once, and secrets that do not show."""
+"""Settings: defaults, all problems at once, and hidden secrets."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
-from agent.claude.environment import PASSED_NAMES
+from domain.claude_env import CLAUDE_SECRET_NAMES, PASSED_NAMES
+from domain.isolation import Network, SandboxMode
 from domain.names.http_hosts import HttpHost
-from sandbox.modes import SandboxMode
-from sandbox.proxy.policy import Network
-from settings import SECRET_NAMES, Secret, Settings, SettingsError
+from settings import SECRET_NAMES, Settings, SettingsError
+from wiring import sandbox_limits, sandbox_search_path
 
-HOME = {"HOME": "/home/somebody"}
+HOME = {"HOME": "/home/ann"}
 
 
 def read(**variables: str) -> Settings:
@@ -30,53 +31,53 @@ def problems(**variables: str) -> str:
     return caught.value.message
 
 
-def test_the_defaults_are_those_of_the_specification():
+def test_defaults_match_the_specification():
     settings = read()
-    assert settings.port == 3456
-    assert settings.max_concurrent_jobs == 2
-    assert settings.repos_dir == Path("/home/somebody/repos")
-    assert settings.worktrees_dir == Path("/home/somebody/worktrees")
-    assert settings.bind_address == "127.0.0.1"
-    assert not settings.uses_supabase
-    assert settings.github_token is None
-    assert settings.job_timeout == timedelta(hours=12)
+    assert settings.api.port == 3456
+    assert settings.jobs.max_concurrent == 2
+    assert settings.host.repos_dir == Path("/home/ann/repos")
+    assert settings.host.worktrees_dir == Path("/home/ann/worktrees")
+    assert settings.api.bind_address == "127.0.0.1"
+    assert not settings.store.uses_supabase
+    assert settings.github.token is None
+    assert settings.jobs.timeout == timedelta(hours=12)
 
 
 def test_paths_are_absolute_and_expanded(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("HOME", "/home/somebody")
+    monkeypatch.setenv("HOME", "/home/ann")
     settings = read(REPOS_DIR="~/elsewhere", DATA_DIR="relative")
-    assert settings.repos_dir == Path("/home/somebody/elsewhere")
-    assert settings.data_dir == Path.cwd() / "relative"
+    assert settings.host.repos_dir == Path("/home/ann/elsewhere")
+    assert settings.host.data_dir == Path.cwd() / "relative"
 
 
-def test_directories_of_jobs_have_no_links_in_their_path(tmp_path: Path):
-    """A process that works in one learns its path from the kernel, which resolves them."""
+def test_links_in_own_directories_are_resolved(tmp_path: Path):
+    """The kernel resolves links in the working directory of a process."""
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
     names = ("DATA_DIR", "REPOS_DIR", "WORKTREES_DIR")
     settings = read(**{name: str(tmp_path / "link" / name) for name in names})
-    found = (settings.data_dir, settings.repos_dir, settings.worktrees_dir)
+    found = (settings.host.data_dir, settings.host.repos_dir, settings.host.worktrees_dir)
     assert found == tuple(tmp_path / "real" / name for name in names)
 
 
-def test_path_has_absolute_directories_only():
-    assert read(PATH="bin:/usr/bin:.::/opt/../bin:").search_path == "/usr/bin:/bin"
+def test_relative_directories_are_removed_from_path():
+    assert read(PATH="bin:/usr/bin:.::/opt/../bin:").host.search_path == "/usr/bin:/bin"
 
 
 @pytest.mark.parametrize(
     ("entry", "name"),
     [
-        ("/home/somebody/worktrees/job/bin", "WORKTREES_DIR"),
-        ("/home/somebody/repos", "REPOS_DIR"),
-        ("/home/somebody/bin/../.claude-code-orchestrator/sessions", "DATA_DIR"),
+        ("/home/ann/worktrees/job/bin", "WORKTREES_DIR"),
+        ("/home/ann/repos", "REPOS_DIR"),
+        ("/home/ann/bin/../.claude-code-orchestrator/sessions", "DATA_DIR"),
     ],
 )
-def test_jobs_put_no_programs_on_path(entry: str, name: str):
+def test_path_must_not_contain_directories_of_jobs(entry: str, name: str):
     text = problems(PATH=f"/usr/bin:{entry}")
     assert f"which is in {name}: jobs could put programs there. Remove it." in text
 
 
-def test_all_problems_are_named_at_once():
+def test_all_problems_are_reported_at_once():
     text = problems(
         PORT="http",
         MAX_CONCURRENT_JOBS="0",
@@ -100,14 +101,14 @@ def test_all_problems_are_named_at_once():
         ({"SUPABASE_SERVICE_ROLE_KEY": "sb_secret_x"}, "SUPABASE_URL is missing"),
     ],
 )
-def test_half_of_supabase_is_refused(given: dict[str, str], missing: str):
+def test_supabase_needs_url_and_key(given: dict[str, str], missing: str):
     assert missing in problems(**given)
 
 
-def test_both_of_supabase_are_accepted():
+def test_supabase_with_url_and_key():
     settings = read(SUPABASE_URL="https://x.supabase.co", SUPABASE_SERVICE_ROLE_KEY="sb_secret_x")
-    assert settings.uses_supabase
-    assert settings.supabase_key == Secret("sb_secret_x")
+    assert settings.store.uses_supabase
+    assert settings.store.supabase_key == SecretStr("sb_secret_x")
 
 
 @pytest.mark.parametrize("text", ["-1", "1.5", "０", "99999999999", "1e3", " "])
@@ -115,10 +116,10 @@ def test_numbers_are_plain_whole_numbers(text: str):
     if text.strip():
         assert "PORT" in problems(PORT=text)
     else:
-        assert read(PORT=text).port == 3456
+        assert read(PORT=text).api.port == 3456
 
 
-def test_secrets_show_nowhere():
+def test_secrets_are_not_in_representations():
     settings = read(
         AGENT_API_SECRET="hush-secret",
         GITHUB_TOKEN="hush-token",
@@ -128,7 +129,7 @@ def test_secrets_show_nowhere():
     )
     assert "hush" not in repr(settings) + str(settings)
     try:
-        raise ValueError(settings.github_token)
+        raise ValueError(settings.github.token)
     except ValueError:
         assert "hush" not in traceback.format_exc()
 
@@ -146,14 +147,16 @@ def test_a_secret_can_be_in_a_file(secret_file: Path, name: str):
     if not name.startswith("SUPABASE"):
         del given["SUPABASE_URL"]
     settings = read(**given)
-    known = [settings.api_secret, settings.github_token, settings.supabase_key]
-    found = [secret.reveal() for secret in known if secret] or [settings.claude_environment[name]]
+    known = [settings.api.secret, settings.github.token, settings.store.supabase_key]
+    found = [secret.get_secret_value() for secret in known if secret] or [
+        settings.claude.environment[name]
+    ]
     assert found == ["hush"]
     assert f"{name} and {name}_FILE are both set" in problems(**given, **{name: "hush"})
 
 
 def test_every_secret_of_claude_can_be_in_a_file():
-    """Except where Claude's own variables name a file."""
+    """Except secrets for which Claude has its own variable of a file."""
     secret = re.compile("KEY|TOKEN|SECRET|PASSPHRASE|HEADERS")
     names = {name for name in PASSED_NAMES if secret.search(name) and not name.endswith("_FILE")}
     by_aws = {"AWS_CONTAINER_AUTHORIZATION_TOKEN"}
@@ -161,9 +164,9 @@ def test_every_secret_of_claude_can_be_in_a_file():
     assert "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE" in PASSED_NAMES
 
 
-def test_only_the_end_of_the_last_line_is_left_out(secret_file: Path):
+def test_only_line_ends_at_the_end_of_a_secret_file_are_removed(secret_file: Path):
     secret_file.write_text("A: 1\nB: 2\r\n\n")
-    found = read(ANTHROPIC_CUSTOM_HEADERS_FILE=str(secret_file)).claude_environment
+    found = read(ANTHROPIC_CUSTOM_HEADERS_FILE=str(secret_file)).claude.environment
     assert found["ANTHROPIC_CUSTOM_HEADERS"] == "A: 1\nB: 2"
 
 
@@ -172,15 +175,13 @@ def test_only_the_end_of_the_last_line_is_left_out(secret_file: Path):
     [
         (b"", "is empty"),
         (b" \n", "is empty"),
-        (b"\xff", "is not a text"),
+        (b"\xff", "is not UTF-8 text"),
         (b"x" * 65_537, "over 64 KiB"),
         (b"a\0b", "control characters"),
         (None, "cannot be read (No such file or directory)"),
     ],
 )
-def test_a_file_that_cannot_be_a_secret_is_refused(
-    secret_file: Path, content: bytes | None, words: str
-):
+def test_unusable_secret_files_are_refused(secret_file: Path, content: bytes | None, words: str):
     if content is None:
         secret_file.unlink()
     else:
@@ -190,16 +191,16 @@ def test_a_file_that_cannot_be_a_secret_is_refused(
     assert "GITHUB_TOKEN" in text
 
 
-def test_claude_gets_its_own_variables_and_no_others():
+def test_claude_gets_only_its_own_variables():
     settings = read(
         ANTHROPIC_API_KEY="k", GITHUB_TOKEN="t", AGENT_API_SECRET="s", HTTPS_PROXY="http://p"
     )
-    assert settings.has_claude_credentials
-    assert dict(settings.claude_environment) == {
+    assert settings.claude.has_credentials
+    assert dict(settings.claude.environment) == {
         "ANTHROPIC_API_KEY": "k",
         "HTTPS_PROXY": "http://p",
     }
-    assert not read(HTTPS_PROXY="http://p").has_claude_credentials
+    assert not read(HTTPS_PROXY="http://p").claude.has_credentials
 
 
 @pytest.mark.parametrize(
@@ -209,27 +210,27 @@ def test_claude_gets_its_own_variables_and_no_others():
         "ANTHROPIC_DEFAULT_SONNET_MODEL",
     ],
 )  # fmt: skip
-def test_what_is_no_credential_leaves_the_login_in_use(name: str):
-    """Many have some of these set for other programs."""
+def test_variables_without_a_credential_do_not_replace_the_login(name: str):
+    """Many operators set some of these for other programs."""
     settings = read(**{name: "x"})
-    assert not settings.has_claude_credentials
+    assert not settings.claude.has_credentials
     assert settings.credential_id == read().credential_id
     one, other = ({name: value, "CLAUDE_CODE_OAUTH_TOKEN": "t"} for value in ("x", "y"))
     is_one = read(**one).credential_id == read(**other).credential_id
     assert is_one == (name != "ANTHROPIC_BASE_URL")
-    assert dict(settings.claude_environment) == {name: "x"}
+    assert dict(settings.claude.environment) == {name: "x"}
 
 
-def test_the_variables_of_a_cloud_that_is_used_tell_credentials_apart():
+def test_variables_of_a_cloud_distinguish_credentials():
     one = read(CLAUDE_CODE_USE_BEDROCK="1", AWS_PROFILE="x", AWS_REGION="eu-central-1")
-    assert one.has_claude_credentials
+    assert one.claude.has_credentials
     ids = {one.credential_id, read(CLAUDE_CODE_USE_BEDROCK="1", AWS_PROFILE="y").credential_id}
     assert len(ids) == 2
     elsewhere = read(CLAUDE_CODE_USE_BEDROCK="1", AWS_PROFILE="x", AWS_REGION="us-east-1")
     assert elsewhere.credential_id == one.credential_id
 
 
-def test_production_names_everything_that_is_missing():
+def test_production_reports_all_missing_variables():
     with pytest.raises(SettingsError) as caught:
         read().require_for_production()
     for name in (
@@ -242,12 +243,12 @@ def test_production_names_everything_that_is_missing():
 def test_mcp_servers_are_named_as_claude_names_their_tools(tmp_path: Path):
     config = tmp_path / "mcp.json"
     config.write_text(json.dumps({"mcpServers": {"issues": {}, "odd name.x": {}}}))
-    names = [server.name for server in read(MCP_CONFIG=str(config)).mcp_servers]
+    names = [server.name for server in read(MCP_CONFIG=str(config)).claude.mcp_servers]
     assert names == ["issues", "odd_name_x"]
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"mcpServers": 3}', "\xff"])
-def test_an_mcp_config_that_is_none_is_refused(tmp_path: Path, content: str):
+def test_malformed_mcp_config_is_refused(tmp_path: Path, content: str):
     config = tmp_path / "mcp.json"
     config.write_bytes(content.encode("latin-1"))
     assert "MCP_CONFIG" in problems(MCP_CONFIG=str(config))
@@ -263,18 +264,18 @@ def mcp_config(directory: Path, *servers: Mapping[str, object]) -> str:
 def test_jobs_read_the_files_of_mcp_servers(tmp_path: Path):
     command = {"command": "/srv/serve", "args": ["--data", "/srv/data"]}
     config = mcp_config(tmp_path, command, {"url": "http://localhost:81"})
-    assert read(MCP_CONFIG=config).mcp_files == (
+    assert read(MCP_CONFIG=config).claude.mcp_files == (
         Path(config),
         Path("/srv/serve"),
         Path("/srv/data"),
     )
-    assert read().mcp_files == ()
+    assert read().claude.mcp_files == ()
 
 
 @pytest.mark.parametrize(
     "kind", ["HOME", "DATA_DIR", "REPOS_DIR", "WORKTREES_DIR", "parent", "link"]
 )
-def test_jobs_cannot_be_shown_what_they_must_not_see(tmp_path: Path, kind: str):
+def test_private_directories_cannot_be_shown_to_jobs(tmp_path: Path, kind: str):
     own = {
         name: str(tmp_path / "own" / name)
         for name in ("HOME", "DATA_DIR", "REPOS_DIR", "WORKTREES_DIR")
@@ -288,23 +289,23 @@ def test_jobs_cannot_be_shown_what_they_must_not_see(tmp_path: Path, kind: str):
         Path(path).mkdir()
     assert f"SANDBOX_READ names {paths[kind]}, which" in problems(**own, SANDBOX_READ=paths[kind])
     settings = read(**own, PATH=f"/usr/bin::relative:{own['HOME']}/bin")
-    assert settings.sandbox_search_path == "/usr/bin"
+    assert sandbox_search_path(settings) == "/usr/bin"
 
 
-def test_our_own_directories_are_not_where_jobs_read_everything():
+def test_own_directories_must_not_be_below_system_trees():
     assert "REPOS_DIR is below /opt" in problems(REPOS_DIR="/opt/orchestrator/repos")
     assert "DATA_DIR is below /usr" in problems(DATA_DIR="/usr/local/orchestrator")
-    assert read(REPOS_DIR="/opt/orchestrator/repos", SANDBOX="off").repos_dir
-    assert read(REPOS_DIR="/optional").repos_dir
+    assert read(REPOS_DIR="/opt/orchestrator/repos", SANDBOX="off").host.repos_dir
+    assert read(REPOS_DIR="/optional").host.repos_dir
 
 
-def test_jobs_are_isolated_unless_the_operator_says_otherwise():
+def test_jobs_are_isolated_by_default():
     settings = read()
-    assert settings.sandbox is SandboxMode.ON
-    assert settings.network_of_jobs is Network.INTERNET
-    assert settings.sandbox_hosts == ()
-    assert settings.sandbox_read == ()
-    limits = settings.sandbox_limits
+    assert settings.sandbox.mode is SandboxMode.ON
+    assert settings.sandbox.network_in_effect is Network.INTERNET
+    assert settings.sandbox.hosts == ()
+    assert settings.sandbox.read == ()
+    limits = sandbox_limits(settings)
     assert limits.processes == 4096
     assert (limits.file_bytes, limits.memory_bytes, limits.free_bytes) == (
         8 << 30,
@@ -313,13 +314,13 @@ def test_jobs_are_isolated_unless_the_operator_says_otherwise():
     )
 
 
-def test_only_a_namespace_has_a_network_of_its_own():
-    assert read(SANDBOX_NETWORK="none").network_of_jobs is Network.NONE
+def test_only_sandbox_on_has_its_own_network():
+    assert read(SANDBOX_NETWORK="none").sandbox.network_in_effect is Network.NONE
     for mode in ("landlock", "off"):
-        assert read(SANDBOX=mode, SANDBOX_NETWORK="none").network_of_jobs is Network.HOST
+        assert read(SANDBOX=mode, SANDBOX_NETWORK="none").sandbox.network_in_effect is Network.HOST
 
 
-def test_a_credential_is_hidden_where_the_proxy_can_put_it_in_place():
+def test_credential_is_hidden_if_the_proxy_can_add_it():
     for name in ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN"):
         assert read(**{name: "k"}).hides_credential
         assert read(**{name: "k"}, SANDBOX="landlock").hides_credential
@@ -328,7 +329,7 @@ def test_a_credential_is_hidden_where_the_proxy_can_put_it_in_place():
     assert not read().hides_credential
 
 
-def test_settings_of_the_sandbox_that_are_wrong():
+def test_wrong_sandbox_settings_are_reported():
     text = problems(
         SANDBOX="strict",
         SANDBOX_NETWORK="all",
@@ -340,8 +341,8 @@ def test_settings_of_the_sandbox_that_are_wrong():
         SANDBOX_MIN_FREE_GB="-1",
     )
     for words in (
-        "SANDBOX is 'strict': it must be on or landlock or off",
-        "SANDBOX_NETWORK is 'all': it must be internet or hosts or none or host",
+        "SANDBOX is 'strict'. Set it to on or landlock or off",
+        "SANDBOX_NETWORK is 'all'. Set it to internet or hosts or none or host",
         "'https://example.org/x' is not a host of SANDBOX_HOSTS",
         "SANDBOX_READ has relative, /nowhere/at/all",
         "SANDBOX_PROCESSES is '1'",
@@ -354,54 +355,109 @@ def test_settings_of_the_sandbox_that_are_wrong():
 
 def test_only_the_queue_is_unlimited_by_default():
     settings = read(QUEUE_TIMEOUT_MINUTES="")
-    assert settings.queue_timeout is None
-    assert settings.turn_timeout == timedelta(hours=4)
-    assert settings.silence_timeout == timedelta(hours=1)
-    assert settings.keep_work == timedelta(days=30)
-    assert read(QUEUE_TIMEOUT_MINUTES="90").queue_timeout == timedelta(minutes=90)
+    assert settings.jobs.queue_timeout is None
+    assert settings.jobs.turn_timeout == timedelta(hours=4)
+    assert settings.jobs.silence_timeout == timedelta(hours=1)
+    assert settings.jobs.keep_work == timedelta(days=30)
+    assert read(QUEUE_TIMEOUT_MINUTES="90").jobs.queue_timeout == timedelta(minutes=90)
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "1e3", "nan", "five", "1.2345678"])
 def test_a_budget_is_an_amount_of_money(text: str):
-    assert read(CLAUDE_MAX_BUDGET_USD="2.50").claude_max_budget_usd == 2.5
+    assert read(CLAUDE_MAX_BUDGET_USD="2.50").claude.max_budget_usd == 2.5
     assert "CLAUDE_MAX_BUDGET_USD" in problems(CLAUDE_MAX_BUDGET_USD=text)
 
 
 def test_pull_requests_have_defaults():
     settings = read(PULL_REQUEST_DRAFT="True", PULL_REQUEST_LABELS=" auto, claude,,auto ")
-    assert settings.pull_request_draft
-    assert settings.pull_request_labels == ("auto", "claude")
-    assert settings.pull_request_reviewers == ()
+    assert settings.github.pull_request_draft
+    assert settings.github.pull_request_labels == ("auto", "claude")
+    assert settings.github.pull_request_reviewers == ()
     assert "PULL_REQUEST_DRAFT" in problems(PULL_REQUEST_DRAFT="yes")
     assert "JOB_PRIORITY" in problems(JOB_PRIORITY="6")
 
 
-def test_hosts_of_the_api_have_names_and_ports():
+def test_api_hosts_with_names_and_ports():
     settings = read(API_HOSTS=" Api.example.com , [2001:db8::1]:8443,localhost")
-    assert settings.api_hosts == (
+    assert settings.api.hosts == (
         HttpHost("api.example.com"),
         HttpHost("2001:db8::1", 8443),
         HttpHost("localhost"),
     )
-    assert read().api_hosts == ()
+    assert read().api.hosts == ()
 
 
 @pytest.mark.parametrize("text", ["https://api.example.com", "*", "a b", "x:0", "::1", "a.b,*.c"])
-def test_hosts_of_the_api_that_are_none_are_refused(text: str):
+def test_malformed_api_hosts_are_refused(text: str):
     assert "API_HOSTS has" in problems(API_HOSTS=text)
 
 
-def test_what_a_subscription_costs_is_an_estimate():
-    assert read().is_subscription
-    assert read(CLAUDE_CODE_OAUTH_TOKEN="t").is_subscription
-    assert not read(CLAUDE_CODE_OAUTH_TOKEN="t", ANTHROPIC_API_KEY="k").is_subscription
-    assert not read(CLAUDE_CODE_USE_BEDROCK="1", AWS_REGION="eu-central-1").is_subscription
+def test_costs_of_a_subscription_are_estimates():
+    assert read().claude.is_subscription
+    assert read(CLAUDE_CODE_OAUTH_TOKEN="t").claude.is_subscription
+    assert not read(CLAUDE_CODE_OAUTH_TOKEN="t", ANTHROPIC_API_KEY="k").claude.is_subscription
+    assert not read(CLAUDE_CODE_USE_BEDROCK="1", AWS_REGION="eu-central-1").claude.is_subscription
 
 
-def test_machines_with_one_credential_know_it_and_nobody_else_learns_it():
+def test_hosts_with_the_same_credential_have_the_same_credential_id():
     one = read(ANTHROPIC_API_KEY="sk-ant-secret", HOST_ID="a")
     assert one.credential_id == read(ANTHROPIC_API_KEY="sk-ant-secret", HOST_ID="b").credential_id
     assert one.credential_id != read(ANTHROPIC_API_KEY="sk-ant-other").credential_id
     assert read(HOST_ID="a").credential_id != read(HOST_ID="b").credential_id
     assert "secret" not in one.credential_id
     assert one.credential_id == read(ANTHROPIC_API_KEY="sk-ant-secret", TZ="UTC").credential_id
+
+
+def test_no_problem_shows_the_value_of_a_secret():
+    text = problems(
+        AGENT_API_SECRET="hush\x07api",
+        GITHUB_TOKEN="hush\x07token",
+        SUPABASE_SERVICE_ROLE_KEY="hush\x07key",
+        ANTHROPIC_API_KEY="hush-claude",
+        PORT="http",
+    )
+    assert "hush" not in text
+    assert "GITHUB_TOKEN contains control characters" in text
+
+
+def test_wrong_settings_leave_no_secret_in_the_traceback():
+    # Tracebacks quote source lines, so the secret must not be in one.
+    secret = "hush"[::-1]
+    try:
+        read(PORT="http", GITHUB_TOKEN=secret, ANTHROPIC_API_KEY=secret)
+    except SettingsError:
+        assert secret not in traceback.format_exc()
+
+
+def test_problems_between_groups_are_named_with_the_others(tmp_path: Path):
+    config = mcp_config(tmp_path, {"command": "npx", "args": ["/home/ann"]})
+    text = problems(MCP_CONFIG=config, PORT="http", SANDBOX_PROCESSES="1", PATH="relative:/x")
+    for name in ("PORT", "SANDBOX_PROCESSES", "MCP_CONFIG"):
+        assert name in text
+
+
+def test_the_process_environment_is_the_default_source(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PORT", "4567")
+    assert Settings.from_env().api.port == 4567
+    assert read().api.port == 3456
+
+
+def test_every_secret_setting_can_be_in_a_file():
+    names = {
+        field.validation_alias
+        for group in vars(read()).values()
+        for field in type(group).model_fields.values()
+        if "SecretStr" in str(field.annotation) and field.validation_alias
+    }
+    assert names == SECRET_NAMES - CLAUDE_SECRET_NAMES
+
+
+@pytest.mark.parametrize(
+    ("name", "low", "high"),
+    [("PORT", 1, 65_535), ("JOB_TIMEOUT_MINUTES", 1, 10_080), ("DRAIN_TIMEOUT_SECONDS", 0, 86_400)],
+)
+def test_numbers_have_limits(name: str, low: int, high: int):
+    read(**{name: str(low)})
+    read(**{name: str(high)})
+    for number in (low - 1, high + 1):
+        assert f"{name} is '{number}'. Set it to" in problems(**{name: str(number)})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import re
-import socket
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -88,25 +87,6 @@ def is_public(address: Address) -> bool:
     if address in _NAT64:
         return is_public(ipaddress.IPv4Address(address.packed[-4:]))
     return address in _GLOBAL_UNICAST and not any(address in net for net in _NOT_PUBLIC_V6)
-
-
-def is_own(address: Address) -> bool:
-    """Return whether an address is one of this host's; sends nothing.
-
-    A connection to it would not pass the host's firewall, although the address may be public.
-    """
-    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
-    try:
-        with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            probe.connect((str(address), 9))
-            return ipaddress.ip_address(probe.getsockname()[0]) == address
-    except OSError:  # There is no way to it, or no IPv6 here.
-        return False
-
-
-def is_outside(address: Address) -> bool:
-    """Return whether an address is public and leads to another host."""
-    return is_public(address) and not is_own(address)
 
 
 def _has_zone(address: Address) -> bool:

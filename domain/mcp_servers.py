@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from sandbox.proxy.addresses import parse_host
+from domain.names.addresses import parse_host
 
 _USUAL_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 _OWN_TREES = (Path("/dev"), Path("/proc"), Path("/sys"))
