@@ -28,7 +28,13 @@ from agent.claude.environment import (
 )
 from agent.claude.mcp import McpServer, read_servers
 from domain.errors import OrchestratorError
-from domain.jobs import DEFAULT_PRIORITY, MAX_PRIORITY, MIN_PRIORITY
+from domain.jobs import (
+    DEFAULT_PRIORITY,
+    MAX_PRIORITY,
+    MAX_TIMEOUT_MINUTES,
+    MAX_TURNS,
+    MIN_PRIORITY,
+)
 from domain.names.http_hosts import HttpHost, parse_http_host
 from sandbox.containment import SYSTEM_TREES
 from sandbox.modes import SandboxMode, inside_path
@@ -38,10 +44,6 @@ from sandbox.supervision.limits import Limits
 E = TypeVar("E", bound=StrEnum)
 T = TypeVar("T")
 V = TypeVar("V")
-
-MAX_TURNS = 100_000
-MAX_TIMEOUT_MINUTES = 10_080
-"""A week."""
 
 SECRET_NAMES = CLAUDE_SECRET_NAMES | {
     "AGENT_API_SECRET",

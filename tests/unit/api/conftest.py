@@ -94,7 +94,7 @@ def api(
 ) -> Api:
     """The API before a Temporal that starts workflows, which nobody works on."""
     monkeypatch.setattr(job_commands, "CANCEL_WAIT", timedelta(milliseconds=20))
-    warm_app.state.parts = _app(store, parked).state.parts
+    warm_app.state.dependencies = _app(store, parked).state.dependencies
     return Api(warm_app, store, _file(tmp_path), contract)
 
 

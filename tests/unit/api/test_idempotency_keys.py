@@ -139,7 +139,7 @@ class TestKeys:
     async def test_two_of_them(self, api: Api) -> None:
         headers: Any = [*BEARER.items(), ("Idempotency-Key", "a"), ("Idempotency-Key", "b")]
         answer = await api.call("POST", "/jobs", await new_job(api), headers=headers)
-        expected = {"error": "Idempotency-Key is there twice. Send one."}
+        expected = {"error": "The request has more than one Idempotency-Key header. Send one."}
         assert (answer.status_code, answer.json()) == (400, expected)
 
     async def test_each_path_has_its_own(self, api: Api) -> None:

@@ -74,7 +74,7 @@ class TestMessages:
         async def fail(*arguments: Any) -> None:
             raise OUTAGE
 
-        monkeypatch.setattr(api.app.state.parts.dispatch, "send_message", deliver)
+        monkeypatch.setattr(api.app.state.dependencies.dispatch, "send_message", deliver)
         with monkeypatch.context() as patch:
             patch.setattr(api.store, "answer_key", fail)
             assert (await post(api, path, body)).status_code == 503
@@ -110,7 +110,7 @@ class TestMessages:
                 raise DependencyUnavailable("Temporal does not answer.", "temporal")
             await let_go.wait()
 
-        monkeypatch.setattr(api.app.state.parts.dispatch, "send_message", deliver)
+        monkeypatch.setattr(api.app.state.dependencies.dispatch, "send_message", deliver)
         slow = asyncio.create_task(post(api, path, body))
         await eventually(lambda: reached(handed, 1), "it is held")
         assert (await post(api, path, body)).status_code == 503
@@ -129,14 +129,14 @@ class TestMessages:
         job = await api.add_job(await api.add_owner(), jobType="task")
         await api.change_job(job["id"], status=JobStatus.RUNNING, phase=Phase.WORKING)
         path, body = f"/jobs/{job['id']}/message", {"message": "x"}
-        send = api.app.state.parts.dispatch.send_message
+        send = api.app.state.dependencies.dispatch.send_message
         sent: list[str] = []
 
         async def watched(job_id: str, message_id: str) -> None:
             sent.append(message_id)
             await send(job_id, message_id)
 
-        monkeypatch.setattr(api.app.state.parts.dispatch, "send_message", watched)
+        monkeypatch.setattr(api.app.state.dependencies.dispatch, "send_message", watched)
         for _ in range(2):
             assert (await post(api, path, body)).status_code == 500
         assert len(sent) == 2

@@ -128,14 +128,14 @@ class TestPatch:
         job_id = await ended(api, status, phase=Phase.WORKING)
         await keep(api, job_id)
         assert await api.refusal(409, "GET", f"/jobs/{job_id}/patch") == (
-            "The job has not ended yet. Ask again when it has."
+            "The job has not ended yet. Try again when it has."
         )
 
     async def test_while_the_job_cleans_up(self, api: Api) -> None:
         job_id = await ended(api, JobStatus.CANCELLED, phase=Phase.CLEANING_UP)
         path = f"/jobs/{job_id}/patch"
         assert await api.refusal(409, "GET", path) == (
-            "The job is still cleaning up. Ask again in a moment."
+            "The job is still cleaning up. Try again in a moment."
         )
         await keep(api, job_id)
         assert (await api.call("GET", path)).status_code == 200
@@ -146,14 +146,14 @@ class TestPatch:
             api, JobStatus.COMPLETED, outcome=Outcome.PULL_REQUEST, pr_url=url, pr_number=7
         )
         assert await api.refusal(404, "GET", f"/jobs/{job_id}/patch") == (
-            f"The job delivered all its work, with the pull request {url}."
+            f"The job delivered all its work in the pull request {url}."
         )
 
     @pytest.mark.parametrize("outcome", [Outcome.NO_CHANGES, Outcome.ANSWERED])
     async def test_of_a_job_that_changed_nothing(self, api: Api, outcome: Outcome) -> None:
         job_id = await ended(api, JobStatus.COMPLETED, outcome=outcome)
         assert await api.refusal(404, "GET", f"/jobs/{job_id}/patch") == (
-            "The job completed without changing anything, so it left no work."
+            "The job completed without changes, so it has no undelivered work."
         )
 
     @pytest.mark.parametrize("status", [JobStatus.FAILED, JobStatus.CANCELLED])
@@ -162,8 +162,8 @@ class TestPatch:
         await keep(api, job_id)
         await api.store.forget_work(later(1), ())
         assert await api.refusal(404, "GET", f"/jobs/{job_id}/patch") == (
-            "No undelivered work of this job is kept: it left none, its machine could not keep it "
-            "yet, or it is longer ago than work is kept. Retry the job to have it done again."
+            "No undelivered work is kept for this job: it produced none, its host has not saved "
+            "it yet, or it has expired (KEEP_WORK_DAYS). Retry the job."
         )
 
     @pytest.mark.parametrize("headers", [BEARER, JSON])
@@ -174,8 +174,8 @@ class TestPatch:
         assert (response.status_code, response.json()) == (
             404,
             {
-                "error": "The patch is too long to be stored. The work is on the machine mill, in "
-                f"the mirror of acme/shop in REPOS_DIR, as refs/orchestrator/salvage/{job_id}: run "
+                "error": "The patch is too large to be stored. The work is on the host mill, in "
+                f"the mirror of acme/shop in REPOS_DIR, as refs/orchestrator/salvage/{job_id}. Run "
                 f"`git diff --binary {BASE} {HEAD}` there."
             },
         )
@@ -186,13 +186,13 @@ class TestPatch:
         retries = await publications(api, original)
         for retry in retries:
             assert await api.refusal(404, "GET", f"/jobs/{retry}/patch") == (
-                f"Nothing is kept under this job, which was to publish the work of job {original}. "
-                f"That is still kept: see GET /jobs/{original}/patch, or retry this job with "
-                "`from` set to publish."
+                "No work is kept for this job, because it was to publish the work of job "
+                f"{original}. That work is still kept: get it from GET /jobs/{original}/patch, or "
+                "retry this job with `from` set to publish."
             )
         await api.store.forget_work(later(1), ())
         reason = await api.refusal(404, "GET", f"/jobs/{retries[-1]}/patch")
-        assert "or it is longer ago than work is kept" in reason
+        assert "or it has expired (KEEP_WORK_DAYS)" in reason
 
     @pytest.mark.parametrize(
         ("status", "phase", "code", "said"),
@@ -240,20 +240,20 @@ class TestPublishingIt:
         original = await ended(api)
         await keep(api, original)
         reason = await api.refusal(400, "POST", f"/jobs/{original}/retry", {"from": start})
-        assert reason == 'from: must be "publish", or left out to begin anew.'
+        assert reason == 'from: must be "publish", or left out to start from the beginning.'
 
     async def test_of_a_conversation(self, api: Api) -> None:
         original = await ended(api, job_type=JobType.TASK)
         await keep(api, original)
         assert await api.refusal(400, "POST", f"/jobs/{original}/retry", PUBLISH) == (
-            "A task job has nothing to publish. Leave `from` out to have the conversation anew."
+            "A task job has nothing to publish. Leave `from` out to start the conversation again."
         )
 
     async def test_of_a_job_whose_work_is_not_kept(self, api: Api) -> None:
         original = await ended(api)
         assert await api.refusal(400, "POST", f"/jobs/{original}/retry", PUBLISH) == (
-            "No work of this job is kept that could be published, or its machine has not kept it "
-            "yet. Ask again in a minute, or leave `from` out to have it done anew."
+            "No work of this job is kept that could be published, or its host has not saved it "
+            "yet. Try again in a minute, or leave `from` out to run Claude again."
         )
 
     @pytest.mark.parametrize("status", [JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.COMPLETED])

@@ -45,7 +45,7 @@ NO_TURNS = "maxTurns: Input should be"
 NO_BUDGET = "maxBudgetUsd: Input should be"
 NO_MODEL = (
     "model: must be the name of a model: a letter or digit, then letters, digits and "
-    ". _ - : / @ [ ], at most 100 in all."
+    ". _ - : / @ [ ], at most 100 characters."
 )
 NO_REVIEWER = "reviewers.0: must be a GitHub user name, or org/team."
 NO_LABEL = "labels.0: must not contain commas or control characters."
@@ -88,7 +88,7 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("labels", ["a\tb"], NO_LABEL),
     ("labels", ["a\0"], NO_LABEL),
     ("labels", ["a\u2028b"], NO_LABEL),
-    ("labels", ["Bot", "bot"], "labels: must not name the same twice."),
+    ("labels", ["Bot", "bot"], "labels: must not contain duplicates."),
     ("labels", [f"{n}" for n in range(21)], "labels: List should have at most 20 items"),
     ("reviewers", ["a b"], NO_REVIEWER),
     ("reviewers", ["-a"], NO_REVIEWER),
@@ -98,7 +98,7 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("reviewers", ["/core"], NO_REVIEWER),
     ("reviewers", ["acme/core/x"], NO_REVIEWER),
     ("reviewers", ["x" * 40], NO_REVIEWER),
-    ("reviewers", ["Ada", "ada"], "reviewers: must not name the same twice."),
+    ("reviewers", ["Ada", "ada"], "reviewers: must not contain duplicates."),
     ("reviewers", [f"u{n}" for n in range(16)], "reviewers: List should have at most 15 items"),
     ("baseBranch", "a b", "baseBranch 'a b' is not a valid branch name: it has a space"),
     ("baseBranch", "", "baseBranch '' is not a valid branch name: it is empty."),
@@ -106,8 +106,7 @@ REFUSED: list[tuple[str, Any, str]] = [
     (
         "baseBranch",
         "feature/x",
-        "baseBranch and branchName are the same. Work on a branch of another name, or leave "
-        "baseBranch out.",
+        "baseBranch and branchName are the same. Use another branchName, or leave baseBranch out.",
     ),
 ]
 
@@ -180,8 +179,8 @@ async def test_a_budget_is_finite(api: Api, number: str) -> None:
 async def test_a_conversation_has_no_pull_request(api: Api, name: str, value: Any) -> None:
     body = {"clientId": await api.add_owner(), "prompt": "x", "jobType": "task", name: value}
     assert await api.refusal(400, "POST", "/jobs", body) == (
-        f"A task job opens no pull request, so it takes no {name}. Leave it out, or post a code "
-        "job."
+        f"A task job opens no pull request, so {name} does not apply to it. Leave it out, or post "
+        "a code job."
     )
 
 

@@ -141,7 +141,7 @@ class TestWhoseJobItIs:
     )
     async def test_nobodys(self, api: Api, names: dict[str, Any]) -> None:
         reason = await api.refusal(400, "POST", "/jobs", {**CODE, **names})
-        assert reason == "clientId or githubOrg and githubRepo are required."
+        assert reason == "clientId, or githubOrg and githubRepo, are required."
 
     async def test_an_unknown_repository(self, api: Api) -> None:
         body = {**CODE, "githubOrg": "acme", "githubRepo": "nope"}
@@ -156,7 +156,7 @@ class TestWhoseJobItIs:
     async def test_an_unknown_client(self, api: Api) -> None:
         unknown = new_id()
         reason = await api.refusal(400, "POST", "/jobs", {**CODE, "clientId": unknown})
-        assert reason == f"clientId {unknown} names no client."
+        assert reason == f"clientId {unknown} is not the id of a client."
 
     async def test_a_client_without_a_repository(self, api: Api) -> None:
         body = {**CODE, "clientId": await api.add_client()}
@@ -170,7 +170,9 @@ class TestWhoseJobItIs:
         for repository_id in (foreign["id"], new_id()):
             body = {**CODE, "clientId": client_id, "repositoryId": repository_id}
             reason = await api.refusal(400, "POST", "/jobs", body)
-            assert reason == f"repositoryId {repository_id} names no repository of this client."
+            assert reason == (
+                f"repositoryId {repository_id} is not the id of a repository of this client."
+            )
 
     @pytest.mark.parametrize(
         ("field", "what"),
@@ -180,7 +182,7 @@ class TestWhoseJobItIs:
         unknown = new_id()
         body = {**CODE, "clientId": await api.add_owner(), field: unknown}
         reason = await api.refusal(400, "POST", "/jobs", body)
-        assert reason == f"{field} {unknown} names no {what}."
+        assert reason == f"{field} {unknown} is not the id of a {what}."
 
     @pytest.mark.parametrize(
         "field", ["clientId", "repositoryId", "featureId", "createdByTeamMemberId"]

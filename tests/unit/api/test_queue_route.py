@@ -77,7 +77,7 @@ async def test_what_runs_waits_and_is_queued(api: Api) -> None:
 async def test_how_long_a_job_has_run(
     api: Api, monkeypatch: pytest.MonkeyPatch, age: timedelta, spoken: str
 ) -> None:
-    monkeypatch.setattr("api.jobs.views.utc_now", lambda: later(0) + age)
+    monkeypatch.setattr("api.queue.utc_now", lambda: later(0) + age)
     job = {"status": JobStatus.RUNNING, "phase": Phase.WORKING, "started_at": later(0)}
     await api.seed_job(await api.add_owner(), **job)
     assert (await api.get("/queue"))["running"][0]["running_for"] == spoken

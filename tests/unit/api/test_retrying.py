@@ -98,5 +98,6 @@ async def test_a_job_without_a_repository_cannot_be_retried(api: Api) -> None:
         await api.add_owner(), status=JobStatus.FAILED, phase=None, repository_id=None
     )
     assert await api.refusal(400, "POST", f"/jobs/{original.id}/retry") == (
-        "The job's repository is gone, so it cannot be retried. Post a new job for another."
+        "The repository of this job was removed, so the job cannot be retried. Post a new job "
+        "for another repository."
     )
