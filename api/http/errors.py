@@ -81,7 +81,7 @@ async def _http_exception(request: Request, error: Exception) -> Response:
         case 404:
             message = f"There is no route {request.method} {_path(request)}. See /docs."
         case 405:
-            message = f"{request.method} is not possible on {_path(request)}. See /docs."
+            message = f"{request.method} is not allowed on {_path(request)}. See /docs."
             headers = {"Allow": ", ".join(_allowed(request))}
         case 400:
             message = f"The request body could not be read: {error.detail}."

@@ -67,7 +67,7 @@ def _branch(body: NewJob, job_type: JobType) -> str:
 
 async def _repository(store: Store, body: NewJob) -> tuple[str, Repository]:
     """Return the id of the client, and the repository."""
-    # clientId wins over githubOrg and githubRepo, which are then not even checked.
+    # With a clientId, githubOrg and githubRepo are ignored.
     if body.clientId is not None:
         return body.clientId, await _repository_of(store, body.clientId, body.repositoryId)
     if body.githubOrg is None or body.githubRepo is None:

@@ -1,24 +1,19 @@
-"""Work that was not delivered: GET /jobs/:id/patch, and POST /jobs/:id/retry from publishing."""
+"""GET /jobs/:id/patch."""
 
 from __future__ import annotations
 
-import re
-import sqlite3
 import subprocess
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
-from temporalio.client import Client as TemporalClient
 
 from domain.job_details import KeptWork
-from domain.jobs import JobOptions, JobStatus, JobType, Outcome, Phase, RetryFrom
+from domain.jobs import JobStatus, Outcome, Phase, RetryFrom
 from domain.names.ids import new_id
 from tests.unit.api.calls import BEARER, START, Api, later
 
 BASE, HEAD = "1" * 40, "2" * 40
-PUBLISH = {"from": "publish"}
 JSON = {**BEARER, "Accept": "application/json"}
 
 FILES = {
@@ -38,7 +33,7 @@ def git(*arguments: str, at: Path, text: str = "") -> str:
 
 
 def commit(repository: Path, files: dict[str, bytes]) -> str:
-    """The id of a commit that has these files."""
+    """Commit these files and return the commit's id."""
     for name, content in files.items():
         (repository / name).write_bytes(content)
     git("add", "--all", at=repository)
@@ -57,7 +52,7 @@ async def ended(api: Api, status: JobStatus = JobStatus.FAILED, **values: Any) -
 
 
 async def publications(api: Api, original: str, count: int = 3) -> list[str]:
-    """Jobs that were to publish the work, each as a retry of the one before, and left nothing."""
+    """Add publish-only retries without kept work, each of the job before, and return their ids."""
     made = [original]
     for _ in range(count):
         made.append(await ended(api, retry_of=made[-1], retry_from=RetryFrom.PUBLISH))
@@ -65,11 +60,11 @@ async def publications(api: Api, original: str, count: int = 3) -> list[str]:
 
 
 class TestPatch:
-    async def test_it_needs_the_secret(self, api: Api) -> None:
+    async def test_secret_is_required(self, api: Api) -> None:
         await api.needs_secret("GET", f"/jobs/{new_id()}/patch")
 
     @pytest.mark.parametrize("as_binary", [False, True])
-    async def test_git_applies_it(self, api: Api, tmp_path: Path, as_binary: bool) -> None:
+    async def test_git_applies_the_patch(self, api: Api, tmp_path: Path, as_binary: bool) -> None:
         repository = tmp_path / "repository"
         git("init", "--quiet", str(repository), at=tmp_path)
         base = commit(repository, {"plain.txt": b"one\n", "gone.txt": b"x\n"})
@@ -96,7 +91,7 @@ class TestPatch:
         "accept",
         ["application/json", "APPLICATION/JSON; q=0.9, text/plain", "a/b,application/json"],
     )
-    async def test_as_an_object(self, api: Api, accept: str) -> None:
+    async def test_json_answer(self, api: Api, accept: str) -> None:
         job_id = await ended(api, JobStatus.CANCELLED)
         await keep(api, job_id)
         response = await api.call(
@@ -116,7 +111,7 @@ class TestPatch:
     @pytest.mark.parametrize(
         "accept", [None, "*/*", "", "text/html, */*", "text/x-patch, application/json"]
     )
-    async def test_as_text(self, api: Api, accept: str | None) -> None:
+    async def test_text_answer(self, api: Api, accept: str | None) -> None:
         job_id = await ended(api)
         await keep(api, job_id)
         headers = BEARER if accept is None else {**BEARER, "Accept": accept}
@@ -124,14 +119,14 @@ class TestPatch:
         assert response.headers["content-type"] == "text/x-patch; charset=utf-8"
 
     @pytest.mark.parametrize("status", [JobStatus.QUEUED, JobStatus.RUNNING])
-    async def test_of_a_job_that_has_not_ended(self, api: Api, status: JobStatus) -> None:
+    async def test_live_job(self, api: Api, status: JobStatus) -> None:
         job_id = await ended(api, status, phase=Phase.WORKING)
         await keep(api, job_id)
         assert await api.refusal(409, "GET", f"/jobs/{job_id}/patch") == (
             "The job has not ended yet. Try again when it has."
         )
 
-    async def test_while_the_job_cleans_up(self, api: Api) -> None:
+    async def test_job_that_is_cleaning_up(self, api: Api) -> None:
         job_id = await ended(api, JobStatus.CANCELLED, phase=Phase.CLEANING_UP)
         path = f"/jobs/{job_id}/patch"
         assert await api.refusal(409, "GET", path) == (
@@ -140,7 +135,7 @@ class TestPatch:
         await keep(api, job_id)
         assert (await api.call("GET", path)).status_code == 200
 
-    async def test_of_a_job_that_delivered_everything(self, api: Api) -> None:
+    async def test_job_that_delivered_its_work(self, api: Api) -> None:
         url = "https://github.test/acme/shop/pull/7"
         job_id = await ended(
             api, JobStatus.COMPLETED, outcome=Outcome.PULL_REQUEST, pr_url=url, pr_number=7
@@ -150,14 +145,14 @@ class TestPatch:
         )
 
     @pytest.mark.parametrize("outcome", [Outcome.NO_CHANGES, Outcome.ANSWERED])
-    async def test_of_a_job_that_changed_nothing(self, api: Api, outcome: Outcome) -> None:
+    async def test_job_without_changes(self, api: Api, outcome: Outcome) -> None:
         job_id = await ended(api, JobStatus.COMPLETED, outcome=outcome)
         assert await api.refusal(404, "GET", f"/jobs/{job_id}/patch") == (
             "The job completed without changes, so it has no undelivered work."
         )
 
     @pytest.mark.parametrize("status", [JobStatus.FAILED, JobStatus.CANCELLED])
-    async def test_that_is_not_kept(self, api: Api, status: JobStatus) -> None:
+    async def test_expired_work(self, api: Api, status: JobStatus) -> None:
         job_id = await ended(api, status)
         await keep(api, job_id)
         await api.store.forget_work(later(1), ())
@@ -167,7 +162,7 @@ class TestPatch:
         )
 
     @pytest.mark.parametrize("headers", [BEARER, JSON])
-    async def test_that_is_too_long(self, api: Api, headers: dict[str, str]) -> None:
+    async def test_patch_that_is_too_large(self, api: Api, headers: dict[str, str]) -> None:
         job_id = await ended(api)
         await keep(api, job_id, patch=None)
         response = await api.call("GET", f"/jobs/{job_id}/patch", headers=headers)
@@ -180,7 +175,7 @@ class TestPatch:
             },
         )
 
-    async def test_that_a_failed_publication_did_not_take_up(self, api: Api) -> None:
+    async def test_failed_publish_only_retry_names_the_producer(self, api: Api) -> None:
         original = await ended(api)
         await keep(api, original)
         retries = await publications(api, original)
@@ -195,121 +190,18 @@ class TestPatch:
         assert "or it has expired (KEEP_WORK_DAYS)" in reason
 
     @pytest.mark.parametrize(
-        ("status", "phase", "code", "said"),
+        ("status", "phase", "code", "message"),
         [
             (JobStatus.QUEUED, Phase.WAITING_FOR_SLOT, 409, "has not ended yet"),
             (JobStatus.FAILED, Phase.CLEANING_UP, 409, "still cleaning up"),
             (JobStatus.COMPLETED, None, 404, "delivered all its work"),
         ],
     )
-    async def test_that_another_publication_has_or_has_not_delivered(
-        self, api: Api, status: JobStatus, phase: Phase | None, code: int, said: str
+    async def test_publish_only_retry_in_another_state(
+        self, api: Api, status: JobStatus, phase: Phase | None, code: int, message: str
     ) -> None:
         original = await ended(api)
         await keep(api, original)
         [retry] = await publications(api, original, count=1)
         await api.change_job(retry, status=status, phase=phase, pr_url="https://github.test/1")
-        assert said in await api.refusal(code, "GET", f"/jobs/{retry}/patch")
-
-
-class TestPublishingIt:
-    async def test_a_new_job_begins_there(self, api: Api, parked: TemporalClient) -> None:
-        options = JobOptions(draft=True, labels=("bot",))
-        original = await ended(api, options=options, priority=2)
-        await keep(api, original)
-        answer = await api.post(f"/jobs/{original}/retry", PUBLISH, 201)
-        assert answer["originalJobId"] == original
-        assert re.fullmatch(r"feature/x-retry-\d{13}", answer["branchName"])
-        job = await api.get(f"/jobs/{answer['id']}")
-        assert (job["retry_of"], job["retry_from"]) == (original, "publish")
-        assert (job["draft"], job["labels"], job["priority"]) == (True, ["bot"], 2)
-        assert (job["status"], job["job_type"]) == ("queued", "code")
-        described = await parked.get_workflow_handle(f"job-{job['id']}").describe()
-        assert described.workflow_type == "CodeJob"
-
-    @pytest.mark.parametrize("body", [None, {}, {"from": None}])
-    async def test_else_it_begins_anew(self, api: Api, body: Any) -> None:
-        original = await ended(api)
-        await keep(api, original)
-        answer = await api.post(f"/jobs/{original}/retry", body, 201)
-        job = await api.get(f"/jobs/{answer['id']}")
-        assert (job["retry_of"], job["retry_from"]) == (original, None)
-
-    @pytest.mark.parametrize("start", ["push", "", "PUBLISH", 7, ["publish"], True])
-    async def test_an_unknown_start(self, api: Api, start: Any) -> None:
-        original = await ended(api)
-        await keep(api, original)
-        reason = await api.refusal(400, "POST", f"/jobs/{original}/retry", {"from": start})
-        assert reason == 'from: must be "publish", or left out to start from the beginning.'
-
-    async def test_of_a_conversation(self, api: Api) -> None:
-        original = await ended(api, job_type=JobType.TASK)
-        await keep(api, original)
-        assert await api.refusal(400, "POST", f"/jobs/{original}/retry", PUBLISH) == (
-            "A task job has nothing to publish. Leave `from` out to start the conversation again."
-        )
-
-    async def test_of_a_job_whose_work_is_not_kept(self, api: Api) -> None:
-        original = await ended(api)
-        assert await api.refusal(400, "POST", f"/jobs/{original}/retry", PUBLISH) == (
-            "No work of this job is kept that could be published, or its host has not saved it "
-            "yet. Try again in a minute, or leave `from` out to run Claude again."
-        )
-
-    @pytest.mark.parametrize("status", [JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.COMPLETED])
-    async def test_of_a_job_that_did_not_fail(self, api: Api, status: JobStatus) -> None:
-        original = await ended(api, status)
-        await keep(api, original)
-        assert await api.refusal(400, "POST", f"/jobs/{original}/retry", PUBLISH) == (
-            f"Only failed and cancelled jobs can be retried; this one is {status}."
-        )
-        assert (await api.get("/jobs"))["total"] == 1
-
-    async def test_again_and_again_until_it_is_published(
-        self, api: Api, parked: TemporalClient
-    ) -> None:
-        original = await ended(api, result="Claude's words.")
-        await keep(api, original)
-        retried = original
-        for _ in range(3):
-            answer = await api.post(f"/jobs/{retried}/retry", PUBLISH, 201)
-            assert answer["originalJobId"] == retried
-            retried = answer["id"]
-            job = await api.get(f"/jobs/{retried}")
-            assert (job["retry_of"], job["retry_from"]) == (original, "publish")
-            assert (job["host"], job["result"]) == ("mill", "Claude's words.")
-            await api.post(f"/jobs/{retried}/cancel")
-
-    async def test_what_several_publications_have_not_taken_up(self, api: Api) -> None:
-        original = await ended(api, result="Claude's words.")
-        await keep(api, original)
-        last = (await publications(api, original))[-1]
-        answer = await api.post(f"/jobs/{last}/retry", PUBLISH, 201)
-        assert answer["originalJobId"] == last
-        job = await api.get(f"/jobs/{answer['id']}")
-        assert (job["retry_of"], job["host"]) == (original, "mill")
-        assert job["result"] == "Claude's words."
-
-    async def test_what_the_last_publication_has_left(self, api: Api) -> None:
-        original = await ended(api)
-        _, second, third = await publications(api, original)
-        await keep(api, original)
-        await keep(api, second, host="other")
-        answer = await api.post(f"/jobs/{third}/retry", PUBLISH, 201)
-        job = await api.get(f"/jobs/{answer['id']}")
-        assert (job["retry_of"], job["host"]) == (second, "other")
-
-    async def test_not_the_work_of_a_job_that_was_to_be_done_anew(self, api: Api) -> None:
-        original = await ended(api)
-        await keep(api, original)
-        anew = await ended(api, retry_of=original)
-        last = (await publications(api, anew))[-1]
-        reason = await api.refusal(400, "POST", f"/jobs/{last}/retry", PUBLISH)
-        assert "No work of this job is kept" in reason
-
-    async def test_of_jobs_that_retry_each_other(self, api: Api) -> None:
-        first, second = await publications(api, await ended(api), count=2)
-        with closing(sqlite3.connect(api.path)) as database, database:
-            database.execute("UPDATE agent_jobs SET retry_of = ? WHERE id = ?", (second, first))
-        reason = await api.refusal(400, "POST", f"/jobs/{first}/retry", PUBLISH)
-        assert "No work of this job is kept" in reason
+        assert message in await api.refusal(code, "GET", f"/jobs/{retry}/patch")
