@@ -96,7 +96,7 @@ class ClientResponse(BaseModel):
     @classmethod
     def from_domain(cls, details: ClientDetails) -> Self:
         """Return the model of a client."""
-        repositories = [RepositoryResponse.from_domain(each) for each in details.repositories[:1]]
+        repositories = [RepositoryResponse.from_domain(entry) for entry in details.repositories[:1]]
         return cls(
             id=details.client.id,
             name=details.client.name,
@@ -117,7 +117,7 @@ class ClientSummary(BaseModel):
         return cls(
             id=details.client.id,
             name=details.client.name,
-            repositories=[RepositorySummary.from_domain(each) for each in details.repositories],
+            repositories=[RepositorySummary.from_domain(entry) for entry in details.repositories],
         )
 
 

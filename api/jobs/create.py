@@ -91,7 +91,7 @@ async def _repository_of(store: Store, client_id: str, repository_id: str | None
         )
     if repository_id is None:
         return details.repositories[0]
-    matches = [each for each in details.repositories if each.id == repository_id]
+    matches = [entry for entry in details.repositories if entry.id == repository_id]
     if not matches:
         raise InvalidRequest(
             f"repositoryId {repository_id} is not the id of a repository of this client."

@@ -103,9 +103,9 @@ def test_every_success_has_a_schema(document: Json) -> None:
     for name, operation in operations(document):
         (status,) = [status for status in operation["responses"] if status.startswith("2")]
         schema = operation["responses"][status]["content"]["application/json"]["schema"]
-        found = document["components"]["schemas"][schema["$ref"].rsplit("/", 1)[1]]
-        assert found["type"] == "object", name
-        assert found["required"], name
+        answer = document["components"]["schemas"][schema["$ref"].rsplit("/", 1)[1]]
+        assert answer["type"] == "object", name
+        assert answer["required"], name
 
 
 def test_routes_that_create_answer_201(document: Json) -> None:
@@ -140,9 +140,9 @@ def test_document_is_well_formed(document: Json) -> None:
 
 
 def test_every_reference_resolves(document: Json) -> None:
-    known = {f"#/components/schemas/{name}" for name in document["components"]["schemas"]}
+    defined = {f"#/components/schemas/{name}" for name in document["components"]["schemas"]}
     used = set(values(document, "$ref"))
-    assert used - known == set()
+    assert used - defined == set()
     assert len(used) > 15
 
 

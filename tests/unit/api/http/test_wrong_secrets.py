@@ -90,7 +90,9 @@ async def test_log_has_the_address_and_not_the_secret(
     for given in (b"Bearer a-guess", b"Basic YTpiLWd1ZXNz", b"Bearer " + SECRET.encode() + b"x"):
         answer = await wire.ask(b"GET /clients", headers + b"Authorization: " + given + b"\r\n")
         assert answer.status == 401
-    lines = [each.getMessage() for each in caplog.records if each.name == wrong_secrets.__name__]
+    lines = [
+        record.getMessage() for record in caplog.records if record.name == wrong_secrets.__name__
+    ]
     assert len(lines) == 3
     assert all("127.0.0.1" in line for line in lines)
     assert not any(word in str(lines) for word in ("guess", "YTpi", SECRET, "203.0.113.9"))

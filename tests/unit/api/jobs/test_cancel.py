@@ -82,10 +82,10 @@ async def test_job_that_starts_during_the_cancel(api: Api, monkeypatch: pytest.M
             await update(job_id, changes, Guard(frozenset({JobStatus.QUEUED})))
 
         async def read_then_start(job_id: str, moment: str = moment) -> JobDetails | None:
-            found = await read(job_id)
+            details = await read(job_id)
             if moment == "read":
                 await start(job_id)
-            return found
+            return details
 
         async def update_then_start(job_id: str, changes: JobChanges, when: Guard) -> bool:
             done = await update(job_id, changes, when)

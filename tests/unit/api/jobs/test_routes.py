@@ -114,7 +114,7 @@ class TestFailures:
         values = {"status": JobStatus.FAILED, "phase": None, **values}
         job_id = await seed(api, **values)
         job = await api.get(f"/jobs/{job_id}")
-        (listed,) = [each for each in (await api.get("/jobs"))["jobs"] if each["id"] == job_id]
+        (listed,) = [entry for entry in (await api.get("/jobs"))["jobs"] if entry["id"] == job_id]
         assert listed["failure"] == job["failure"]
         assert job["failure_code"] == values.get("failure_code")
         return job["failure"]
