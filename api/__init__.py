@@ -1,1 +1,1 @@
-"""HTTP: what callers may ask, checked, and answered from the store; jobs are sent to Temporal."""
+"""The REST API: it reads the store, and starts, updates and cancels workflows."""

@@ -1,4 +1,4 @@
-"""The HTTP application, put together."""
+"""The FastAPI application."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ from starlette.middleware import Middleware
 
 from api import clients, queue, repositories
 from api import health as health_routes
-from api.dependencies import State
+from api.dependencies import Dependencies
 from api.health_checks import HealthChecks
 from api.http import documentation
 from api.http.auth import RequireSecret
 from api.http.body_limit import LimitBody
-from api.http.errors import handle_errors
+from api.http.errors import Error, handle_errors
 from api.http.own_pages import LOOPBACK_ONLY, OwnHosts, OwnPagesOnly
-from api.jobs import conversation, create_routes, patch, routes
-from api.jobs.schemas import Error
+from api.jobs import conversation, patch, routes
 from domain.jobs import DEFAULT_PRIORITY
 from store.protocol import Store
 from temporal.job_commands import Dispatch
@@ -24,7 +23,6 @@ from temporal.job_commands import Dispatch
 OPEN_ROUTERS = (documentation.router, health_routes.router)
 ROUTERS = (
     clients.router,
-    create_routes.router,
     routes.router,
     patch.router,
     conversation.router,
@@ -41,7 +39,7 @@ def create_app(
     default_priority: int = DEFAULT_PRIORITY,
     hosts: OwnHosts = LOOPBACK_ONLY,
 ) -> FastAPI:
-    """Return the application. `store` is open; the caller closes it."""
+    """Return the application. The caller opens and closes `store`."""
     app = FastAPI(
         title="Claude Code Orchestrator",
         docs_url=None,
@@ -55,12 +53,14 @@ def create_app(
         ],
     )
     health = HealthChecks(store, dispatch)
-    app.state.parts = State(store, dispatch, health, github_server_url, default_priority)
+    app.state.dependencies = Dependencies(
+        store, dispatch, health, github_server_url, default_priority
+    )
     handle_errors(app)
     for router in OPEN_ROUTERS:
         app.include_router(router)
-    # RequireSecret checks it; this only says so in the OpenAPI document, for the page at /docs.
-    secret_needed = Security(HTTPBearer(auto_error=False, description="AGENT_API_SECRET"))
+    # RequireSecret checks the secret. This adds it to the OpenAPI document, for the page at /docs.
+    bearer_secret = Security(HTTPBearer(auto_error=False, description="AGENT_API_SECRET"))
     for router in ROUTERS:
-        app.include_router(router, dependencies=[secret_needed])
+        app.include_router(router, dependencies=[bearer_secret])
     return app

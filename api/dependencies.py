@@ -1,4 +1,4 @@
-"""What the routes need, made once at start-up and handed to them by FastAPI."""
+"""The objects that routes use. `create_app` makes them once; FastAPI injects them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from temporal.job_commands import Dispatch
 
 
 @dataclass(frozen=True, slots=True)
-class State:
-    """The API's parts; `default_priority` is that of jobs that name none."""
+class Dependencies:
+    """The objects that routes use. Jobs without a priority get `default_priority`."""
 
     store: Store
     dispatch: Dispatch
@@ -23,10 +23,10 @@ class State:
     default_priority: int
 
 
-def _state(request: Request) -> State:
-    state = request.app.state.parts
-    assert isinstance(state, State)
-    return state
+def _dependencies(request: Request) -> Dependencies:
+    dependencies = request.app.state.dependencies
+    assert isinstance(dependencies, Dependencies)
+    return dependencies
 
 
-Parts = Annotated[State, Depends(_state)]
+Injected = Annotated[Dependencies, Depends(_dependencies)]

@@ -1,7 +1,7 @@
-"""Temporal's Web UI for browsers: only for its own pages, and only under this server's names.
+"""A proxy in front of Temporal's Web UI, which answers only its own pages and this server's hosts.
 
-Temporal's server of the UI serves every page under every name, and no setting changes that;
-docs/decisions/0011-browsers-use-temporal-through-a-proxy.md has the reasons.
+Temporal's UI server answers requests of every page and for every host, and no setting changes that:
+see docs/decisions/0011-browsers-use-temporal-through-a-proxy.md.
 """
 
 from __future__ import annotations
@@ -17,31 +17,32 @@ from api.http.own_pages import OwnHosts, OwnPagesOnly
 from domain.errors import TooLarge
 
 ANSWER_SECONDS = 70.0
-"""Temporal answers in 60 s at the latest, when it is asked to wait for news of a workflow."""
+"""Temporal answers a long poll for news of a workflow within 60 s."""
 
 _NOT_FORWARDED = frozenset(
     {"connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "expect"}
     | {"host", "date", "x-frame-options"}
 )
-"""Headers of one connection (RFC 9110, section 7.6.1), and those that each server sets itself."""
+"""Headers of one connection (RFC 9110, section 7.6.1), and headers that each server sets itself."""
 
 
 def temporal_ui_app(address: str, transport: httpx.AsyncHTTPTransport, hosts: OwnHosts) -> ASGIApp:
-    """Return an application that forwards requests of its own pages.
+    """Return an application that forwards the requests of its own pages.
 
     Args:
-        address: host and port of Temporal's server of the UI.
-        transport: makes the connections to it; the caller closes it.
-        hosts: under which the UI may be addressed.
+        address: host and port of Temporal's UI server.
+        transport: makes the connections to it. The caller closes it.
+        hosts: the hosts that a request may name.
     """
     return OwnPagesOnly(LimitBody(_Forward(httpx.URL(f"http://{address}"), transport)), hosts)
 
 
 class _Forward:
-    """Forwards each request. A transport, unlike a client, keeps no cookies between requests."""
+    """Forwards each request."""
 
     def __init__(self, url: httpx.URL, transport: httpx.AsyncHTTPTransport) -> None:
         self._url = url
+        # Unlike a client, a transport keeps no cookies between the requests of different users.
         self._transport = transport
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -54,8 +55,8 @@ class _Forward:
             await json_error(413, error.message)(scope, receive, send)
             return
         except httpx.TransportError:
-            sentence = "Temporal's Web UI does not answer. Try again, or see the server's log."
-            await json_error(502, sentence)(scope, receive, send)
+            message = "Temporal's Web UI does not answer. Try again, or see the server's log."
+            await json_error(502, message)(scope, receive, send)
             return
         try:
             response = StreamingResponse(answer.aiter_raw(), answer.status_code)
@@ -76,4 +77,8 @@ class _Forward:
 
 
 def _forwarded_headers(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    return [each for each in headers if each[0].lower().decode("latin-1") not in _NOT_FORWARDED]
+    return [
+        (name, value)
+        for name, value in headers
+        if name.lower().decode("latin-1") not in _NOT_FORWARDED
+    ]

@@ -10,6 +10,8 @@ from domain.failures import FailureCode, TimeLimit
 
 MAX_PROMPT_BYTES = 1024 * 1024
 MAX_TITLE_CHARACTERS = 500
+MAX_TURNS = 100_000
+MAX_TIMEOUT_MINUTES = 7 * 24 * 60
 DEFAULT_PRIORITY = 3
 MIN_PRIORITY, MAX_PRIORITY = 1, 5
 """1 is served first."""

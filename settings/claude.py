@@ -15,6 +15,7 @@ from domain.claude_env import (
     PASSED_NAMES,
     can_hide_credential,
 )
+from domain.jobs import MAX_TURNS
 from domain.mcp_servers import McpServer, read_servers
 from settings.fields import (
     Group,
@@ -26,8 +27,6 @@ from settings.fields import (
     setting,
     whole_number,
 )
-
-MAX_TURNS = 100_000
 
 _TASK_TOOLS = frozenset({"WebSearch", "WebFetch"})
 

@@ -5,11 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Annotated
 
-from domain.jobs import DEFAULT_PRIORITY, MAX_PRIORITY, MIN_PRIORITY
+from domain.jobs import DEFAULT_PRIORITY, MAX_PRIORITY, MAX_TIMEOUT_MINUTES, MIN_PRIORITY
 from settings.fields import Group, minutes, setting, whole_number
-
-MAX_TIMEOUT_MINUTES = 10_080
-"""A week."""
 
 _YEAR_MINUTES = 525_600
 

@@ -1,1 +1,1 @@
-"""HTTP itself: which requests are taken, from whom, and how long they may take."""
+"""HTTP rules for all endpoints: authentication, limits, errors and idempotency."""

@@ -1,6 +1,6 @@
-"""Asks for the API secret.
+"""Require the API secret.
 
-Plain ASGI, so that nothing is read or routed before the secret is checked.
+This is plain ASGI middleware: the secret is checked before anything is read or routed.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ OPEN_PATH = "/health"
 
 
 class RequireSecret:
-    """Answers 401 unless the request carries the API secret; `GET /health` alone is open.
+    """Answers 401 unless the request has the API secret. Only `/health` needs none.
 
-    The secret comes as `Authorization: Bearer <secret>`. `browser_paths` take HTTP Basic too, with
-    the secret as password, so that a browser can show the documentation. A browser then sends it
-    with every request to this server, whichever page asks, so other paths do not take it.
+    Clients send `Authorization: Bearer <secret>`. For the documentation in a browser,
+    `browser_paths` also accept HTTP Basic with the secret as the password. Other paths do not: a
+    browser sends a Basic password with every request to this server, also for pages of other sites.
     """
 
     def __init__(self, app: ASGIApp, secret: str, browser_paths: frozenset[str]) -> None:
@@ -36,14 +36,14 @@ class RequireSecret:
         if scope["path"] == OPEN_PATH:
             await self._app(scope, receive, send)
             return
-        given = [value for name, value in scope["headers"] if name == b"authorization"]
-        scheme, secret = _credentials(given[0]) if len(given) == 1 else (b"", b"")
-        is_right = bool(secret) and hmac.compare_digest(secret, self._secret)
+        values = [value for name, value in scope["headers"] if name == b"authorization"]
+        scheme, secret = _credentials(values[0]) if len(values) == 1 else (b"", b"")
+        is_correct = bool(secret) and hmac.compare_digest(secret, self._secret)
         is_browser_path = scope["path"] in self._browser_paths
-        if is_right and (scheme == b"bearer" or is_browser_path):
+        if is_correct and (scheme == b"bearer" or is_browser_path):
             await self._app(scope, receive, send)
             return
-        if given and not is_right:
+        if values and not is_correct:
             client = scope["client"]
             await self._wrong_secrets.wait(client[0] if client else "an unknown address")
         response = json_error(
@@ -55,7 +55,7 @@ class RequireSecret:
 
 
 def _credentials(header: bytes) -> tuple[bytes, bytes]:
-    """Return the scheme in lower case and the secret, which is empty where there is none."""
+    """Return the scheme in lower case, and the secret or nothing."""
     scheme, _, credentials = header.partition(b" ")
     match scheme.lower():
         case b"bearer":

@@ -1,4 +1,4 @@
-"""Bounds the size of request bodies."""
+"""Limit the size of request bodies."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from api.http.errors import json_error
 from domain.errors import TooLarge
 
 MAX_BODY_BYTES = 8 * 1024 * 1024
-"""A prompt of 1 MiB written wholly in JSON's six-byte escapes, and the rest of the request."""
+"""Enough for a prompt of 1 MiB in JSON's six-byte escapes (6 MiB), and the other fields."""
 
 
 class LimitBody:
-    """Answers 413 to a body over `MAX_BODY_BYTES`, declared or not, without keeping it."""
+    """Answers 413 to a body over `MAX_BODY_BYTES`, with or without a Content-Length."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -22,13 +22,13 @@ class LimitBody:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        taken = 0
+        received = 0
 
         async def limited() -> Message:
-            nonlocal taken
+            nonlocal received
             message = await receive()
-            taken += len(message.get("body", b""))
-            if taken > MAX_BODY_BYTES:
+            received += len(message.get("body", b""))
+            if received > MAX_BODY_BYTES:
                 raise TooLarge(_TOO_LARGE)
             return message
 

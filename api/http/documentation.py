@@ -1,4 +1,4 @@
-"""The page at /docs: Swagger UI from an installed package, allowed to load nothing else."""
+"""The page at /docs: Swagger UI, which loads only files of this server."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ DOCUMENT_PATH = "/openapi.json"
 SCRIPT_PATH = "/docs/swagger-ui-bundle.js"
 STYLE_PATH = "/docs/swagger-ui.css"
 BROWSER_PATHS = frozenset({PAGE_PATH, DOCUMENT_PATH, SCRIPT_PATH, STYLE_PATH, "/favicon.ico"})
-"""All that a browser fetches to show the page. There is no icon, but where the browser's password
-is refused, even for the icon, the browser forgets it and asks the user again."""
+"""All paths that a browser requests for the page. There is no icon. But if the password is refused
+for any of these paths, the browser forgets it and asks the user again."""
 
 _FILES = Path(str(files("fastapi_offline"))) / "static"
 
-# The URLs are relative, so that the page also works below a reverse proxy's prefix.
+# The URLs are relative, so that the page also works behind a reverse proxy with a path prefix.
 _START = """
 SwaggerUIBundle({
   url: "openapi.json",

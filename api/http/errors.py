@@ -1,4 +1,4 @@
-"""Every error as `{"error": "..."}`: the one table of statuses, and the handlers that use it."""
+"""Answer every error with `{"error": "..."}` and its status."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Match
@@ -39,22 +40,26 @@ SHOWN_PATH_CHARACTERS = 200
 log = logging.getLogger(__name__)
 
 
-def json_error(
-    status: int, sentence: str, headers: Mapping[str, str] | None = None
-) -> JSONResponse:
+class Error(BaseModel):
+    """The body of every error."""
+
+    error: str = Field(description="What happened and what to do.")
+
+
+def json_error(status: int, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """Return an error response."""
-    return JSONResponse({"error": sentence}, status, headers)
+    return JSONResponse({"error": message}, status, headers)
 
 
 def handle_errors(app: FastAPI) -> None:
-    """Make every error of the application a JSON body."""
-    app.add_exception_handler(OrchestratorError, _known)
-    app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(Exception, _crash)
+    """Make the application answer every error with a JSON body."""
+    app.add_exception_handler(OrchestratorError, _orchestrator_error)
+    app.add_exception_handler(RequestValidationError, _validation_error)
+    app.add_exception_handler(HTTPException, _http_exception)
+    app.add_exception_handler(Exception, _unexpected_error)
 
 
-async def _known(request: Request, error: Exception) -> Response:
+async def _orchestrator_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, OrchestratorError)
     status = next((code for kind, code in STATUSES if isinstance(error, kind)), 500)
     if status >= 500:
@@ -62,53 +67,54 @@ async def _known(request: Request, error: Exception) -> Response:
     return json_error(status, error.message)
 
 
-async def _invalid(request: Request, error: Exception) -> Response:
+async def _validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    return json_error(400, " ".join(_sentence(problem) for problem in error.errors()[:5]))
+    return json_error(400, " ".join(_problem_text(problem) for problem in error.errors()[:5]))
 
 
-async def _http(request: Request, error: Exception) -> Response:
+async def _http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if isinstance(error.__cause__, OrchestratorError):
-        return await _known(request, error.__cause__)
+        return await _orchestrator_error(request, error.__cause__)
     headers = error.headers
     match error.status_code:
         case 404:
-            sentence = f"There is no route {request.method} {_path(request)}. See /docs."
+            message = f"There is no route {request.method} {_path(request)}. See /docs."
         case 405:
-            sentence = f"{request.method} is not possible on {_path(request)}. See /docs."
+            message = f"{request.method} is not allowed on {_path(request)}. See /docs."
             headers = {"Allow": ", ".join(_allowed(request))}
         case 400:
-            sentence = f"The request body could not be read: {error.detail}."
+            message = f"The request body could not be read: {error.detail}."
         case _:
-            sentence = str(error.detail)
-    return json_error(error.status_code, sentence, headers)
+            message = str(error.detail)
+    return json_error(error.status_code, message, headers)
 
 
-async def _crash(request: Request, error: Exception) -> Response:
+async def _unexpected_error(request: Request, error: Exception) -> Response:
     log.error("%s %s crashed", request.method, _path(request), exc_info=error)
     return json_error(500, "The server failed unexpectedly. Its log has the details.")
 
 
 def _path(request: Request) -> str:
-    """Return the path, fit for a line of text. `request.url` fails on some malformed requests."""
+    """Return the path, quoted and cut for a line of text."""
+    # `request.url` fails for some malformed requests.
     return quote(request.scope["path"][:SHOWN_PATH_CHARACTERS], safe="/:@")
 
 
 def _allowed(request: Request) -> list[str]:
-    """Return every method of the path; the framework names only those of its first route."""
-    asked = {name: request.scope[name] for name in ("type", "path", "root_path")}
+    """Return every method of the path. FastAPI names only the methods of its first route."""
+    scope = {name: request.scope[name] for name in ("type", "path", "root_path")}
     return [
         method
         for method in METHODS
         if any(
-            route.matches({**asked, "method": method})[0] is Match.FULL
+            route.matches({**scope, "method": method})[0] is Match.FULL
             for route in request.app.routes
         )
     ]
 
 
-def _sentence(problem: Mapping[str, object]) -> str:
+def _problem_text(problem: Mapping[str, object]) -> str:
     location = problem.get("loc", ())
     assert isinstance(location, (tuple, list))
     if problem.get("type") == "json_invalid":

@@ -1,4 +1,4 @@
-"""Finding what a path or body names, or saying that it is not there."""
+"""Find the client or job that a path names, or refuse the request."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from domain.repositories import ClientDetails
 from store.protocol import Store
 
 
-def checked_id(text: str, name: str) -> str:
+def parse_id(text: str, name: str) -> str:
     """Return an id in lower case.
 
     Raises:
-        InvalidRequest: it is not a UUID.
+        InvalidRequest: it is not a UUID; the error calls it `name`.
     """
     if not is_id(text):
         raise InvalidRequest(f"{name} {text[:80]!r} is not a UUID.")
@@ -24,10 +24,10 @@ async def existing_client(store: Store, client_id: str) -> ClientDetails:
     """Return a client.
 
     Raises:
-        InvalidRequest: the id is malformed.
-        NotFound: there is none.
+        InvalidRequest: the id is not a UUID.
+        NotFound: no client has this id.
     """
-    details = await store.get_client(checked_id(client_id, "The client id"))
+    details = await store.get_client(parse_id(client_id, "The client id"))
     if details is None:
         raise NotFound("Client not found")
     return details
@@ -37,10 +37,10 @@ async def existing_job(store: Store, job_id: str) -> JobDetails:
     """Return a job.
 
     Raises:
-        InvalidRequest: the id is malformed.
-        NotFound: there is none.
+        InvalidRequest: the id is not a UUID.
+        NotFound: no job has this id.
     """
-    details = await store.get_job(checked_id(job_id, "The job id"))
+    details = await store.get_job(parse_id(job_id, "The job id"))
     if details is None:
         raise NotFound("Job not found")
     return details

@@ -1,9 +1,9 @@
-"""Refuses what pages of other sites make a user's browser send.
+"""Refuse the requests that pages of other sites make a user's browser send.
 
-A browser that runs on this machine, or in its network, reaches this server for every page it shows.
-Such a page can send requests at once, with the credentials that the browser keeps (cross-site
-request forgery), and can read the answers once its name leads to this server's address (DNS
-rebinding). The browser names the page's host in both cases.
+A browser on this host, or in its network, can reach this server for every page it shows. Such a
+page can send requests with the credentials that the browser keeps (cross-site request forgery). It
+can read the answers if its name resolves to this server's address (DNS rebinding). In both cases,
+the headers of the request show the host of the page.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from domain.names.http_hosts import HttpHost, parse_http_host, plain_address
 
 READING_METHODS = frozenset({"GET", "HEAD"})
 OWN_SITES = frozenset({"same-origin", "none"})
-"""Values of `Sec-Fetch-Site` for pages of this server, and for an address that the user typed."""
+"""Values of `Sec-Fetch-Site` for pages of this server, and for a URL that the user typed."""
 
 _ORIGIN = re.compile(r"(https?)://(.+)")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -29,10 +29,11 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 @dataclass(frozen=True, slots=True)
 class OwnHosts:
-    """The hosts by which this server may be addressed, besides loopback ones.
+    """The hosts that a request to this server may name, besides loopback addresses.
 
-    `bind_address` is where it listens; for 0.0.0.0 and :: each request may name the IP address it
-    arrived at. A page cannot make use of that: only names can be rebound. `listed` are API_HOSTS.
+    `bind_address` is the address on which the server listens. For 0.0.0.0 and ::, a request may
+    name the IP address at which it arrived. That is safe, because only names can be rebound.
+    `listed` are API_HOSTS.
     """
 
     bind_address: str = "127.0.0.1"
@@ -42,8 +43,8 @@ class OwnHosts:
         """Return whether a request with this `Host` is for this server.
 
         Args:
-            host: as the request has it.
-            arrived_at: the address at which the connection was accepted.
+            host: the `Host` header.
+            arrived_at: the address that accepted the connection.
         """
         own = arrived_at if self._is_everywhere else self.bind_address
         return (
@@ -54,11 +55,11 @@ class OwnHosts:
 
     def include_origin(self, origin: str, host: HttpHost) -> bool:
         """Return whether an `Origin` is this server, addressed as `host` in the same request."""
-        found = _ORIGIN.fullmatch(origin)
-        page = parse_http_host(found[2]) if found else None
-        if found is None or page is None:
+        match = _ORIGIN.fullmatch(origin)
+        page = parse_http_host(match[2]) if match else None
+        if match is None or page is None:
             return False
-        default = _DEFAULT_PORTS[found[1]]
+        default = _DEFAULT_PORTS[match[1]]
         page = HttpHost(page.name, page.port or default)
         return any(page == HttpHost(own.name, own.port or default) for own in (host, *self.listed))
 
@@ -86,9 +87,9 @@ def _is_listed(host: HttpHost, listed: HttpHost) -> bool:
 
 
 class OwnPagesOnly:
-    """Refuses a `Host` that is not this server's, and writing requests of other sites' pages.
+    """Refuses requests with a foreign `Host`, and writes from pages of other sites.
 
-    Clients that are no browsers send neither `Origin` nor `Sec-Fetch-Site` and are let through.
+    Clients other than browsers send neither `Origin` nor `Sec-Fetch-Site`, and pass.
     """
 
     def __init__(self, app: ASGIApp, hosts: OwnHosts) -> None:
@@ -102,8 +103,8 @@ class OwnPagesOnly:
 
     def _refusal(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)
-        named = headers.getlist("host")
-        host = parse_http_host(named[0]) if len(named) == 1 else None
+        values = headers.getlist("host")
+        host = parse_http_host(values[0]) if len(values) == 1 else None
         if host is None:
             return json_error(400, _NO_HOST)
         arrived_at = scope["server"][0] if scope["server"] else ""
@@ -119,12 +120,14 @@ class OwnPagesOnly:
         )
 
 
-_NO_HOST = "Send one Host header: a host name or an IP address, with or without a port."
+_NO_HOST = (
+    "The request needs one valid Host header. Send a host name or an IP address, with or without a "
+    "port."
+)
 _REMEDY = (
-    "Address it as localhost, or list this host in its setting API_HOSTS if clients or a reverse "
-    "proxy use it."
+    "Use localhost, or add this host to the setting API_HOSTS if clients or a reverse proxy use it."
 )
 _FOREIGN_PAGE = (
-    "A browser sent this for a page of another site. Only pages of this server may do so. If the "
-    "page is this server's, behind a reverse proxy, list the page's host in API_HOSTS."
+    "A browser sent this request for a page of another site. Only pages of this server may send "
+    "it. If this server is behind a reverse proxy, add the host of its pages to API_HOSTS."
 )

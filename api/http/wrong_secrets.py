@@ -1,4 +1,4 @@
-"""Slows down and logs clients that try secrets."""
+"""Slow down and log clients that guess the secret."""
 
 from __future__ import annotations
 
@@ -7,35 +7,35 @@ import logging
 from collections import OrderedDict
 from ipaddress import ip_network
 
-from api.http.repeated_lines import RepeatedLines
+from api.http.log_throttle import LogThrottle
 from domain.names.http_hosts import plain_address
 
-STEP_SECONDS = 0.1
-"""Between two answers to wrong secrets of one address, however many connections it uses."""
+INTERVAL_SECONDS = 0.1
+"""Between two answers to wrong secrets from one address, over all its connections."""
 
-LONGEST_SECONDS = 10.0
-"""What one answer may wait; an address that asks faster still gets this many seconds each."""
+MAX_WAIT_SECONDS = 10.0
+"""Longest wait of one answer, however often the address tries."""
 
 MAX_ADDRESSES = 1024
-"""How many addresses are remembered, the latest first: some 100 KiB."""
+"""Number of addresses that are remembered, about 100 KiB. The oldest is forgotten first."""
 
 log = logging.getLogger(__name__)
-log.addFilter(RepeatedLines())
+log.addFilter(LogThrottle())
 
 
 class WrongSecrets:
-    """Makes each answer to a wrong secret wait for those before it. Right secrets never wait."""
+    """Delays the answers to wrong secrets, one after the other. Correct secrets never wait."""
 
     def __init__(self) -> None:
         self._next_answers: OrderedDict[str, float] = OrderedDict()
 
     async def wait(self, address: str) -> None:
-        """Return when a request of this address that had a wrong secret may be answered."""
+        """Wait until a wrong secret from this address may be answered."""
         log.warning("A request from %s had a wrong API secret", address)
         now = asyncio.get_running_loop().time()
         network = _network(address)
-        after = self._next_answers.pop(network, now)
-        answer_at = min(max(after, now) + STEP_SECONDS, now + LONGEST_SECONDS)
+        earliest = self._next_answers.pop(network, now)
+        answer_at = min(max(earliest, now) + INTERVAL_SECONDS, now + MAX_WAIT_SECONDS)
         self._next_answers[network] = answer_at
         if len(self._next_answers) > MAX_ADDRESSES:
             self._next_answers.popitem(last=False)
@@ -43,7 +43,7 @@ class WrongSecrets:
 
 
 def _network(address: str) -> str:
-    """Return what one client can choose its address from: a whole /64 of IPv6."""
+    # A client can use every address of its IPv6 network, usually a /64.
     try:
         plain = plain_address(address)
         return str(ip_network(f"{plain}/64", strict=False)) if ":" in plain else plain

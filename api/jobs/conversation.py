@@ -1,50 +1,82 @@
-"""Talking to a task job: messages in, completion at the end."""
+"""The conversation of a task job: messages from the user, and its completion."""
 
 from __future__ import annotations
 
-from fastapi import APIRouter
-from starlette.responses import JSONResponse, Response
+from typing import Annotated, Literal
 
-from api.dependencies import Parts, State
-from api.http.idempotency import KeyClaim, OnceOnly
-from api.http.lookups import checked_id, existing_job
-from api.jobs.schemas import CompletingJob, Error, NewMessage, SentMessage
-from api.jobs.views import Json
+from fastapi import APIRouter
+from pydantic import BaseModel
+from starlette.responses import Response
+
+from api.dependencies import Dependencies, Injected
+from api.http.fields import text_up_to
+from api.http.idempotency import Idempotency, KeyClaim
+from api.http.lookups import existing_job, parse_id
 from domain.errors import InvalidRequest
 from domain.jobs import Job, JobStatus, JobType
-from domain.messages import MessageType
-from domain.messages import NewMessage as MessageToStore
+from domain.messages import MAX_USER_MESSAGE_BYTES, MessageType, NewMessage
 from domain.timestamps import utc_now
+from store.protocol import Store
 
-router = APIRouter(tags=["conversation"], responses={400: {"model": Error}})
+router = APIRouter(tags=["conversation"])
+
+
+class UserMessage(BaseModel):
+    """POST /jobs/:id/message."""
+
+    message: Annotated[str, text_up_to(MAX_USER_MESSAGE_BYTES)]
+
+
+class SentMessage(BaseModel):
+    """A message that was accepted. `id` is the job's."""
+
+    id: str
+    messageSent: bool
+    messageId: str
+
+
+class CompletingJob(BaseModel):
+    """A job whose conversation ends."""
+
+    id: str
+    status: Literal["completing"]
 
 
 @router.post("/jobs/{job_id}/message", response_model=SentMessage)
-async def send_message(job_id: str, body: NewMessage, parts: Parts, once: OnceOnly) -> Response:
-    """Send a message. Once this answers 200, Claude gets it exactly once, in order."""
-    known = checked_id(job_id, "The job id")
-
-    async def send(claim: KeyClaim) -> Json:
-        message = MessageToStore(claim.resource_id, MessageType.USER_INPUT, body.message, utc_now())
-        if not (claim.is_keyed and await parts.store.messages_by_id(known, [message.id])):
-            await _conversation(parts, known, "Only task jobs support interactive messaging")
-            await parts.store.put_in_inbox(known, message)
-            await parts.dispatch.send_message(known, message.id)
-        return {"id": known, "messageSent": True, "messageId": message.id}
-
-    return await once.answer(200, body, send)
+async def send_message(
+    job_id: str, body: UserMessage, dependencies: Injected, idempotency: Idempotency
+) -> Response:
+    """Send a message. After the answer 200, Claude gets it exactly once, in order."""
+    job_id = parse_id(job_id, "The job id")
+    async with idempotency.claim(body) as claim:
+        if not claim.is_answered:
+            await _send(dependencies, claim, job_id, body.message)
+            sent = SentMessage(id=job_id, messageSent=True, messageId=claim.resource_id)
+            await claim.answer(200, sent)
+    return claim.response
 
 
-@router.post("/jobs/{job_id}/complete", response_model=CompletingJob)
-async def complete_job(job_id: str, parts: Parts) -> JSONResponse:
-    """End a conversation: at once when Claude waits, else after its turn. Repeatable."""
-    job = await _conversation(parts, job_id, "Only task jobs support this endpoint")
-    await parts.dispatch.complete(job.id)
-    return JSONResponse({"id": job.id, "status": "completing"})
+@router.post("/jobs/{job_id}/complete")
+async def complete_job(job_id: str, dependencies: Injected) -> CompletingJob:
+    """End a conversation, after the current turn if there is one. Idempotent."""
+    job = await _conversation(dependencies.store, job_id, "Only task jobs support this endpoint")
+    await dependencies.dispatch.complete(job.id)
+    return CompletingJob(id=job.id, status="completing")
 
 
-async def _conversation(parts: State, job_id: str, only_tasks: str) -> Job:
-    job = (await existing_job(parts.store, job_id)).job
+async def _send(dependencies: Dependencies, claim: KeyClaim, job_id: str, text: str) -> None:
+    store, message_id = dependencies.store, claim.resource_id
+    # A request that was cut off after its delivery: the job may have ended since.
+    if claim.is_keyed and await store.messages_by_id(job_id, [message_id]):
+        return
+    await _conversation(store, job_id, "Only task jobs support interactive messaging")
+    message = NewMessage(message_id, MessageType.USER_INPUT, text, utc_now())
+    await store.put_in_inbox(job_id, message)
+    await dependencies.dispatch.send_message(job_id, message_id)
+
+
+async def _conversation(store: Store, job_id: str, only_tasks: str) -> Job:
+    job = (await existing_job(store, job_id)).job
     if job.status is not JobStatus.RUNNING:
         raise InvalidRequest("Job is not running")
     if job.job_type is not JobType.TASK:

@@ -1,16 +1,16 @@
-"""GET /jobs/:id/patch: the work that an ended job did not deliver."""
+"""GET /jobs/:id/patch: the kept work of a job, which was not delivered."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 
 from fastapi import APIRouter, Header
-from starlette.responses import JSONResponse, Response
+from pydantic import BaseModel
+from starlette.responses import Response
 
-from api.dependencies import Parts
+from api.dependencies import Injected
+from api.http.fields import Timestamp
 from api.http.lookups import existing_job
-from api.jobs.schemas import Error, KeptPatch
-from api.jobs.views import kept_patch_view
 from domain.errors import Conflict, NotFound, OrchestratorError
 from domain.job_details import JobDetails, KeptWork
 from domain.jobs import Job, JobStatus
@@ -21,6 +21,29 @@ PATCH_TYPE = "text/x-patch"
 router = APIRouter(tags=["jobs"])
 
 
+class KeptPatch(BaseModel):
+    """The kept work of a job. `git apply` takes `patch` on the commit `base_sha`."""
+
+    id: str
+    base_sha: str
+    head_sha: str
+    branch_name: str
+    patch: str
+    created_at: Timestamp
+
+    @classmethod
+    def from_domain(cls, work: KeptWork, patch: str, branch_name: str) -> Self:
+        """Return the model of kept work whose `patch` is stored."""
+        return cls(
+            id=work.job_id,
+            base_sha=work.base_sha,
+            head_sha=work.head_sha,
+            branch_name=branch_name,
+            patch=patch,
+            created_at=work.created_at,
+        )
+
+
 @router.get(
     "/jobs/{job_id}/patch",
     response_model=KeptPatch,
@@ -29,33 +52,36 @@ router = APIRouter(tags=["jobs"])
             "content": {PATCH_TYPE: {"schema": {"type": "string"}}},
             "headers": {
                 "X-Base-Commit": {
-                    "description": "The commit the patch is for.",
+                    "description": "The commit that the patch applies to.",
                     "schema": {"type": "string"},
                 }
             },
         },
-        409: {"model": Error},
     },
 )
 async def get_patch(
-    job_id: str, parts: Parts, accept: Annotated[str, Header()] = "*/*"
-) -> Response:
-    """Get the work that an ended job did not deliver, as `git apply` takes it.
+    job_id: str,
+    dependencies: Injected,
+    response: Response,
+    accept: Annotated[str, Header()] = "*/*",
+) -> KeptPatch | Response:
+    """Get the undelivered work of an ended job as a patch for `git apply`.
 
-    With `Accept: application/json` it is an object.
+    With `Accept: application/json` the answer is an object.
     """
-    details = await existing_job(parts.store, job_id)
+    details = await existing_job(dependencies.store, job_id)
     job = details.job
-    left = None if job.is_live else await salvaged_work_of(parts.store, job)
-    if left is None or left[0].id != job.id:
-        raise _nothing_kept(job, left[0] if left else None)
-    work = left[1]
+    kept = None if job.is_live else await salvaged_work_of(dependencies.store, job)
+    if kept is None or kept[0].id != job.id:
+        raise _nothing_kept(job, kept[0] if kept else None)
+    work = kept[1]
     if work.patch is None:
-        raise NotFound(_where_it_is(work, details))
+        raise NotFound(_too_large(work, details))
     headers = {"X-Base-Commit": work.base_sha, "Vary": "Accept"}
     if _wants_json(accept):
-        return JSONResponse(kept_patch_view(work, work.patch, job.branch_name), headers=headers)
-    # Git skips what stands before the first `diff --git`.
+        response.headers.update(headers)
+        return KeptPatch.from_domain(work, work.patch, job.branch_name)
+    # Git skips all lines before the first `diff --git`.
     text = f"Job: {job.id}\nBase: {work.base_sha}\n\n{work.patch}"
     return Response(text, headers=headers, media_type=PATCH_TYPE)
 
@@ -65,32 +91,37 @@ def _wants_json(accept: str) -> bool:
     return "application/json" in kinds and PATCH_TYPE not in kinds
 
 
-def _nothing_kept(job: Job, keeper: Job | None) -> OrchestratorError:
-    """Say why nothing is kept of a job; `keeper` left the work that the job was to publish."""
+def _nothing_kept(job: Job, producer: Job | None) -> OrchestratorError:
+    """Return the error for a job without kept work of its own.
+
+    Args:
+        job: the job of the request.
+        producer: the job that produced the work which `job` was to publish, if any.
+    """
     if job.is_live:
-        return Conflict("The job has not ended yet. Ask again when it has.")
+        return Conflict("The job has not ended yet. Try again when it has.")
     if job.phase is not None:
-        return Conflict("The job is still cleaning up. Ask again in a moment.")
-    if job.status is not JobStatus.COMPLETED and keeper is not None:
+        return Conflict("The job is still cleaning up. Try again in a moment.")
+    if job.status is not JobStatus.COMPLETED and producer is not None:
         return NotFound(
-            f"Nothing is kept under this job, which was to publish the work of job {keeper.id}. "
-            f"That is still kept: see GET /jobs/{keeper.id}/patch, or retry this job with `from` "
-            "set to publish."
+            f"No work is kept for this job, because it was to publish the work of job "
+            f"{producer.id}. That work is still kept: get it from GET /jobs/{producer.id}/patch, "
+            "or retry this job with `from` set to publish."
         )
     if job.status is not JobStatus.COMPLETED:
         return NotFound(
-            "No undelivered work of this job is kept: it left none, its machine could not keep it "
-            "yet, or it is longer ago than work is kept. Retry the job to have it done again."
+            "No undelivered work is kept for this job: it produced none, its host has not saved "
+            "it yet, or it has expired (KEEP_WORK_DAYS). Retry the job."
         )
     if job.pr_url is None:
-        return NotFound("The job completed without changing anything, so it left no work.")
-    return NotFound(f"The job delivered all its work, with the pull request {job.pr_url}.")
+        return NotFound("The job completed without changes, so it has no undelivered work.")
+    return NotFound(f"The job delivered all its work in the pull request {job.pr_url}.")
 
 
-def _where_it_is(work: KeptWork, details: JobDetails) -> str:
+def _too_large(work: KeptWork, details: JobDetails) -> str:
     repository = details.repository.full_name if details.repository else "its repository"
     return (
-        f"The patch is too long to be stored. The work is on the machine {work.host}, in the "
-        f"mirror of {repository} in REPOS_DIR, as refs/orchestrator/salvage/{work.job_id}: run "
+        f"The patch is too large to be stored. The work is on the host {work.host}, in the "
+        f"mirror of {repository} in REPOS_DIR, as refs/orchestrator/salvage/{work.job_id}. Run "
         f"`git diff --binary {work.base_sha} {work.head_sha}` there."
     )

@@ -1,27 +1,34 @@
-"""Jobs: list, read, cancel."""
+"""The routes of jobs: create, list, get, cancel and retry."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
 from fastapi import APIRouter, Query
-from starlette.responses import JSONResponse
+from starlette.responses import Response
 
-from api.dependencies import Parts
-from api.http.lookups import checked_id, existing_job
+from api.dependencies import Injected
+from api.http.idempotency import Idempotency
+from api.http.lookups import existing_job, parse_id
+from api.jobs.cancel import cancel
+from api.jobs.create import create
+from api.jobs.retry import retry
 from api.jobs.schemas import (
     CancelledJob,
-    JobAnswer,
-    JobsAnswer,
-    MessagesAnswer,
+    CreatedJob,
+    JobList,
+    JobWithMessages,
+    MessagePage,
+    MessageResponse,
+    NewJob,
+    RetriedJob,
+    Retry,
 )
-from api.jobs.views import job_view, message_view
 from domain.errors import InvalidRequest
 from domain.job_details import JobFilter
-from domain.jobs import JobStatus, Phase
+from domain.jobs import JobStatus
 from domain.messages import Message
-from domain.timestamps import utc_now
-from store.protocol import Guard, JobChanges, Store
+from store.protocol import Store
 
 MESSAGE_PAGE = 1000
 DEFAULT_LIMIT = 50
@@ -33,79 +40,89 @@ Offset = Annotated[int, Query(ge=0, le=2**31)]
 router = APIRouter(tags=["jobs"])
 
 
-@router.get("/jobs", response_model=JobsAnswer)
+@router.post("/jobs", response_model=CreatedJob, status_code=201)
+async def create_job(body: NewJob, dependencies: Injected, idempotency: Idempotency) -> Response:
+    """Create a job. A job that is answered with 201 is never lost."""
+    async with idempotency.claim(body) as claim:
+        if not claim.is_answered:
+            accepted = await create(dependencies, claim, body)
+            await claim.answer(201, CreatedJob.from_domain(accepted))
+    return claim.response
+
+
+@router.post("/jobs/{job_id}/retry", response_model=RetriedJob, status_code=201)
+async def retry_job(
+    job_id: str, dependencies: Injected, idempotency: Idempotency, body: Retry | None = None
+) -> Response:
+    """Retry a failed or cancelled job with a new job that has the same request.
+
+    With `{"from": "publish"}`, the new job publishes the kept work without running Claude.
+    """
+    original_id = parse_id(job_id, "The job id")
+    async with idempotency.claim(body) as claim:
+        if not claim.is_answered:
+            accepted = await retry(dependencies, claim, original_id, body.start if body else None)
+            await claim.answer(201, RetriedJob.from_domain(accepted, original_id))
+    return claim.response
+
+
+@router.post("/jobs/{job_id}/cancel")
+async def cancel_job(job_id: str, dependencies: Injected) -> CancelledJob:
+    """Cancel a queued or running job.
+
+    The status is final at once. The answer comes when Claude has exited, after 8 s at most.
+    """
+    job = (await existing_job(dependencies.store, job_id)).job
+    was_running = await cancel(dependencies, job.id)
+    return CancelledJob(id=job.id, status=JobStatus.CANCELLED, wasRunning=was_running)
+
+
+@router.get("/jobs")
 async def list_jobs(
-    parts: Parts,
+    dependencies: Injected,
     status: str | None = None,
     clientId: str | None = None,
     featureId: str | None = None,
     limit: Limit = DEFAULT_LIMIT,
     offset: Offset = 0,
-) -> JSONResponse:
-    """List jobs, newest first; `status` is a comma-separated list."""
+) -> JobList:
+    """List jobs, newest first. `status` is a comma-separated list."""
     where = JobFilter(
         statuses=_statuses(status),
-        client_id=checked_id(clientId, "clientId") if clientId else None,
-        feature_id=checked_id(featureId, "featureId") if featureId else None,
+        client_id=parse_id(clientId, "clientId") if clientId else None,
+        feature_id=parse_id(featureId, "featureId") if featureId else None,
     )
-    page = await parts.store.list_jobs(where, limit, offset)
-    return JSONResponse({"jobs": [job_view(job) for job in page.jobs], "total": page.total})
+    return JobList.from_domain(await dependencies.store.list_jobs(where, limit, offset))
 
 
-@router.get("/jobs/{job_id}", response_model=JobAnswer)
-async def get_job(parts: Parts, job_id: str, includeMessages: bool = False) -> JSONResponse:
-    """Get a job; with `includeMessages=true`, its whole transcript."""
-    details = await existing_job(parts.store, job_id)
-    view = job_view(details)
-    view["messages"] = None
-    if includeMessages:
-        messages = await _all_messages(parts.store, details.job.id)
-        view["messages"] = [message_view(message) for message in messages]
-    return JSONResponse(view)
+@router.get("/jobs/{job_id}")
+async def get_job(
+    dependencies: Injected, job_id: str, includeMessages: bool = False
+) -> JobWithMessages:
+    """Get a job; with `includeMessages=true`, with all its messages."""
+    store = dependencies.store
+    details = await existing_job(store, job_id)
+    messages = await _all_messages(store, details.job.id) if includeMessages else None
+    return JobWithMessages.with_messages(details, messages)
 
 
-@router.get("/jobs/{job_id}/messages", response_model=MessagesAnswer)
+@router.get("/jobs/{job_id}/messages")
 async def get_messages(
-    parts: Parts,
+    dependencies: Injected,
     job_id: str,
     after: Annotated[int, Query(ge=0, le=2**53)] = 0,
     limit: Limit = MESSAGE_PAGE,
-) -> JSONResponse:
-    """Get the lines of a transcript that come after line `after`, to read on as it grows."""
-    details = await existing_job(parts.store, job_id)
-    messages = await parts.store.read_messages(details.job.id, after, limit)
-    return JSONResponse(
-        {
-            "messages": [message_view(message) for message in messages],
-            "next_after": _next_after(messages, limit),
-        }
-    )
+) -> MessagePage:
+    """Get the messages of a job that come after message number `after`.
 
-
-@router.post("/jobs/{job_id}/cancel", response_model=CancelledJob)
-async def cancel_job(job_id: str, parts: Parts) -> JSONResponse:
-    """Cancel a queued or running job.
-
-    The status is final at once; the answer comes when Claude is gone too, after 8 s at the latest.
+    To follow a running job, pass the last `seq` as `after`.
     """
-    job = (await existing_job(parts.store, job_id)).job
-    changes: JobChanges = {
-        "status": JobStatus.CANCELLED,
-        "completed_at": utc_now(),
-        "resumes_at": None,
-    }
-    was_running = False
-    for status in (JobStatus.QUEUED, JobStatus.RUNNING):
-        was_running = status is JobStatus.RUNNING
-        phase = Phase.CLEANING_UP if was_running else None
-        if await parts.store.update_job(
-            job.id, {**changes, "phase": phase}, Guard(frozenset({status}))
-        ):
-            break
-    else:
-        raise InvalidRequest("Job already finished")
-    await parts.dispatch.cancel(job.id)
-    return JSONResponse({"id": job.id, "status": JobStatus.CANCELLED, "wasRunning": was_running})
+    details = await existing_job(dependencies.store, job_id)
+    messages = await dependencies.store.read_messages(details.job.id, after, limit)
+    return MessagePage(
+        messages=[MessageResponse.from_domain(message) for message in messages],
+        next_after=_next_after(messages, limit),
+    )
 
 
 async def _all_messages(store: Store, job_id: str) -> list[Message]:
@@ -119,7 +136,6 @@ async def _all_messages(store: Store, job_id: str) -> list[Message]:
 
 
 def _next_after(page: list[Message], limit: int) -> int | None:
-    """Return where to continue; None at the end."""
     return page[-1].seq if len(page) == limit else None
 
 

@@ -1,4 +1,4 @@
-"""Calling the API in tests, and putting its store into the state a test starts from."""
+"""Call the API, and prepare its store."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Api:
         self.store = store
         self.path = path
         self.contract = contract
-        # What a server does with an exception that leaves the application: it logs it.
+        # A server logs an exception that leaves the application, and does not raise it.
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         self.http = httpx.AsyncClient(transport=transport, base_url="http://localhost")
 
@@ -68,7 +68,7 @@ class Api:
         return answer
 
     async def refusal(self, expect: int, method: str, path: str, body: Any = None) -> str:
-        """The sentence of an answer that has nothing but `error`."""
+        """Send a request that is refused, and return its error."""
         response = await self.call(method, path, body)
         assert response.status_code == expect, response.text[:1000]
         answer = response.json()
@@ -81,7 +81,7 @@ class Api:
         assert response.headers["www-authenticate"] == "Bearer"
 
     async def add_client(self, name: str = "Acme") -> str:
-        """A client without a repository; its id."""
+        """Add a client without a repository and return its id."""
         return str((await self.post("/clients", {"name": name}, 201))["id"])
 
     async def add_repository(self, client_id: str, name: str = "shop", **body: Any) -> Json:
@@ -89,20 +89,20 @@ class Api:
         return await self.post(f"/clients/{client_id}/repository", body, 201)
 
     async def add_owner(self, name: str = "shop") -> str:
-        """A client with a repository; its id."""
+        """Add a client with a repository and return its id."""
         client_id = await self.add_client()
         await self.add_repository(client_id, name)
         return client_id
 
     async def add_job(self, client_id: str, **body: Any) -> Json:
-        """Post a job; a code job on a branch of its own unless the body says otherwise."""
+        """Create a job: by default a code job on a new branch."""
         body = {"clientId": client_id, "prompt": "Add a login page", **body}
         if body.get("jobType") != "task":
             body.setdefault("branchName", f"feature/{uuid.uuid4().hex[:12]}")
         return await self.post("/jobs", body, 201)
 
     async def seed_job(self, client_id: str, **values: Any) -> Job:
-        """A job's row alone, in any state; no workflow belongs to it."""
+        """Store a job in any state, without a workflow."""
         details = await self.store.get_client(client_id)
         assert details is not None
         moment = values.get("created_at", START)
@@ -128,7 +128,7 @@ class Api:
         )
 
     async def add_lines(self, job_id: str, count: int, prefix: str = "line") -> None:
-        """Append `line 1`, `line 2`, ... to a transcript."""
+        """Add the messages `line 1`, `line 2`, ... to a job."""
         lines = [
             NewMessage(new_id(), MessageType.STDOUT, f"{prefix} {number}", START)
             for number in range(1, count + 1)
@@ -136,12 +136,12 @@ class Api:
         await self.store.append_messages(job_id, lines)
 
     async def report_host(self, **values: Any) -> None:
-        """A live machine, as its worker reports it."""
+        """Report a live host, like its worker does."""
         host = Host("mill", new_id(), "host-mill", 2, datetime.now(UTC))
         await self.store.report_host(replace(host, **values))
 
     def insert(self, table: str, *rows: Json) -> None:
-        """Rows that no operation of the store writes."""
+        """Insert rows that no operation of the store writes."""
         names = list(rows[0])
         statement = (
             f"INSERT INTO {table} ({', '.join(names)}) "

@@ -1,4 +1,4 @@
-"""The application with a store of its own for each test, and one Temporal server for all."""
+"""An application and a store for each test, and one Temporal server for all."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.unit.api.wire import Wire, connection, running_server
 
 LIMITS = JobLimits(timedelta(hours=1), timedelta(hours=1), timedelta(hours=1))
 NAMESPACES = ("parked", "live")
-"""Nobody works in `parked`: what is started there stays as it is."""
+"""`parked` has no worker, so workflows do not advance there."""
 
 MakeApi = Callable[[Store, Path, TemporalClient], Api]
 
@@ -46,7 +46,7 @@ async def temporal_address() -> AsyncIterator[str]:
 
 @pytest.fixture(scope="session")
 async def parked(temporal_address: str) -> TemporalClient:
-    """A client of a namespace in which no worker runs."""
+    """A client of a namespace without a worker."""
     temporal = await connect(temporal_address, "parked")
     await register_search_attributes(temporal)
     return temporal
@@ -54,13 +54,13 @@ async def parked(temporal_address: str) -> TemporalClient:
 
 @pytest.fixture(scope="session")
 async def nowhere() -> TemporalClient:
-    """A client of a Temporal that is not there, not connected yet."""
+    """A client of an unreachable Temporal. It connects at its first call."""
     return await connect("127.0.0.1:1", "default", lazy=True)
 
 
 @pytest.fixture(scope="session")
 def warm_app() -> FastAPI:
-    """An application that is given its parts by each test: building its routes takes 40 ms."""
+    """An application whose dependencies each test replaces. Building its routes takes 40 ms."""
     return _app(None, None)  # type: ignore[arg-type]
 
 
@@ -92,15 +92,17 @@ def api(
     contract: Contract,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Api:
-    """The API before a Temporal that starts workflows, which nobody works on."""
+    """The API with a Temporal that starts workflows, but without workers."""
     monkeypatch.setattr(job_commands, "CANCEL_WAIT", timedelta(milliseconds=20))
-    warm_app.state.parts = _app(store, parked).state.parts
+    warm_app.state.dependencies = _app(store, parked).state.dependencies
     return Api(warm_app, store, _file(tmp_path), contract)
 
 
 @pytest.fixture
-def cut_off(store: SqliteStore, tmp_path: Path, nowhere: TemporalClient, make_api: MakeApi) -> Api:
-    """The API before a Temporal that is not there."""
+def without_temporal(
+    store: SqliteStore, tmp_path: Path, nowhere: TemporalClient, make_api: MakeApi
+) -> Api:
+    """The API with an unreachable Temporal."""
     return make_api(store, _file(tmp_path), nowhere)
 
 
@@ -119,7 +121,7 @@ async def _working(
 
 @pytest.fixture
 async def live(_working: Live) -> AsyncIterator[Live]:
-    """The API with the real workflows behind it; only git and Claude are played."""
+    """The API with real workflows, and a fake git and Claude."""
     await _working.api.report_host(task_queue=_working.task_queue)
     yield _working
     await _working.end_all()
@@ -145,7 +147,7 @@ def _app(store: Store, temporal: TemporalClient) -> FastAPI:
 
 @pytest.fixture
 async def port(api: Api) -> AsyncIterator[int]:
-    """The port of a server with the API."""
+    """The port of a server that runs the API."""
     async with running_server(api.app) as port:
         yield port
 
@@ -157,6 +159,6 @@ async def wire(port: int) -> AsyncIterator[Wire]:
 
 
 @pytest.fixture
-def taken_over_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A repeat goes on at once with what a request of the same key began."""
+def immediate_takeover(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A repeated request takes over the work of the first one at once."""
     monkeypatch.setattr(idempotency, "TAKEN_OVER_AFTER", timedelta(0))

@@ -1,4 +1,4 @@
-"""Requests with an `Idempotency-Key`, and what is seen of them."""
+"""Requests with an `Idempotency-Key`."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ async def post(
 
 
 def is_replay(answer: httpx.Response) -> bool:
-    apply_tree_diff = answer.headers.get("Idempotent-Replay")
-    assert apply_tree_diff in {None, "true"}
-    return apply_tree_diff is not None
+    replay = answer.headers.get("Idempotent-Replay")
+    assert replay in {None, "true"}
+    return replay is not None
 
 
 def outcome(answer: httpx.Response) -> tuple[int, bytes]:
@@ -46,16 +46,16 @@ async def jobs(api: Api) -> list[str]:
 
 
 def counted_claims(api: Api, monkeypatch: pytest.MonkeyPatch) -> list[KeyedRequest]:
-    """The claims made from now on, as they are made."""
-    made: list[KeyedRequest] = []
+    """Record the claims of keys from now on."""
+    claims: list[KeyedRequest] = []
     claim = api.store.claim_key
 
     async def watched(request: KeyedRequest) -> KeyedRequest:
-        made.append(request)
+        claims.append(request)
         return await claim(request)
 
     monkeypatch.setattr(api.store, "claim_key", watched)
-    return made
+    return claims
 
 
 async def reached(things: list[Any], count: int) -> bool:

@@ -1,4 +1,4 @@
-"""The real workflows, records and slots; git and Claude are played, as a test wants them."""
+"""The real workflows, records and slots, with a fake git and Claude."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ Activity = Callable[..., Any]
 HEARTBEAT_THROTTLE = timedelta(milliseconds=200)
 
 HOLD = "[[hold]]"
-"""A turn of a job with this in its prompt lasts until `Live.let_go` or its end."""
+"""A prompt with this text holds its turn until `Live.let_go`, or until the job ends."""
 
 MISSING = "missing"
-"""A repository of this name cannot be fetched."""
+"""A repository with this name cannot be fetched."""
 
 
-class PlayedMachine:
-    """Claude and git of one machine."""
+class FakeHost:
+    """Claude and git on one host."""
 
     def __init__(self, store: Store, leases: Leases) -> None:
         self._store = store
@@ -98,36 +98,36 @@ class PlayedMachine:
 
 
 class Live:
-    """The API with workers behind it. It has one slot."""
+    """The API and workers with one slot."""
 
-    task_queue = "host-played"
+    task_queue = "host-fake"
 
-    def __init__(self, api: Api, machine: PlayedMachine, temporal: TemporalClient) -> None:
+    def __init__(self, api: Api, host: FakeHost, temporal: TemporalClient) -> None:
         self.api = api
-        self._machine = machine
+        self._host = host
         self._temporal = temporal
 
     def let_go(self, job_id: str) -> None:
-        """Let the turn that is held end."""
-        self._machine.let_go[job_id].set()
+        """End the held turn of a job."""
+        self._host.let_go[job_id].set()
 
     def turns(self, job_id: str) -> list[list[str]]:
-        """The ids of the messages each turn was given."""
-        return self._machine.turns[job_id]
+        """The ids of the messages of each turn."""
+        return self._host.turns[job_id]
 
     async def status(self, job_id: str) -> WorkflowExecutionStatus | None:
         """The state of the job's workflow."""
         return (await self._temporal.get_workflow_handle(f"job-{job_id}").describe()).status
 
     async def wait_for(self, job_id: str, reached: str) -> Json:
-        """The job once it has the status or is in the phase."""
+        """Wait for a status or phase, and return the job."""
 
-        async def there() -> Json | None:
+        async def reached_it() -> Json | None:
             job = await self.api.get(f"/jobs/{job_id}")
             return job if reached in {job["status"], job["phase"]} else None
 
-        found: Json = await eventually(there, f"job {job_id} is {reached}")
-        return found
+        job: Json = await eventually(reached_it, f"job {job_id} is {reached}")
+        return job
 
     async def end_all(self) -> None:
         page = await self.api.store.list_jobs(JobFilter(), 1000, 0)
@@ -136,21 +136,21 @@ class Live:
 
 
 async def eventually(
-    reached: Callable[[], Awaitable[Any]], what: str = "", seconds: float = 20.0
+    reached: Callable[[], Awaitable[Any]], description: str = "", seconds: float = 20.0
 ) -> Any:
-    """The first true value of `reached`, polled until the deadline."""
+    """Poll `reached` and return its first true value."""
     deadline = time.monotonic() + seconds
     while not (value := await reached()):
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        assert time.monotonic() < deadline, f"not within {seconds} s: {description}"
         await asyncio.sleep(0.01)
     return value
 
 
 @asynccontextmanager
 async def running_live(api: Api, temporal: TemporalClient) -> AsyncIterator[Live]:
-    """Workers for every task queue, until the end."""
+    """Run a worker for every task queue."""
     leases, capacity = Leases(), Capacity(1)
-    machine = PlayedMachine(api.store, leases)
+    host = FakeHost(api.store, leases)
     records = RecordActivities(api.store)
     slots = SlotActivities(
         api.store,
@@ -158,25 +158,27 @@ async def running_live(api: Api, temporal: TemporalClient) -> AsyncIterator[Live
         leases,
         capacity,
         Credential(api.store, "c0ffee"),
-        "played",
+        "fake",
         Live.task_queue,
     )
-    on_machine = [slots.release_slot, slots.stop_work, *_activities(machine)]
-    deciding = Worker(
+    on_host = [slots.release_slot, slots.stop_work, *_activities(host)]
+    workflow_worker = Worker(
         temporal,
         task_queue=JOBS_TASK_QUEUE,
         workflows=[CodeJobWorkflow, TaskJobWorkflow, FetchMirrorsWorkflow],
     )
     async with (
-        _acting(temporal, RECORDS_TASK_QUEUE, _activities(records)),
-        _acting(temporal, Live.task_queue, on_machine),
-        _acting(temporal, SLOTS_TASK_QUEUE, [slots.hold_slot]),
-        deciding,
+        _activity_worker(temporal, RECORDS_TASK_QUEUE, _activities(records)),
+        _activity_worker(temporal, Live.task_queue, on_host),
+        _activity_worker(temporal, SLOTS_TASK_QUEUE, [slots.hold_slot]),
+        workflow_worker,
     ):
-        yield Live(api, machine, temporal)
+        yield Live(api, host, temporal)
 
 
-def _acting(temporal: TemporalClient, task_queue: str, activities: list[Activity]) -> Worker:
+def _activity_worker(
+    temporal: TemporalClient, task_queue: str, activities: list[Activity]
+) -> Worker:
     return Worker(
         temporal,
         task_queue=task_queue,

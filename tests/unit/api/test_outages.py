@@ -1,4 +1,4 @@
-"""When the store or Temporal is down the API says so: never "not found", never an empty list."""
+"""An outage of the store or Temporal is an error, never "not found" or an empty list."""
 
 from __future__ import annotations
 
@@ -65,12 +65,12 @@ class StoreThatIsDown:
 
 
 @pytest.fixture
-def storeless(make_api: MakeApi, api: Api, parked: TemporalClient) -> Api:
+def without_store(make_api: MakeApi, api: Api, parked: TemporalClient) -> Api:
     return make_api(StoreThatIsDown(), api.path, parked)
 
 
 class TestWithoutStore:
-    def test_no_route_is_forgotten(self, contract: Contract) -> None:
+    def test_calls_cover_every_route(self, contract: Contract) -> None:
         routes = {
             f"{method.upper()} {path}"
             for path, operations in contract.document["paths"].items()
@@ -78,27 +78,27 @@ class TestWithoutStore:
         }
         assert routes - set(CALLS) == {"GET /health"}
 
-    async def test_every_route_says_so(self, storeless: Api) -> None:
+    async def test_every_route_answers_503(self, without_store: Api) -> None:
         for method, path, body in CALLS.values():
-            assert await storeless.refusal(503, method, path, body) == DOWN
+            assert await without_store.refusal(503, method, path, body) == DOWN
 
-    async def test_health_says_so(self, storeless: Api) -> None:
-        response = await storeless.call("GET", "/health")
+    async def test_health_answers_503(self, without_store: Api) -> None:
+        response = await without_store.call("GET", "/health")
         assert response.status_code == 503
         assert response.json()["error"] == "The store does not answer."
 
-    async def test_what_needs_no_store_is_answered(self, storeless: Api) -> None:
-        assert "is not a UUID" in await storeless.refusal(400, "GET", "/jobs/x")
-        assert await storeless.refusal(400, "POST", "/clients", {}) == "name is required."
-        await storeless.refusal(404, "GET", "/nope")
+    async def test_requests_without_the_store_are_answered(self, without_store: Api) -> None:
+        assert "is not a UUID" in await without_store.refusal(400, "GET", "/jobs/x")
+        assert await without_store.refusal(400, "POST", "/clients", {}) == "name is required."
+        await without_store.refusal(404, "GET", "/nope")
 
-    async def test_a_closed_file(self, api: Api) -> None:
+    async def test_closed_store(self, api: Api) -> None:
         await api.store.close()
         for method, path, body in CALLS.values():
             reason = await api.refusal(503, method, path, body)
             assert reason == "The store is not open. Open it first."
 
-    async def test_a_damaged_file(self, api: Api) -> None:
+    async def test_damaged_store(self, api: Api) -> None:
         with closing(sqlite3.connect(api.path)) as connection:
             connection.execute("PRAGMA foreign_keys = OFF")
             for table in ("agent_jobs", "code_repositories", "clients", "agent_hosts"):
@@ -109,7 +109,7 @@ class TestWithoutStore:
 
 
 class TestWithALockedStore:
-    """Another process writes and does not stop: reading goes on, writing waits and then fails."""
+    """Another process holds the write lock: reads succeed; writes wait and then fail."""
 
     @pytest.fixture
     async def job_id(self, api: Api) -> AsyncIterator[str]:
@@ -118,11 +118,11 @@ class TestWithALockedStore:
             connection.execute("BEGIN IMMEDIATE")
             yield job.id
 
-    async def test_reading_goes_on(self, api: Api, job_id: str) -> None:
+    async def test_reads_succeed(self, api: Api, job_id: str) -> None:
         assert (await api.get(f"/jobs/{job_id}"))["status"] == "queued"
         assert (await api.get("/queue"))["totals"]["queued"] == 1
 
-    async def test_writing_fails(self, api: Api, job_id: str) -> None:
+    async def test_writes_fail(self, api: Api, job_id: str) -> None:
         client_id = (await api.get(f"/jobs/{job_id}"))["client_id"]
         reasons = await asyncio.gather(
             api.refusal(503, "POST", "/jobs", {**CODE, "clientId": client_id}),
@@ -134,8 +134,8 @@ class TestWithALockedStore:
 
 
 @pytest.fixture
-async def silent(make_api: MakeApi, api: Api) -> AsyncIterator[Api]:
-    """The API before a Temporal that takes connections and never answers, as a stopped one does."""
+async def silent_temporal(make_api: MakeApi, api: Api) -> AsyncIterator[Api]:
+    """The API with a Temporal that accepts connections but never answers."""
 
     async def keep_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
@@ -149,66 +149,70 @@ async def silent(make_api: MakeApi, api: Api) -> AsyncIterator[Api]:
 
 
 class TestWithoutTemporal:
-    async def test_a_job_is_accepted_all_the_same(self, cut_off: Api) -> None:
-        """The row is the acceptance; its workflow is started when Temporal is back."""
-        client_id = await cut_off.add_owner()
+    async def test_job_is_accepted(self, without_temporal: Api) -> None:
+        """The reconciler starts the workflow when Temporal is back."""
+        client_id = await without_temporal.add_owner()
         for job_type in ("code", "task"):
-            job = await cut_off.add_job(client_id, jobType=job_type)
-            shown = await cut_off.get(f"/jobs/{job['id']}")
+            job = await without_temporal.add_job(client_id, jobType=job_type)
+            shown = await without_temporal.get(f"/jobs/{job['id']}")
             assert (shown["status"], shown["phase"]) == ("queued", "waiting_for_slot")
-        assert (await cut_off.get("/queue"))["totals"]["queued"] == 2
+        assert (await without_temporal.get("/queue"))["totals"]["queued"] == 2
 
-    async def test_a_queued_job_is_cancelled_all_the_same(self, cut_off: Api) -> None:
-        job = await cut_off.add_job(await cut_off.add_owner())
-        answer = await cut_off.post(f"/jobs/{job['id']}/cancel")
+    async def test_queued_job_is_cancelled(self, without_temporal: Api) -> None:
+        job = await without_temporal.add_job(await without_temporal.add_owner())
+        answer = await without_temporal.post(f"/jobs/{job['id']}/cancel")
         assert answer == {"id": job["id"], "status": "cancelled", "wasRunning": False}
-        assert (await cut_off.get(f"/jobs/{job['id']}"))["status"] == "cancelled"
+        assert (await without_temporal.get(f"/jobs/{job['id']}"))["status"] == "cancelled"
 
-    async def test_a_job_is_retried_all_the_same(self, cut_off: Api) -> None:
-        job = await cut_off.seed_job(await cut_off.add_owner(), status=JobStatus.FAILED)
-        answer = await cut_off.post(f"/jobs/{job.id}/retry", expect=201)
-        assert (await cut_off.get(f"/jobs/{answer['id']}"))["status"] == "queued"
+    async def test_job_is_retried(self, without_temporal: Api) -> None:
+        job = await without_temporal.seed_job(
+            await without_temporal.add_owner(), status=JobStatus.FAILED
+        )
+        answer = await without_temporal.post(f"/jobs/{job.id}/retry", expect=201)
+        assert (await without_temporal.get(f"/jobs/{answer['id']}"))["status"] == "queued"
 
-    async def test_a_conversation_cannot_go_on(self, cut_off: Api) -> None:
-        job = await cut_off.seed_job(
-            await cut_off.add_owner(),
+    async def test_conversation_answers_503(self, without_temporal: Api) -> None:
+        job = await without_temporal.seed_job(
+            await without_temporal.add_owner(),
             job_type=JobType.TASK,
             status=JobStatus.RUNNING,
             phase=Phase.WAITING_FOR_USER,
         )
         path = f"/jobs/{job.id}"
         body = {"message": "x"}
-        assert await cut_off.refusal(503, "POST", f"{path}/message", body) == NO_TEMPORAL
-        assert await cut_off.refusal(503, "POST", f"{path}/complete") == NO_TEMPORAL
-        assert (await cut_off.get(f"{path}/messages"))["messages"] == []
-        assert (await cut_off.get(path))["status"] == "running"
+        assert await without_temporal.refusal(503, "POST", f"{path}/message", body) == NO_TEMPORAL
+        assert await without_temporal.refusal(503, "POST", f"{path}/complete") == NO_TEMPORAL
+        assert (await without_temporal.get(f"{path}/messages"))["messages"] == []
+        assert (await without_temporal.get(path))["status"] == "running"
 
-    async def test_nothing_is_fetched(self, cut_off: Api) -> None:
-        repository = await cut_off.add_repository(await cut_off.add_client())
-        await cut_off.report_host()
+    async def test_fetching_answers_503(self, without_temporal: Api) -> None:
+        repository = await without_temporal.add_repository(await without_temporal.add_client())
+        await without_temporal.report_host()
         for path in ("/sync", "/repos/clone", f"/repos/{repository['id']}/clone"):
-            assert await cut_off.refusal(503, "POST", path) == NO_TEMPORAL
+            assert await without_temporal.refusal(503, "POST", path) == NO_TEMPORAL
 
-    async def test_what_needs_no_temporal_is_answered(self, cut_off: Api) -> None:
-        client_id = await cut_off.add_owner()
-        job = await cut_off.seed_job(client_id)
+    async def test_requests_without_temporal_are_answered(self, without_temporal: Api) -> None:
+        client_id = await without_temporal.add_owner()
+        job = await without_temporal.seed_job(client_id)
         for path in ("/clients", f"/clients/{client_id}", "/jobs", f"/jobs/{job.id}", "/queue"):
-            await cut_off.get(path)
+            await without_temporal.get(path)
 
 
-async def test_a_temporal_that_says_nothing_holds_nobody_up(silent: Api) -> None:
-    await silent.report_host()
-    client_id = await silent.add_owner()
-    talk = await silent.seed_job(client_id, job_type=JobType.TASK, status=JobStatus.RUNNING)
-    other = await silent.seed_job(client_id)
+async def test_silent_temporal_delays_no_answer(silent_temporal: Api) -> None:
+    await silent_temporal.report_host()
+    client_id = await silent_temporal.add_owner()
+    talk = await silent_temporal.seed_job(
+        client_id, job_type=JobType.TASK, status=JobStatus.RUNNING
+    )
+    other = await silent_temporal.seed_job(client_id)
     began = time.monotonic()
     answers = await asyncio.gather(
-        silent.call("GET", "/health"),
-        silent.call("POST", "/jobs", {**CODE, "clientId": client_id}),
-        silent.call("POST", f"/jobs/{other.id}/cancel"),
-        silent.call("POST", f"/jobs/{talk.id}/message", {"message": "x"}),
-        silent.call("POST", f"/jobs/{talk.id}/complete"),
-        silent.call("POST", "/sync"),
+        silent_temporal.call("GET", "/health"),
+        silent_temporal.call("POST", "/jobs", {**CODE, "clientId": client_id}),
+        silent_temporal.call("POST", f"/jobs/{other.id}/cancel"),
+        silent_temporal.call("POST", f"/jobs/{talk.id}/message", {"message": "x"}),
+        silent_temporal.call("POST", f"/jobs/{talk.id}/complete"),
+        silent_temporal.call("POST", "/sync"),
     )
     assert time.monotonic() - began < 4
     assert [answer.status_code for answer in answers] == [503, 201, 200, 503, 503, 503]

@@ -1,4 +1,4 @@
-"""What the proxy before Temporal's Web UI lets through. tests/e2e/test_browsers.py has the UI."""
+"""The proxy in front of Temporal's Web UI. tests/e2e/test_browsers.py tests it with the UI."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HOSTS = OwnHosts(listed=(HttpHost("ui.example.com"),))
 
 
 async def mirror(scope: Scope, receive: Receive, send: Send) -> None:
-    """A server in place of Temporal's, which tells what it was asked and sets two cookies."""
+    """A server in place of Temporal's, which returns its request and sets two cookies."""
     request = Request(scope, receive)
     content = {
         "method": request.method,
@@ -37,10 +37,10 @@ async def mirror(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @asynccontextmanager
-async def proxy_before(behind: int) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of the proxy before a server on the port `behind`."""
+async def proxy_before(upstream: int) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the proxy for a server on the port `upstream`."""
     async with httpx.AsyncHTTPTransport() as transport:
-        app = temporal_ui_app(f"127.0.0.1:{behind}", transport, HOSTS)
+        app = temporal_ui_app(f"127.0.0.1:{upstream}", transport, HOSTS)
         async with (
             running_server(app) as port,
             httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client,
@@ -50,11 +50,11 @@ async def proxy_before(behind: int) -> AsyncIterator[httpx.AsyncClient]:
 
 @pytest.fixture
 async def ui() -> AsyncIterator[httpx.AsyncClient]:
-    async with running_server(mirror) as behind, proxy_before(behind) as client:
+    async with running_server(mirror) as upstream, proxy_before(upstream) as client:
         yield client
 
 
-async def test_a_request_and_its_answer_pass_unchanged(ui: httpx.AsyncClient) -> None:
+async def test_request_and_answer_pass_unchanged(ui: httpx.AsyncClient) -> None:
     headers = {"X-CSRF-TOKEN": "t", "Accept-Encoding": "br", "Cookie": "c=3", "Connection": "x"}
     response = await ui.post("/api/a%2Fb//c?q=%20&r", content=b"{}", headers=headers)
     assert response.status_code == 207
@@ -72,12 +72,12 @@ async def test_a_request_and_its_answer_pass_unchanged(ui: httpx.AsyncClient) ->
     assert len(response.headers.get_list("set-cookie")) == 2
 
 
-async def test_the_server_behind_is_addressed_by_its_own_name(ui: httpx.AsyncClient) -> None:
+async def test_upstream_gets_its_own_host(ui: httpx.AsyncClient) -> None:
     response = await ui.get("/", headers={"Host": "ui.example.com"})
     assert response.json()["headers"]["host"].startswith("127.0.0.1:")
 
 
-async def test_cookies_of_one_browser_reach_no_other(ui: httpx.AsyncClient) -> None:
+async def test_cookies_are_not_shared_between_browsers(ui: httpx.AsyncClient) -> None:
     await ui.get("/")
     ui.cookies.clear()
     assert "cookie" not in (await ui.get("/")).json()["headers"]
@@ -94,13 +94,13 @@ async def test_cookies_of_one_browser_reach_no_other(ui: httpx.AsyncClient) -> N
         ("POST", {"Host": "ui.example.com", "Origin": "https://ui.example.com"}, 207),
     ],
 )
-async def test_foreign_pages_are_refused(
+async def test_pages_of_other_sites_are_refused(
     ui: httpx.AsyncClient, method: str, headers: dict[str, str], status: int
 ) -> None:
     assert (await ui.request(method, "/", headers=headers)).status_code == status
 
 
-async def test_a_body_that_is_too_large_is_refused(ui: httpx.AsyncClient) -> None:
+async def test_body_over_the_limit_is_refused(ui: httpx.AsyncClient) -> None:
     async def pieces() -> AsyncIterator[bytes]:
         for _ in range(MAX_BODY_BYTES // 65536 + 1):
             yield b"x" * 65536
@@ -110,7 +110,7 @@ async def test_a_body_that_is_too_large_is_refused(ui: httpx.AsyncClient) -> Non
     assert "over" in response.json()["error"]
 
 
-async def test_a_ui_that_is_not_there_is_said_so() -> None:
+async def test_unreachable_ui() -> None:
     (port,) = free_ports(1)
     async with proxy_before(port) as client:
         response = await client.get("/")
@@ -118,7 +118,7 @@ async def test_a_ui_that_is_not_there_is_said_so() -> None:
     assert response.json()["error"].startswith("Temporal's Web UI does not answer.")
 
 
-async def test_a_client_that_goes_away_leaves_no_error(
+async def test_disconnected_client_causes_no_error(
     ui: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert ui.base_url.port is not None

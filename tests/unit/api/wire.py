@@ -1,4 +1,4 @@
-"""The API in a server, as `orchestrator api` has it, and single connections to it."""
+"""A server that runs the API like `orchestrator api`, and raw connections to it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Wire:
         return Answer(int(first.split()[1]), headers, json.loads(body))
 
     async def rest(self) -> bytes:
-        """All that comes until the server closes the connection."""
+        """Read until the server closes the connection."""
         async with asyncio.timeout(10):
             return await self._reader.read()
 
@@ -61,7 +61,7 @@ class Wire:
 
 @asynccontextmanager
 async def running_server(app: ASGIApp) -> AsyncIterator[int]:
-    """A server until the end; its port."""
+    """Run a server and yield its port."""
     server = make_server(app, "127.0.0.1", 0)
     serving = asyncio.create_task(server.serve())
 
@@ -78,7 +78,7 @@ async def running_server(app: ASGIApp) -> AsyncIterator[int]:
 
 @asynccontextmanager
 async def connection(port: int) -> AsyncIterator[Wire]:
-    """A connection to a server on this machine."""
+    """Connect to a server on this host."""
     wire = Wire(*await asyncio.open_connection("127.0.0.1", port))
     try:
         yield wire

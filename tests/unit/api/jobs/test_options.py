@@ -1,4 +1,4 @@
-"""The options of POST /jobs: kept, shown, handed on to retries; refused where they do not fit."""
+"""The options of POST /jobs."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ NO_TURNS = "maxTurns: Input should be"
 NO_BUDGET = "maxBudgetUsd: Input should be"
 NO_MODEL = (
     "model: must be the name of a model: a letter or digit, then letters, digits and "
-    ". _ - : / @ [ ], at most 100 in all."
+    ". _ - : / @ [ ], at most 100 characters."
 )
 NO_REVIEWER = "reviewers.0: must be a GitHub user name, or org/team."
 NO_LABEL = "labels.0: must not contain commas or control characters."
@@ -88,7 +88,7 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("labels", ["a\tb"], NO_LABEL),
     ("labels", ["a\0"], NO_LABEL),
     ("labels", ["a\u2028b"], NO_LABEL),
-    ("labels", ["Bot", "bot"], "labels: must not name the same twice."),
+    ("labels", ["Bot", "bot"], "labels: must not contain duplicates."),
     ("labels", [f"{n}" for n in range(21)], "labels: List should have at most 20 items"),
     ("reviewers", ["a b"], NO_REVIEWER),
     ("reviewers", ["-a"], NO_REVIEWER),
@@ -98,7 +98,7 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("reviewers", ["/core"], NO_REVIEWER),
     ("reviewers", ["acme/core/x"], NO_REVIEWER),
     ("reviewers", ["x" * 40], NO_REVIEWER),
-    ("reviewers", ["Ada", "ada"], "reviewers: must not name the same twice."),
+    ("reviewers", ["Ada", "ada"], "reviewers: must not contain duplicates."),
     ("reviewers", [f"u{n}" for n in range(16)], "reviewers: List should have at most 15 items"),
     ("baseBranch", "a b", "baseBranch 'a b' is not a valid branch name: it has a space"),
     ("baseBranch", "", "baseBranch '' is not a valid branch name: it is empty."),
@@ -106,8 +106,7 @@ REFUSED: list[tuple[str, Any, str]] = [
     (
         "baseBranch",
         "feature/x",
-        "baseBranch and branchName are the same. Work on a branch of another name, or leave "
-        "baseBranch out.",
+        "baseBranch and branchName are the same. Use another branchName, or leave baseBranch out.",
     ),
 ]
 
@@ -120,7 +119,7 @@ async def shown(api: Api, job_id: str) -> dict[str, Any]:
     return options
 
 
-async def test_they_are_kept_and_shown(api: Api) -> None:
+async def test_options_are_stored_and_shown(api: Api) -> None:
     job = await api.add_job(await api.add_owner(), **OPTIONS, priority=1)
     assert await shown(api, job["id"]) == SHOWN
     read = await api.get(f"/jobs/{job['id']}")
@@ -128,7 +127,7 @@ async def test_they_are_kept_and_shown(api: Api) -> None:
 
 
 @pytest.mark.parametrize("absent", [{}, dict.fromkeys([*OPTIONS, "priority"])])
-async def test_without_them_the_settings_hold(api: Api, absent: dict[str, None]) -> None:
+async def test_absent_options_are_null(api: Api, absent: dict[str, None]) -> None:
     job = await api.add_job(await api.add_owner(), **absent)
     assert await shown(api, job["id"]) == NOTHING
     assert (await api.get(f"/jobs/{job['id']}"))["priority"] == 3
@@ -153,19 +152,19 @@ async def test_without_them_the_settings_hold(api: Api, absent: dict[str, None])
         ("reviewers", ["ada_acme"]),
     ],
 )
-async def test_at_the_limits(api: Api, name: str, value: Any) -> None:
+async def test_values_at_the_limits(api: Api, name: str, value: Any) -> None:
     await api.add_job(await api.add_owner(), **{name: value})
 
 
 @pytest.mark.parametrize(("name", "value", "reason"), REFUSED)
-async def test_what_is_none(api: Api, name: str, value: Any, reason: str) -> None:
+async def test_invalid_value(api: Api, name: str, value: Any, reason: str) -> None:
     body = {**CODE, "clientId": await api.add_owner(), name: value}
     assert (await api.refusal(400, "POST", "/jobs", body)).startswith(reason)
     assert (await api.get("/jobs"))["total"] == 0
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
-async def test_a_budget_is_finite(api: Api, number: str) -> None:
+async def test_infinite_budget(api: Api, number: str) -> None:
     body = json.dumps({**CODE, "clientId": await api.add_owner(), "maxBudgetUsd": 7})
     content = body.replace("7}", f"{number}}}").encode()
     headers = {**BEARER, "Content-Type": "application/json"}
@@ -177,27 +176,27 @@ async def test_a_budget_is_finite(api: Api, number: str) -> None:
 @pytest.mark.parametrize(
     ("name", "value"), [("draft", True), ("labels", ["bot"]), ("reviewers", ["ada"])]
 )
-async def test_a_conversation_has_no_pull_request(api: Api, name: str, value: Any) -> None:
+async def test_pull_request_option_of_a_task_job(api: Api, name: str, value: Any) -> None:
     body = {"clientId": await api.add_owner(), "prompt": "x", "jobType": "task", name: value}
     assert await api.refusal(400, "POST", "/jobs", body) == (
-        f"A task job opens no pull request, so it takes no {name}. Leave it out, or post a code "
-        "job."
+        f"A task job opens no pull request, so {name} does not apply to it. Leave it out, or post "
+        "a code job."
     )
 
 
-async def test_what_a_conversation_takes(api: Api) -> None:
+async def test_options_of_a_task_job(api: Api) -> None:
     body = {**OPTIONS, "draft": False, "labels": [], "reviewers": []}
     job = await api.add_job(await api.add_owner(), jobType="task", **body)
     expected = {**SHOWN, "draft": False, "labels": [], "reviewers": []}
     assert await shown(api, job["id"]) == expected
 
 
-async def test_a_conversation_may_read_the_branch_it_is_named_after(api: Api) -> None:
+async def test_task_job_with_equal_branch_and_base(api: Api) -> None:
     branches = {"branchName": "x", "baseBranch": "x"}
     await api.add_job(await api.add_owner(), jobType="task", **branches)
 
 
-async def test_a_retry_has_the_same(api: Api) -> None:
+async def test_retry_has_the_same_options(api: Api) -> None:
     options = JobOptions(
         model="claude-opus-4-5[1m]",
         max_turns=40,

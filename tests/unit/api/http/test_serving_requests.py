@@ -1,4 +1,4 @@
-"""What only raw bytes to a real server show: the API in uvicorn, as `orchestrator api` has it."""
+"""Raw requests to a real server: the API in uvicorn, as `orchestrator api` runs it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from tests.unit.api.wire import AUTHORIZED, Wire
 TOO_LARGE = {"error": f"The request body is over {MAX_BODY_BYTES} bytes. Send a shorter one."}
 
 
-async def test_the_secret_opens(wire: Wire) -> None:
+async def test_correct_secret_is_accepted(wire: Wire) -> None:
     answer = await wire.ask(b"GET /clients")
     assert (answer.status, answer.body) == (200, {"clients": []})
     assert "server" not in answer.headers
 
 
-async def test_nothing_else_does(wire: Wire) -> None:
+async def test_wrong_secret_is_refused(wire: Wire) -> None:
     for headers in (
         b"",
         b"Authorization:\r\n",
@@ -28,13 +28,13 @@ async def test_nothing_else_does(wire: Wire) -> None:
         assert (answer.status, answer.body) == (401, UNAUTHORIZED), headers
 
 
-async def test_no_spelling_of_health_leads_elsewhere(wire: Wire) -> None:
+async def test_variants_of_the_health_path_need_the_secret(wire: Wire) -> None:
     for target in (b"/health/../jobs", b"//health", b"/health%2F", b"/jobs?/health"):
         answer = await wire.ask(b"GET " + target, b"")
         assert (answer.status, answer.body) == (401, UNAUTHORIZED), target
 
 
-async def test_a_connection_lives_on_after_a_refused_body(wire: Wire) -> None:
+async def test_connection_survives_a_refused_body(wire: Wire) -> None:
     body = b"x" * 200_000
     length = b"Content-Length: %d\r\n" % len(body)
     refused = await wire.ask(b"POST /jobs", length, body)
@@ -42,13 +42,13 @@ async def test_a_connection_lives_on_after_a_refused_body(wire: Wire) -> None:
     assert (await wire.ask(b"GET /clients")).status == 200
 
 
-async def test_a_declared_length_over_the_limit_is_refused_at_once(wire: Wire) -> None:
-    """Before a byte of the body has come."""
+async def test_declared_length_over_the_limit_is_refused(wire: Wire) -> None:
+    """The answer comes before the body."""
     answer = await wire.ask(b"POST /jobs", AUTHORIZED + b"Content-Length: 1000000000\r\n")
     assert (answer.status, answer.body) == (413, TOO_LARGE)
 
 
-async def test_a_body_without_length_is_cut_at_the_limit(wire: Wire) -> None:
+async def test_chunked_body_over_the_limit_is_refused(wire: Wire) -> None:
     headers = b"Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n"
     wire.send(b"POST /clients HTTP/1.1\r\nHost: localhost\r\n" + AUTHORIZED + headers + b"\r\n")
     chunk = b"10000\r\n" + b"x" * 65536 + b"\r\n"
@@ -58,7 +58,7 @@ async def test_a_body_without_length_is_cut_at_the_limit(wire: Wire) -> None:
     assert (answer.status, answer.body) == (413, TOO_LARGE)
 
 
-async def test_targets_that_nobody_types(wire: Wire) -> None:
+async def test_unusual_request_targets(wire: Wire) -> None:
     for target, status in (
         (b"/jobs/%", 400),
         (b"/jobs/%zz", 400),
@@ -77,7 +77,7 @@ async def test_targets_that_nobody_types(wire: Wire) -> None:
         assert answer.status == status, target[:50]
 
 
-async def test_a_host_that_is_none(wire: Wire) -> None:
+async def test_invalid_host(wire: Wire) -> None:
     for host in (b"[", b"a:b:c", b"x:99999999", b"\xff", b"a b", b""):
         wire.send(b"GET /nope HTTP/1.1\r\nHost: " + host + b"\r\n" + AUTHORIZED + b"\r\n")
         assert (await wire.answer()).status == 400, host
@@ -85,10 +85,10 @@ async def test_a_host_that_is_none(wire: Wire) -> None:
         wire.send(b"GET /nope HTTP/1.1\r\n" + hosts + AUTHORIZED + b"\r\n")
         answer = await wire.answer()
         assert answer.status == 400, hosts
-        assert answer.body["error"].startswith("Send one Host header")
+        assert answer.body["error"].startswith("The request needs one valid Host header.")
 
 
-async def test_every_answer_is_told_not_to_be_framed_or_reinterpreted(wire: Wire) -> None:
+async def test_every_answer_has_the_security_headers(wire: Wire) -> None:
     for line, headers in ((b"GET /clients", AUTHORIZED), (b"GET /clients", b""), (b"GET /", b"")):
         answer = await wire.ask(line, headers)
         assert answer.headers["x-content-type-options"] == "nosniff"
@@ -96,7 +96,7 @@ async def test_every_answer_is_told_not_to_be_framed_or_reinterpreted(wire: Wire
         assert answer.headers["referrer-policy"] == "same-origin"
 
 
-async def test_an_unknown_method(wire: Wire) -> None:
+async def test_unknown_method(wire: Wire) -> None:
     answer = await wire.ask(b"PROPFIND /jobs")
     assert (answer.status, answer.headers["allow"]) == (405, "get, post")
-    assert answer.body == {"error": "PROPFIND is not possible on /jobs. See /docs."}
+    assert answer.body == {"error": "PROPFIND is not allowed on /jobs. See /docs."}

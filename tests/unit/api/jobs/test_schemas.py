@@ -1,4 +1,4 @@
-"""POST /jobs: prompts, titles and branch names, as people and programs write them."""
+"""POST /jobs: prompts, titles and branch names."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from temporalio.client import Client as TemporalClient
 from domain.jobs import MAX_PROMPT_BYTES
 from tests.unit.api.calls import BEARER, Api
 
-NO_TEXT = "Input should be a valid string."
+NOT_A_STRING = "Input should be a valid string."
 UNSTORABLE = "must not contain NUL characters or lone surrogates."
 
 
 @pytest.mark.parametrize(
     ("prompt", "reason"),
     [
-        (None, NO_TEXT),
-        (7, NO_TEXT),
-        (1.5, NO_TEXT),
-        (True, NO_TEXT),
-        ({"text": "x"}, NO_TEXT),
-        (["x"], NO_TEXT),
+        (None, NOT_A_STRING),
+        (7, NOT_A_STRING),
+        (1.5, NOT_A_STRING),
+        (True, NOT_A_STRING),
+        ({"text": "x"}, NOT_A_STRING),
+        (["x"], NOT_A_STRING),
         ("", "must not be empty."),
         (" \t\r\n\u2003", "must not be empty."),
         ("a\0b", UNSTORABLE),
@@ -31,20 +31,20 @@ UNSTORABLE = "must not contain NUL characters or lone surrogates."
         ("ä" * (MAX_PROMPT_BYTES // 2) + "x", "must be at most 1048576 bytes in UTF-8."),
     ],
 )
-async def test_a_prompt_that_cannot_be_one(api: Api, prompt: Any, reason: str) -> None:
+async def test_invalid_prompt(api: Api, prompt: Any, reason: str) -> None:
     body = {"clientId": await api.add_owner(), "branchName": "x", "prompt": prompt}
     assert await api.refusal(400, "POST", "/jobs", body) == f"prompt: {reason}"
 
 
-async def test_no_prompt(api: Api) -> None:
+async def test_missing_prompt(api: Api) -> None:
     body = {"clientId": await api.add_owner(), "branchName": "x"}
     assert await api.refusal(400, "POST", "/jobs", body) == "prompt is required."
 
 
 @pytest.mark.parametrize("field", ["prompt", "title"])
 @pytest.mark.parametrize("half", [r"\ud83d", r"\ude80", r"x\udfffy"])
-async def test_half_a_character(api: Api, field: str, half: str) -> None:
-    """What JSON can write and no store can keep: an emoji that a program cut in two."""
+async def test_lone_surrogate(api: Api, field: str, half: str) -> None:
+    """JSON can encode half of an emoji, but no store can keep it."""
     texts = {"prompt": "x", "branchName": "x", field: "HALF"}
     content = json.dumps(texts).replace("HALF", half)
     headers = {**BEARER, "Content-Type": "application/json"}
@@ -69,7 +69,7 @@ async def test_half_a_character(api: Api, field: str, half: str) -> None:
     ],
     ids=lambda prompt: ascii(prompt[:20]),
 )
-async def test_a_prompt_comes_back_as_it_was(api: Api, prompt: str) -> None:
+async def test_prompt_is_stored_unchanged(api: Api, prompt: str) -> None:
     job = await api.add_job(await api.add_owner(), prompt=prompt)
     assert (await api.get(f"/jobs/{job['id']}"))["prompt"] == prompt
 
@@ -77,23 +77,23 @@ async def test_a_prompt_comes_back_as_it_was(api: Api, prompt: str) -> None:
 @pytest.mark.parametrize(
     ("title", "reason"),
     [
-        (7, NO_TEXT),
+        (7, NOT_A_STRING),
         ("", "must not be empty."),
         ("  ", "must not be empty."),
         ("a\0b", UNSTORABLE),
         ("x" * 501, "String should have at most 500 characters."),
     ],
 )
-async def test_a_title_that_cannot_be_one(api: Api, title: Any, reason: str) -> None:
+async def test_invalid_title(api: Api, title: Any, reason: str) -> None:
     body = {"prompt": "x", "branchName": "x", "title": title}
     assert await api.refusal(400, "POST", "/jobs", body) == f"title: {reason}"
 
 
 @pytest.mark.parametrize("title", ["🚀" * 500, "漢" * 500, "\n".join("abc"), '"' * 500])
-async def test_a_title_of_any_letters_starts_a_workflow(
+async def test_title_in_any_script_starts_a_workflow(
     api: Api, parked: TemporalClient, title: str
 ) -> None:
-    """Temporal bounds the summary that is made of it, in bytes of JSON."""
+    """The title is part of the workflow's summary, which Temporal limits in bytes of JSON."""
     job = await api.add_job(await api.add_owner(), title=title, branchName="🚀" * 61)
     assert (await api.get(f"/jobs/{job['id']}"))["title"] == title
     assert await parked.get_workflow_handle(f"job-{job['id']}").describe()
@@ -102,14 +102,14 @@ async def test_a_title_of_any_letters_starts_a_workflow(
 @pytest.mark.parametrize(
     "job_type", ["foo", "CODE", "Task", "", "code ", 1, True, [], {}, ["code"]]
 )
-async def test_an_unknown_type(api: Api, job_type: Any) -> None:
+async def test_unknown_job_type(api: Api, job_type: Any) -> None:
     body = {"prompt": "x", "branchName": "x", "jobType": job_type}
     reason = await api.refusal(400, "POST", "/jobs", body)
     assert reason == 'jobType: must be "code" or "task".'
 
 
 @pytest.mark.parametrize("branch", [{}, {"branchName": None}])
-async def test_a_code_job_needs_a_branch(api: Api, branch: dict[str, Any]) -> None:
+async def test_code_job_without_a_branch(api: Api, branch: dict[str, Any]) -> None:
     body = {"clientId": await api.add_owner(), "prompt": "x", **branch}
     reason = await api.refusal(400, "POST", "/jobs", body)
     assert reason == "branchName is required for code jobs."
@@ -130,9 +130,7 @@ async def test_a_code_job_needs_a_branch(api: Api, branch: dict[str, Any]) -> No
         ("\ud800", "it is not valid Unicode"),
     ],
 )
-async def test_a_branch_that_git_cannot_have(
-    api: Api, job_type: str, branch: str, reason: str
-) -> None:
+async def test_invalid_branch_name(api: Api, job_type: str, branch: str, reason: str) -> None:
     body = {"prompt": "x", "jobType": job_type, "branchName": branch}
     content = json.dumps(body).encode()
     headers = {**BEARER, "Content-Type": "application/json"}
@@ -142,6 +140,6 @@ async def test_a_branch_that_git_cannot_have(
     assert response.json() == {"error": expected}
 
 
-async def test_a_branch_that_is_no_text(api: Api) -> None:
+async def test_branch_name_of_another_type(api: Api) -> None:
     body = {"prompt": "x", "branchName": 7}
-    assert await api.refusal(400, "POST", "/jobs", body) == f"branchName: {NO_TEXT}"
+    assert await api.refusal(400, "POST", "/jobs", body) == f"branchName: {NOT_A_STRING}"

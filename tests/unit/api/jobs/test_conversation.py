@@ -17,7 +17,7 @@ from tests.unit.api.calls import BEARER, Api
 from tests.unit.api.live import HOLD, Live, eventually
 
 NOT_RUNNING = "Job is not running"
-GONE = {
+NOT_ACCEPTING = {
     "message": "Job is not accepting messages (not interactive or already finished).",
     "complete": "Job is not interactive or already finished.",
 }
@@ -26,7 +26,7 @@ BOTH = pytest.mark.parametrize(("end", "body"), [("message", {"message": "x"}), 
 
 
 async def add_running(api: Api, job_type: JobType) -> str:
-    """A job that runs as far as its row says, and whose workflow nobody works on."""
+    """A job whose row is running, and whose workflow has no worker."""
     job = await api.add_job(await api.add_owner(), jobType=job_type.value)
     await api.change_job(job["id"], **RUNNING)
     return str(job["id"])
@@ -39,23 +39,23 @@ async def converse(live: Live, prompt: str = "Why?") -> str:
 
 
 async def user_messages(api: Api, job_id: str) -> list[str]:
-    transcript = (await api.get(f"/jobs/{job_id}/messages"))["messages"]
-    return [line["content"] for line in transcript if line["type"] == "user_input"]
+    messages = (await api.get(f"/jobs/{job_id}/messages"))["messages"]
+    return [line["content"] for line in messages if line["type"] == "user_input"]
 
 
 class TestSending:
     """POST /jobs/:id/message."""
 
-    async def test_it_needs_the_secret(self, api: Api) -> None:
+    async def test_secret_is_required(self, api: Api) -> None:
         await api.needs_secret("POST", f"/jobs/{new_id()}/message")
 
-    async def test_a_conversation_goes_on(self, live: Live) -> None:
+    async def test_message_starts_a_turn(self, live: Live) -> None:
         job_id = await converse(live)
         answer = await live.api.post(f"/jobs/{job_id}/message", {"message": "Und dann? 🚀"})
         assert set(answer) == {"id", "messageSent", "messageId"}
         assert (answer["id"], answer["messageSent"]) == (job_id, True)
         assert is_id(answer["messageId"])
-        # It is in the transcript when the answer comes, not some time later.
+        # The message is stored before the answer.
         (line,) = [
             line
             for line in (await live.api.get(f"/jobs/{job_id}/messages"))["messages"]
@@ -65,7 +65,7 @@ class TestSending:
         await eventually(lambda: has_turns(live, job_id, 2), "a second turn")
         assert live.turns(job_id) == [[], [answer["messageId"]]]
 
-    async def test_during_a_turn(self, live: Live) -> None:
+    async def test_messages_during_a_turn(self, live: Live) -> None:
         job_id = await converse(live, f"Why? {HOLD}")
         for text in ("first", "second"):
             await live.api.post(f"/jobs/{job_id}/message", {"message": text})
@@ -74,14 +74,14 @@ class TestSending:
         await eventually(lambda: has_turns(live, job_id, 2), "a second turn")
         assert [len(ids) for ids in live.turns(job_id)] == [0, 2]
 
-    async def test_many_at_once_are_each_taken_once(self, live: Live) -> None:
+    async def test_concurrent_messages_are_each_delivered_once(self, live: Live) -> None:
         job_id = await converse(live, f"Why? {HOLD}")
         texts = [f"message {number}" for number in range(10)]
         path = f"/jobs/{job_id}/message"
         await asyncio.gather(*(live.api.post(path, {"message": text}) for text in texts))
         assert sorted(await user_messages(live.api, job_id)) == texts
 
-    async def test_the_longest_message(self, live: Live) -> None:
+    async def test_longest_message(self, live: Live) -> None:
         job_id = await converse(live, f"Why? {HOLD}")
         message = "🚀" * (MAX_USER_MESSAGE_BYTES // 4)
         await live.api.post(f"/jobs/{job_id}/message", {"message": message})
@@ -101,16 +101,16 @@ class TestSending:
             ("ä" * (MAX_USER_MESSAGE_BYTES // 2) + "x", "must be at most 65536 bytes in UTF-8."),
         ],
     )
-    async def test_a_message_that_cannot_be_one(self, api: Api, message: Any, reason: str) -> None:
+    async def test_invalid_message(self, api: Api, message: Any, reason: str) -> None:
         given = await api.refusal(400, "POST", f"/jobs/{new_id()}/message", {"message": message})
         assert given == f"message: {reason}"
 
-    async def test_no_message(self, api: Api) -> None:
+    async def test_missing_message(self, api: Api) -> None:
         path = f"/jobs/{new_id()}/message"
         assert await api.refusal(400, "POST", path, {}) == "message is required."
         assert await api.refusal(400, "POST", path, {"text": "x"}) == "message is required."
 
-    async def test_half_a_character(self, api: Api) -> None:
+    async def test_lone_surrogate(self, api: Api) -> None:
         content = json.dumps({"message": "x"}).replace("x", r"\ud83d").encode()
         headers = {**BEARER, "Content-Type": "application/json"}
         path = f"/jobs/{new_id()}/message"
@@ -118,8 +118,8 @@ class TestSending:
         assert response.status_code == 400
         assert response.json()["error"].startswith("message: ")
 
-    async def test_the_order_of_the_checks(self, api: Api) -> None:
-        """Message, job, status, type: as the predecessor has it."""
+    async def test_order_of_the_checks(self, api: Api) -> None:
+        """Message, job, status, type: the order of the earlier product."""
         code = await api.seed_job(await api.add_owner(), status=JobStatus.COMPLETED)
         path = f"/jobs/{code.id}/message"
         assert (
@@ -137,17 +137,17 @@ class TestSending:
 class TestCompleting:
     """POST /jobs/:id/complete."""
 
-    async def test_it_needs_the_secret(self, api: Api) -> None:
+    async def test_secret_is_required(self, api: Api) -> None:
         await api.needs_secret("POST", f"/jobs/{new_id()}/complete")
 
-    async def test_a_conversation_that_waits_for_its_user(self, live: Live) -> None:
+    async def test_waiting_conversation(self, live: Live) -> None:
         job_id = await converse(live)
         answer = await live.api.post(f"/jobs/{job_id}/complete")
         assert answer == {"id": job_id, "status": "completing"}
         job = await live.wait_for(job_id, "completed")
         assert (job["outcome"], job["error"]) == ("answered", None)
-        transcript = (await live.api.get(f"/jobs/{job_id}/messages"))["messages"]
-        assert "The user ended the conversation." in [line["content"] for line in transcript]
+        messages = (await live.api.get(f"/jobs/{job_id}/messages"))["messages"]
+        assert "The user ended the conversation." in [line["content"] for line in messages]
 
     async def test_during_a_turn_which_is_finished(self, live: Live) -> None:
         job_id = await converse(live, f"Why? {HOLD}")
@@ -163,7 +163,7 @@ class TestCompleting:
         await live.wait_for(job_id, "completed")
         assert await user_messages(live.api, job_id) == []
 
-    async def test_what_was_accepted_before_is_answered(self, live: Live) -> None:
+    async def test_earlier_messages_are_answered(self, live: Live) -> None:
         job_id = await converse(live, f"Why? {HOLD}")
         sent = await live.api.post(f"/jobs/{job_id}/message", {"message": "one more"})
         await live.api.post(f"/jobs/{job_id}/complete")
@@ -171,7 +171,7 @@ class TestCompleting:
         await live.wait_for(job_id, "completed")
         assert live.turns(job_id) == [[], [sent["messageId"]]]
 
-    async def test_the_order_of_the_checks(self, api: Api) -> None:
+    async def test_order_of_the_checks(self, api: Api) -> None:
         code = await api.seed_job(await api.add_owner(), status=JobStatus.COMPLETED)
         path = f"/jobs/{code.id}/complete"
         assert await api.refusal(400, "POST", path) == NOT_RUNNING
@@ -181,35 +181,33 @@ class TestCompleting:
 
 @BOTH
 @pytest.mark.parametrize("status", [status for status in JobStatus if status != "running"])
-async def test_a_conversation_that_does_not_run(
-    api: Api, status: JobStatus, end: str, body: Any
-) -> None:
+async def test_job_that_is_not_running(api: Api, status: JobStatus, end: str, body: Any) -> None:
     job = await api.seed_job(await api.add_owner(), status=status, job_type=JobType.TASK)
     assert await api.refusal(400, "POST", f"/jobs/{job.id}/{end}", body) == NOT_RUNNING
 
 
 @BOTH
-async def test_a_workflow_that_was_terminated_by_hand(
+async def test_workflow_that_an_operator_terminated(
     api: Api, parked: TemporalClient, end: str, body: Any
 ) -> None:
-    """Until the row is healed it says that the job runs."""
+    """The row says that the job runs until the reconciler corrects it."""
     job_id = await add_running(api, JobType.TASK)
     await parked.get_workflow_handle(f"job-{job_id}").terminate()
-    assert await api.refusal(400, "POST", f"/jobs/{job_id}/{end}", body) == GONE[end]
+    assert await api.refusal(400, "POST", f"/jobs/{job_id}/{end}", body) == NOT_ACCEPTING[end]
 
 
 @BOTH
-async def test_a_workflow_that_nobody_works_on(
+async def test_workflow_without_a_worker(
     api: Api, monkeypatch: pytest.MonkeyPatch, end: str, body: Any
 ) -> None:
     monkeypatch.setattr("temporal.job_commands.UPDATE_TIMEOUT", timedelta(milliseconds=300))
     job_id = await add_running(api, JobType.TASK)
     reason = await api.refusal(500, "POST", f"/jobs/{job_id}/{end}", body)
-    what = {
+    failed = {
         "message": "The message could not be delivered.",
         "complete": "The conversation could not be ended.",
     }
-    assert reason.startswith(f"{what[end]} It was handed to the workflow")
+    assert reason.startswith(f"{failed[end]} It was handed to the workflow")
     assert await user_messages(api, job_id) == []
 
 

@@ -12,7 +12,7 @@ from domain.jobs import JobStatus, JobType, Phase, Usage
 from domain.messages import MessageType, NewMessage
 from domain.names.ids import new_id
 from tests.unit.api.calls import START, Api, later
-from tests.unit.api.test_job_lists import EMBEDDED, ROW_KEYS
+from tests.unit.api.jobs.test_routes_list import EMBEDDED, ROW_KEYS
 
 MESSAGE_KEYS = {"id", "job_id", "seq", "type", "content", "created_at"}
 
@@ -24,16 +24,16 @@ async def seed(api: Api, **values: Any) -> str:
 class TestGettingAJob:
     """GET /jobs/:id."""
 
-    async def test_it_needs_the_secret(self, api: Api) -> None:
+    async def test_secret_is_required(self, api: Api) -> None:
         await api.needs_secret("GET", f"/jobs/{new_id()}")
 
-    async def test_a_new_job(self, api: Api) -> None:
+    async def test_new_job(self, api: Api) -> None:
         job = await api.get(f"/jobs/{await seed(api)}")
         assert set(job) == ROW_KEYS | EMBEDDED | {"messages"}
         assert (job["status"], job["job_type"], job["messages"]) == ("queued", "code", None)
         assert (job["feature"], job["total_cost_usd"], job["num_turns"]) == (None, None, 0)
 
-    async def test_a_job_that_has_ended(self, api: Api) -> None:
+    async def test_finished_job(self, api: Api) -> None:
         job_id = await seed(
             api,
             status=JobStatus.FAILED,
@@ -87,39 +87,39 @@ class TestGettingAJob:
         assert (await api.get(f"/jobs/{job_id}", includeMessages=value))["messages"] is None
 
     @pytest.mark.parametrize("value", ["banana", "", "2", "null"])
-    async def test_neither_with_nor_without(self, api: Api, value: str) -> None:
+    async def test_invalid_include_messages(self, api: Api, value: str) -> None:
         reason = await api.refusal(400, "GET", f"/jobs/{await seed(api)}?includeMessages={value}")
         assert reason.startswith("includeMessages: Input should be a valid boolean")
 
-    async def test_a_transcript_of_no_lines(self, api: Api) -> None:
+    async def test_job_without_messages(self, api: Api) -> None:
         assert (await api.get(f"/jobs/{await seed(api)}?includeMessages=true"))["messages"] == []
 
     @pytest.mark.parametrize("count", [999, 1000, 1001, 2500])
-    async def test_a_transcript_is_whole(self, api: Api, count: int) -> None:
+    async def test_all_messages_are_included(self, api: Api, count: int) -> None:
         job_id = await seed(api)
         await api.add_lines(job_id, count)
         messages = (await api.get(f"/jobs/{job_id}?includeMessages=true"))["messages"]
         assert [message["seq"] for message in messages] == list(range(1, count + 1))
         assert messages[-1]["content"] == f"line {count}"
 
-    async def test_an_id_in_capitals(self, api: Api) -> None:
+    async def test_upper_case_id(self, api: Api) -> None:
         job_id = await seed(api)
         assert (await api.get(f"/jobs/{job_id.upper()}"))["id"] == job_id
 
 
 class TestFailures:
-    """`failure`: what happened and what to do, for a machine to read."""
+    """The field `failure`."""
 
     async def failure(self, api: Api, **values: Any) -> Any:
         values = {"status": JobStatus.FAILED, "phase": None, **values}
         job_id = await seed(api, **values)
         job = await api.get(f"/jobs/{job_id}")
-        (listed,) = [each for each in (await api.get("/jobs"))["jobs"] if each["id"] == job_id]
+        (listed,) = [entry for entry in (await api.get("/jobs"))["jobs"] if entry["id"] == job_id]
         assert listed["failure"] == job["failure"]
         assert job["failure_code"] == values.get("failure_code")
         return job["failure"]
 
-    async def test_each_has_its_remedy(self, api: Api) -> None:
+    async def test_every_failure_has_its_remedy(self, api: Api) -> None:
         shown = [
             await self.failure(api, failure_code=code, error="Particulars.") for code in FailureCode
         ]
@@ -133,7 +133,7 @@ class TestFailures:
             for code in FailureCode
         ]
 
-    async def test_a_time_limit_has_the_remedy_of_its_clock(self, api: Api) -> None:
+    async def test_time_limit_has_its_own_remedy(self, api: Api) -> None:
         code = FailureCode.TIMED_OUT
         shown = [
             await self.failure(api, failure_code=code, clock=clock, error="Too long.")
@@ -150,35 +150,35 @@ class TestFailures:
             for clock in TimeLimit
         ]
 
-    async def test_without_particulars_it_says_what_it_means(self, api: Api) -> None:
+    async def test_message_without_an_error_is_the_meaning(self, api: Api) -> None:
         failure = await self.failure(api, failure_code=FailureCode.HOST_LOST)
         assert failure["message"] == "The machine that ran the job was lost too often."
 
-    async def test_only_a_failure_has_one(self, api: Api) -> None:
+    async def test_cancelled_job_has_no_failure(self, api: Api) -> None:
         assert await self.failure(api, status=JobStatus.CANCELLED, error="Stopped.") is None
 
 
 class TestCosts:
-    """`cost`: what Claude reported, which is an estimate where a subscription pays."""
+    """The field `cost`."""
 
     @pytest.mark.parametrize(("estimate", "kind"), [(False, "reported"), (True, "estimated")])
-    async def test_a_known_cost(self, api: Api, estimate: bool, kind: str) -> None:
+    async def test_known_cost(self, api: Api, estimate: bool, kind: str) -> None:
         usage = Usage(cost_usd=0.25)
         job = await api.get(f"/jobs/{await seed(api, usage=usage, cost_is_estimate=estimate)}")
         assert (job["cost"], job["total_cost_usd"]) == ({"usd": 0.25, "kind": kind}, 0.25)
 
-    async def test_an_unknown_cost_is_not_nothing(self, api: Api) -> None:
+    async def test_unknown_cost_is_null(self, api: Api) -> None:
         job = await api.get(f"/jobs/{await seed(api, cost_is_estimate=True)}")
         assert (job["cost"], job["total_cost_usd"]) == (None, None)
 
 
-class TestReadingATranscript:
+class TestGettingMessages:
     """GET /jobs/:id/messages."""
 
-    async def test_it_needs_the_secret(self, api: Api) -> None:
+    async def test_secret_is_required(self, api: Api) -> None:
         await api.needs_secret("GET", f"/jobs/{new_id()}/messages")
 
-    async def test_lines_of_every_type(self, api: Api) -> None:
+    async def test_messages_of_every_type(self, api: Api) -> None:
         job_id = await seed(api)
         lines = [NewMessage(new_id(), kind, f"{kind} 🚀", START) for kind in MessageType]
         await api.store.append_messages(job_id, lines)
@@ -197,7 +197,7 @@ class TestReadingATranscript:
             "next_after": None,
         }
 
-    async def test_reading_on_to_the_end(self, api: Api) -> None:
+    async def test_pages_to_the_end(self, api: Api) -> None:
         job_id = await seed(api)
         await api.add_lines(job_id, 25)
         seen: list[int] = []
@@ -209,7 +209,7 @@ class TestReadingATranscript:
             after, pages = page["next_after"], pages + 1
         assert (seen, pages) == (list(range(1, 26)), 3)
 
-    async def test_the_end_is_told_once_a_page_is_not_full(self, api: Api) -> None:
+    async def test_next_after_is_null_on_a_partial_page(self, api: Api) -> None:
         job_id = await seed(api)
         await api.add_lines(job_id, 10)
         full = await api.get(f"/jobs/{job_id}/messages", limit=10)
@@ -219,13 +219,13 @@ class TestReadingATranscript:
             "next_after": None,
         }
 
-    async def test_a_page_is_a_thousand_lines(self, api: Api) -> None:
+    async def test_default_page_is_a_thousand_messages(self, api: Api) -> None:
         job_id = await seed(api)
         await api.add_lines(job_id, 1001)
         page = await api.get(f"/jobs/{job_id}/messages")
         assert (len(page["messages"]), page["next_after"]) == (1000, 1000)
 
-    async def test_new_lines_are_found_after_the_last(self, api: Api) -> None:
+    async def test_new_messages_after_the_last(self, api: Api) -> None:
         job_id = await seed(api, job_type=JobType.TASK, phase=Phase.WAITING_FOR_USER)
         await api.add_lines(job_id, 3)
         await api.add_lines(job_id, 2, "new")
@@ -242,7 +242,7 @@ class TestReadingATranscript:
             ("limit=1001", "limit: Input should be less than or equal to 1000."),
         ],
     )
-    async def test_a_wrong_page(self, api: Api, query: str, reason: str) -> None:
+    async def test_invalid_page(self, api: Api, query: str, reason: str) -> None:
         path = f"/jobs/{await seed(api)}/messages?{query}"
         assert (await api.refusal(400, "GET", path)).startswith(reason)
 
@@ -259,7 +259,7 @@ class TestReadingATranscript:
         ("POST", "/jobs/{}/complete"),
     ],
 )
-async def test_a_job_that_is_not_there(api: Api, method: str, path: str) -> None:
+async def test_unknown_and_malformed_job_id(api: Api, method: str, path: str) -> None:
     assert await api.refusal(404, method, path.format(new_id())) == "Job not found"
     for wrong in ("x", "1", new_id().replace("-", ""), "' OR 1=1", "x" * 100):
         reason = await api.refusal(400, method, path.format(wrong))

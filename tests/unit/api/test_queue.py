@@ -25,15 +25,15 @@ def ids(entries: list[dict[str, Any]]) -> list[str]:
     return [entry["id"] for entry in entries]
 
 
-async def test_it_needs_the_secret(api: Api) -> None:
+async def test_secret_is_required(api: Api) -> None:
     await api.needs_secret("GET", "/queue")
 
 
-async def test_nothing_and_nobody(api: Api) -> None:
+async def test_empty_queue(api: Api) -> None:
     assert await api.get("/queue") == EMPTY
 
 
-async def test_what_runs_waits_and_is_queued(api: Api) -> None:
+async def test_running_waiting_and_queued_jobs(api: Api) -> None:
     client_id = await api.add_owner()
     started = utc_now() - timedelta(seconds=59)
     running = await api.seed_job(
@@ -65,7 +65,7 @@ async def test_what_runs_waits_and_is_queued(api: Api) -> None:
 
 
 @pytest.mark.parametrize(
-    ("age", "spoken"),
+    ("age", "expected"),
     [
         (timedelta(seconds=1), "1s"),
         (timedelta(seconds=303), "5m 3s"),
@@ -74,23 +74,23 @@ async def test_what_runs_waits_and_is_queued(api: Api) -> None:
         (timedelta(seconds=-60), "0s"),
     ],
 )
-async def test_how_long_a_job_has_run(
-    api: Api, monkeypatch: pytest.MonkeyPatch, age: timedelta, spoken: str
+async def test_running_for(
+    api: Api, monkeypatch: pytest.MonkeyPatch, age: timedelta, expected: str
 ) -> None:
-    monkeypatch.setattr("api.jobs.views.utc_now", lambda: later(0) + age)
+    monkeypatch.setattr("api.queue.utc_now", lambda: later(0) + age)
     job = {"status": JobStatus.RUNNING, "phase": Phase.WORKING, "started_at": later(0)}
     await api.seed_job(await api.add_owner(), **job)
-    assert (await api.get("/queue"))["running"][0]["running_for"] == spoken
+    assert (await api.get("/queue"))["running"][0]["running_for"] == expected
 
 
-async def test_a_job_that_has_not_started(api: Api) -> None:
+async def test_running_job_without_a_start(api: Api) -> None:
     job = {"status": JobStatus.RUNNING, "phase": Phase.WORKING}
     await api.seed_job(await api.add_owner(), **job)
     (shown,) = (await api.get("/queue"))["running"]
     assert (shown["started_at"], shown["running_for"]) == (None, None)
 
 
-async def test_positions_are_those_that_the_jobs_were_given(api: Api) -> None:
+async def test_positions_match_those_of_the_new_jobs(api: Api) -> None:
     client_id = await api.add_owner()
     posted = [await api.add_job(client_id) for _ in range(4)]
     first = await api.seed_job(client_id, priority=1)
@@ -100,7 +100,7 @@ async def test_positions_are_those_that_the_jobs_were_given(api: Api) -> None:
     assert [entry["position"] for entry in posted] == [1, 2, 3, 4]
 
 
-async def test_lists_are_cut_and_totals_are_not(api: Api) -> None:
+async def test_limit_cuts_lists_but_not_totals(api: Api) -> None:
     client_id = await api.add_owner()
     seeded = [(await api.seed_job(client_id, created_at=later(age))).id for age in range(105)]
     for age in range(3):
@@ -115,13 +115,13 @@ async def test_lists_are_cut_and_totals_are_not(api: Api) -> None:
 
 
 @pytest.mark.parametrize("limit", ["0", "-1", "1001", "x", "", "1.5"])
-async def test_a_wrong_limit(api: Api, limit: str) -> None:
+async def test_invalid_limit(api: Api, limit: str) -> None:
     reason = await api.refusal(400, "GET", f"/queue?limit={limit}")
     assert reason.startswith("limit: Input should be ")
 
 
-async def test_slots_are_those_of_live_machines(api: Api) -> None:
-    """Two processes of one machine, as during a restart, count once: the newer one."""
+async def test_slots_of_live_hosts(api: Api) -> None:
+    """During a restart, only the newer process of a host counts."""
     now = utc_now()
     await api.report_host(id="a", slots=2, last_seen=now - timedelta(seconds=1))
     await api.report_host(id="a", slots=3, last_seen=now)

@@ -1,4 +1,4 @@
-"""docs/failures.md says what domain/failures.py says."""
+"""docs/failures.md is generated from domain/failures.py."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from tools.failure_page import failure_page
 PAGE = Path(__file__).parents[3] / "docs" / "failures.md"
 
 
-def test_the_page_is_up_to_date() -> None:
-    assert PAGE.read_text() == failure_page(), "docs/failures.md is stale. Renew it: make docs"
+def test_page_is_up_to_date() -> None:
+    assert PAGE.read_text() == failure_page(), "docs/failures.md is out of date. Run make docs"
 
 
 def test_every_entry_has_one_line() -> None:

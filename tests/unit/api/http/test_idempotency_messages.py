@@ -1,4 +1,4 @@
-"""`Idempotency-Key` of what is said in a conversation."""
+"""`Idempotency-Key` of messages."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class TestMessages:
         lines = (await api.get(f"/jobs/{job_id}/messages"))["messages"]
         return [line["id"] for line in lines if line["type"] == "user_input"]
 
-    async def test_a_message_is_sent_once(self, live: Live) -> None:
+    async def test_message_is_sent_once(self, live: Live) -> None:
         job_id = await self.converse(live)
         path, body = f"/jobs/{job_id}/message", {"message": "And then?"}
         answers = await asyncio.gather(*(post(live.api, path, body) for _ in range(20)))
@@ -45,7 +45,7 @@ class TestMessages:
         other = await post(live.api, path, {"message": "Something else"})
         assert (other.status_code, other.json()) == (422, REUSED)
 
-    async def test_it_was_sent_though_the_conversation_is_over_now(self, live: Live) -> None:
+    async def test_replay_after_the_conversation_has_ended(self, live: Live) -> None:
         job_id = await self.converse(live)
         path, body = f"/jobs/{job_id}/message", {"message": "And then?"}
         first = await post(live.api, path, body)
@@ -55,11 +55,11 @@ class TestMessages:
         late = await post(live.api, path, body, key="another")
         assert (late.status_code, late.json()) == (400, {"error": "Job is not running"})
 
-    @pytest.mark.usefixtures("taken_over_at_once")
-    async def test_it_was_sent_before_the_answer_was_kept(
+    @pytest.mark.usefixtures("immediate_takeover")
+    async def test_message_without_a_stored_answer_is_not_sent_again(
         self, api: Api, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The repeat sees it in the transcript, so the job's end does not matter."""
+        """The repeated request finds the message in the store, even after the job's end."""
         job = await api.seed_job(
             await api.add_owner(), job_type=JobType.TASK, status=JobStatus.RUNNING
         )
@@ -74,7 +74,7 @@ class TestMessages:
         async def fail(*arguments: Any) -> None:
             raise OUTAGE
 
-        monkeypatch.setattr(api.app.state.parts.dispatch, "send_message", deliver)
+        monkeypatch.setattr(api.app.state.dependencies.dispatch, "send_message", deliver)
         with monkeypatch.context() as patch:
             patch.setattr(api.store, "answer_key", fail)
             assert (await post(api, path, body)).status_code == 503
@@ -82,19 +82,19 @@ class TestMessages:
         again = await post(api, path, body)
         assert (again.status_code, [again.json()["messageId"]]) == (200, sent)
 
-    async def test_a_failed_delivery_gives_the_key_back(self, cut_off: Api) -> None:
-        job = await cut_off.seed_job(
-            await cut_off.add_owner(), job_type=JobType.TASK, status=JobStatus.RUNNING
+    async def test_failed_delivery_releases_the_key(self, without_temporal: Api) -> None:
+        job = await without_temporal.seed_job(
+            await without_temporal.add_owner(), job_type=JobType.TASK, status=JobStatus.RUNNING
         )
         path = f"/jobs/{job.id}/message"
         for text in ("one", "one", "another"):
-            assert (await post(cut_off, path, {"message": text})).status_code == 503
-        await cut_off.change_job(job.id, status=JobStatus.COMPLETED, phase=None)
+            assert (await post(without_temporal, path, {"message": text})).status_code == 503
+        await without_temporal.change_job(job.id, status=JobStatus.COMPLETED, phase=None)
         for text in ("one", "another"):
-            assert (await post(cut_off, path, {"message": text})).status_code == 400
+            assert (await post(without_temporal, path, {"message": text})).status_code == 400
 
-    @pytest.mark.usefixtures("taken_over_at_once")
-    async def test_a_failed_delivery_leaves_the_key_to_another_that_goes_on(
+    @pytest.mark.usefixtures("immediate_takeover")
+    async def test_failed_delivery_does_not_release_a_shared_key(
         self, api: Api, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         job = await api.seed_job(
@@ -110,7 +110,7 @@ class TestMessages:
                 raise DependencyUnavailable("Temporal does not answer.", "temporal")
             await let_go.wait()
 
-        monkeypatch.setattr(api.app.state.parts.dispatch, "send_message", deliver)
+        monkeypatch.setattr(api.app.state.dependencies.dispatch, "send_message", deliver)
         slow = asyncio.create_task(post(api, path, body))
         await eventually(lambda: reached(handed, 1), "it is held")
         assert (await post(api, path, body)).status_code == 503
@@ -120,23 +120,23 @@ class TestMessages:
         assert (outcome(again), is_replay(again)) == (outcome(first), True)
         assert handed == [first.json()["messageId"]] * 2
 
-    @pytest.mark.usefixtures("taken_over_at_once")
-    async def test_a_delivery_of_which_nothing_is_known_keeps_it(
+    @pytest.mark.usefixtures("immediate_takeover")
+    async def test_delivery_with_unknown_outcome_keeps_the_key(
         self, api: Api, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The workflow may take the message yet; the repeat must not be a second one."""
+        """The workflow may still accept the message, so the repeated request has the same id."""
         monkeypatch.setattr("temporal.job_commands.UPDATE_TIMEOUT", timedelta(milliseconds=300))
         job = await api.add_job(await api.add_owner(), jobType="task")
         await api.change_job(job["id"], status=JobStatus.RUNNING, phase=Phase.WORKING)
         path, body = f"/jobs/{job['id']}/message", {"message": "x"}
-        send = api.app.state.parts.dispatch.send_message
+        send = api.app.state.dependencies.dispatch.send_message
         sent: list[str] = []
 
         async def watched(job_id: str, message_id: str) -> None:
             sent.append(message_id)
             await send(job_id, message_id)
 
-        monkeypatch.setattr(api.app.state.parts.dispatch, "send_message", watched)
+        monkeypatch.setattr(api.app.state.dependencies.dispatch, "send_message", watched)
         for _ in range(2):
             assert (await post(api, path, body)).status_code == 500
         assert len(sent) == 2

@@ -1,4 +1,4 @@
-"""GET /health: open, cheap, quick, and never better than the truth."""
+"""GET /health."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ ISOLATED = {
 
 
 @pytest.mark.parametrize(
-    ("other", "told"),
+    ("other", "expected"),
     [
         (
             {"sandbox": "landlock", "sandbox_network": "host"},
@@ -81,20 +81,20 @@ ISOLATED = {
         ({"credential_hidden": False}, {"credentialHidden": False}),
     ],
 )
-async def test_of_several_machines_the_one_that_isolates_least(
-    api: Api, monkeypatch: pytest.MonkeyPatch, other: dict[str, Any], told: dict[str, Any]
+async def test_sandbox_shows_the_weakest_isolation(
+    api: Api, monkeypatch: pytest.MonkeyPatch, other: dict[str, Any], expected: dict[str, Any]
 ) -> None:
     await api.report_host(id="a", **ISOLATED)
     both = {"mode": "on", "ok": True, "network": "none", "credentialHidden": True}
     assert (await health(api, 200))["sandbox"] == both
     await api.report_host(id="b", **{**ISOLATED, **other})
-    # What an earlier process of a machine reported does not count.
+    # The report of an earlier process of a host does not count.
     await api.report_host(id="a", last_seen=utc_now() - timedelta(seconds=5))
     monkeypatch.setattr("api.health_checks.CACHED_FOR", timedelta(0))
-    assert (await health(api, 200))["sandbox"] == both | told
+    assert (await health(api, 200))["sandbox"] == both | expected
 
 
-async def test_no_worker(api: Api) -> None:
+async def test_without_a_worker(api: Api) -> None:
     await api.report_host(last_seen=utc_now() - timedelta(seconds=11))
     answer = await health(api, 503)
     assert (answer["status"], answer["error"]) == ("error", NO_WORKER)
@@ -104,7 +104,7 @@ async def test_no_worker(api: Api) -> None:
     assert answer["sandbox"] == nothing
 
 
-async def test_of_several_machines_one_that_is_logged_in(api: Api) -> None:
+async def test_logged_in_host_is_shown(api: Api) -> None:
     await api.report_host(id="a", claude_version="1")
     await api.report_host(id="b", claude_version="2", claude_authenticated=True)
     answer = await health(api, 200)
@@ -112,31 +112,31 @@ async def test_of_several_machines_one_that_is_logged_in(api: Api) -> None:
     assert answer["queue"]["maxConcurrent"] == 4
 
 
-async def test_nobody_is_logged_in(api: Api) -> None:
-    """Jobs would fail with a reason of their own; the service itself is up."""
+async def test_no_host_is_logged_in(api: Api) -> None:
+    """The server is up: jobs fail with their own error."""
     await api.report_host(claude_version="2.0.76")
     answer = await health(api, 200)
     assert answer["claude"] == {"authenticated": False, "version": "2.0.76", "loginType": None}
 
 
-async def test_of_two_processes_of_a_machine_the_newer_counts(api: Api) -> None:
+async def test_newer_process_of_a_host_counts(api: Api) -> None:
     await api.report_host(claude_version="old", last_seen=utc_now() - timedelta(seconds=5))
     await api.report_host(claude_version="new")
     answer = await health(api, 200)
     assert (answer["claude"]["version"], answer["workers"]["count"]) == ("new", 1)
 
 
-async def test_temporal_is_down(cut_off: Api) -> None:
-    await cut_off.report_host()
+async def test_temporal_is_down(without_temporal: Api) -> None:
+    await without_temporal.report_host()
     began = time.monotonic()
-    answer = await health(cut_off, 503)
+    answer = await health(without_temporal, 503)
     assert time.monotonic() - began < 4
     assert (answer["error"], answer["temporal"]) == (NO_TEMPORAL, {"ok": False})
     assert answer["store"] == {"ok": True}
 
 
 @pytest.mark.parametrize("kind", [DependencyUnavailable, DependencyFailed])
-async def test_the_store_is_down(
+async def test_store_is_down(
     api: Api,
     monkeypatch: pytest.MonkeyPatch,
     kind: type[DependencyUnavailable] | type[DependencyFailed],
@@ -155,7 +155,7 @@ async def test_the_store_is_down(
     }
 
 
-async def test_the_store_hangs(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_store_hangs(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     async def hang(limit: int) -> None:
         await asyncio.Event().wait()
 
@@ -164,13 +164,13 @@ async def test_the_store_hangs(api: Api, monkeypatch: pytest.MonkeyPatch) -> Non
     assert (await health(api, 503))["error"] == NO_STORE
 
 
-async def test_everything_is_down(cut_off: Api) -> None:
-    await cut_off.store.close()
-    assert (await health(cut_off, 503))["error"] == f"{NO_STORE} {NO_TEMPORAL}"
+async def test_everything_is_down(without_temporal: Api) -> None:
+    await without_temporal.store.close()
+    assert (await health(without_temporal, 503))["error"] == f"{NO_STORE} {NO_TEMPORAL}"
 
 
 class Readings:
-    """Counts the readings of the store."""
+    """Counts the reads of the queue from the store."""
 
     def __init__(self, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
         self.count = 0
@@ -185,7 +185,7 @@ class Readings:
         return await self._read(limit)
 
 
-async def test_many_calls_cost_one_reading(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_concurrent_calls_share_a_reading(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     readings = Readings(api, monkeypatch)
     await api.report_host()
     answers = await asyncio.gather(*(health(api, 200) for _ in range(50)))
@@ -194,7 +194,7 @@ async def test_many_calls_cost_one_reading(api: Api, monkeypatch: pytest.MonkeyP
     assert all(answer == answers[0] for answer in answers)
 
 
-async def test_a_reading_is_used_for_a_second(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_reading_is_cached_for_a_second(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     readings = Readings(api, monkeypatch)
     await health(api, 503)
     monkeypatch.setattr("api.health_checks.CACHED_FOR", timedelta(0))
@@ -203,7 +203,7 @@ async def test_a_reading_is_used_for_a_second(api: Api, monkeypatch: pytest.Monk
     assert readings.count == 2
 
 
-async def test_a_caller_who_leaves_takes_nothing_along(
+async def test_cancelled_call_does_not_cancel_the_reading(
     api: Api, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     readings = Readings(api, monkeypatch)
@@ -216,9 +216,7 @@ async def test_a_caller_who_leaves_takes_nothing_along(
     assert readings.count == 1
 
 
-async def test_a_reading_that_crashed_is_not_kept(
-    api: Api, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_failed_reading_is_not_cached(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     async def crash(limit: int) -> None:
         raise RuntimeError("a secret detail")
 

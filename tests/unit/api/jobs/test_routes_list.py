@@ -30,20 +30,20 @@ async def ids(api: Api, **query: Any) -> list[str]:
 
 
 async def seed_one_of_each(api: Api) -> dict[str, str]:
-    """Status to the id of its only job."""
+    """Add one job of each status and return their ids by status."""
     client_id = await api.add_owner()
     return {status: (await api.seed_job(client_id, status=status)).id for status in JobStatus}
 
 
-async def test_it_needs_the_secret(api: Api) -> None:
+async def test_secret_is_required(api: Api) -> None:
     await api.needs_secret("GET", "/jobs")
 
 
-async def test_none_yet(api: Api) -> None:
+async def test_empty_list(api: Api) -> None:
     assert await api.get("/jobs") == {"jobs": [], "total": 0}
 
 
-async def test_each_is_a_whole_row(api: Api) -> None:
+async def test_entry_has_all_fields_of_a_job(api: Api) -> None:
     client_id = await api.add_owner()
     feature = api.add_feature(client_id, "Login")
     job = await api.seed_job(client_id, feature_id=feature, title="T")
@@ -63,7 +63,7 @@ async def test_each_is_a_whole_row(api: Api) -> None:
     assert shown["created_at"] == "2026-03-01T12:30:15.123Z"
 
 
-async def test_the_newest_comes_first(api: Api) -> None:
+async def test_newest_first(api: Api) -> None:
     client_id = await api.add_owner()
     seeded = [(await api.seed_job(client_id, created_at=later(age))).id for age in (2, 0, 1)]
     assert await ids(api) == [seeded[0], seeded[2], seeded[1]]
@@ -85,24 +85,24 @@ async def test_pages(api: Api) -> None:
     "wanted",
     ["queued", "running", "completed", "failed", "cancelled", "queued,running", STATUSES],
 )
-async def test_by_status(api: Api, wanted: str) -> None:
+async def test_filter_by_status(api: Api, wanted: str) -> None:
     seeded = await seed_one_of_each(api)
     expected = {seeded[name] for name in wanted.split(", " if ", " in wanted else ",")}
     assert set(await ids(api, status=wanted)) == expected
     assert (await api.get("/jobs", status=wanted))["total"] == len(expected)
 
 
-async def test_naming_a_status_twice_is_naming_it_once(api: Api) -> None:
+async def test_duplicate_status(api: Api) -> None:
     seeded = await seed_one_of_each(api)
     assert await ids(api, status="failed,failed") == [seeded["failed"]]
 
 
-async def test_an_empty_filter_is_none(api: Api) -> None:
+async def test_empty_filter_is_ignored(api: Api) -> None:
     seeded = await seed_one_of_each(api)
     assert set(await ids(api, status="", clientId="", featureId="")) == set(seeded.values())
 
 
-async def test_by_client_and_feature(api: Api) -> None:
+async def test_filter_by_client_and_feature(api: Api) -> None:
     first, second = await api.add_owner(), await api.add_owner()
     feature = api.add_feature(first)
     plain = (await api.seed_job(first, created_at=later(1))).id
@@ -117,7 +117,7 @@ async def test_by_client_and_feature(api: Api) -> None:
 
 
 @pytest.mark.parametrize("name", ["clientId", "featureId"])
-async def test_an_unknown_client_or_feature_has_no_jobs(api: Api, name: str) -> None:
+async def test_unknown_client_or_feature_has_no_jobs(api: Api, name: str) -> None:
     await seed_one_of_each(api)
     assert await api.get("/jobs", **{name: new_id()}) == {"jobs": [], "total": 0}
 
@@ -149,5 +149,5 @@ async def test_an_unknown_client_or_feature_has_no_jobs(api: Api, name: str) -> 
         ("limit=x&offset=y", "limit: Input should be a valid integer"),
     ],
 )
-async def test_a_wrong_filter(api: Api, query: str, reason: str) -> None:
+async def test_invalid_filter(api: Api, query: str, reason: str) -> None:
     assert (await api.refusal(400, "GET", f"/jobs?{query}")).startswith(reason)

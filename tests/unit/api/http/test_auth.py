@@ -1,4 +1,4 @@
-"""The API secret: looked at before anything else, on every path but exactly `/health`."""
+"""The API secret, which every path except `/health` requires."""
 
 from __future__ import annotations
 
@@ -70,13 +70,13 @@ BEHIND_IT: dict[str, tuple[str, str, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("headers", REFUSED.values(), ids=REFUSED)
-async def test_only_the_secret_itself_is_accepted(api: Api, headers: Headers) -> None:
+async def test_wrong_secret_is_refused(api: Api, headers: Headers) -> None:
     response = await api.call("GET", "/clients", headers=headers)
     assert (response.status_code, response.json()) == (401, UNAUTHORIZED)
 
 
 @pytest.mark.parametrize(("method", "path", "options"), BEHIND_IT.values(), ids=BEHIND_IT)
-async def test_nothing_is_looked_at_before_the_secret(
+async def test_secret_is_checked_before_the_request(
     api: Api, method: str, path: str, options: dict[str, Any]
 ) -> None:
     response = await api.call(method, path, **{"headers": {}, **options})
@@ -84,7 +84,7 @@ async def test_nothing_is_looked_at_before_the_secret(
     assert response.headers["www-authenticate"] in {"Bearer", "Basic"}
 
 
-async def test_a_refused_body_is_not_read(api: Api) -> None:
+async def test_body_of_a_refused_request_is_not_read(api: Api) -> None:
     taken = 0
 
     async def endless() -> Any:
@@ -107,11 +107,11 @@ async def test_a_refused_body_is_not_read(api: Api) -> None:
         {"authorization": f"Bearer {SECRET}"},
     ],
 )
-async def test_the_secret_opens(api: Api, headers: dict[str, str]) -> None:
+async def test_correct_secret_is_accepted(api: Api, headers: dict[str, str]) -> None:
     assert (await api.call("GET", "/clients", headers=headers)).status_code == 200
 
 
-async def test_a_password_may_have_a_colon(api: Api) -> None:
+async def test_password_with_a_colon(api: Api) -> None:
     app = create_app(api.store, None, "a:b:c", "https://github.test")  # type: ignore[arg-type]
     other = Api(app, api.store, api.path, api.contract)
     assert (await other.call("GET", "/docs", headers=basic("x", "a:b:c"))).status_code == 200
@@ -122,7 +122,7 @@ async def test_a_password_may_have_a_colon(api: Api) -> None:
     ("method", "path"),
     [("GET", "/clients"), ("POST", "/sync"), ("GET", "/docs/"), ("GET", "/docs/other.js")],
 )
-async def test_what_a_browser_keeps_opens_only_the_documentation(
+async def test_basic_password_is_accepted_only_for_the_documentation(
     api: Api, method: str, path: str
 ) -> None:
     response = await api.call(method, path, headers=basic("anybody", SECRET))
@@ -130,7 +130,7 @@ async def test_what_a_browser_keeps_opens_only_the_documentation(
     assert response.headers["www-authenticate"] == "Bearer"
 
 
-async def test_an_empty_secret_opens_nothing(api: Api) -> None:
+async def test_empty_secret_is_refused(api: Api) -> None:
     app = create_app(api.store, None, "", "https://github.test")  # type: ignore[arg-type]
     other = Api(app, api.store, api.path, api.contract)
     for headers in ({}, {"Authorization": "Bearer "}, basic("", "")):
@@ -138,14 +138,14 @@ async def test_an_empty_secret_opens_nothing(api: Api) -> None:
         assert (response.status_code, response.json()) == (401, UNAUTHORIZED)
 
 
-async def test_health_alone_is_open(api: Api) -> None:
+async def test_only_health_needs_no_secret(api: Api) -> None:
     for headers in ({}, {"Authorization": "Bearer wrong"}):
         assert (await api.call("GET", "/health", headers=headers)).status_code == 503
     assert (await api.call("POST", "/health", headers={})).status_code == 405
 
 
 @pytest.mark.parametrize("path", sorted(BROWSER_PATHS))
-async def test_a_browser_asks_for_the_password_of_the_documentation(api: Api, path: str) -> None:
+async def test_documentation_asks_the_browser_for_a_password(api: Api, path: str) -> None:
     refused = await api.http.get(path)
     assert (refused.status_code, refused.json()) == (401, UNAUTHORIZED)
     assert refused.headers["www-authenticate"] == "Basic"
@@ -154,7 +154,7 @@ async def test_a_browser_asks_for_the_password_of_the_documentation(api: Api, pa
         assert status == (404 if path == "/favicon.ico" else 200)
 
 
-async def test_the_secret_is_in_no_answer(api: Api) -> None:
+async def test_no_answer_contains_the_secret(api: Api) -> None:
     for path in ("/docs", "/openapi.json", "/nope", "/health"):
         response = await api.http.get(path, headers=BEARER)
         assert SECRET not in response.text + str(response.headers)

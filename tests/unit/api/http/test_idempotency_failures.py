@@ -1,4 +1,4 @@
-"""`Idempotency-Key` when processes die, the store is away, or two requests do the same work."""
+"""`Idempotency-Key` after crashes, during outages, and with concurrent requests."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ from tests.unit.api.keyed_requests import (
 from tests.unit.api.live import eventually
 
 
-class TestRequestsThatWereCutOff:
-    """A process may die at any point between the claim of a key and its answer."""
+class TestInterruptedRequests:
+    """A process can die at any point between the claim of a key and the answer."""
 
-    async def cut_off(
+    async def interrupted(
         self,
         api: Api,
         monkeypatch: pytest.MonkeyPatch,
@@ -44,7 +44,7 @@ class TestRequestsThatWereCutOff:
         path: str = "/jobs",
         claimed_at: datetime = START,
     ) -> KeyedRequest:
-        """What is left of a request that claimed the key and then died."""
+        """Leave the claim of a request that died."""
         claims: list[KeyedRequest] = []
 
         async def fail(request: KeyedRequest) -> KeyedRequest:
@@ -56,58 +56,58 @@ class TestRequestsThatWereCutOff:
             assert (await post(api, path, body)).status_code == 503
         return await api.store.claim_key(replace(claims[0], created_at=claimed_at))
 
-    async def test_before_the_job_was_stored(
+    async def test_interrupted_before_the_job_was_stored(
         self, api: Api, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         body = await new_job(api)
-        left = await self.cut_off(api, monkeypatch, body)
+        claim = await self.interrupted(api, monkeypatch, body)
         answer = await post(api, "/jobs", body)
-        assert (answer.status_code, answer.json()["id"]) == (201, left.resource_id)
+        assert (answer.status_code, answer.json()["id"]) == (201, claim.resource_id)
         assert outcome(await post(api, "/jobs", body)) == outcome(answer)
 
-    async def test_after_the_job_was_stored(
+    async def test_interrupted_after_the_job_was_stored(
         self, api: Api, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The answer is about the job that is there, not about one like it."""
+        """The answer describes the stored job, not the one that the repeated request built."""
         body = await new_job(api, jobType="task")
-        left = await self.cut_off(api, monkeypatch, body)
+        claim = await self.interrupted(api, monkeypatch, body)
         job = await api.seed_job(
-            body["clientId"], id=left.resource_id, job_type=JobType.TASK, branch_name="task-1"
+            body["clientId"], id=claim.resource_id, job_type=JobType.TASK, branch_name="task-1"
         )
         answer = (await post(api, "/jobs", body)).json()
         assert (answer["id"], answer["branchName"]) == (job.id, "task-1")
         assert answer["createdAt"] == "2026-03-01T12:30:15.123Z"
         assert await jobs(api) == [job.id]
 
-    async def test_after_the_job_was_stored_and_has_ended(
+    async def test_interrupted_after_the_job_was_stored_and_has_ended(
         self, api: Api, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Another holds its branch now, which is no conflict with a job that is there."""
+        """Another job holds the branch now. That is no conflict, because the job is stored."""
         body = await new_job(api)
-        left = await self.cut_off(api, monkeypatch, body)
+        claim = await self.interrupted(api, monkeypatch, body)
         await api.seed_job(
-            body["clientId"], id=left.resource_id, branch_name="feature/x", status=JobStatus.FAILED
+            body["clientId"], id=claim.resource_id, branch_name="feature/x", status=JobStatus.FAILED
         )
         await api.post("/jobs", body, 201)
         answer = await post(api, "/jobs", body)
-        assert (answer.status_code, answer.json()["id"]) == (201, left.resource_id)
+        assert (answer.status_code, answer.json()["id"]) == (201, claim.resource_id)
 
-    async def test_after_the_retry_was_stored_and_could_not_be_made_any_more(
+    async def test_interrupted_after_a_retry_that_is_no_longer_possible(
         self, api: Api, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         client_id = await api.add_owner()
         original = await api.seed_job(client_id, status=JobStatus.FAILED)
         path = f"/jobs/{original.id}/retry"
-        left = await self.cut_off(api, monkeypatch, {"from": "publish"}, path)
-        await api.seed_job(client_id, id=left.resource_id, retry_of=original.id)
+        claim = await self.interrupted(api, monkeypatch, {"from": "publish"}, path)
+        await api.seed_job(client_id, id=claim.resource_id, retry_of=original.id)
         answer = await post(api, path, {"from": "publish"})
-        assert (answer.status_code, answer.json()["id"]) == (201, left.resource_id)
+        assert (answer.status_code, answer.json()["id"]) == (201, claim.resource_id)
 
     @pytest.mark.parametrize("refusal", [None, Conflict("Job … already works on the branch.")])
-    async def test_while_another_stores_the_job(
+    async def test_concurrent_request_stores_the_job(
         self, api: Api, monkeypatch: pytest.MonkeyPatch, refusal: Conflict | None
     ) -> None:
-        """Postgres may see that the branch is held before it sees that this same job holds it."""
+        """Postgres may report the branch conflict before it reports the duplicate id."""
         body = await new_job(api, jobType="task")
         create = api.store.create_job
 
@@ -121,8 +121,10 @@ class TestRequestsThatWereCutOff:
         assert (answer.status_code, answer.json()["branchName"]) == (201, "task-1")
         assert await jobs(api) == [answer.json()["id"]]
 
-    async def test_while_another_answers(self, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-        """All give the answer that was first, though it is about another moment."""
+    async def test_concurrent_request_answers_first(
+        self, api: Api, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """All requests get the answer that was stored first."""
         body = await new_job(api)
         create = api.store.create_job
         first = {"id": "a", "status": "queued", "position": 7, "branchName": "x", "createdAt": "b"}
@@ -135,40 +137,40 @@ class TestRequestsThatWereCutOff:
         answers = [(await post(api, "/jobs", body)).json() for _ in range(2)]
         assert answers == [first, first]
 
-    async def test_a_moment_ago_so_its_answer_is_waited_for(
+    async def test_recent_request_is_waited_for(
         self, api: Api, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         body = await new_job(api)
-        left = await self.cut_off(api, monkeypatch, body, claimed_at=utc_now())
+        claim = await self.interrupted(api, monkeypatch, body, claimed_at=utc_now())
         looks = counted_claims(api, monkeypatch)
         repeat = asyncio.create_task(post(api, "/jobs", body))
         await eventually(lambda: reached(looks, 2), "it looked twice")
         assert not repeat.done()
         first = {"id": "a", "status": "queued", "position": 7, "branchName": "x", "createdAt": "b"}
-        await api.store.answer_key(left.scope, left.key, 201, json.dumps(first))
+        await api.store.answer_key(claim.scope, claim.key, 201, json.dumps(first))
         answer = await repeat
         assert (answer.status_code, answer.json(), is_replay(answer)) == (201, first, True)
         assert await jobs(api) == []
 
-    async def test_a_moment_ago_and_then_it_was_refused(
+    async def test_recent_request_that_is_refused(
         self, api: Api, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         body = await new_job(api)
-        left = await self.cut_off(api, monkeypatch, body, claimed_at=utc_now())
+        claim = await self.interrupted(api, monkeypatch, body, claimed_at=utc_now())
         looks = counted_claims(api, monkeypatch)
         repeat = asyncio.create_task(post(api, "/jobs", body))
         await eventually(lambda: reached(looks, 2), "it looked twice")
-        await api.store.release_key(left.scope, left.key, left.resource_id)
+        await api.store.release_key(claim.scope, claim.key, claim.resource_id)
         answer = await repeat
         assert (answer.status_code, is_replay(answer)) == (201, False)
-        assert await jobs(api) == [answer.json()["id"]] != [left.resource_id]
+        assert await jobs(api) == [answer.json()["id"]] != [claim.resource_id]
 
-    async def test_long_ago_and_then_it_was_refused(
+    async def test_old_request_that_is_refused_at_last(
         self, api: Api, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """It came back just before its repeat took over."""
+        """It continues just before the repeated request takes over."""
         body = await new_job(api)
-        left = await self.cut_off(api, monkeypatch, body)
+        claim = await self.interrupted(api, monkeypatch, body)
         share = api.store.share_key
 
         async def come_late(*claim: str) -> bool:
@@ -178,13 +180,13 @@ class TestRequestsThatWereCutOff:
         monkeypatch.setattr(api.store, "share_key", come_late)
         answer = await post(api, "/jobs", body)
         assert (answer.status_code, is_replay(answer)) == (201, False)
-        assert await jobs(api) == [answer.json()["id"]] != [left.resource_id]
+        assert await jobs(api) == [answer.json()["id"]] != [claim.resource_id]
 
-    async def test_long_ago_and_then_it_was_answered(
+    async def test_old_request_that_is_answered_at_last(
         self, api: Api, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         body = await new_job(api)
-        await self.cut_off(api, monkeypatch, body)
+        await self.interrupted(api, monkeypatch, body)
         share = api.store.share_key
         first = {"id": "a", "status": "queued", "position": 7, "branchName": "x", "createdAt": "b"}
 
@@ -197,17 +199,19 @@ class TestRequestsThatWereCutOff:
         assert (answer.status_code, answer.json(), is_replay(answer)) == (201, first, True)
         assert await jobs(api) == []
 
-    async def test_by_a_clock_that_is_ahead(
+    async def test_request_from_a_clock_that_is_ahead(
         self, api: Api, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The wait is bounded by the own clock too."""
+        """The clock of the repeated request limits the wait, too."""
         monkeypatch.setattr(idempotency, "TAKEN_OVER_AFTER", timedelta(milliseconds=50))
         body = await new_job(api)
-        left = await self.cut_off(api, monkeypatch, body, claimed_at=utc_now() + timedelta(hours=1))
+        claim = await self.interrupted(
+            api, monkeypatch, body, claimed_at=utc_now() + timedelta(hours=1)
+        )
         answer = await post(api, "/jobs", body)
-        assert (answer.status_code, answer.json()["id"]) == (201, left.resource_id)
+        assert (answer.status_code, answer.json()["id"]) == (201, claim.resource_id)
 
-    async def test_a_key_that_is_forgotten_meanwhile(
+    async def test_key_that_expires_during_the_request(
         self, api: Api, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         body = await new_job(api)
@@ -223,79 +227,81 @@ class TestRequestsThatWereCutOff:
 
 
 @dataclass(frozen=True)
-class Sharer:
-    """A request that is held just before it stores the job of this id."""
+class SharedRequest:
+    """A request that is paused before it stores its job."""
 
     job_id: str
-    let_go: asyncio.Event
+    released: asyncio.Event
     answer: asyncio.Task[httpx.Response]
 
-    async def goes_on(self) -> httpx.Response:
-        self.let_go.set()
+    async def resume(self) -> httpx.Response:
+        self.released.set()
         return await self.answer
 
 
-@pytest.mark.usefixtures("taken_over_at_once")
-class TestRequestsThatShareAClaim:
-    """A repeat took over from a request that was slow and not cut off."""
+@pytest.mark.usefixtures("immediate_takeover")
+class TestSharedClaims:
+    """A repeated request took over from a request that was only slow."""
 
-    async def two_of_them(
+    async def two_requests(
         self, api: Api, monkeypatch: pytest.MonkeyPatch, body: Any
-    ) -> list[Sharer]:
-        create, held = api.store.create_job, list[tuple[str, asyncio.Event]]()
-        sharers: list[Sharer] = []
+    ) -> list[SharedRequest]:
+        create, paused = api.store.create_job, list[tuple[str, asyncio.Event]]()
+        requests: list[SharedRequest] = []
 
-        async def hold(job: Job) -> None:
-            let_go = asyncio.Event()
-            held.append((job.id, let_go))
-            await let_go.wait()
+        async def pause(job: Job) -> None:
+            released = asyncio.Event()
+            paused.append((job.id, released))
+            await released.wait()
             await create(job)
 
         with monkeypatch.context() as patch:
-            patch.setattr(api.store, "create_job", hold)
+            patch.setattr(api.store, "create_job", pause)
             for count in (1, 2):
                 answer = asyncio.create_task(post(api, "/jobs", body))
-                await eventually(partial(reached, held, count), "it is held")
-                sharers.append(Sharer(*held[-1], answer))
-        return sharers
+                await eventually(partial(reached, paused, count), "it is paused")
+                requests.append(SharedRequest(*paused[-1], answer))
+        return requests
 
     @pytest.mark.parametrize("refused", [0, 1], ids=["the first", "the second"])
-    async def test_one_is_refused_and_the_other_makes_the_job(
+    async def test_one_request_is_refused_and_the_other_creates_the_job(
         self, api: Api, monkeypatch: pytest.MonkeyPatch, refused: int
     ) -> None:
-        """A key that was given back would let a third make another job."""
+        """A released key would let a third request create another job."""
         body = await new_job(api)
-        sharers = await self.two_of_them(api, monkeypatch, body)
-        holder = await api.post("/jobs", body, 201)
-        assert (await sharers[refused].goes_on()).status_code == 409
-        await api.post(f"/jobs/{holder['id']}/cancel")
-        made = await sharers[1 - refused].goes_on()
-        assert (made.status_code, made.json()["id"]) == (201, sharers[0].job_id)
-        await api.post(f"/jobs/{sharers[0].job_id}/cancel")
+        requests = await self.two_requests(api, monkeypatch, body)
+        other_job = await api.post("/jobs", body, 201)
+        assert (await requests[refused].resume()).status_code == 409
+        await api.post(f"/jobs/{other_job['id']}/cancel")
+        created = await requests[1 - refused].resume()
+        assert (created.status_code, created.json()["id"]) == (201, requests[0].job_id)
+        await api.post(f"/jobs/{requests[0].job_id}/cancel")
         again = await post(api, "/jobs", body)
-        assert (outcome(again), is_replay(again)) == (outcome(made), True)
-        assert set(await jobs(api)) == {holder["id"], sharers[0].job_id}
+        assert (outcome(again), is_replay(again)) == (outcome(created), True)
+        assert set(await jobs(api)) == {other_job["id"], requests[0].job_id}
 
-    async def test_both_are_refused(self, api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-        """None knows of the other that it has ended, so the key stays with the id."""
+    async def test_both_requests_are_refused(
+        self, api: Api, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Neither knows that the other has ended, so the key keeps its id."""
         body = await new_job(api)
-        sharers = await self.two_of_them(api, monkeypatch, body)
-        holder = await api.post("/jobs", body, 201)
-        assert [(await sharer.goes_on()).status_code for sharer in sharers] == [409, 409]
-        await api.post(f"/jobs/{holder['id']}/cancel")
+        requests = await self.two_requests(api, monkeypatch, body)
+        other_job = await api.post("/jobs", body, 201)
+        assert [(await request.resume()).status_code for request in requests] == [409, 409]
+        await api.post(f"/jobs/{other_job['id']}/cancel")
         corrected = await post(api, "/jobs", {**body, "branchName": "feature/y"})
         assert (corrected.status_code, corrected.json()) == (422, REUSED)
         again = await post(api, "/jobs", body)
-        assert (again.status_code, again.json()["id"]) == (201, sharers[0].job_id)
+        assert (again.status_code, again.json()["id"]) == (201, requests[0].job_id)
 
 
-@pytest.mark.usefixtures("taken_over_at_once")
+@pytest.mark.usefixtures("immediate_takeover")
 class TestOutages:
-    """503 means that the same request, sent again, does what is left to do."""
+    """After 503, the same request sent again does the remaining work."""
 
     @pytest.mark.parametrize("step", ["claim_key", "create_job", "queue_position", "answer_key"])
     @pytest.mark.parametrize("done", [False, True], ids=["not done", "reply lost"])
-    async def test_the_job_is_made_once(
+    async def test_job_is_created_once(
         self, api: Api, monkeypatch: pytest.MonkeyPatch, step: str, done: bool
     ) -> None:
         body = await new_job(api)
@@ -309,14 +315,14 @@ class TestOutages:
         with monkeypatch.context() as patch:
             patch.setattr(api.store, step, fail)
             answer = await post(api, "/jobs", body)
-            # The place in the queue is not worth an error.
+            # The job is accepted without its position.
             assert answer.status_code == (201 if step == "queue_position" else 503)
         again = await post(api, "/jobs", body)
         assert (again.status_code, await jobs(api)) == (201, [again.json()["id"]])
         assert outcome(await post(api, "/jobs", body)) == outcome(again)
 
     @pytest.mark.parametrize("job_type", JobType)
-    async def test_of_twenty_that_all_do_the_work_one_job_comes(
+    async def test_twenty_concurrent_requests_create_one_job(
         self, api: Api, job_type: JobType
     ) -> None:
         body = await new_job(api, jobType=job_type)
@@ -324,7 +330,7 @@ class TestOutages:
         assert len({outcome(answer) for answer in answers}) == 1
         assert await jobs(api) == [answers[0].json()["id"]]
 
-    async def test_a_refusal_whose_key_could_not_be_given_back(
+    async def test_refused_request_whose_key_cannot_be_released(
         self, api: Api, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         body = {**await new_job(api), "branchName": None}

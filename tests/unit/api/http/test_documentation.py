@@ -1,4 +1,4 @@
-"""The OpenAPI document: valid and complete. That every answer keeps to it is in contract.py."""
+"""The OpenAPI document and its page. contract.py checks every answer against the document."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import pytest
 from jsonschema import Draft202012Validator
 
@@ -47,7 +48,7 @@ def operations(document: Json) -> Iterator[tuple[str, Json]]:
 
 
 def values(tree: Any, key: str) -> Iterator[Any]:
-    """Everything under `key`, wherever it stands."""
+    """All values of `key` at any depth."""
     if isinstance(tree, dict):
         if key in tree:
             yield tree[key]
@@ -57,12 +58,12 @@ def values(tree: Any, key: str) -> Iterator[Any]:
             yield from values(branch, key)
 
 
-async def test_it_is_what_the_server_sends(api: Api, document: Json) -> None:
+async def test_server_sends_the_document(api: Api, document: Json) -> None:
     response = await api.http.get("/openapi.json", headers=BEARER)
     assert response.json() == json.loads(json.dumps(document))
 
 
-async def test_the_page_that_shows_it_loads_nothing_from_elsewhere(api: Api) -> None:
+async def test_page_loads_only_files_of_this_server(api: Api) -> None:
     response = await api.http.get("/docs", headers=BEARER)
     assert response.headers["content-type"].startswith("text/html")
     assert "://" not in response.text
@@ -91,23 +92,23 @@ def test_every_route_is_listed(document: Json) -> None:
     assert {name for name, _ in operations(document)} == ROUTES
 
 
-def test_every_route_has_a_sentence_and_a_tag(document: Json) -> None:
+def test_every_route_has_a_description_and_a_tag(document: Json) -> None:
     for name, operation in operations(document):
         assert operation["summary"], name
         assert operation["description"].endswith("."), name
         assert len(operation["tags"]) == 1, name
 
 
-def test_every_success_has_a_form(document: Json) -> None:
+def test_every_success_has_a_schema(document: Json) -> None:
     for name, operation in operations(document):
         (status,) = [status for status in operation["responses"] if status.startswith("2")]
         schema = operation["responses"][status]["content"]["application/json"]["schema"]
-        found = document["components"]["schemas"][schema["$ref"].rsplit("/", 1)[1]]
-        assert found["type"] == "object", name
-        assert found["required"], name
+        answer = document["components"]["schemas"][schema["$ref"].rsplit("/", 1)[1]]
+        assert answer["type"] == "object", name
+        assert answer["required"], name
 
 
-def test_what_creates_answers_201(document: Json) -> None:
+def test_routes_that_create_answer_201(document: Json) -> None:
     created = {name for name, operation in operations(document) if "201" in operation["responses"]}
     assert created == {
         "POST /clients",
@@ -117,8 +118,8 @@ def test_what_creates_answers_201(document: Json) -> None:
     }
 
 
-def test_errors_are_documented_as_they_are(document: Json) -> None:
-    """Never with the form that FastAPI gives its 422; always `{"error": ...}`."""
+def test_errors_have_the_error_schema(document: Json) -> None:
+    """FastAPI's own 422 and its schema are not used."""
     error = {"$ref": "#/components/schemas/Error"}
     for name, operation in operations(document):
         responses = operation["responses"]
@@ -128,7 +129,7 @@ def test_errors_are_documented_as_they_are(document: Json) -> None:
     assert not [name for name in document["components"]["schemas"] if "Validation" in name]
 
 
-def test_it_is_well_formed(document: Json) -> None:
+def test_document_is_well_formed(document: Json) -> None:
     assert document["openapi"].startswith("3.1.")
     assert document["info"]["title"]
     assert document["info"]["version"]
@@ -138,14 +139,14 @@ def test_it_is_well_formed(document: Json) -> None:
         Draft202012Validator.check_schema(schema)
 
 
-def test_every_reference_leads_somewhere(document: Json) -> None:
-    known = {f"#/components/schemas/{name}" for name in document["components"]["schemas"]}
+def test_every_reference_resolves(document: Json) -> None:
+    defined = {f"#/components/schemas/{name}" for name in document["components"]["schemas"]}
     used = set(values(document, "$ref"))
-    assert used - known == set()
+    assert used - defined == set()
     assert len(used) > 15
 
 
-def test_every_parameter_of_a_path_is_declared(document: Json) -> None:
+def test_path_parameters_are_declared(document: Json) -> None:
     for path, methods in document["paths"].items():
         for operation in methods.values():
             declared = {
@@ -158,7 +159,7 @@ def test_every_parameter_of_a_path_is_declared(document: Json) -> None:
             )
 
 
-def test_what_can_be_repeated_takes_a_key(document: Json) -> None:
+def test_idempotent_routes_have_the_key_header(document: Json) -> None:
     repeatable = {
         name
         for name, operation in operations(document)
@@ -168,8 +169,8 @@ def test_what_can_be_repeated_takes_a_key(document: Json) -> None:
     assert repeatable == {"POST /jobs", "POST /jobs/{job_id}/retry", "POST /jobs/{job_id}/message"}
 
 
-def test_the_fields_of_a_job(document: Json) -> None:
-    """Those of the specification, and the options."""
+def test_fields_of_a_new_job(document: Json) -> None:
+    """The fields of the specification, and the options."""
     schema = document["components"]["schemas"]["NewJob"]
     assert schema["required"] == ["prompt"]
     assert set(schema["properties"]) == {
@@ -193,3 +194,25 @@ def test_the_fields_of_a_job(document: Json) -> None:
         "labels",
         "reviewers",
     }
+
+
+CANCELLED = {"id": "x", "status": "cancelled", "wasRunning": True}
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (200, {**CANCELLED, "undocumented": 1}),
+        (200, {"id": "x", "status": "cancelled"}),
+        (200, {**CANCELLED, "status": "failed"}),
+        (200, {**CANCELLED, "wasRunning": None}),
+        (201, CANCELLED),
+        (400, {"error": "x", "detail": "x"}),
+    ],
+)
+def test_contract_rejects_undocumented_answers(contract: Contract, status: int, body: Json) -> None:
+    """Every other test of the API relies on this check of its answers."""
+    request = httpx.Request("POST", "http://localhost/jobs/x/cancel")
+    contract.check(httpx.Response(200, json=CANCELLED, request=request))
+    with pytest.raises(AssertionError):
+        contract.check(httpx.Response(status, json=body, request=request))

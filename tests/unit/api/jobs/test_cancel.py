@@ -21,11 +21,11 @@ from tests.unit.api.live import HOLD, Live, eventually
 FINISHED = "Job already finished"
 
 
-async def test_it_needs_the_secret(api: Api) -> None:
+async def test_secret_is_required(api: Api) -> None:
     await api.needs_secret("POST", f"/jobs/{new_id()}/cancel")
 
 
-async def test_a_queued_job(api: Api) -> None:
+async def test_queued_job(api: Api) -> None:
     job = await api.add_job(await api.add_owner())
     answer = await api.post(f"/jobs/{job['id']}/cancel")
     assert answer == {"id": job["id"], "status": "cancelled", "wasRunning": False}
@@ -38,7 +38,7 @@ async def test_a_queued_job(api: Api) -> None:
 @pytest.mark.parametrize(
     "phase", [Phase.PREPARING, Phase.WORKING, Phase.WAITING_FOR_USER, Phase.WAITING_FOR_SLOT]
 )
-async def test_a_job_that_runs(api: Api, phase: Phase) -> None:
+async def test_running_job(api: Api, phase: Phase) -> None:
     client_id = await api.add_owner()
     job = await api.seed_job(client_id, status=JobStatus.RUNNING, phase=phase)
     answer = await api.post(f"/jobs/{job.id}/cancel")
@@ -48,21 +48,21 @@ async def test_a_job_that_runs(api: Api, phase: Phase) -> None:
 
 
 @pytest.mark.parametrize("status", sorted(FINAL))
-async def test_a_job_that_has_ended(api: Api, status: JobStatus) -> None:
+async def test_finished_job(api: Api, status: JobStatus) -> None:
     job = await api.seed_job(await api.add_owner(), status=status, phase=None)
     before = await api.get(f"/jobs/{job.id}")
     assert await api.refusal(400, "POST", f"/jobs/{job.id}/cancel") == FINISHED
     assert await api.get(f"/jobs/{job.id}") == before
 
 
-async def test_twice(api: Api) -> None:
+async def test_second_cancel_is_refused(api: Api) -> None:
     job = await api.add_job(await api.add_owner())
     await api.post(f"/jobs/{job['id']}/cancel")
     assert await api.refusal(400, "POST", f"/jobs/{job['id']}/cancel") == FINISHED
 
 
 @pytest.mark.parametrize("status", [JobStatus.QUEUED, JobStatus.RUNNING])
-async def test_of_twenty_at_once_one_is_told_that_it_did(api: Api, status: JobStatus) -> None:
+async def test_one_of_twenty_concurrent_cancels_succeeds(api: Api, status: JobStatus) -> None:
     job = await api.seed_job(await api.add_owner(), status=status)
     path = f"/jobs/{job.id}/cancel"
     answers = await asyncio.gather(*(api.call("POST", path) for _ in range(20)))
@@ -71,10 +71,8 @@ async def test_of_twenty_at_once_one_is_told_that_it_did(api: Api, status: JobSt
     assert done["wasRunning"] is (status is JobStatus.RUNNING)
 
 
-async def test_a_job_that_starts_to_run_meanwhile(
-    api: Api, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Between any two of the store's answers."""
+async def test_job_that_starts_during_the_cancel(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It starts between any two answers of the store."""
     read, update = api.store.get_job, api.store.update_job
     for moment in ("read", "update"):
         job = await api.seed_job(await api.add_owner())
@@ -84,10 +82,10 @@ async def test_a_job_that_starts_to_run_meanwhile(
             await update(job_id, changes, Guard(frozenset({JobStatus.QUEUED})))
 
         async def read_then_start(job_id: str, moment: str = moment) -> JobDetails | None:
-            found = await read(job_id)
+            details = await read(job_id)
             if moment == "read":
                 await start(job_id)
-            return found
+            return details
 
         async def update_then_start(job_id: str, changes: JobChanges, when: Guard) -> bool:
             done = await update(job_id, changes, when)
@@ -100,7 +98,7 @@ async def test_a_job_that_starts_to_run_meanwhile(
         assert answer["wasRunning"] is (moment == "read")
 
 
-async def test_the_workflow_is_told(api: Api, parked: TemporalClient) -> None:
+async def test_workflow_is_cancelled(api: Api, parked: TemporalClient) -> None:
     job = await api.add_job(await api.add_owner())
     await api.post(f"/jobs/{job['id']}/cancel")
     history = await parked.get_workflow_handle(f"job-{job['id']}").fetch_history()
@@ -108,44 +106,44 @@ async def test_the_workflow_is_told(api: Api, parked: TemporalClient) -> None:
     assert "workflow_execution_cancel_requested_event_attributes" in kinds
 
 
-async def test_a_workflow_that_was_terminated_by_hand(
+async def test_workflow_that_an_operator_terminates(
     api: Api,
     parked: TemporalClient,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """In the moment of the cancellation, that is, when its end is waited for."""
+    """It is terminated while the cancel waits for its end."""
     monkeypatch.setattr(job_commands, "CANCEL_WAIT", timedelta(seconds=20))
     caplog.set_level(logging.WARNING, "temporal.job_commands")
     job = await api.add_job(await api.add_owner(), jobType="task")
     handle = parked.get_workflow_handle(f"job-{job['id']}")
     cancelling = asyncio.create_task(api.post(f"/jobs/{job['id']}/cancel"))
 
-    async def is_told() -> bool:
+    async def is_cancel_requested() -> bool:
         history = await handle.fetch_history()
         return any(
             event.HasField("workflow_execution_cancel_requested_event_attributes")
             for event in history.events
         )
 
-    await eventually(is_told, "the workflow is asked to stop")
+    await eventually(is_cancel_requested, "the workflow is asked to stop")
     await handle.terminate()
     assert (await cancelling)["status"] == "cancelled"
     assert "its workflow ended by itself" in caplog.text
 
 
 class TestWithWorkers:
-    async def test_a_running_code_job(self, live: Live) -> None:
+    async def test_running_code_job(self, live: Live) -> None:
         job = await live.api.add_job(await live.api.add_owner(), prompt=f"x {HOLD}")
         await live.wait_for(job["id"], "working")
         answer = await live.api.post(f"/jobs/{job['id']}/cancel")
         assert answer == {"id": job["id"], "status": "cancelled", "wasRunning": True}
         shown = await live.api.get(f"/jobs/{job['id']}?includeMessages=true")
-        # Everything had ended when the answer came: the wait is part of the call.
+        # The call waits for the end of the job.
         assert (shown["status"], shown["phase"]) == ("cancelled", None)
         assert shown["messages"][-1]["content"] == "Job cancelled."
 
-    async def test_a_job_behind_it(self, live: Live) -> None:
+    async def test_queued_job_behind_a_running_job(self, live: Live) -> None:
         client_id = await live.api.add_owner()
         running = await live.api.add_job(client_id, prompt=f"x {HOLD}")
         await live.wait_for(running["id"], "working")
@@ -158,7 +156,7 @@ class TestWithWorkers:
         assert done["outcome"] == "no_changes"
         assert live.turns(queued["id"]) == []
 
-    async def test_a_conversation_that_waits_for_its_user(self, live: Live) -> None:
+    async def test_waiting_conversation(self, live: Live) -> None:
         job = await live.api.add_job(await live.api.add_owner(), jobType="task")
         await live.wait_for(job["id"], "waiting_for_user")
         answer = await live.api.post(f"/jobs/{job['id']}/cancel")
@@ -168,7 +166,7 @@ class TestWithWorkers:
         reason = await live.api.refusal(400, "POST", path, {"message": "x"})
         assert reason == "Job is not running"
 
-    async def test_at_once_after_it_was_posted(self, live: Live) -> None:
+    async def test_job_that_was_just_created(self, live: Live) -> None:
         for job_type in ("code", "task"):
             job = await live.api.add_job(await live.api.add_owner(), jobType=job_type)
             assert (await live.api.post(f"/jobs/{job['id']}/cancel"))["status"] == "cancelled"

@@ -15,17 +15,17 @@ from tests.unit.api.calls import Api
 from tests.unit.api.live import MISSING, Live, eventually
 
 ALL = pytest.mark.parametrize(("path", "name"), [("/sync", "synced"), ("/repos/clone", "cloned")])
-NOT_THERE = "The repository does not exist."
+DOES_NOT_EXIST = "The repository does not exist."
 
 
 @ALL
 class TestAllRepositories:
-    async def test_it_needs_the_secret(self, api: Api, path: str, name: str) -> None:
+    async def test_secret_is_required(self, api: Api, path: str, name: str) -> None:
         await api.needs_secret("POST", path)
 
-    async def test_each_is_told_of(self, live: Live, path: str, name: str) -> None:
+    async def test_every_repository_has_a_result(self, live: Live, path: str, name: str) -> None:
         client_id = await live.api.add_client()
-        # A name of its own: the other tests' repositories are there, too.
+        # A unique name, because the repositories of other tests are there, too.
         good = (await live.api.add_repository(client_id, f"good-{new_id()}"))["repo_name"]
         await live.api.add_repository(client_id, MISSING)
         answer = await live.api.post(path)
@@ -36,10 +36,10 @@ class TestAllRepositories:
         assert entries[f"acme/{MISSING}"] == {
             "repo": f"acme/{MISSING}",
             "success": False,
-            "error": NOT_THERE,
+            "error": DOES_NOT_EXIST,
         }
 
-    async def test_nobody_to_do_it(self, api: Api, path: str, name: str) -> None:
+    async def test_without_a_worker(self, api: Api, path: str, name: str) -> None:
         await api.add_owner()
         expected = "No worker is running. Start one and try again."
         assert await api.refusal(503, "POST", path) == expected
@@ -48,10 +48,10 @@ class TestAllRepositories:
 class TestOneRepository:
     """POST /repos/:id/clone."""
 
-    async def test_it_needs_the_secret(self, api: Api) -> None:
+    async def test_secret_is_required(self, api: Api) -> None:
         await api.needs_secret("POST", f"/repos/{new_id()}/clone")
 
-    async def test_where_it_is_now(self, live: Live) -> None:
+    async def test_path_of_the_clone(self, live: Live) -> None:
         repository = await live.api.add_repository(await live.api.add_client())
         for repository_id in (repository["id"], repository["id"].upper()):
             assert await live.api.post(f"/repos/{repository_id}/clone") == {
@@ -60,29 +60,29 @@ class TestOneRepository:
                 "path": "/repos/acme/shop.git",
             }
 
-    async def test_a_failure(self, live: Live) -> None:
+    async def test_failed_clone(self, live: Live) -> None:
         repository = await live.api.add_repository(await live.api.add_client(), MISSING)
         assert await live.api.post(f"/repos/{repository['id']}/clone", expect=500) == {
             "success": False,
             "repo": f"acme/{MISSING}",
-            "error": NOT_THERE,
+            "error": DOES_NOT_EXIST,
         }
 
-    async def test_an_unknown_id(self, api: Api) -> None:
+    async def test_unknown_id(self, api: Api) -> None:
         path = f"/repos/{new_id()}/clone"
         assert await api.refusal(404, "POST", path) == "Repository not found"
 
-    async def test_a_malformed_id(self, api: Api) -> None:
+    async def test_malformed_id(self, api: Api) -> None:
         reason = await api.refusal(400, "POST", "/repos/x/clone")
         assert reason == "The repository id 'x' is not a UUID."
 
-    async def test_nobody_to_do_it(self, api: Api) -> None:
+    async def test_without_a_worker(self, api: Api) -> None:
         repository = await api.add_repository(await api.add_client())
         reason = await api.refusal(503, "POST", f"/repos/{repository['id']}/clone")
         assert reason == "No worker is running. Start one and try again."
 
 
-async def test_a_run_that_was_terminated_by_hand(api: Api, parked: TemporalClient) -> None:
+async def test_workflow_that_an_operator_terminates(api: Api, parked: TemporalClient) -> None:
     repository = await api.add_repository(await api.add_client())
     await api.report_host()
     handle = parked.get_workflow_handle(f"mirrors-{repository['id']}")

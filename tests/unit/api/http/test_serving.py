@@ -1,4 +1,4 @@
-"""Clients that send or read slowly, and clients that are too many."""
+"""Slow clients, and too many connections."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ JSON_BODY = AUTHORIZED + b"Content-Type: application/json\r\nContent-Length: 16\
 
 
 @pytest.fixture
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Time runs out at once, but after what a test does first."""
+def short_deadlines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Deadlines of a fraction of a second."""
     monkeypatch.setattr(serving, "HEAD_SECONDS", 0.3)
     monkeypatch.setattr(serving, "BODY_SECONDS", 0.3)
 
 
-async def is_cut_off(wire: Wire) -> None:
+async def assert_disconnected(wire: Wire) -> None:
     assert await wire.rest() == b""
 
 
-@pytest.mark.usefixtures("soon")
+@pytest.mark.usefixtures("short_deadlines")
 @pytest.mark.parametrize("sent", [b"G", b"GET /health HTTP/1.1\r\n", HEAD + b"X-A: b\r\nX-B:"])
-async def test_half_a_request_is_cut_off(wire: Wire, sent: bytes) -> None:
+async def test_incomplete_request_times_out(wire: Wire, sent: bytes) -> None:
     wire.send(sent)
     answer = await wire.answer()
     assert (answer.status, answer.body) == (408, LATE)
     assert answer.headers["connection"] == "close"
     assert answer.headers["x-content-type-options"] == "nosniff"
-    await is_cut_off(wire)
+    await assert_disconnected(wire)
 
 
-@pytest.mark.usefixtures("soon")
+@pytest.mark.usefixtures("short_deadlines")
 @pytest.mark.parametrize("piece", [b"X: y\r\n", b"\r\n"])
-async def test_dripping_does_not_help(wire: Wire, piece: bytes) -> None:
-    """Neither headers without end, nor empty lines, with which no request begins."""
+async def test_slow_headers_time_out(wire: Wire, piece: bytes) -> None:
+    """Endless headers, or empty lines, which begin no request."""
     assert (await wire.ask(b"GET /clients")).status == 200
     if piece != b"\r\n":
         wire.send(b"GET /health HTTP/1.1\r\n")
@@ -55,48 +55,48 @@ async def test_dripping_does_not_help(wire: Wire, piece: bytes) -> None:
     while not reading.done():
         wire.send(piece)
         await asyncio.sleep(0.01)
-    # What is sent to a closed connection resets it, perhaps before all of it was read.
+    # Data sent to a closed connection resets it, perhaps before the answer was read.
     assert isinstance(reading.exception(), ConnectionError | None)
 
 
-@pytest.mark.usefixtures("soon")
-async def test_a_connection_that_sends_nothing_is_closed(wire: Wire) -> None:
-    await is_cut_off(wire)
+@pytest.mark.usefixtures("short_deadlines")
+async def test_silent_connection_is_closed(wire: Wire) -> None:
+    await assert_disconnected(wire)
 
 
-@pytest.mark.usefixtures("soon")
-async def test_half_a_request_on_a_used_connection_is_cut_off(wire: Wire) -> None:
+@pytest.mark.usefixtures("short_deadlines")
+async def test_incomplete_second_request_times_out(wire: Wire) -> None:
     assert (await wire.ask(b"GET /clients")).status == 200
     wire.send(b"GET /clients HTTP/1.1\r\n")
     assert (await wire.answer()).status == 408
-    await is_cut_off(wire)
+    await assert_disconnected(wire)
 
 
-@pytest.mark.usefixtures("soon")
-async def test_half_a_request_behind_a_whole_one_is_cut_off(wire: Wire) -> None:
+@pytest.mark.usefixtures("short_deadlines")
+async def test_incomplete_pipelined_request_times_out(wire: Wire) -> None:
     assert (await wire.ask(b"GET /clients", AUTHORIZED, b"GET /cl")).status == 200
     assert (await wire.answer()).status == 408
-    await is_cut_off(wire)
+    await assert_disconnected(wire)
 
 
-@pytest.mark.usefixtures("soon")
-async def test_a_body_that_stops_is_cut_off_and_nothing_is_done(api: Api, wire: Wire) -> None:
+@pytest.mark.usefixtures("short_deadlines")
+async def test_incomplete_body_times_out_without_effect(api: Api, wire: Wire) -> None:
     wire.send(HEAD + JSON_BODY + b'{"name": ')
     answer = await wire.answer()
     assert (answer.status, answer.body) == (408, LATE)
-    await is_cut_off(wire)
+    await assert_disconnected(wire)
     assert (await api.get("/clients"))["clients"] == []
 
 
-@pytest.mark.usefixtures("soon")
-async def test_a_body_that_is_refused_and_stops_is_cut_off(wire: Wire) -> None:
+@pytest.mark.usefixtures("short_deadlines")
+async def test_incomplete_body_of_a_refused_request_times_out(wire: Wire) -> None:
     answer = await wire.ask(b"POST /clients", b"Content-Length: 16\r\n", b"{")
     assert (answer.status, answer.body) == (401, UNAUTHORIZED)
-    await is_cut_off(wire)
+    await assert_disconnected(wire)
 
 
-async def test_no_answer_is_taken_for_that_of_another_request() -> None:
-    """What is wrong may come behind a request that is still at work."""
+async def test_invalid_pipelined_request_gets_no_answer_out_of_order() -> None:
+    """The invalid request arrives while the one before it is still being answered."""
     entered = asyncio.Event()
 
     async def slow(scope: Scope, receive: Receive, send: Send) -> None:
@@ -108,27 +108,27 @@ async def test_no_answer_is_taken_for_that_of_another_request() -> None:
         wire.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
         await entered.wait()
         wire.send(b"what is this\r\n\r\n")
-        await is_cut_off(wire)
+        await assert_disconnected(wire)
 
 
-@pytest.mark.usefixtures("soon")
-async def test_an_idle_connection_may_be_used_again(wire: Wire) -> None:
+@pytest.mark.usefixtures("short_deadlines")
+async def test_idle_connection_can_be_used_again(wire: Wire) -> None:
     for _ in range(2):
         assert (await wire.ask(b"GET /clients")).status == 200
         await asyncio.sleep(2 * serving.BODY_SECONDS)
     assert (await wire.ask(b"GET /clients")).status == 200
 
 
-async def test_a_request_in_pieces_is_taken(wire: Wire) -> None:
+async def test_request_in_pieces(wire: Wire) -> None:
     for piece in (HEAD[:5], HEAD[5:], JSON_BODY, b'{"name"', b': "Acme"}'):
         wire.send(piece)
         await asyncio.sleep(0)
     assert (await wire.answer()).status == 201
 
 
-@pytest.mark.usefixtures("soon")
-async def test_an_answer_may_take_longer_than_a_request() -> None:
-    """Even while half of the next request is there already."""
+@pytest.mark.usefixtures("short_deadlines")
+async def test_slow_answer_does_not_time_out() -> None:
+    """Not even if a part of the next request has arrived."""
 
     async def slow(scope: Scope, receive: Receive, send: Send) -> None:
         await asyncio.sleep(4 * serving.HEAD_SECONDS)
@@ -139,22 +139,22 @@ async def test_an_answer_may_take_longer_than_a_request() -> None:
         assert (await wire.answer()).status == 408
 
 
-async def test_headers_have_a_limit(wire: Wire) -> None:
+async def test_headers_over_the_limit(wire: Wire) -> None:
     wire.send(b"GET /health HTTP/1.1\r\nX: " + b"x" * (serving.MAX_HEAD_BYTES + 1))
     answer = await wire.answer()
     assert answer.status == 431
     assert "over 65536 bytes" in answer.body["error"]
-    await is_cut_off(wire)
+    await assert_disconnected(wire)
 
 
-async def test_what_is_not_http_is_told_so(wire: Wire) -> None:
+async def test_request_that_is_not_http(wire: Wire) -> None:
     wire.send(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n")
     answer = await wire.answer()
     assert (answer.status, answer.body) == (400, {"error": "Invalid HTTP request received."})
-    await is_cut_off(wire)
+    await assert_disconnected(wire)
 
 
-async def test_headers_after_the_body_are_left_out() -> None:
+async def test_trailers_are_dropped() -> None:
     async def names(scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         await request.body()
@@ -167,7 +167,7 @@ async def test_headers_after_the_body_are_left_out() -> None:
         assert answer.body == ["host", "transfer-encoding"]
 
 
-async def test_a_client_that_does_not_read_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_client_that_does_not_read_is_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serving, "UNREAD_SECONDS", 0.3)
     lost = asyncio.Event()
 
@@ -192,7 +192,7 @@ async def test_a_client_that_does_not_read_is_cut_off(monkeypatch: pytest.Monkey
 async def full(
     port: int, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[tuple[AsyncExitStack, list[Wire]]]:
-    """A server with as many connections as it takes."""
+    """A server at its limit of connections."""
     monkeypatch.setattr(serving, "MAX_CONNECTIONS", 3)
     monkeypatch.setattr(serving, "MAX_REFUSED_CONNECTIONS", 1)
     async with AsyncExitStack() as stack:
@@ -202,7 +202,7 @@ async def full(
         yield stack, wires
 
 
-async def test_one_connection_too_many_is_told_so_and_the_others_go_on(
+async def test_connection_over_the_limit_gets_an_error(
     port: int, full: tuple[AsyncExitStack, list[Wire]]
 ) -> None:
     _, wires = full
@@ -210,14 +210,14 @@ async def test_one_connection_too_many_is_told_so_and_the_others_go_on(
         answer = await surplus.ask(b"GET /clients")
         assert (answer.status, answer.headers["retry-after"]) == (503, "5")
         assert "3 open connections" in answer.body["error"]
-        await is_cut_off(surplus)
+        await assert_disconnected(surplus)
     for wire in wires:
         assert (await wire.ask(b"GET /clients")).status == 200
     await wires[0].close()
     await _is_taken(port)
 
 
-async def test_far_too_many_connections_are_closed(
+async def test_connections_far_over_the_limit_are_closed(
     port: int, full: tuple[AsyncExitStack, list[Wire]]
 ) -> None:
     _, wires = full

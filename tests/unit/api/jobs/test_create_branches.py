@@ -1,4 +1,4 @@
-"""One live code job for each branch of a repository."""
+"""POST /jobs: a branch of a repository has at most one live code job."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def body(client_id: str, **more: Any) -> dict[str, Any]:
     return {"clientId": client_id, "prompt": "x", "branchName": BRANCH, **more}
 
 
-async def test_a_second_live_code_job_is_refused(api: Api) -> None:
+async def test_second_live_code_job_on_a_branch_is_refused(api: Api) -> None:
     client_id = await api.add_owner()
     first = await api.post("/jobs", body(client_id), 201)
     for status in (JobStatus.QUEUED, JobStatus.RUNNING):
@@ -27,14 +27,14 @@ async def test_a_second_live_code_job_is_refused(api: Api) -> None:
     assert (await api.get("/jobs"))["total"] == 1
 
 
-async def test_of_ten_at_once_one_is_accepted(api: Api) -> None:
+async def test_one_of_ten_concurrent_jobs_is_accepted(api: Api) -> None:
     client_id = await api.add_owner()
     answers = await asyncio.gather(*(api.call("POST", "/jobs", body(client_id)) for _ in range(10)))
     assert sorted(answer.status_code for answer in answers) == [201] + [409] * 9
     assert (await api.get("/jobs"))["total"] == 1
 
 
-async def test_the_branch_is_free_again_when_the_job_has_ended(api: Api) -> None:
+async def test_branch_is_free_after_the_job_has_ended(api: Api) -> None:
     client_id = await api.add_owner()
     first = await api.post("/jobs", body(client_id), 201)
     await api.post(f"/jobs/{first['id']}/cancel")
@@ -44,13 +44,13 @@ async def test_the_branch_is_free_again_when_the_job_has_ended(api: Api) -> None
         second = await api.post("/jobs", body(client_id), 201)
 
 
-async def test_names_are_told_apart_by_case(api: Api) -> None:
+async def test_branch_names_are_case_sensitive(api: Api) -> None:
     client_id = await api.add_owner()
     await api.post("/jobs", body(client_id), 201)
     await api.post("/jobs", body(client_id, branchName=BRANCH.upper()), 201)
 
 
-async def test_other_repositories_do_not_matter(api: Api) -> None:
+async def test_same_branch_of_another_repository_is_free(api: Api) -> None:
     client_id = await api.add_owner("shop")
     other = await api.add_repository(client_id, "blog")
     await api.post("/jobs", body(client_id), 201)
@@ -58,8 +58,8 @@ async def test_other_repositories_do_not_matter(api: Api) -> None:
     await api.post("/jobs", body(await api.add_owner("shop")), 201)
 
 
-async def test_task_jobs_do_not_matter(api: Api) -> None:
-    """A conversation only reads, so any number may stand on a branch."""
+async def test_task_jobs_hold_no_branch(api: Api) -> None:
+    """Conversations only read, so any number can use a branch."""
     client_id = await api.add_owner()
     for job_type in ("task", "code", "task"):
         await api.post("/jobs", body(client_id, jobType=job_type), 201)

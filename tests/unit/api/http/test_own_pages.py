@@ -1,4 +1,4 @@
-"""Which hosts a request may name, and which pages a browser may send it for."""
+"""The hosts that a request can name, and the pages that can send it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LISTED = (HttpHost("api.example.com"), HttpHost("proxy.test", 8443), HttpHost("p
 async def ask(
     hosts: OwnHosts, host: str, method: str = "GET", arrived_at: str = "10.0.0.5", **headers: str
 ) -> int:
-    """The status of a request that came to the address `arrived_at`."""
+    """The status of a request to the address `arrived_at`."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await Response()(scope, receive, send)
@@ -49,7 +49,7 @@ async def ask(
         ("192.0.2.7", "10.0.0.5:80", 421),
         ("2001:DB8::0:1", "[2001:db8::1]:3456", 200),
         ("Mill.local", "mill.LOCAL:3456", 200),
-        # Everywhere: the address that the connection came to, and no other.
+        # All addresses: only the address that accepted the connection.
         ("0.0.0.0", "10.0.0.5:3456", 200),
         ("0.0.0.0", "10.0.0.6:3456", 421),
         ("0.0.0.0", "0.0.0.0:3456", 421),
@@ -58,13 +58,11 @@ async def ask(
         ("::", "evil.test", 421),
     ],
 )
-async def test_the_host_must_be_one_of_the_servers_own(
-    bind_address: str, host: str, status: int
-) -> None:
+async def test_host_must_be_one_of_this_server(bind_address: str, host: str, status: int) -> None:
     assert await ask(OwnHosts(bind_address, LISTED), host) == status
 
 
-async def test_an_address_that_came_as_ipv6_is_known() -> None:
+async def test_ipv4_address_mapped_to_ipv6() -> None:
     assert await ask(OwnHosts("::"), "10.0.0.5", arrived_at="[::ffff:10.0.0.5]") == 200
     assert await ask(OwnHosts("::"), "[2001:db8::1]", arrived_at="[2001:db8::1]") == 200
 
@@ -104,12 +102,12 @@ async def test_only_own_pages_may_write(headers: dict[str, str], status: int) ->
         assert await ask(hosts, "localhost:3456", method, **headers) == 200
 
 
-async def test_a_page_on_a_default_port_is_its_own() -> None:
+async def test_page_on_the_default_port() -> None:
     for host in ("plain.test", "plain.test:443"):
         assert await ask(OwnHosts(listed=LISTED), host, "POST", origin="https://plain.test") == 200
 
 
-async def test_health_is_no_exception(api: Api) -> None:
+async def test_health_checks_the_host_too(api: Api) -> None:
     response = await api.call("GET", "/health", headers={"Host": "evil.test"})
     assert response.status_code == 421
     assert response.json()["error"].startswith("evil.test is not a host of this server.")
@@ -117,7 +115,7 @@ async def test_health_is_no_exception(api: Api) -> None:
     assert (await api.call("GET", "/health", headers={"Host": "127.0.0.1:3456"})).status_code == 503
 
 
-async def test_the_refusal_of_a_page_names_the_remedy(api: Api) -> None:
+async def test_refusal_names_the_setting(api: Api) -> None:
     headers = {**BEARER, "Origin": "http://evil.test"}
     response = await api.call("POST", "/clients", {"name": "Acme"}, headers=headers)
     assert response.status_code == 403

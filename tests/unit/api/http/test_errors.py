@@ -1,4 +1,4 @@
-"""Whatever goes wrong, the answer is `{"error": "..."}` with a sentence that helps."""
+"""Every error is `{"error": "..."}` with a helpful message."""
 
 from __future__ import annotations
 
@@ -60,15 +60,15 @@ PATHS = {
 }
 
 
-@pytest.mark.parametrize(("body", "sentence"), BODIES.values(), ids=BODIES)
-async def test_a_body_that_is_no_json_object(api: Api, body: bytes, sentence: str) -> None:
+@pytest.mark.parametrize(("body", "message"), BODIES.values(), ids=BODIES)
+async def test_body_that_is_not_a_json_object(api: Api, body: bytes, message: str) -> None:
     for path in WITH_BODY:
         response = await api.call("POST", path, content=body, headers=JSON_TYPE)
-        assert (response.status_code, response.json()) == (400, {"error": sentence})
+        assert (response.status_code, response.json()) == (400, {"error": message})
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "", "json"])
-async def test_json_is_taken_only_when_it_is_declared(api: Api, kind: str) -> None:
+async def test_json_without_its_content_type_is_refused(api: Api, kind: str) -> None:
     headers = {**BEARER, **({"Content-Type": kind} if kind else {})}
     response = await api.call("POST", "/clients", content=b'{"name": "A"}', headers=headers)
     assert (response.status_code, response.json()) == (400, {"error": NEEDS_OBJECT})
@@ -77,13 +77,13 @@ async def test_json_is_taken_only_when_it_is_declared(api: Api, kind: str) -> No
 @pytest.mark.parametrize(
     "kind", ["application/json; charset=utf-8", "APPLICATION/JSON", "application/vnd.x+json"]
 )
-async def test_spellings_of_the_json_type(api: Api, kind: str) -> None:
+async def test_variants_of_the_json_content_type(api: Api, kind: str) -> None:
     headers = {**BEARER, "Content-Type": kind}
     response = await api.call("POST", "/clients", content=b'{"name": "A"}', headers=headers)
     assert response.status_code == 201
 
 
-async def test_every_wrong_field_is_named(api: Api) -> None:
+async def test_every_invalid_field_is_named(api: Api) -> None:
     body = {"clientId": 7, "jobType": "foo", "title": ["x"], "featureId": "f"}
     assert await api.refusal(400, "POST", "/jobs", body) == (
         "prompt is required. clientId: Input should be a valid string. "
@@ -93,7 +93,7 @@ async def test_every_wrong_field_is_named(api: Api) -> None:
 
 
 @pytest.mark.parametrize("path", ["/", "/nope", "/jobs/", "/clients/", "/health/", "/job", "/Jobs"])
-async def test_an_unknown_route(api: Api, path: str) -> None:
+async def test_unknown_route(api: Api, path: str) -> None:
     expected = f"There is no route GET {path}. See /docs."
     assert await api.refusal(404, "GET", path) == expected
 
@@ -113,15 +113,15 @@ async def test_an_unknown_route(api: Api, path: str) -> None:
         ("OPTIONS", "/jobs", "GET, POST"),
     ],
 )
-async def test_a_wrong_method(api: Api, method: str, path: str, allowed: str) -> None:
+async def test_wrong_method(api: Api, method: str, path: str, allowed: str) -> None:
     response = await api.call(method, path)
     assert response.status_code == 405
-    assert response.json() == {"error": f"{method} is not possible on {path}. See /docs."}
+    assert response.json() == {"error": f"{method} is not allowed on {path}. See /docs."}
     assert response.headers["allow"] == allowed
 
 
 async def chunks(size: int) -> AsyncIterator[bytes]:
-    """A body whose length is not declared."""
+    """A body without a Content-Length."""
     yield b'{"name": "'
     for _ in range(size // 65536):
         yield b"x" * 65536
@@ -129,7 +129,7 @@ async def chunks(size: int) -> AsyncIterator[bytes]:
 
 
 @pytest.mark.parametrize("path", WITH_BODY)
-async def test_a_body_over_the_limit(api: Api, path: str) -> None:
+async def test_body_over_the_limit(api: Api, path: str) -> None:
     expected = {"error": "The request body is over 8388608 bytes. Send a shorter one."}
     declared = await api.call("POST", path, content=b"x" * (MAX_BODY_BYTES + 1), headers=JSON_TYPE)
     assert (declared.status_code, declared.json()) == (413, expected)
@@ -137,12 +137,12 @@ async def test_a_body_over_the_limit(api: Api, path: str) -> None:
     assert (undeclared.status_code, undeclared.json()) == (413, expected)
 
 
-async def test_a_body_at_the_limit_is_read(api: Api) -> None:
+async def test_body_at_the_limit(api: Api) -> None:
     body = b'{"name": "A"}'.ljust(MAX_BODY_BYTES)
     assert (await api.call("POST", "/clients", content=body, headers=JSON_TYPE)).is_success
 
 
-async def test_a_length_that_is_not_true_does_not_help(api: Api) -> None:
+async def test_false_content_length(api: Api) -> None:
     headers = {**JSON_TYPE, "Content-Length": "5"}
     response = await api.call("POST", "/clients", content=chunks(MAX_BODY_BYTES), headers=headers)
     assert response.status_code == 413
@@ -155,15 +155,15 @@ async def test_garbage_in_paths(api: Api, path: str) -> None:
     assert len(response.content) < 1000
 
 
-async def test_a_query_that_is_no_text(api: Api) -> None:
-    """Servers hand queries over as they came; not even an error may fail on them."""
+async def test_query_that_is_not_text(api: Api) -> None:
+    """Servers pass on the raw query, so building the error must not fail on it."""
     response = await asgi(api, "/nope", b"x=\xff\xfe")
     assert response == (404, {"error": "There is no route GET /nope. See /docs."})
     status, _ = await asgi(api, "/jobs", b"limit=\xff")
     assert status == 400
 
 
-async def test_a_crash_tells_nothing(
+async def test_crash_reveals_nothing(
     api: Api, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def crash() -> None:
@@ -179,9 +179,7 @@ async def test_a_crash_tells_nothing(
     assert "a secret detail" in str(record.exc_info[1])
 
 
-async def test_an_error_without_a_status_of_its_own(
-    api: Api, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_error_without_its_own_status(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     for error, status in (
         (TooLarge("Too much."), 413),
         (DependencyFailed("It refused.", "store"), 500),
@@ -194,14 +192,14 @@ async def test_an_error_without_a_status_of_its_own(
         assert await api.refusal(status, "GET", "/clients") == str(error)
 
 
-async def test_a_path_in_a_sentence_is_short_and_plain(api: Api) -> None:
-    sentence = await api.refusal(404, "GET", "/a%0AERROR%20%1B[31m" + "x" * 500)
-    assert sentence.startswith("There is no route GET /a%0AERROR%20%1B%5B31mxxx")
-    assert len(sentence) < 300
+async def test_path_in_an_error_is_quoted_and_cut(api: Api) -> None:
+    message = await api.refusal(404, "GET", "/a%0AERROR%20%1B[31m" + "x" * 500)
+    assert message.startswith("There is no route GET /a%0AERROR%20%1B%5B31mxxx")
+    assert len(message) < 300
 
 
 async def asgi(api: Api, path: str, query: bytes) -> tuple[int, Any]:
-    """A request as a server hands it over, where an HTTP client would refuse to send it."""
+    """Send a raw ASGI request, which an HTTP client would refuse to send."""
     scope = {
         "type": "http",
         "http_version": "1.1",

@@ -11,7 +11,7 @@ from domain.jobs import JobStatus, JobType
 from domain.names.ids import new_id
 from tests.unit.api.calls import Api
 
-KEPT = (
+SAME_FIELDS = (
     "client_id",
     "feature_id",
     "repository_id",
@@ -23,13 +23,13 @@ KEPT = (
 )
 
 
-async def test_it_needs_the_secret(api: Api) -> None:
+async def test_secret_is_required(api: Api) -> None:
     await api.needs_secret("POST", f"/jobs/{new_id()}/retry")
 
 
 @pytest.mark.parametrize("job_type", JobType)
 @pytest.mark.parametrize("status", [JobStatus.FAILED, JobStatus.CANCELLED])
-async def test_everything_asked_for_is_asked_for_again(
+async def test_retry_has_the_request_of_the_original(
     api: Api, parked: TemporalClient, job_type: JobType, status: JobStatus
 ) -> None:
     client_id = await api.add_client()
@@ -54,7 +54,7 @@ async def test_everything_asked_for_is_asked_for_again(
     assert (answer["originalJobId"], answer["status"]) == (original.id, "queued")
     assert re.fullmatch(r"feature/x-retry-\d{13}", answer["branchName"])
     old, new = await api.get(f"/jobs/{original.id}"), await api.get(f"/jobs/{answer['id']}")
-    assert {key: new[key] for key in KEPT} == {key: old[key] for key in KEPT}
+    assert {key: new[key] for key in SAME_FIELDS} == {key: old[key] for key in SAME_FIELDS}
     assert (new["retry_of"], new["branch_name"]) == (original.id, answer["branchName"])
     assert (new["status"], new["phase"], new["error"]) == ("queued", "waiting_for_slot", None)
     assert old["status"] == status
@@ -62,7 +62,7 @@ async def test_everything_asked_for_is_asked_for_again(
     assert described.workflow_type == {"code": "CodeJob", "task": "TaskJob"}[job_type]
 
 
-async def test_the_suffix_of_a_retry_is_replaced(api: Api) -> None:
+async def test_retry_suffix_is_replaced(api: Api) -> None:
     client_id = await api.add_owner()
     job = await api.seed_job(
         client_id, status=JobStatus.FAILED, branch_name="x-retry-1767000000000"
@@ -72,7 +72,7 @@ async def test_the_suffix_of_a_retry_is_replaced(api: Api) -> None:
     assert answer["branchName"] != job.branch_name
 
 
-async def test_a_retry_of_a_retry(api: Api) -> None:
+async def test_retry_of_a_retry(api: Api) -> None:
     job = await api.seed_job(await api.add_owner(), status=JobStatus.CANCELLED, branch_name="x")
     job_id = job.id
     for _ in range(3):
@@ -84,7 +84,7 @@ async def test_a_retry_of_a_retry(api: Api) -> None:
 
 
 @pytest.mark.parametrize("status", [JobStatus.QUEUED, JobStatus.RUNNING, JobStatus.COMPLETED])
-async def test_only_failed_and_cancelled_jobs(api: Api, status: JobStatus) -> None:
+async def test_job_that_did_not_fail_is_refused(api: Api, status: JobStatus) -> None:
     job = await api.seed_job(await api.add_owner(), status=status)
     assert await api.refusal(400, "POST", f"/jobs/{job.id}/retry") == (
         f"Only failed and cancelled jobs can be retried; this one is {status}."
@@ -92,11 +92,12 @@ async def test_only_failed_and_cancelled_jobs(api: Api, status: JobStatus) -> No
     assert (await api.get("/jobs"))["total"] == 1
 
 
-async def test_a_job_without_a_repository_cannot_be_retried(api: Api) -> None:
-    """As the system before has left some."""
+async def test_job_without_a_repository_is_refused(api: Api) -> None:
+    """The earlier product has left such jobs."""
     original = await api.seed_job(
         await api.add_owner(), status=JobStatus.FAILED, phase=None, repository_id=None
     )
     assert await api.refusal(400, "POST", f"/jobs/{original.id}/retry") == (
-        "The job's repository is gone, so it cannot be retried. Post a new job for another."
+        "The repository of this job was removed, so the job cannot be retried. Post a new job "
+        "for another repository."
     )
