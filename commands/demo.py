@@ -1,7 +1,7 @@
 """`orchestrator demo`: both walkthroughs of the API, on real parts, without any account.
 
-Everything is as in `orchestrator up`, with the demo forge in place of GitHub and the scripted model
-in place of Anthropic. It uses a directory and ports of its own and removes both at the end.
+Everything is as in `orchestrator up`. The fake GitHub replaces GitHub and the scripted model
+replaces Anthropic. The demo uses a directory and ports of its own and removes both at the end.
 """
 
 from __future__ import annotations
@@ -42,18 +42,18 @@ def demonstrate(environment: Mapping[str, str], say: Say) -> int:
     """
     with tempfile.TemporaryDirectory(prefix="orchestrator-demo-") as name:
         root = Path(name)
-        forge = FakeGitHub(root / "forge", {TOKEN: TokenGrant("demo-user")})
-        forge.create_repository(OWNER, NAME, files=FILES)
-        with forge.serve() as forge_url, ScriptedModel(story=tell).serve() as model:
-            ours = _environment(environment, root, forge_url, model.base_url)
+        github = FakeGitHub(root / "github", {TOKEN: TokenGrant("demo-user")})
+        github.create_repository(OWNER, NAME, files=FILES)
+        with github.serve() as github_url, ScriptedModel(story=tell).serve() as model:
+            ours = _environment(environment, root, github_url, model.base_url)
             settings = Settings.from_env(ours)
             return up(
-                settings, ours, say, lambda secret: _Tour(settings, forge, secret, say).take()
+                settings, ours, say, lambda secret: _Tour(settings, github, secret, say).take()
             )
 
 
 def _environment(
-    environment: Mapping[str, str], root: Path, forge_url: str, model_url: str
+    environment: Mapping[str, str], root: Path, github_url: str, model_url: str
 ) -> dict[str, str]:
     names = ("PORT", "TEMPORAL_PORT", "TEMPORAL_HTTP_PORT", "TEMPORAL_UI_PORT")
     ports = dict(zip(names, free_ports(len(names)), strict=True))
@@ -62,8 +62,8 @@ def _environment(
         "HOME": str(root),
         "DATA_DIR": str(root / "data"),
         "GITHUB_TOKEN": TOKEN,
-        "GITHUB_SERVER_URL": forge_url,
-        "GITHUB_API_URL": f"{forge_url}/api",
+        "GITHUB_SERVER_URL": github_url,
+        "GITHUB_API_URL": f"{github_url}/api",
         "ANTHROPIC_BASE_URL": model_url,
         "ANTHROPIC_API_KEY": "demo-key",
         "CLAUDE_MODEL": "claude-opus-5-5",
@@ -74,8 +74,8 @@ def _environment(
 class _Tour:
     """The two walkthroughs, through the HTTP API."""
 
-    def __init__(self, settings: Settings, forge: FakeGitHub, secret: str, say: Say) -> None:
-        self._forge = forge
+    def __init__(self, settings: Settings, github: FakeGitHub, secret: str, say: Say) -> None:
+        self._github = github
         self._http = httpx.Client(
             base_url=f"http://127.0.0.1:{settings.port}",
             headers={"Authorization": f"Bearer {secret}"},
@@ -107,10 +107,10 @@ class _Tour:
         job = self._await(job_id, lambda job: job["status"] == "completed")
         self._show_transcript(job_id)
         self._title("Its pull request")
-        [pull] = self._forge.pull_requests(OWNER, NAME)
+        [pull] = self._github.pull_requests(OWNER, NAME)
         self._say(f"{job['pr_url']}\n{pull.title}\n\n{pull.body}")
         self._title("Its diff")
-        self._say(self._forge.repository(OWNER, NAME).bare.diff(pull.base_sha, pull.head_sha))
+        self._say(self._github.repository(OWNER, NAME).bare.diff(pull.base_sha, pull.head_sha))
 
     def _conversation(self, client_id: str) -> None:
         self._title("A conversation")

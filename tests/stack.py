@@ -1,7 +1,7 @@
 """The whole product on this machine, as `orchestrator up` runs it, for tests that go through HTTP.
 
-The forge stands in for GitHub and the scripted model for Anthropic; everything else is real: the
-Temporal dev server, the API and worker processes, git over HTTP, and the Claude CLI.
+The fake GitHub replaces GitHub and the scripted model replaces Anthropic. Everything else is real:
+the Temporal dev server, the API and worker processes, git over HTTP, and the Claude CLI.
 """
 
 from __future__ import annotations
@@ -46,11 +46,13 @@ def eventually(reached: Callable[[], Any], seconds: float = 30.0, what: str = ""
 
 
 class Stack:
-    """One running installation with its own directory, ports, forge and model."""
+    """One running installation with its own directory, ports, fake GitHub and model."""
 
-    def __init__(self, root: Path, forge: FakeGitHub, forge_url: str, model: ScriptedModel) -> None:
+    def __init__(
+        self, root: Path, github: FakeGitHub, github_url: str, model: ScriptedModel
+    ) -> None:
         self.root = root
-        self.forge = forge
+        self.github = github
         self.model = model
         self.log = root / "up.log"
         self.gates = root / "gates"
@@ -68,8 +70,8 @@ class Stack:
             "TEMPORAL_HTTP_PORT": str(temporal_http),
             "TEMPORAL_UI_PORT": str(ui),
             "GITHUB_TOKEN": TOKEN,
-            "GITHUB_SERVER_URL": forge_url,
-            "GITHUB_API_URL": f"{forge_url}/api",
+            "GITHUB_SERVER_URL": github_url,
+            "GITHUB_API_URL": f"{github_url}/api",
             "ANTHROPIC_BASE_URL": model.base_url,
             "ANTHROPIC_API_KEY": "model-key",
             "CLAUDE_MODEL": "claude-opus-5-5",
@@ -144,11 +146,11 @@ class Stack:
         return answer
 
     def new_repository(self, **options: Any) -> tuple[str, str]:
-        """A client with a repository of its own on the forge: (client id, repository name)."""
+        """A client with its own repository on the fake GitHub: (client id, repository name)."""
         self._repositories += 1
         name = f"site-{self._repositories}-{uuid.uuid4().hex[:6]}"
         options.setdefault("files", {"README.md": "# Site\n", "app.py": "print('hi')\n"})
-        self.forge.create_repository(OWNER, name, **options)
+        self.github.create_repository(OWNER, name, **options)
         client = self.call("POST", "/clients", {"name": f"Client {name}"})
         self.call(
             "POST", f"/clients/{client['id']}/repository", {"githubOrg": OWNER, "githubRepo": name}
@@ -200,9 +202,9 @@ class Stack:
 def running_stack(root: Path, **environment: str) -> Iterator[Stack]:
     """A started installation; everything it started is gone at the end."""
     root.mkdir(parents=True, exist_ok=True)
-    forge = FakeGitHub(root / "forge", {TOKEN: TokenGrant("stack-user")})
-    with forge.serve() as url, ScriptedModel(story=tell).serve() as model:
-        stack = Stack(root, forge, url, model)
+    github = FakeGitHub(root / "github", {TOKEN: TokenGrant("stack-user")})
+    with github.serve() as url, ScriptedModel(story=tell).serve() as model:
+        stack = Stack(root, github, url, model)
         try:
             stack.start(**environment)
             yield stack

@@ -1,4 +1,4 @@
-"""A bare repository of the forge: what its branches hold, and how to move them from outside."""
+"""A bare repository of the fake GitHub: read its branches, and commit to them from outside."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class BareRepository:
             message: the commit message.
         """
         lines = [
-            f"commit refs/heads/{branch}\ncommitter Forge <forge@example.invalid> "
+            f"commit refs/heads/{branch}\ncommitter GitHub <github@example.invalid> "
             f"{int(time.time())} +0000\n".encode(),
             _data(message),
             f"from {parent}\n".encode() if parent else b"",

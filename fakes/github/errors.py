@@ -1,4 +1,4 @@
-"""The ways the forge says no, in GitHub's words."""
+"""The ways the fake GitHub says no, in GitHub's words."""
 
 from __future__ import annotations
 

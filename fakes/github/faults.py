@@ -1,4 +1,4 @@
-"""Faults on demand, and the log of what was asked of the forge."""
+"""Faults on demand, and the log of what was asked of the fake GitHub."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Fault:
         return fnmatchcase(operation or "", self.pattern) or fnmatchcase(path, self.pattern)
 
     def response(self, status: int) -> Response:
-        """Return what is answered in place of the forge's own reply."""
+        """Return what is answered in place of the fake GitHub's own reply."""
         if isinstance(self.body, str):
             return Response(self.body, status, dict(self.headers), "text/plain")
         body = self.body or {"message": HTTPStatus(status).phrase, "status": str(status)}
@@ -98,7 +98,7 @@ def secondary_rate_limit(pattern: str, seconds: int, times: int) -> Fault:
 
 
 class Traffic:
-    """The ASGI middleware in front of everything the forge serves.
+    """The ASGI middleware in front of everything the fake GitHub serves.
 
     Args:
         app: what answers when no fault is due.

@@ -1,4 +1,4 @@
-"""How the forge runs git: one executable, one explicit environment."""
+"""How the fake GitHub runs git: one executable, one explicit environment."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def git_environment(
     """Return the whole environment of a git process.
 
     Args:
-        configuration: git settings on top of the forge's own.
-        variables: environment variables on top of the forge's own.
+        configuration: git settings on top of the fake GitHub's own.
+        variables: environment variables on top of the fake GitHub's own.
     """
     settings = {**_CONFIGURATION, **(configuration or {})}
     environment = {
@@ -71,5 +71,5 @@ def git(directory: Path, *arguments: str, data: bytes = b"") -> bytes:
     )
     if finished.returncode != 0:
         reason = finished.stderr.decode("utf-8", "replace").strip()
-        raise RuntimeError(f"`git {arguments[0]}` failed in the forge: {reason}")
+        raise RuntimeError(f"`git {arguments[0]}` failed in the fake GitHub: {reason}")
     return finished.stdout

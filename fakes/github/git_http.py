@@ -34,7 +34,7 @@ _SETTINGS = {
 }
 # What git runs for each ref of a push. A refusal of one ref lets the others through, as on GitHub.
 _UPDATE_HOOK = """#!/bin/sh
-for protected in $FORGE_PROTECTED; do
+for protected in $GITHUB_PROTECTED; do
   if [ "$1" = "$protected" ]; then
     echo "error: GH006: Protected branch update failed for $1." >&2
     echo "error: Changes must be made through a pull request." >&2
@@ -124,7 +124,7 @@ class GitHttp:
             "REQUEST_METHOD": scope["method"],
             "QUERY_STRING": scope["query_string"].decode(),
             "CONTENT_TYPE": headers.get("content-type", ""),
-            "FORGE_PROTECTED": " ".join(f"refs/heads/{name}" for name in repository.protected),
+            "GITHUB_PROTECTED": " ".join(f"refs/heads/{name}" for name in repository.protected),
         }
         # No CONTENT_LENGTH: with it, git 2.39 spins for ever on a body that ends early (measured).
         for variable, header in (

@@ -1,4 +1,4 @@
-"""The operations of GitHub's REST API that the forge serves."""
+"""The operations of GitHub's REST API that the fake GitHub serves."""
 
 from __future__ import annotations
 

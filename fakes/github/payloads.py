@@ -73,10 +73,10 @@ _FEATURES = (
 
 
 class Site:
-    """Where the forge is: makes the links of every reply.
+    """Where the fake GitHub is: makes the links of every reply.
 
     Args:
-        url: the forge's own, without a slash at the end.
+        url: the fake GitHub's own, without a slash at the end.
     """
 
     def __init__(self, url: str) -> None:

@@ -1,4 +1,4 @@
-"""A repository of the forge: its git side, its pull requests, and its settings."""
+"""A repository of the fake GitHub: its git side, its pull requests, and its settings."""
 
 from __future__ import annotations
 

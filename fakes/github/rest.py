@@ -128,7 +128,7 @@ class Operation:
 
     @property
     def route(self) -> str:
-        """Return the path at which the forge serves it."""
+        """Return the path at which the fake GitHub serves it."""
         return f"/{RESERVED_OWNER}{self.path}"
 
 
@@ -212,7 +212,7 @@ class Rest:
 
 
 def unknown_path() -> Response:
-    """Return the reply to a path that the forge does not serve."""
+    """Return the reply to a path that the fake GitHub does not serve."""
     return _render(Reply(404, not_found().body()), None, None)
 
 

@@ -1,7 +1,7 @@
 """A local stand-in for GitHub: its REST API and git's smart HTTP over the same bare repositories.
 
-    GITHUB_API_URL     the forge's URL + `/api`
-    GITHUB_SERVER_URL  the forge's URL
+    GITHUB_API_URL     the fake GitHub's URL + `/api`
+    GITHUB_SERVER_URL  the fake GitHub's URL
 
 It refuses what GitHub refuses, and fails when told to. Pushed commits are visible to the API at
 once, because every answer is computed from the repositories on disk.
@@ -45,11 +45,11 @@ __all__ = [
 
 
 class FakeGitHub:
-    """A forge with its repositories; all methods may be called from any thread.
+    """A fake GitHub with its repositories; all methods may be called from any thread.
 
     Args:
         root: an own directory, where the bare repositories are kept as `<owner>/<name>.git`.
-        tokens: what each token grants. They become `forge.tokens`, which may be changed at any
+        tokens: what each token grants. They become `github.tokens`, which may be changed at any
             time: a token taken out is refused from then on.
     """
 
@@ -65,7 +65,7 @@ class FakeGitHub:
 
     @contextlib.contextmanager
     def serve(self, port: int = 0) -> Iterator[str]:
-        """Serve on 127.0.0.1 while the context lasts; yields the URL, also kept in `forge.url`."""
+        """Serve on 127.0.0.1 while the context lasts; yields the URL, also kept in `github.url`."""
         with serving(self.app, port) as url:
             self.url = url
             yield url
@@ -93,7 +93,7 @@ class FakeGitHub:
         """
         if self._find(owner, name) is not None:
             raise ValueError(
-                f"The forge has a repository {owner}/{name} already. Use another name."
+                f"The fake GitHub has a repository {owner}/{name} already. Use another name."
             )
         repository = Repository(self.root, owner, name, default_branch)
         repository.bare.create(default_branch)
@@ -107,7 +107,7 @@ class FakeGitHub:
         """Return a repository, to look at or to change its settings."""
         found = self._find(owner, name)
         if found is None:
-            raise LookupError(f"The forge has no repository {owner}/{name}. Create it first.")
+            raise LookupError(f"The fake GitHub has no repository {owner}/{name}. Create it first.")
         return found
 
     def commit(

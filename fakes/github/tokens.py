@@ -1,4 +1,4 @@
-"""Who may do what on the forge: tokens, what they grant, and how they are presented."""
+"""Who may do what on the fake GitHub: tokens, what they grant, and how they are presented."""
 
 from __future__ import annotations
 

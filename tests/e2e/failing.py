@@ -56,5 +56,5 @@ def kept_files(stack: Stack, job_id: str) -> set[str]:
 
 def assert_unpublished(stack: Stack, name: str, *branches: str) -> None:
     """The repository has its main branch, those of others, and no pull request."""
-    assert sorted(stack.forge.branches(OWNER, name)) == sorted(["main", *branches])
-    assert stack.forge.pull_requests(OWNER, name) == []
+    assert sorted(stack.github.branches(OWNER, name)) == sorted(["main", *branches])
+    assert stack.github.pull_requests(OWNER, name) == []

@@ -19,7 +19,7 @@ DELAY = 2.5
 @pytest.fixture(autouse=True)
 def _no_faults_left(stack: Stack) -> Iterator[None]:
     yield
-    stack.forge.clear_faults()
+    stack.github.clear_faults()
 
 
 def cancel(stack: Stack, job_id: str) -> Json:
@@ -30,11 +30,11 @@ def cancel(stack: Stack, job_id: str) -> Json:
 
 
 def assert_withdrawn(stack: Stack, name: str, answered_at: float) -> None:
-    """Nothing is on the forge, now and when the delayed request has been answered."""
+    """Nothing is on the fake GitHub, now and when the delayed request has been answered."""
     while time.monotonic() < answered_at + 1:
         time.sleep(0.1)
-    eventually(lambda: list(stack.forge.branches(OWNER, name)) == ["main"], 30, "branch is gone")
-    assert "open" not in [pull.state for pull in stack.forge.pull_requests(OWNER, name)]
+    eventually(lambda: list(stack.github.branches(OWNER, name)) == ["main"], 30, "branch is gone")
+    assert "open" not in [pull.state for pull in stack.github.pull_requests(OWNER, name)]
 
 
 def assert_at_rest(stack: Stack, job_id: str) -> None:
@@ -53,7 +53,7 @@ def assert_retry_works(stack: Stack, job_id: str, name: str) -> None:
     retried = stack.call("POST", f"/jobs/{job_id}/retry")
     job = stack.wait_for(retried["id"], "completed")
     assert job["retry_of"] == job_id
-    assert retried["branchName"] in stack.forge.branches(OWNER, name)
+    assert retried["branchName"] in stack.github.branches(OWNER, name)
 
 
 def test_while_queued(stack: Stack):
@@ -77,7 +77,7 @@ def test_while_queued(stack: Stack):
 
 def test_while_preparing(stack: Stack):
     client, name = stack.new_repository()
-    stack.forge.delay_next(f"/{OWNER}/{name}.git/info/refs", 30)
+    stack.github.delay_next(f"/{OWNER}/{name}.git/info/refs", 30)
     job_id = stack.post_job(client, stack.script([write("a.txt", "a"), say("Done.")]))
     stack.wait_for(job_id, "preparing")
     eventually(lambda: stack.pids(f"{name}.git"), 30, "git fetches")
@@ -120,27 +120,27 @@ def test_while_it_waits_for_the_user(stack: Stack):
 
 
 def delay_before_push(stack: Stack) -> None:
-    stack.forge.delay_next("git-receive-pack:refs", DELAY)
+    stack.github.delay_next("git-receive-pack:refs", DELAY)
 
 
 def delay_in_push(stack: Stack) -> None:
-    stack.forge.delay_next("git-receive-pack", DELAY)
+    stack.github.delay_next("git-receive-pack", DELAY)
 
 
 def delay_after_push(stack: Stack) -> None:
-    stack.forge.fail_next("git-receive-pack", None, after=True, delay=DELAY)
+    stack.github.fail_next("git-receive-pack", None, after=True, delay=DELAY)
 
 
 def delay_before_finding(stack: Stack) -> None:
-    stack.forge.delay_next("pulls/list", DELAY)
+    stack.github.delay_next("pulls/list", DELAY)
 
 
 def delay_before_creating(stack: Stack) -> None:
-    stack.forge.delay_next("pulls/create", DELAY)
+    stack.github.delay_next("pulls/create", DELAY)
 
 
 def delay_after_creating(stack: Stack) -> None:
-    stack.forge.fail_next("pulls/create", 502, after=True, delay=DELAY)
+    stack.github.fail_next("pulls/create", 502, after=True, delay=DELAY)
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_while_publishing(stack: Stack, delay: Callable[[Stack], None]):
         client, stack.script([write("a.txt", "a"), say("Done.")]), branchName=BRANCH
     )
     stack.wait_for(job_id, "publishing")
-    eventually(lambda: stack.forge.pending_faults == [], 60, "the delayed request has come")
+    eventually(lambda: stack.github.pending_faults == [], 60, "the delayed request has come")
     answered_at = time.monotonic() + DELAY
     assert cancel(stack, job_id)["wasRunning"] is True
     assert_withdrawn(stack, name, answered_at)
@@ -170,18 +170,18 @@ def test_while_publishing(stack: Stack, delay: Callable[[Stack], None]):
 
 def test_while_publishing_to_a_branch_that_was_there_before(stack: Stack):
     client, name = stack.new_repository()
-    stack.forge.commit(OWNER, name, BRANCH, {"theirs.txt": "1\n"}, "Begin")
-    stack.forge.delay_next("pulls/create", DELAY)
+    stack.github.commit(OWNER, name, BRANCH, {"theirs.txt": "1\n"}, "Begin")
+    stack.github.delay_next("pulls/create", DELAY)
     job_id = stack.post_job(
         client, stack.script([write("a.txt", "a"), say("Done.")]), branchName=BRANCH
     )
     stack.wait_for(job_id, "publishing")
-    eventually(lambda: stack.forge.pending_faults == [], 60, "the delayed request has come")
+    eventually(lambda: stack.github.pending_faults == [], 60, "the delayed request has come")
     cancel(stack, job_id)
     assert_at_rest(stack, job_id)
-    pulls = stack.forge.pull_requests
+    pulls = stack.github.pull_requests
     eventually(lambda: [pull.state for pull in pulls(OWNER, name)] == ["closed"], 30, "closed")
-    assert stack.forge.branches(OWNER, name)[BRANCH] == stack.job(job_id)["head_sha"]
+    assert stack.github.branches(OWNER, name)[BRANCH] == stack.job(job_id)["head_sha"]
     assert_retry_works(stack, job_id, name)
 
 
@@ -194,7 +194,7 @@ def test_after_the_end(stack: Stack):
     assert refused == {"error": "Job already finished"}
     job = stack.wait_for(job_id, lambda job: job["phase"] is None)
     assert job["status"] == "completed"
-    [pull] = stack.forge.pull_requests(OWNER, name)
+    [pull] = stack.github.pull_requests(OWNER, name)
     assert pull.state == "open"
 
 

@@ -18,9 +18,9 @@ def test_what_claude_committed_itself_is_published_as_it_is(stack: Stack):
     job_id = stack.post_job(client, f"Add one. {prompt}", branchName="feature/one")
     job = stack.wait_for(job_id, "completed")
 
-    history = stack.forge.log(OWNER, name, "feature/one")
+    history = stack.github.log(OWNER, name, "feature/one")
     assert [entry.subject for entry in history] == ["Add one", "Initial commit"]
-    assert job["head_sha"] == stack.forge.branches(OWNER, name)["feature/one"]
+    assert job["head_sha"] == stack.github.branches(OWNER, name)["feature/one"]
     assert (job["outcome"], job["files_changed"]) == ("pull_request", 1)
 
 
@@ -36,11 +36,11 @@ def test_what_claude_left_is_committed_on_top_of_its_own_commits(stack: Stack):
     job_id = stack.post_job(client, prompt, branchName="feature/two", title="One and two")
     job = stack.wait_for(job_id, "completed")
 
-    rest, own, _ = stack.forge.log(OWNER, name, "feature/two")
+    rest, own, _ = stack.github.log(OWNER, name, "feature/two")
     assert (rest.subject, own.subject) == ("One and two", "Add one")
     assert rest.author == own.author
     assert job["files_changed"] == 3
-    assert stack.forge.read_file(OWNER, name, "feature/two", "two.txt") == "2\n"
+    assert stack.github.read_file(OWNER, name, "feature/two", "two.txt") == "2\n"
 
 
 def test_no_changes_are_no_pull_request(stack: Stack):
@@ -52,18 +52,18 @@ def test_no_changes_are_no_pull_request(stack: Stack):
     assert (job["outcome"], job["files_changed"]) == ("no_changes", 0)
     assert (job["pr_url"], job["pr_number"], job["head_sha"]) == (None, None, None)
     assert job["result"] == "It is fine as it is."
-    assert stack.forge.pull_requests(OWNER, name) == []
-    assert list(stack.forge.branches(OWNER, name)) == ["main"]
+    assert stack.github.pull_requests(OWNER, name) == []
+    assert list(stack.github.branches(OWNER, name)) == ["main"]
 
 
 def test_a_branch_that_the_remote_has_is_continued(stack: Stack):
     client, name = stack.new_repository()
-    theirs = stack.forge.commit(OWNER, name, "feature/x", {"theirs.txt": "theirs\n"}, "Begin x")
+    theirs = stack.github.commit(OWNER, name, "feature/x", {"theirs.txt": "theirs\n"}, "Begin x")
     prompt = stack.script([write("ours.txt", "ours\n"), say("Went on.")])
     job_id = stack.post_job(client, prompt, branchName="feature/x", title="Go on")
     job = stack.wait_for(job_id, "completed")
 
-    history = stack.forge.log(OWNER, name, "feature/x")
+    history = stack.github.log(OWNER, name, "feature/x")
     assert [entry.subject for entry in history] == ["Go on", "Begin x", "Initial commit"]
     assert job["base_sha"] == theirs
     assert job["files_changed"] == 1
@@ -71,15 +71,15 @@ def test_a_branch_that_the_remote_has_is_continued(stack: Stack):
 
 def test_an_open_pull_request_of_the_branch_is_used_again(stack: Stack):
     client, name = stack.new_repository()
-    stack.forge.commit(OWNER, name, "feature/x", {"theirs.txt": "theirs\n"}, "Begin x")
-    theirs = stack.forge.repository(OWNER, name).pulls.open(
+    stack.github.commit(OWNER, name, "feature/x", {"theirs.txt": "theirs\n"}, "Begin x")
+    theirs = stack.github.repository(OWNER, name).pulls.open(
         author="somebody", head="feature/x", base="main", title="Mine", body="Text", draft=False
     )
     prompt = stack.script([write("ours.txt", "ours\n"), say("Went on.")])
     job_id = stack.post_job(client, prompt, branchName="feature/x")
     job = stack.wait_for(job_id, "completed")
 
-    [pull] = stack.forge.pull_requests(OWNER, name)
+    [pull] = stack.github.pull_requests(OWNER, name)
     assert job["pr_number"] == pull.number == theirs.number
     assert (pull.title, pull.body, pull.head_sha) == ("Mine", "Text", job["head_sha"])
 
@@ -103,9 +103,9 @@ def test_two_jobs_on_one_repository_do_not_disturb_each_other(stack: Stack):
     gate.touch()
     for each, job_id in jobs.items():
         assert stack.wait_for(job_id, "completed")["files_changed"] == 2
-        seen = stack.forge.read_file(OWNER, name, f"feature/{each}", "seen.txt").split()
+        seen = stack.github.read_file(OWNER, name, f"feature/{each}", "seen.txt").split()
         assert sorted(seen) == sorted(["README.md", "app.py", f"{each}.txt", "seen.txt"])
-    assert len(stack.forge.pull_requests(OWNER, name)) == 2
+    assert len(stack.github.pull_requests(OWNER, name)) == 2
 
 
 def test_a_second_job_on_a_live_branch_is_refused(stack: Stack):
@@ -125,7 +125,7 @@ def test_a_second_job_on_a_live_branch_is_refused(stack: Stack):
     again = stack.script([write("b.txt", "b"), say("Done.")])
     second = stack.post_job(client, again, branchName="feature/x")
     stack.wait_for(second, "completed")
-    assert len(stack.forge.pull_requests(OWNER, name)) == 1
+    assert len(stack.github.pull_requests(OWNER, name)) == 1
 
 
 def test_what_the_run_used_is_recorded(stack: Stack):

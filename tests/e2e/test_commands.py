@@ -99,7 +99,7 @@ def test_without_any_credential_it_starts_and_says_what_is_missing(tmp_path: Pat
         assert_unpublished(stack, name)
 
         # A public repository can be read without a token; Claude's login is missing then.
-        stack.forge.repository("acme", name).private = False
+        stack.github.repository("acme", name).private = False
         question = stack.post_job(client, "What is it?", jobType="task")
         job = failed_as(stack, question, FailureCode.CLAUDE_AUTHENTICATION)
         assert "ANTHROPIC_API_KEY" in job["error"]

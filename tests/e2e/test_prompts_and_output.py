@@ -69,14 +69,14 @@ def test_unicode_survives_everywhere(stack: Stack):
     assert (job["prompt"], job["title"]) == (prompt, "Größe 🎉 日本")
     assert as_json_text(prompt) in said_to_the_model(stack, prompt)
     assert job["result"] == "Fertig: 日本語 🎉"
-    [pull] = stack.forge.pull_requests(OWNER, name)
+    [pull] = stack.github.pull_requests(OWNER, name)
     assert (pull.head, pull.title) == ("feature/größe-日本", "Größe 🎉 日本")
     assert "Größe 日本語 🎉" in (pull.body or "")
     assert "Fertig: 日本語 🎉" in (pull.body or "")
-    rest, own, _ = stack.forge.log(OWNER, name, pull.head)
+    rest, own, _ = stack.github.log(OWNER, name, pull.head)
     assert (rest.subject, own.subject) == ("Größe 🎉 日本", "Ändere 🎉")
-    assert stack.forge.read_file(OWNER, name, pull.head, "größe 日本 🎉.txt") == "ü\n"
-    assert stack.forge.read_file(OWNER, name, pull.head, "naïve\u2028.txt") == "Füße 🎉\n"
+    assert stack.github.read_file(OWNER, name, pull.head, "größe 日本 🎉.txt") == "ü\n"
+    assert stack.github.read_file(OWNER, name, pull.head, "naïve\u2028.txt") == "Füße 🎉\n"
 
 
 @pytest.mark.parametrize("job_type", ["code", "task"])

@@ -99,7 +99,7 @@ def test_never_more_than_the_slots_and_first_come_first_served(own_stack: Stack)
     assert {job["status"] for job in jobs} == {"completed"}
     started = sorted(jobs, key=lambda job: str(job["started_at"]))
     assert [job["id"] for job in started] == ids
-    assert len(own_stack.forge.pull_requests(OWNER, name)) == JOBS
+    assert len(own_stack.github.pull_requests(OWNER, name)) == JOBS
     assert {job["lease"] for job in jobs} == {1}
 
     assert max(samples.clis) == SLOTS

@@ -64,9 +64,9 @@ def assert_done_once(stack: Stack, name: str, job_id: str, prompt: str) -> None:
     assert sessions(stack, prompt) == [job_id] * 5
     assert (job["lease"], job["attempt"]) == (2, 2)
     assert job["result"] == "All three."
-    [pull] = stack.forge.pull_requests(OWNER, name)
+    [pull] = stack.github.pull_requests(OWNER, name)
     assert (job["pr_number"], job["head_sha"]) == (pull.number, pull.head_sha)
-    history = [entry.subject for entry in stack.forge.log(OWNER, name, "feature/x")]
+    history = [entry.subject for entry in stack.github.log(OWNER, name, "feature/x")]
     assert history == ["Three files", "two", "one", "Initial commit"]
     seqs = [message["seq"] for message in stack.messages(job_id)]
     assert seqs == list(range(1, len(seqs) + 1))
@@ -108,9 +108,9 @@ def test_a_worker_that_is_killed(own_stack: Stack):
     task = own_stack.post_job(client, f"The question. {question}", jobType="task")
     eventually(lambda: sessions(own_stack, question), 60, "the model is asked")
     other_prompt = own_stack.script([write("a.txt", "a"), say("Done.")])
-    own_stack.forge.fail_next("pulls/create", 502, after=True, delay=5)
+    own_stack.github.fail_next("pulls/create", 502, after=True, delay=5)
     other_id = own_stack.post_job(other_client, other_prompt, branchName="feature/y")
-    eventually(lambda: own_stack.forge.pull_requests(OWNER, other_name), 60, "it is made")
+    eventually(lambda: own_stack.github.pull_requests(OWNER, other_name), 60, "it is made")
 
     killed_at = time.monotonic()
     kill(own_stack, "worker --embedded")
@@ -119,9 +119,9 @@ def test_a_worker_that_is_killed(own_stack: Stack):
     assert_done_once(own_stack, name, job_id, prompt)
 
     other = own_stack.wait_for(other_id, "completed")
-    [pull] = own_stack.forge.pull_requests(OWNER, other_name)
+    [pull] = own_stack.github.pull_requests(OWNER, other_name)
     assert (other["pr_number"], pull.state) == (pull.number, "open")
-    assert len(own_stack.forge.log(OWNER, other_name, "feature/y")) == 2
+    assert len(own_stack.github.log(OWNER, other_name, "feature/y")) == 2
     assert sessions(own_stack, other_prompt) == [other_id] * 2
 
     job = own_stack.wait_for(task, "waiting_for_user")
@@ -144,7 +144,7 @@ def test_a_temporal_and_an_api_that_are_killed(own_stack: Stack):
     gate.touch()
     job = own_stack.wait_for(job_id, "completed", 90)
     assert (job["lease"], job["attempt"]) == (1, 1)
-    assert len(own_stack.forge.pull_requests(OWNER, name)) == 1
+    assert len(own_stack.github.pull_requests(OWNER, name)) == 1
 
 
 def test_a_session_that_a_crash_emptied_begins_again_with_the_work_that_is_there(
@@ -160,4 +160,4 @@ def test_a_session_that_a_crash_emptied_begins_again_with_the_work_that_is_there
     assert (job["result"], job["attempt"]) == ("Finished.", 2)
     assert BEGUN_AGAIN[JobType.CODE] in notices(own_stack, job_id)
     assert sessions(own_stack, prompt) == [job_id] * 3
-    assert own_stack.forge.read_file(OWNER, name, "feature/x", "one.txt") == "1\n"
+    assert own_stack.github.read_file(OWNER, name, "feature/x", "one.txt") == "1\n"

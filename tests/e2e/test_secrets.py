@@ -126,8 +126,8 @@ async def test_secrets_stay_where_they_belong(own_stack: Stack, tmp_path: Path):
     code = own_stack.post_job(client, curious, branchName="feature/x")
     own_stack.wait_for(task, "waiting_for_user")
     eventually((Path(own_stack.wait_for(code, "working")["worktree_path"]) / "a.txt").exists, 60)
-    own_stack.forge.delay_next(f"/{OWNER}/{slow_name}.git/git-upload-pack", 2)
-    own_stack.forge.delay_next(f"/{OWNER}/{slow_name}.git/git-receive-pack", 2)
+    own_stack.github.delay_next(f"/{OWNER}/{slow_name}.git/git-upload-pack", 2)
+    own_stack.github.delay_next(f"/{OWNER}/{slow_name}.git/git-receive-pack", 2)
     prompt = own_stack.script([write("b.txt", "b"), say("Done.")])
     slow = own_stack.post_job(slow_client, prompt, branchName="feature/y")
 
@@ -151,18 +151,18 @@ async def test_secrets_stay_where_they_belong(own_stack: Stack, tmp_path: Path):
     own_stack.wait_for(slow, "completed")
 
     # Failures quote what git and GitHub said; a cancelled job has been on GitHub twice.
-    grant = own_stack.forge.tokens.pop(TOKEN)
+    grant = own_stack.github.tokens.pop(TOKEN)
     refused = own_stack.post_job(slow_client, prompt, branchName="feature/z")
     job = own_stack.wait_for(refused, "failed")
     assert job["failure_code"] == "github_authentication"
-    own_stack.forge.tokens[TOKEN] = grant
+    own_stack.github.tokens[TOKEN] = grant
     assert_files_clean(own_stack)
     gate.touch()
     own_stack.wait_for(code, "completed")
     own_stack.call("POST", f"/jobs/{task}/cancel")
     own_stack.call("POST", "/repos/clone")
 
-    assert list(own_stack.forge.branches(OWNER, name)) == ["feature/x", "main"]
+    assert list(own_stack.github.branches(OWNER, name)) == ["feature/x", "main"]
     needles = all_spellings(own_stack)
     for job_id in (task, code, slow, refused):
         messages = own_stack.messages(job_id)
@@ -171,7 +171,7 @@ async def test_secrets_stay_where_they_belong(own_stack: Stack, tmp_path: Path):
     # The curious one did see its environment.
     looked = json.dumps(own_stack.messages(code))
     assert "CLAUDE_CODE_MAX_RETRIES" in looked
-    # It has no way to the forge, which is on this host, and no token for it.
+    # It has no way to the fake GitHub, which is on this host, and no token for it.
     assert "unable to access" in looked
     for script in (question, curious, prompt):
         requests = own_stack.model.requests(script[9:-2])

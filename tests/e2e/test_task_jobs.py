@@ -87,7 +87,7 @@ def test_nothing_can_be_changed_and_nothing_outside_read(stack: Stack, tmp_path:
     assert [entry.name for entry in tmp_path.iterdir()] == ["private.txt"]
     stack.call("POST", f"/jobs/{job_id}/complete")
     assert stack.wait_for(job_id, "completed")["outcome"] == "answered"
-    assert list(stack.forge.branches(OWNER, name)) == ["main"]
+    assert list(stack.github.branches(OWNER, name)) == ["main"]
 
 
 def test_a_message_during_a_turn_reaches_the_running_process(stack: Stack):
@@ -208,7 +208,7 @@ def test_what_is_not_a_running_conversation_takes_no_messages(stack: Stack):
 
 def test_a_task_reads_its_own_branch_where_the_remote_has_it(stack: Stack):
     client, name = stack.new_repository()
-    stack.forge.commit(OWNER, name, "spec", {"app.py": "the spec branch\n"}, "Spec")
+    stack.github.commit(OWNER, name, "spec", {"app.py": "the spec branch\n"}, "Spec")
     prompt = stack.script([use("Read", file_path="$CWD/app.py"), say("Read.")])
     job_id = stack.post_job(client, prompt, jobType="task", branchName="spec")
     stack.wait_for(job_id, "waiting_for_user")

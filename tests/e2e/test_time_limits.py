@@ -37,7 +37,7 @@ class Begun:
 def begin(stack: Stack, **body: object) -> Begun:
     """Let Claude write a file and then wait for a model that never answers."""
     client, name = stack.new_repository()
-    stack.forge.delay_next(f"/{OWNER}/{name}.git/info/refs", FETCH_SECONDS)
+    stack.github.delay_next(f"/{OWNER}/{name}.git/info/refs", FETCH_SECONDS)
     prompt = stack.script([write("a.txt", "a"), {"drop": "hang"}, say("Not reached.")])
     return Begun(stack, name, stack.post_job(client, prompt, **body))
 

@@ -73,7 +73,7 @@ def test_programs_that_claude_plants_in_git_do_not_run(stack: Stack, tmp_path: P
     repository = stack.call("GET", f"/clients/{client}")["repository"]["id"]
     stack.call("POST", f"/repos/{repository}/clone")
     assert list(traces.iterdir()) == []
-    assert sorted(stack.forge.branches(OWNER, name)) == ["feature/a", "feature/b", "main"]
+    assert sorted(stack.github.branches(OWNER, name)) == ["feature/a", "feature/b", "main"]
 
 
 @pytest.mark.parametrize("job_type", ["code", "task"])

@@ -102,7 +102,7 @@ def test_jobs_wait_for_the_reset_and_go_on_in_their_sessions(subscribed: Stack) 
         assert sessions == {job_id}
         assert job["cost"]["kind"] == "estimated"
         assert job["files_changed"] == 2
-        assert len(stack.forge.pull_requests(OWNER, name)) == 1
+        assert len(stack.github.pull_requests(OWNER, name)) == 1
         said = [line["content"] for line in stack.messages(job_id) if line["type"] == "system"]
         assert len([text for text in said if "goes on at" in text]) == 1
     assert stack.wait_for(third, "completed", 90)
@@ -151,7 +151,7 @@ def test_a_waiting_job_survives_a_restart_and_can_be_cancelled(subscribed: Stack
     assert cancelled["wasRunning"] is False
     stack.wait_for(job_id, "completed", 90)
     assert starts(stack, job_id) == 2
-    assert len(stack.forge.pull_requests(OWNER, name)) == 1
+    assert len(stack.github.pull_requests(OWNER, name)) == 1
 
     again = stack.script([write("a.txt", "a\n"), used_up(time.time() + 3600), say("Done.")])
     waiting = stack.post_job(client, again, branchName="feature/y")

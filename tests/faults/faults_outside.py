@@ -45,7 +45,7 @@ def _pulls(situation: Situation) -> str:
     return _code(situation).pulls_path
 
 
-def _forge(
+def _github(
     name: str,
     path: Callable[[Situation], str],
     found_in: tuple[type[Situation], ...],
@@ -55,14 +55,14 @@ def _forge(
     """GitHub answers the next requests to a path in some other way."""
 
     def strike(situation: Situation) -> None:
-        situation.stack.forge.fail_next(path(situation), **how)
+        situation.stack.github.fail_next(path(situation), **how)
 
     ends = FAILED if failure else frozenset[str]()
     return Fault(name, each(strike), found_in, ends, failure, ends_processes=False)
 
 
 def _limit(situation: Situation) -> None:
-    situation.stack.forge.limit_next(_pulls(situation), seconds=3, times=2)
+    situation.stack.github.limit_next(_pulls(situation), seconds=3, times=2)
 
 
 def _model(name: str, step: Step, times: int, failure: str | None = None) -> Fault:
@@ -81,19 +81,19 @@ def _error(status: int, kind: str, **more: Any) -> Step:
 
 
 OUTSIDE: tuple[Fault, ...] = (
-    _forge("GitHub: fetch 503, 3 times", _fetch, FETCH, status=503, times=3),
-    _forge("GitHub: fetch 401", _fetch, FETCH, "github_authentication", status=401, times=9),
-    _forge("GitHub: fetch dropped", _fetch, FETCH, status=None),
-    _forge("GitHub: push 502, 2 times", _push, PUSH, status=502, times=2),
-    _forge("GitHub: push 403", _push, PUSH, "github_permission", status=403),
-    _forge("GitHub: push dropped, refs updated", _push, PUSH, status=None, after=True),
-    _forge("GitHub: API 502, 2 times", _pulls, PULL, status=502, times=2),
-    _forge("GitHub: API 401", _pulls, PULL, "github_authentication", status=401),
-    _forge("GitHub: API 403", _pulls, PULL, "github_permission", status=403),
-    _forge("GitHub: API 422", _pulls, PULL, "github_refused", status=422, body=VALIDATION),
-    _forge("GitHub: API 502, PR created", _pulls, PULL, status=502, after=True),
-    _forge("GitHub: API dropped, PR created", _pulls, PULL, status=None, after=True),
-    _forge("GitHub: API hangs, PR created", _pulls, PULL, status=502, after=True, delay=17.0),
+    _github("GitHub: fetch 503, 3 times", _fetch, FETCH, status=503, times=3),
+    _github("GitHub: fetch 401", _fetch, FETCH, "github_authentication", status=401, times=9),
+    _github("GitHub: fetch dropped", _fetch, FETCH, status=None),
+    _github("GitHub: push 502, 2 times", _push, PUSH, status=502, times=2),
+    _github("GitHub: push 403", _push, PUSH, "github_permission", status=403),
+    _github("GitHub: push dropped, refs updated", _push, PUSH, status=None, after=True),
+    _github("GitHub: API 502, 2 times", _pulls, PULL, status=502, times=2),
+    _github("GitHub: API 401", _pulls, PULL, "github_authentication", status=401),
+    _github("GitHub: API 403", _pulls, PULL, "github_permission", status=403),
+    _github("GitHub: API 422", _pulls, PULL, "github_refused", status=422, body=VALIDATION),
+    _github("GitHub: API 502, PR created", _pulls, PULL, status=502, after=True),
+    _github("GitHub: API dropped, PR created", _pulls, PULL, status=None, after=True),
+    _github("GitHub: API hangs, PR created", _pulls, PULL, status=502, after=True, delay=17.0),
     Fault("GitHub: API rate limit", each(_limit), PULL, ends_processes=False),
     _model("model: 529, 2 times", _error(529, "overloaded_error"), 2),
     _model("model: 529, 6 times", _error(529, "overloaded_error"), 6),

@@ -1,4 +1,4 @@
-"""Holding requests to the forge and git commands where they are, until a test lets them go."""
+"""Hold requests to the fake GitHub, and git commands, until a test releases them."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class RequestHold:
 
 
 class HeldRequests:
-    """The ASGI middleware in front of the forge.
+    """The ASGI middleware in front of the fake GitHub.
 
     A request is named `METHOD /path?query`, with Claude's session behind that if it has one; each
     hold is for the first request that matches.

@@ -1,4 +1,4 @@
-"""One installation to be broken: a stack whose forge and git can be held in the middle."""
+"""One installation to be broken: a stack whose fake GitHub and git can be held in the middle."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ def installed(root: Path, **environment: str) -> Iterator[Installation]:
     root.mkdir(parents=True, exist_ok=True)
     git = HeldGit(root / "held-git")
     environment["PATH"] = f"{git.directory}:{os.environ['PATH']}"
-    forge = FakeGitHub(root / "forge", {TOKEN: TokenGrant("stack-user")})
-    requests, model = HeldRequests(forge.app), ForgetfulModel()
+    github = FakeGitHub(root / "github", {TOKEN: TokenGrant("stack-user")})
+    requests, model = HeldRequests(github.app), ForgetfulModel()
     with serving(requests, 0) as url, model.serve():
-        forge.url = url
-        stack = Stack(root, forge, url, model)
+        github.url = url
+        stack = Stack(root, github, url, model)
         installation = Installation(stack, model, requests, git, stack.gates, environment)
         try:
             installation.start()

@@ -50,7 +50,7 @@ def observe(situation: Situation, fault: Fault) -> Seen:
         failure=job["failure_code"],
         runs=_runs(lines),
         commits=len(_subjects(situation)),
-        pull_requests=len(situation.stack.forge.pull_requests(OWNER, situation.repository)),
+        pull_requests=len(situation.stack.github.pull_requests(OWNER, situation.repository)),
         lost=lost,
         doubled=doubled,
         violations=tuple(violations),
@@ -105,9 +105,9 @@ def _wrong_steps(situation: Situation, job: Json, fault: Fault) -> Iterator[str]
     """Each finished step of Claude's has happened once, unless its session was lost."""
     if fault.forgets:
         return
-    if situation.branch not in situation.stack.forge.branches(OWNER, situation.repository):
+    if situation.branch not in situation.stack.github.branches(OWNER, situation.repository):
         return
-    done = situation.stack.forge.read_file(
+    done = situation.stack.github.read_file(
         OWNER, situation.repository, situation.branch, EFFECTS
     ).split()
     wanted = ["one", "two"]
@@ -118,15 +118,15 @@ def _wrong_steps(situation: Situation, job: Json, fault: Fault) -> Iterator[str]
 
 
 def _subjects(situation: Situation) -> list[str]:
-    forge = situation.stack.forge
-    if situation.branch not in forge.branches(OWNER, situation.repository):
+    github = situation.stack.github
+    if situation.branch not in github.branches(OWNER, situation.repository):
         return []
-    log = forge.log(OWNER, situation.repository, situation.branch)
+    log = github.log(OWNER, situation.repository, situation.branch)
     return [entry.subject for entry in log]
 
 
 def _wrong_publication(situation: Situation, job: Json) -> Iterator[str]:
-    pulls = situation.stack.forge.pull_requests(OWNER, situation.repository)
+    pulls = situation.stack.github.pull_requests(OWNER, situation.repository)
     states = [pull.state for pull in pulls]
     subjects = _subjects(situation)
     if not isinstance(situation, CodeSituation):

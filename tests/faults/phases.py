@@ -27,7 +27,7 @@ class Queued(CodeSituation):
 
 
 class Preparing(CodeSituation):
-    """The fetch has asked the forge and waits for its answer."""
+    """The fetch has asked the fake GitHub and waits for its answer."""
 
     phase = "preparing"
     pattern = "GET {git}/info/refs?service=git-upload-pack"
@@ -181,7 +181,7 @@ class CancelInFlight(CodeSituation):
 
 
 class Publishing(CodeSituation):
-    """A request of the publishing is held at the forge."""
+    """A request of the publishing is held at the fake GitHub."""
 
     pattern: str
     after = False

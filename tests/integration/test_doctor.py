@@ -38,29 +38,29 @@ GOOD, READING, NARROW = "good-token", "reading-token", "narrow-token"
 
 
 @pytest.fixture(scope="module")
-def forge_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def github_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     tokens = {
         GOOD: TokenGrant("writer"),
         READING: TokenGrant("reader", permission="read", scopes=None),
         NARROW: TokenGrant("gist-only", scopes="gist"),
     }
-    forge = FakeGitHub(tmp_path_factory.mktemp("forge"), tokens)
-    forge.create_repository("acme", "site", files={"README.md": "hi\n"})
-    with forge.serve() as url:
+    github = FakeGitHub(tmp_path_factory.mktemp("github"), tokens)
+    github.create_repository("acme", "site", files={"README.md": "hi\n"})
+    with github.serve() as url:
         yield url
 
 
 class Clinic:
     """Runs the doctor with a healthy environment, less what a test spoils."""
 
-    def __init__(self, root: Path, forge_url: str) -> None:
+    def __init__(self, root: Path, github_url: str) -> None:
         self.root = root
         self.environment = {
             "PATH": "/usr/local/bin:/usr/bin:/bin",
             "HOME": str(root),
             "GITHUB_TOKEN": GOOD,
-            "GITHUB_SERVER_URL": forge_url,
-            "GITHUB_API_URL": f"{forge_url}/api",
+            "GITHUB_SERVER_URL": github_url,
+            "GITHUB_API_URL": f"{github_url}/api",
             "ANTHROPIC_API_KEY": "key",
         }
         self.lines: list[str] = []
@@ -81,8 +81,8 @@ class Clinic:
 
 
 @pytest.fixture
-def clinic(tmp_path: Path, forge_url: str) -> Clinic:
-    return Clinic(tmp_path, forge_url)
+def clinic(tmp_path: Path, github_url: str) -> Clinic:
+    return Clinic(tmp_path, github_url)
 
 
 async def add_repository(root: Path) -> None:

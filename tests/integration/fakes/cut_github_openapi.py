@@ -1,4 +1,4 @@
-"""Cuts the operations that the forge serves out of GitHub's OpenAPI description.
+"""Cuts the operations that the fake GitHub serves out of GitHub's OpenAPI description.
 
 Source: `generated/api.github.com.json` of the npm package @octokit/openapi. From the checkout:
 

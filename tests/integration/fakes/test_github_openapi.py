@@ -1,4 +1,4 @@
-"""The forge's requests and replies held against GitHub's own OpenAPI description."""
+"""The fake GitHub's requests and replies held against GitHub's own OpenAPI description."""
 
 from __future__ import annotations
 
@@ -70,19 +70,19 @@ class Recorder:
 
 
 class Recorded(NamedTuple):
-    forge: FakeGitHub
+    fake_github: FakeGitHub
     url: str
     exchanges: list[Exchange]
 
 
 @pytest.fixture
 def recorded(tmp_path: Path) -> Iterator[Recorded]:
-    forge = FakeGitHub(tmp_path, TOKENS)
-    forge.create_repository("acme", "shop")
-    forge.commit("acme", "shop", "feat/x", {"a.txt": "a\n"}, "Add a")
-    recorder = Recorder(forge.app)
+    fake_github = FakeGitHub(tmp_path, TOKENS)
+    fake_github.create_repository("acme", "shop")
+    fake_github.commit("acme", "shop", "feat/x", {"a.txt": "a\n"}, "Add a")
+    recorder = Recorder(fake_github.app)
     with serving(recorder, 0) as url:
-        yield Recorded(forge, f"{url}/api", recorder.exchanges)
+        yield Recorded(fake_github, f"{url}/api", recorder.exchanges)
 
 
 def operation_name(method: str, path: str) -> str:
@@ -151,7 +151,7 @@ def described_body(exchange: Exchange) -> bytes:
     return exchange.sent
 
 
-def test_the_description_covers_exactly_what_the_forge_serves() -> None:
+def test_the_description_covers_exactly_what_the_fake_serves() -> None:
     described = {
         (operation["id"], operation["method"], operation["path"])
         for operation in GITHUB["operations"].values()
@@ -240,18 +240,18 @@ def test_every_refusal(
 
 @pytest.fixture(scope="module")
 def refusing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recorded]:
-    forge = FakeGitHub(tmp_path_factory.mktemp("forge"), TOKENS)
-    shop = forge.create_repository("acme", "shop")
+    fake_github = FakeGitHub(tmp_path_factory.mktemp("fake_github"), TOKENS)
+    shop = fake_github.create_repository("acme", "shop")
     for branch in ("feat/x", "open"):
-        forge.commit("acme", "shop", branch, {"a.txt": f"{branch}\n"}, "Add a")
+        fake_github.commit("acme", "shop", branch, {"a.txt": f"{branch}\n"}, "Add a")
     shop.pulls.open("bot", "T", None, "open", "main", draft=False)
-    recorder = Recorder(forge.app)
+    recorder = Recorder(fake_github.app)
     with serving(recorder, 0) as url:
-        yield Recorded(forge, f"{url}/api", recorder.exchanges)
+        yield Recorded(fake_github, f"{url}/api", recorder.exchanges)
 
 
 def test_archived_repositories_refuse_in_the_described_shape(recorded: Recorded) -> None:
-    recorded.forge.repository("acme", "shop").archived = True
+    recorded.fake_github.repository("acme", "shop").archived = True
     headers = {"authorization": f"token {WRITER}"}
     answer = httpx.post(f"{recorded.url}{SHOP}/pulls", json=PULL, headers=headers)
     assert answer.status_code == 403
@@ -260,7 +260,7 @@ def test_archived_repositories_refuse_in_the_described_shape(recorded: Recorded)
 
 @pytest.mark.parametrize("secondary", [False, True])
 def test_rate_limits_have_the_described_shape(recorded: Recorded, secondary: bool) -> None:
-    recorded.forge.limit_next(secondary=secondary)
+    recorded.fake_github.limit_next(secondary=secondary)
     assert httpx.get(f"{recorded.url}/user").status_code == 403
     assert exchange_problems(recorded.exchanges[-1]) == []
 
