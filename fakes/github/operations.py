@@ -7,8 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 from fakes.github.errors import Refusal, invalid
-from fakes.github.payloads import authenticated_user, full_repository
-from fakes.github.pull_request_payloads import label, pull_request, pull_request_simple
+from fakes.github.payloads import (
+    authenticated_user,
+    full_repository,
+    label,
+    pull_request,
+    pull_request_simple,
+)
 from fakes.github.pull_requests import PullRequest
 from fakes.github.rest import Call, Operation, Reply
 
