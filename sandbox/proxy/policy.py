@@ -1,4 +1,4 @@
-"""Which hosts, ports and addresses a job may reach, and the sentence it is refused with."""
+"""The hosts, ports and addresses that a job may connect to, and the refusals."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Network(enum.StrEnum):
     HOSTS = "hosts"
     """The hosts of SANDBOX_HOSTS."""
     NONE = "none"
-    """Nothing but the model."""
+    """Only the model."""
     HOST = "host"
-    """The sandbox has the host's own network; what still comes to the proxy is as `INTERNET`."""
+    """The sandbox uses the host's network. The proxy treats its requests as `INTERNET`."""
 
 
 class Refused(Exception):
@@ -30,8 +30,8 @@ class Refused(Exception):
 
     Attributes:
         status: of the HTTP response.
-        message: a sentence for the person who reads what the job's program prints.
-        host: the one that was asked for, or the server of the model; empty when it is neither.
+        message: a sentence for the reader of the program's output.
+        host: the requested host, or the server of the model; empty if there is neither.
     """
 
     def __init__(self, status: int, message: str, host: str = "") -> None:
@@ -51,10 +51,10 @@ class HostRule:
 
     @classmethod
     def parse(cls, entry: str) -> HostRule:
-        """Read `example.com`, `example.com:8443`, `*.example.com` or `*.example.com:8443`.
+        """Parse `example.com`, `example.com:8443`, `*.example.com` or `*.example.com:8443`.
 
         Raises:
-            ValueError: it has another form, or can never be reached.
+            ValueError: the text has another form, or the host can never be reached.
         """
         subdomains = entry.startswith("*.")
         try:
@@ -75,19 +75,19 @@ class HostRule:
         return cls(host, subdomains, frozenset({port}) if port else WEB_PORTS)
 
     def names(self, host: str) -> bool:
-        """Return whether it is about a host, whatever the port."""
+        """Return whether the entry matches a host, on any port."""
         return host.endswith(f".{self.host}") if self.subdomains else host == self.host
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What a job may reach. Hosts are spelled as `parse_host` returns them.
+    """The network policy of a job. Hosts have the spelling of `parse_host`.
 
     Attributes:
-        network: how wide it is.
-        hosts: those of `Network.HOSTS`.
-        exempt: hosts with their ports that the operator has chosen, whatever their addresses.
-        allows_address: whether an address is one to connect to.
+        network: the mode.
+        hosts: the allowed hosts of `Network.HOSTS`.
+        exempt: hosts and ports allowed by the operator, even with private addresses.
+        allows_address: returns whether connections to an address are allowed.
     """
 
     network: Network
@@ -133,7 +133,7 @@ class Policy:
         """Decide on a name that has no address here and that the operator's proxy would resolve.
 
         Raises:
-            Refused: such a name is private wherever it is resolved.
+            Refused: the name is private on every network.
         """
         if (host, port) in self.exempt:
             return

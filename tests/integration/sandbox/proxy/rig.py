@@ -17,7 +17,7 @@ from sandbox.proxy.outside import Resolve
 from sandbox.proxy.policy import HostRule, Network, Policy
 from sandbox.proxy.server import Forward, serving
 
-WORD = "a-random-word"
+PLACEHOLDER = "a-random-placeholder"
 KEY = "sk-ant-the-real-key"
 LOOPBACK = ipaddress.ip_address("127.0.0.1")
 PATIENCE = 20
@@ -65,7 +65,7 @@ async def proxy(
     connection: ConnectionVariables = NO_VARIABLES,
     forwards: Sequence[Forward] = (),
     job_id: str = "job",
-    word: str = WORD,
+    placeholder: str = PLACEHOLDER,
 ) -> AsyncIterator[int]:
     """Run a proxy; yields its port. By default `server.example` is at 127.0.0.1."""
     listener = new_listener()
@@ -76,7 +76,7 @@ async def proxy(
         policy=policy or Policy(Network.NONE),
         connection=connection,
         model=model,
-        word=word,
+        placeholder=placeholder,
         forwards=forwards,
         resolve=resolve,
     ):

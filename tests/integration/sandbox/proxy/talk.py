@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 from sandbox.proxy.policy import Network, Policy
 from tests.integration.sandbox.proxy.rig import (
     PATIENCE,
-    WORD,
+    PLACEHOLDER,
     Raw,
     Speak,
     proxy,
@@ -53,10 +53,10 @@ class Api:
 
 
 @asynccontextmanager
-async def client(port: int, word: str = WORD) -> AsyncIterator[httpx.AsyncClient]:
+async def client(port: int, placeholder: str = PLACEHOLDER) -> AsyncIterator[httpx.AsyncClient]:
     async with httpx.AsyncClient(
         base_url=f"http://127.0.0.1:{port}",
-        headers={"x-api-key": word},
+        headers={"x-api-key": placeholder},
         trust_env=False,
         verify=False,
     ) as made:
@@ -78,7 +78,7 @@ async def raw_model(speak: Speak) -> AsyncIterator[int]:
 
 def post(path: str = "/v1/messages", *lines: str, body: str = "{}") -> bytes:
     given = lines or (f"Content-Length: {len(body)}",)
-    head = "\r\n".join((f"POST {path} HTTP/1.1", "Host: x", f"x-api-key: {WORD}", *given))
+    head = "\r\n".join((f"POST {path} HTTP/1.1", "Host: x", f"x-api-key: {PLACEHOLDER}", *given))
     return f"{head}\r\n\r\n{body}".encode()
 
 

@@ -12,7 +12,7 @@ from sandbox.proxy.model import ModelUpstream, parse_custom_headers
 from tests.integration.sandbox.proxy.rig import (
     KEY,
     NO_VARIABLES,
-    WORD,
+    PLACEHOLDER,
     Recorder,
     connected,
     proxy,
@@ -42,7 +42,7 @@ async def test_a_request_arrives_with_the_real_key(api: Api, api_url: str, path:
     assert scope["query_string"] == b"beta=true&x=%2e%2e"
     assert dict(api.headers)["host"] == api_url.removeprefix("http://")
     assert [value for name, value in api.headers if name == "x-api-key"] == [KEY]
-    assert WORD not in str(api.headers)
+    assert PLACEHOLDER not in str(api.headers)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,9 @@ async def test_a_request_arrives_with_the_real_key(api: Api, api_url: str, path:
         ),
     ],
 )
-@pytest.mark.parametrize("given", [f"x-api-key: {WORD}", f"Authorization: bearer {WORD}"])
+@pytest.mark.parametrize(
+    "given", [f"x-api-key: {PLACEHOLDER}", f"Authorization: bearer {PLACEHOLDER}"]
+)
 async def test_each_credential_has_its_header(
     api: Api, api_url: str, variables: dict[str, str], headers: dict[str, str], given: str
 ):
@@ -161,14 +163,14 @@ async def test_no_other_method_reaches_the_server(api: Api, api_url: str, method
         {},
         {"x-api-key": "wrong"},
         {"x-api-key": ""},
-        {"x-api-key": WORD.upper()},
-        {"x-api-key": f"{WORD}x"},
-        {"x-api-key": WORD[:-1]},
+        {"x-api-key": PLACEHOLDER.upper()},
+        {"x-api-key": f"{PLACEHOLDER}x"},
+        {"x-api-key": PLACEHOLDER[:-1]},
         {"x-api-key": KEY},
-        {"authorization": WORD},
-        {"authorization": f"Digest {WORD}"},
+        {"authorization": PLACEHOLDER},
+        {"authorization": f"Digest {PLACEHOLDER}"},
         {"authorization": "Bearer"},
-        {"cookie": f"x-api-key={WORD}"},
+        {"cookie": f"x-api-key={PLACEHOLDER}"},
         {"x-api-key": "ungültig"},
     ],
 )
@@ -194,7 +196,7 @@ async def test_nothing_secret_is_logged(api: Api, api_url: str, caplog: pytest.L
             await raw.send(post())
             await raw.head()
         await said(port, post("/v1/models", "Connection: close", body=""))
-    for secret in (KEY, WORD, "g-secret"):
+    for secret in (KEY, PLACEHOLDER, "g-secret"):
         assert secret not in caplog.text
 
 

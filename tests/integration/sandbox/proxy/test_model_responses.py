@@ -71,7 +71,7 @@ async def test_a_refused_body_is_not_asked_for(api: Api, api_url: str):
 
 
 async def test_a_refusal_arrives_although_its_body_is_still_being_sent(api: Api, api_url: str):
-    async with model_proxy(api_url) as port, client(port, word="wrong") as job:
+    async with model_proxy(api_url) as port, client(port, placeholder="wrong") as job:
         answer = await job.post("/v1/messages", content=bytes(8_000_000))
     assert answer.status_code == 401
 

@@ -14,7 +14,7 @@ from tests.integration.sandbox.proxy.certificates import Certificates
 from tests.integration.sandbox.proxy.rig import (
     KEY,
     PATIENCE,
-    WORD,
+    PLACEHOLDER,
     Names,
     Recorder,
     connected,
@@ -171,7 +171,7 @@ async def test_hosts_of_no_proxy_are_connected_to_directly():
 
 async def ask(port: int) -> httpx.Response:
     async with httpx.AsyncClient(trust_env=False, verify=False) as job:
-        headers = {"x-api-key": WORD}
+        headers = {"x-api-key": PLACEHOLDER}
         return await job.post(f"http://127.0.0.1:{port}/v1/messages", content="{}", headers=headers)
 
 

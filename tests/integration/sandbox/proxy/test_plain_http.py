@@ -11,7 +11,7 @@ from sandbox.proxy.policy import Network, Policy
 from tests.integration.sandbox.proxy.rig import (
     KEY,
     PATIENCE,
-    WORD,
+    PLACEHOLDER,
     Names,
     Recorder,
     connected,
@@ -200,7 +200,7 @@ async def test_the_credential_goes_to_the_model_and_nowhere_else():
             async with proxy(everywhere_at(port), model=model) as through:
                 for target in ("v1/messages", "v1/messages?x"):
                     url = f"http://server.example:{port}/{target}"
-                    key = f"x-api-key: {WORD}"
+                    key = f"x-api-key: {PLACEHOLDER}"
                     answer = await said(through, get(url, key, "Connection: close"))
                     assert answer.startswith("HTTP/1.1 200 ")
                     assert KEY not in answer

@@ -17,7 +17,7 @@ from sandbox.proxy.policy import Network, Policy
 from sandbox.proxy.server import Forward
 from tests.integration.sandbox.proxy.rig import (
     PATIENCE,
-    WORD,
+    PLACEHOLDER,
     Names,
     Recorder,
     connected,
@@ -78,8 +78,10 @@ async def test_jobs_in_one_process_have_words_policies_and_ends_of_their_own():
     recorder = Recorder()
     async with server(recorder) as port, upstream(f"http://127.0.0.1:{port}") as model:
         async with proxy(everywhere_at(port), model=model) as one:
-            async with proxy(Policy(Network.NONE), model=model, word="another") as other:
-                wrong = f"HTTP/1.1\r\nHost: x\r\nx-api-key: {WORD}\r\nConnection: close\r\n\r\n"
+            async with proxy(Policy(Network.NONE), model=model, placeholder="another") as other:
+                wrong = (
+                    f"HTTP/1.1\r\nHost: x\r\nx-api-key: {PLACEHOLDER}\r\nConnection: close\r\n\r\n"
+                )
                 answer = await said(other, f"GET /v1/messages {wrong}".encode())
                 assert answer.startswith("HTTP/1.1 401 ")
                 answer = await said(other, f"GET http://server.example:{port}/ {wrong}".encode())
