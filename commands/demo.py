@@ -1,4 +1,4 @@
-"""`orchestrator demo`: both walkthroughs of the API, on real parts, without any account.
+"""`orchestrator demo`: both walkthroughs of the API on the real product, without accounts.
 
 Everything is as in `orchestrator up`. The fake GitHub replaces GitHub and the scripted model
 replaces Anthropic. The demo uses a directory and ports of its own and removes both at the end.
@@ -26,6 +26,8 @@ from settings import Settings
 OWNER, NAME = "demo", "greeter"
 TOKEN = "demo-token"
 JOB_SECONDS = 60.0
+"""Time limit for each step of a job; a whole job takes a few seconds."""
+
 FILES = {
     "README.md": "# Greeter\n\nPrints a greeting.\n",
     "greet.py": 'print("Hello")\n',
@@ -35,10 +37,10 @@ Say = Callable[[str], None]
 
 
 def demonstrate(environment: Mapping[str, str], say: Say) -> int:
-    """Run one code job and one conversation, print what happened, return 0.
+    """Run one code job and one conversation, print their results, return 0.
 
     Raises:
-        DependencyFailed: a job did not end as it should; the message says how it ended.
+        DependencyFailed: a job did not complete. The message has its status and error.
     """
     with tempfile.TemporaryDirectory(prefix="orchestrator-demo-") as name:
         root = Path(name)
@@ -48,7 +50,10 @@ def demonstrate(environment: Mapping[str, str], say: Say) -> int:
             ours = _environment(environment, root, github_url, model.base_url)
             settings = Settings.from_env(ours)
             return up(
-                settings, ours, say, lambda secret: _Tour(settings, github, secret, say).take()
+                settings,
+                ours,
+                say,
+                lambda secret: _Walkthroughs(settings, github, secret, say).run(),
             )
 
 
@@ -71,7 +76,7 @@ def _environment(
     }
 
 
-class _Tour:
+class _Walkthroughs:
     """The two walkthroughs, through the HTTP API."""
 
     def __init__(self, settings: Settings, github: FakeGitHub, secret: str, say: Say) -> None:
@@ -84,7 +89,7 @@ class _Tour:
         )
         self._say = say
 
-    def take(self) -> int:
+    def run(self) -> int:
         with self._http:
             client = self._call("POST", "/clients", {"name": "Demo"})
             self._call(
@@ -134,8 +139,8 @@ class _Tour:
         return sum('"type":"result"' in message["content"] for message in messages)
 
     def _messages(self, job_id: str) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self._call("GET", f"/jobs/{job_id}/messages")["messages"]
-        return found
+        messages: list[dict[str, Any]] = self._call("GET", f"/jobs/{job_id}/messages")["messages"]
+        return messages
 
     def _show_transcript(self, job_id: str) -> None:
         for message in self._messages(job_id):
@@ -150,7 +155,10 @@ class _Tour:
             if job["status"] in {"failed", "cancelled"}:
                 raise DependencyFailed(f"The demo's job {job['status']}: {job['error']}", "claude")
             time.sleep(0.1)
-        raise DependencyFailed(f"The demo's job did not get on in {JOB_SECONDS:.0f} s.", "claude")
+        raise DependencyFailed(
+            f"The demo's job made no progress in {JOB_SECONDS:.0f} s. Run `orchestrator doctor`.",
+            "claude",
+        )
 
     def _call(self, method: str, path: str, body: object = None) -> dict[str, Any]:
         response = self._http.request(method, path, json=body)

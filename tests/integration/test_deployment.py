@@ -17,7 +17,7 @@ import yaml
 from sandbox.modes import SandboxMode
 from settings import SECRET_NAMES, Secret, Settings
 from tests import under_seccomp
-from tests.integration.test_doctor import WALLS
+from tests.integration.test_doctor import ISOLATION
 
 ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -138,7 +138,7 @@ def test_the_sandbox_works_under_the_profile(tmp_path: Path):
         PATH="/usr/local/bin:/usr/bin:/bin",
         ANTHROPIC_API_KEY="key",
     )
-    assert {f"ok       sandbox: {wall}" for wall in WALLS} <= set(said.splitlines())
+    assert {f"ok       sandbox: {wall}" for wall in ISOLATION} <= set(said.splitlines())
     assert re.search(r"^ok       Claude: [0-9.]+ runs", said, re.MULTILINE)
 
 
