@@ -16,7 +16,7 @@ import httpx
 
 from commands.up import up
 from domain.errors import DependencyFailed
-from fakes.anthropic.default_replies import tell
+from fakes.anthropic.default_replies import reply
 from fakes.anthropic.server import ScriptedModel
 from fakes.github.server import FakeGitHub
 from fakes.github.tokens import TokenGrant
@@ -46,7 +46,7 @@ def demonstrate(environment: Mapping[str, str], say: Say) -> int:
         root = Path(name)
         github = FakeGitHub(root / "github", {TOKEN: TokenGrant("demo-user")})
         github.create_repository(OWNER, NAME, files=FILES)
-        with github.serve() as github_url, ScriptedModel(story=tell).serve() as model:
+        with github.serve() as github_url, ScriptedModel(story=reply).serve() as model:
             ours = _environment(environment, root, github_url, model.base_url)
             settings = Settings.from_env(ours)
             return up(

@@ -26,7 +26,7 @@ from agent.claude.environment import CLAUDE_CREDENTIAL_NAMES, CLAUDE_SECRET_NAME
 from settings import Secret, Settings, SettingsError
 
 RESTART_PAUSE_SECONDS = 2.0
-"""Minimum time between two starts of a child, so that one that fails at once does not spin."""
+"""Minimum time between two starts of a child, so that a failing child does not spin."""
 
 START_SECONDS = 30.0
 """Temporal's port opens in 0.3 s and the API's in 2 s (measured); ten times that is an error."""

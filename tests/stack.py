@@ -19,7 +19,7 @@ from typing import Any
 
 import httpx
 
-from fakes.anthropic.default_replies import tell
+from fakes.anthropic.default_replies import reply
 from fakes.anthropic.server import ScriptedModel, Step
 from fakes.github.server import FakeGitHub
 from fakes.github.tokens import TokenGrant
@@ -203,7 +203,7 @@ def running_stack(root: Path, **environment: str) -> Iterator[Stack]:
     """A started installation; everything it started is gone at the end."""
     root.mkdir(parents=True, exist_ok=True)
     github = FakeGitHub(root / "github", {TOKEN: TokenGrant("stack-user")})
-    with github.serve() as url, ScriptedModel(story=tell).serve() as model:
+    with github.serve() as url, ScriptedModel(story=reply).serve() as model:
         stack = Stack(root, github, url, model)
         try:
             stack.start(**environment)

@@ -74,10 +74,10 @@ _FEATURES = (
 
 
 class Site:
-    """Where the fake GitHub is: makes the links of every reply.
+    """Builds the links in answers.
 
     Args:
-        url: the fake GitHub's own, without a slash at the end.
+        url: the URL of the fake GitHub, without a trailing slash.
     """
 
     def __init__(self, url: str) -> None:
@@ -97,18 +97,18 @@ class Site:
 
 
 def identity(kind: str, name: str) -> Json:
-    """Return the `id` and `node_id` of a thing: made up, but always the same for one name."""
+    """Return an invented `id` and `node_id`, which are always the same for the same name."""
     number = zlib.crc32(f"{kind}:{name}".encode())
     return {"id": number, "node_id": base64.b64encode(f"{kind}:{number}".encode()).decode()}
 
 
 def github_date(seconds: float) -> str:
-    """Return a time as GitHub writes it, in UTC and whole seconds."""
+    """Format a time as GitHub does, in UTC and whole seconds."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def user(site: Site, login: str) -> Json:
-    """Return a user as other things refer to it."""
+    """Return a user in the short form that other objects contain."""
     url = site.api(f"users/{login}")
     return {
         "login": login,
@@ -124,7 +124,7 @@ def user(site: Site, login: str) -> Json:
 
 
 def authenticated_user(site: Site, login: str) -> Json:
-    """Return the user that a token belongs to."""
+    """Return the full form of the token's user."""
     facts = ("company", "blog", "location", "email", "hireable", "bio")
     counts = (
         "public_repos", "public_gists", "followers", "following", "private_gists",
@@ -142,7 +142,7 @@ def authenticated_user(site: Site, login: str) -> Json:
 
 
 def repository(site: Site, repository: Repository, grant: TokenGrant) -> Json:
-    """Return a repository as other things refer to it, with what the token may do to it."""
+    """Return a repository in the short form, with the permissions of the token."""
     url = site.repository(repository)
     page = site.html(repository.full_name)
     return {
@@ -184,14 +184,14 @@ def _permissions(writes: bool) -> dict[str, bool]:
 
 
 def full_repository(site: Site, owner: Repository, grant: TokenGrant) -> Json:
-    """Return a repository in full."""
+    """Return a repository in the full form."""
     return {**repository(site, owner, grant), "network_count": 0, "subscribers_count": 0}
 
 
 def pull_request_simple(
     site: Site, owner: Repository, pull: PullRequest, grant: TokenGrant
 ) -> Json:
-    """Return a pull request as lists have it; `owner` is the repository it belongs to."""
+    """Return a pull request in the form of lists; `owner` is its repository."""
     home = repository(site, owner, grant)
     return {
         **identity("PullRequest", _name(owner, pull)),
@@ -222,9 +222,9 @@ def pull_request_simple(
 
 
 def pull_request(site: Site, owner: Repository, pull: PullRequest, grant: TokenGrant) -> Json:
-    """Return a pull request in full, with what it changes now.
+    """Return a pull request in the full form, with its current changes.
 
-    `mergeable` is null, as on GitHub while it has not been computed.
+    `mergeable` is null, as on GitHub before it is computed.
     """
     changed = owner.bare.changed_lines(pull.base_sha, pull.head_sha)
     return {
@@ -245,7 +245,7 @@ def pull_request(site: Site, owner: Repository, pull: PullRequest, grant: TokenG
 
 
 def label(site: Site, owner: Repository, name: str) -> Json:
-    """Return a label."""
+    """Return a label with a color and description like those of a new label."""
     return {
         **identity("Label", f"{owner.full_name}:{name}"),
         "url": site.repository(owner, f"/labels/{name}"),

@@ -9,7 +9,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 
 from fakes.anthropic.app import ModelApp
-from fakes.anthropic.default_replies import tell
+from fakes.anthropic.default_replies import reply
 from fakes.anthropic.scripts import Scripts
 from fakes.anthropic.server import Conversation, RecordedRequest, ScriptedModel, Step
 from tests.faults.holding import HeldRequests
@@ -22,7 +22,7 @@ class ForgetfulModel(ScriptedModel):
     """
 
     def __init__(self) -> None:
-        super().__init__(tell)
+        super().__init__(reply)
         self._steps: dict[str | None, list[Step]] = {}
         self._disturbances: dict[str | None, list[Step]] = {}
         app = _App(self._scripts, self._steps, self._disturbances)
@@ -52,7 +52,7 @@ class _App(ModelApp):
         steps: dict[str | None, list[Step]],
         disturbances: dict[str | None, list[Step]],
     ) -> None:
-        super().__init__(scripts, tell)
+        super().__init__(scripts, reply)
         self._steps = steps
         self._disturbances = disturbances
         self.calls = HeldRequests(super().asgi())

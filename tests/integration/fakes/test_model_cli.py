@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from fakes.anthropic.default_replies import tell
+from fakes.anthropic.default_replies import reply
 from fakes.anthropic.server import ScriptedModel, Step
 
 
@@ -81,7 +81,7 @@ def finish(process: subprocess.Popen[bytes], prompt: str) -> tuple[int, dict[str
 
 @pytest.fixture
 def model() -> Iterator[ScriptedModel]:
-    with ScriptedModel(tell).serve() as running:
+    with ScriptedModel(reply).serve() as running:
         yield running
 
 
