@@ -55,8 +55,8 @@ class Stack:
         self.github = github
         self.model = model
         self.log = root / "up.log"
-        self.gates = root / "gates"
-        self.gates.mkdir(exist_ok=True)
+        self.signal_files = root / "signal_files"
+        self.signal_files.mkdir(exist_ok=True)
         api, temporal, temporal_http, ui = free_ports(4)
         self.url = f"http://127.0.0.1:{api}"
         self.ui_url = f"http://127.0.0.1:{ui}"
@@ -76,7 +76,7 @@ class Stack:
             "ANTHROPIC_API_KEY": "model-key",
             "CLAUDE_MODEL": "claude-opus-5-5",
             "DRAIN_TIMEOUT_SECONDS": "5",
-            "SANDBOX_READ": str(self.gates),
+            "SANDBOX_READ": str(self.signal_files),
         }
         self.process: subprocess.Popen[bytes] | None = None
         self.http = httpx.Client(base_url=self.url, timeout=60, trust_env=False)
@@ -157,9 +157,9 @@ class Stack:
         )
         return client["id"], name
 
-    def gate(self) -> Path:
+    def signal_file(self) -> Path:
         """A file that is not there yet; a command of a job can wait until the test makes it."""
-        return self.gates / uuid.uuid4().hex
+        return self.signal_files / uuid.uuid4().hex
 
     def script(self, steps: list[Step], **options: Any) -> str:
         """Script a conversation; the text returned must be part of its prompt."""

@@ -58,9 +58,10 @@ def assert_retry_works(stack: Stack, job_id: str, name: str) -> None:
 
 def test_while_queued(stack: Stack):
     client, name = stack.new_repository()
-    gate = stack.gate()
+    signal_file = stack.signal_file()
     busy = [
-        stack.post_job(client, stack.script([wait_for_file(gate), say("Done.")])) for _ in range(2)
+        stack.post_job(client, stack.script([wait_for_file(signal_file), say("Done.")]))
+        for _ in range(2)
     ]
     job_id = stack.post_job(client, stack.script([write("a.txt", "a"), say("Done.")]))
     for other in busy:
@@ -68,7 +69,7 @@ def test_while_queued(stack: Stack):
     assert stack.job(job_id)["phase"] == "waiting_for_slot"
     assert cancel(stack, job_id)["wasRunning"] is False
     assert_at_rest(stack, job_id)
-    gate.touch()
+    signal_file.touch()
     for other in busy:
         stack.wait_for(other, "completed")
     assert stack.job(job_id)["started_at"] is None
@@ -89,21 +90,21 @@ def test_while_preparing(stack: Stack):
 
 def test_while_claude_works_on_something_that_resists(stack: Stack, tmp_path: Path):
     client, name = stack.new_repository()
-    gate = stack.gate()
+    signal_file = stack.signal_file()
     stubborn = python(
         "import pathlib, signal, time\n"
         "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
         "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
-        f"while not pathlib.Path({str(gate)!r}).exists(): time.sleep(0.05)\n"
+        f"while not pathlib.Path({str(signal_file)!r}).exists(): time.sleep(0.05)\n"
     )
     job_id = stack.post_job(
         client, stack.script([write("a.txt", "a"), stubborn, say("Done.")]), branchName=BRANCH
     )
-    eventually(lambda: commands_of(job_id, str(gate)), 60, "the command runs")
+    eventually(lambda: commands_of(job_id, str(signal_file)), 60, "the command runs")
     assert cancel(stack, job_id)["wasRunning"] is True
     assert processes_of(job_id) == []
     assert_at_rest(stack, job_id)
-    gate.touch()
+    signal_file.touch()
     assert_retry_works(stack, job_id, name)
 
 
@@ -201,13 +202,14 @@ def test_after_the_end(stack: Stack):
 def test_every_slot_is_free_again(stack: Stack):
     """Runs last: two jobs at once, after everything that was cancelled above."""
     client, _ = stack.new_repository()
-    gate = stack.gate()
+    signal_file = stack.signal_file()
     jobs = [
-        stack.post_job(client, stack.script([wait_for_file(gate), say("Done.")])) for _ in range(2)
+        stack.post_job(client, stack.script([wait_for_file(signal_file), say("Done.")]))
+        for _ in range(2)
     ]
     for job_id in jobs:
         stack.wait_for(job_id, "working")
-    gate.touch()
+    signal_file.touch()
     for job_id in jobs:
         stack.wait_for(job_id, "completed")
     assert "never retrieved" not in stack.log.read_text()

@@ -45,12 +45,12 @@ def test_a_branch_that_somebody_moved_is_not_overwritten(stack: Stack, exists: b
     client, name = stack.new_repository()
     if exists:
         stack.github.commit(OWNER, name, "feature/x", {"theirs.txt": "1\n"}, "Begin")
-    gate = stack.gate()
-    prompt = stack.script([wait_for_file(gate), write("ours.txt", "ours\n"), say("Done.")])
+    signal_file = stack.signal_file()
+    prompt = stack.script([wait_for_file(signal_file), write("ours.txt", "ours\n"), say("Done.")])
     job_id = stack.post_job(client, prompt, branchName="feature/x")
     stack.wait_for(job_id, "working")
     theirs = stack.github.commit(OWNER, name, "feature/x", {"theirs.txt": "2\n"}, "Move")
-    gate.touch()
+    signal_file.touch()
     job = failed_as(stack, job_id, FailureCode.BRANCH_MOVED)
 
     assert "Retry the job" in job["error"]

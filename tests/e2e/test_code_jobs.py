@@ -86,11 +86,16 @@ def test_an_open_pull_request_of_the_branch_is_used_again(stack: Stack):
 
 def test_two_jobs_on_one_repository_do_not_disturb_each_other(stack: Stack):
     client, name = stack.new_repository()
-    gate = stack.gate()
+    signal_file = stack.signal_file()
     names = ("one", "two")
     prompts = {
         each: stack.script(
-            [write(f"{each}.txt", each), wait_for_file(gate), bash("ls > seen.txt"), say(each)]
+            [
+                write(f"{each}.txt", each),
+                wait_for_file(signal_file),
+                bash("ls > seen.txt"),
+                say(each),
+            ]
         )
         for each in names
     }
@@ -100,7 +105,7 @@ def test_two_jobs_on_one_repository_do_not_disturb_each_other(stack: Stack):
     paths = [stack.wait_for(job_id, "working")["worktree_path"] for job_id in jobs.values()]
     for each, path in zip(names, paths, strict=True):
         eventually((Path(path) / f"{each}.txt").exists, 60, f"{each} was written")
-    gate.touch()
+    signal_file.touch()
     for each, job_id in jobs.items():
         assert stack.wait_for(job_id, "completed")["files_changed"] == 2
         seen = stack.github.read_file(OWNER, name, f"feature/{each}", "seen.txt").split()
@@ -110,8 +115,8 @@ def test_two_jobs_on_one_repository_do_not_disturb_each_other(stack: Stack):
 
 def test_a_second_job_on_a_live_branch_is_refused(stack: Stack):
     client, name = stack.new_repository()
-    gate = stack.gate()
-    prompt = stack.script([wait_for_file(gate), write("a.txt", "a"), say("Done.")])
+    signal_file = stack.signal_file()
+    prompt = stack.script([wait_for_file(signal_file), write("a.txt", "a"), say("Done.")])
     job_id = stack.post_job(client, prompt, branchName="feature/x")
     body = {"clientId": client, "prompt": "More", "branchName": "feature/x"}
 
@@ -120,7 +125,7 @@ def test_a_second_job_on_a_live_branch_is_refused(stack: Stack):
 
     stack.wait_for(job_id, "working")
     stack.call("POST", "/jobs", body, 409)
-    gate.touch()
+    signal_file.touch()
     stack.wait_for(job_id, "completed")
     again = stack.script([write("b.txt", "b"), say("Done.")])
     second = stack.post_job(client, again, branchName="feature/x")
@@ -165,18 +170,18 @@ def test_the_worktree_is_gone_and_the_row_at_rest_after_the_end(stack: Stack):
 
 def test_what_claude_leaves_running_is_ended(stack: Stack):
     client, _ = stack.new_repository()
-    gate = stack.gate()
-    daemon = f"import time; time.sleep(300); {str(gate)!r}"
+    signal_file = stack.signal_file()
+    daemon = f"import time; time.sleep(300); {str(signal_file)!r}"
     prompt = stack.script(
         [
             bash(f"env -i setsid python3 -c {shlex.quote(daemon)} >/dev/null 2>&1 & disown"),
-            wait_for_file(gate),
+            wait_for_file(signal_file),
             say("Left it running."),
         ]
     )
     job_id = stack.post_job(client, prompt)
     eventually(lambda: len(running(daemon)) == 1, 60, "the daemon runs")
-    gate.touch()
+    signal_file.touch()
     stack.wait_for(job_id, "completed")
     assert processes_of(job_id) == []
     assert running(daemon) == []

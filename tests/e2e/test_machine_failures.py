@@ -126,10 +126,10 @@ def test_a_fault_that_no_code_is_for(stack: Stack):
 @pytest.mark.failure(FailureCode.WORKFLOW_ENDED)
 async def test_a_workflow_that_somebody_terminates(stack: Stack):
     client, name = stack.new_repository()
-    gate = stack.gate()
-    prompt = stack.script([write("a.txt", "a"), wait_for_file(gate), say("Done.")])
+    signal_file = stack.signal_file()
+    prompt = stack.script([write("a.txt", "a"), wait_for_file(signal_file), say("Done.")])
     job_id = stack.post_job(client, prompt)
-    eventually(lambda: commands_of(job_id, str(gate)), 60, "the command runs")
+    eventually(lambda: commands_of(job_id, str(signal_file)), 60, "the command runs")
     temporal = await TemporalClient.connect(stack.temporal_address)
     await temporal.get_workflow_handle(f"job-{job_id}").terminate("by hand")
     job = stack.wait_for(job_id, "failed")

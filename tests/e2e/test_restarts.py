@@ -42,12 +42,12 @@ def kill(stack: Stack, words: str) -> None:
     os.kill(pid, signal.SIGKILL)
 
 
-def working_job(stack: Stack, client: str, gate: Path) -> tuple[str, str]:
+def working_job(stack: Stack, client: str, signal_file: Path) -> tuple[str, str]:
     """A code job that has committed once and waits in a command; its prompt goes on to a second."""
     prompt = stack.script(
         [
             bash(f"echo 1 > one.txt; {COMMIT_ALL} one"),
-            wait_for_file(gate),
+            wait_for_file(signal_file),
             bash(f"echo 2 > two.txt; {COMMIT_ALL} two"),
             write("three.txt", "3\n"),
             say("All three."),
@@ -55,7 +55,7 @@ def working_job(stack: Stack, client: str, gate: Path) -> tuple[str, str]:
     )
     job_id = stack.post_job(client, prompt, branchName="feature/x", title="Three files")
     eventually(lambda: len(sessions(stack, prompt)) == 2, 60, "the second command is given")
-    eventually(lambda: commands_of(job_id, str(gate)), 60, "the second command runs")
+    eventually(lambda: commands_of(job_id, str(signal_file)), 60, "the second command runs")
     return job_id, prompt
 
 
@@ -77,7 +77,7 @@ def test_ctrl_c_and_a_new_start(own_stack: Stack):
     question = own_stack.script([say("Which?"), say("That one, then.")])
     task = own_stack.post_job(client, f"Ask me. {question}", jobType="task")
     own_stack.wait_for(task, "waiting_for_user")
-    job_id, prompt = working_job(own_stack, client, own_stack.gate())
+    job_id, prompt = working_job(own_stack, client, own_stack.signal_file())
 
     own_stack.stop()
     root = str(own_stack.root).encode()
@@ -103,7 +103,7 @@ def test_a_worker_that_is_killed(own_stack: Stack):
     """A job and a conversation are with Claude; another job's pull request was just made."""
     client, name = own_stack.new_repository()
     other_client, other_name = own_stack.new_repository()
-    job_id, prompt = working_job(own_stack, client, own_stack.gate())
+    job_id, prompt = working_job(own_stack, client, own_stack.signal_file())
     question = own_stack.script([{"drop": "hang"}, say("The answer.")])
     task = own_stack.post_job(client, f"The question. {question}", jobType="task")
     eventually(lambda: sessions(own_stack, question), 60, "the model is asked")
@@ -134,14 +134,14 @@ def test_a_worker_that_is_killed(own_stack: Stack):
 
 def test_a_temporal_and_an_api_that_are_killed(own_stack: Stack):
     client, name = own_stack.new_repository()
-    gate = own_stack.gate()
-    prompt = own_stack.script([wait_for_file(gate), write("a.txt", "a"), say("Done.")])
+    signal_file = own_stack.signal_file()
+    prompt = own_stack.script([wait_for_file(signal_file), write("a.txt", "a"), say("Done.")])
     job_id = own_stack.post_job(client, prompt, branchName="feature/x")
     own_stack.wait_for(job_id, "working")
     kill(own_stack, "temporal server start-dev")
     kill(own_stack, "api --embedded")
     eventually(own_stack.is_healthy, 60, "all is up again")
-    gate.touch()
+    signal_file.touch()
     job = own_stack.wait_for(job_id, "completed", 90)
     assert (job["lease"], job["attempt"]) == (1, 1)
     assert len(own_stack.github.pull_requests(OWNER, name)) == 1

@@ -113,7 +113,7 @@ async def histories(stack: Stack) -> dict[str, str]:
 
 
 async def test_secrets_stay_where_they_belong(own_stack: Stack, tmp_path: Path):
-    gate = own_stack.gate()
+    signal_file = own_stack.signal_file()
     client, name = own_stack.new_repository()
     slow_client, slow_name = own_stack.new_repository()
 
@@ -121,7 +121,7 @@ async def test_secrets_stay_where_they_belong(own_stack: Stack, tmp_path: Path):
     question = own_stack.script([use("Read", file_path="$CWD/app.py"), say("What now?")])
     task = own_stack.post_job(client, question, jobType="task")
     curious = own_stack.script(
-        [bash(CURIOUS), write("a.txt", "a"), wait_for_file(gate), say("Looked around.")]
+        [bash(CURIOUS), write("a.txt", "a"), wait_for_file(signal_file), say("Looked around.")]
     )
     code = own_stack.post_job(client, curious, branchName="feature/x")
     own_stack.wait_for(task, "waiting_for_user")
@@ -157,7 +157,7 @@ async def test_secrets_stay_where_they_belong(own_stack: Stack, tmp_path: Path):
     assert job["failure_code"] == "github_authentication"
     own_stack.github.tokens[TOKEN] = grant
     assert_files_clean(own_stack)
-    gate.touch()
+    signal_file.touch()
     own_stack.wait_for(code, "completed")
     own_stack.call("POST", f"/jobs/{task}/cancel")
     own_stack.call("POST", "/repos/clone")

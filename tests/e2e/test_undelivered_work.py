@@ -84,7 +84,7 @@ def test_refused_work_is_kept_and_published_without_claude(
 
 def test_work_of_a_cancelled_job_is_kept(stack: Stack, tmp_path: Path) -> None:
     client, name = stack.new_repository()
-    prompt = stack.script([*STEPS[:2], wait_for_file(stack.gate()), say("Done.")])
+    prompt = stack.script([*STEPS[:2], wait_for_file(stack.signal_file()), say("Done.")])
     job_id = stack.post_job(client, prompt, branchName="feature/x")
     eventually(lambda: model_calls(stack, prompt) == 3, 60, "both files are there")
     assert stack.http.get(f"/jobs/{job_id}/patch").status_code == 409
@@ -132,16 +132,17 @@ def test_work_that_goes_while_its_retry_waits(stack: Stack) -> None:
     client, name = stack.new_repository()
     stack.github.fail_next("git-receive-pack", status=403)
     job = failed_job(stack, client, stack.script(STEPS))
-    gate = stack.gate()
+    signal_file = stack.signal_file()
     busy = [
-        stack.post_job(client, stack.script([wait_for_file(gate), say("Done.")])) for _ in range(2)
+        stack.post_job(client, stack.script([wait_for_file(signal_file), say("Done.")]))
+        for _ in range(2)
     ]
     for other in busy:
         stack.wait_for(other, "working")
     retried = stack.call("POST", f"/jobs/{job['id']}/retry", {"from": "publish"}, 201)
     stack.wait_for(retried["id"], "waiting_for_slot")
     forget_work(stack, name, job["id"])
-    gate.touch()
+    signal_file.touch()
     failed_as(stack, retried["id"], FailureCode.KEPT_WORK_GONE)
     assert_unpublished(stack, name)
     assert kept_files(stack, retried["id"]) == kept_files(stack, job["id"]) == set()

@@ -61,10 +61,10 @@ def starts(stack: Stack, job_id: str) -> int:
 def test_jobs_wait_for_the_reset_and_go_on_in_their_sessions(subscribed: Stack) -> None:
     stack = subscribed
     resets_at = time.time() + SECONDS
-    gate = subscribed.gate()
+    signal_file = subscribed.signal_file()
     steps = [
         write("a.txt", "a\n"),
-        wait_for_file(gate),
+        wait_for_file(signal_file),
         used_up(resets_at),
         write("b.txt", "b\n"),
         say("Ok."),
@@ -76,7 +76,7 @@ def test_jobs_wait_for_the_reset_and_go_on_in_their_sessions(subscribed: Stack) 
         for (client, _), prompt in zip(sites, prompts, strict=True)
     ]
     eventually(lambda: [len(calls(stack, prompt)) for prompt in prompts] == [2, 2], 60, "both run")
-    gate.touch()
+    signal_file.touch()
     for job_id in jobs:
         job = stack.wait_for(job_id, "waiting_for_limit")
         assert job["status"] == "running"

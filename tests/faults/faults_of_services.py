@@ -1,4 +1,4 @@
-"""Faults of what the installation depends on: GitHub's API, its git server, and the model."""
+"""Faults of external services: GitHub's API, its git server, and the model."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import Any
 from fakes.anthropic.steps import Step
 from tests.faults import phases
 from tests.faults.fault import Fault, each
-from tests.faults.situations import CodeSituation, Situation
+from tests.faults.scenarios import CodeScenario, Scenario
 
 FETCH = (phases.Preparing,)
 PUSH = (phases.BeforePush,)
 PULL = (phases.BeforePullRequest,)
 CLAUDE = (phases.Working,)
 FAILED = frozenset({"failed"})
-FOR_EVER = 99
+ALWAYS = 99
 
 VALIDATION = {
     "message": "Validation Failed",
@@ -28,51 +28,51 @@ VALIDATION = {
 }
 
 
-def _code(situation: Situation) -> CodeSituation:
-    assert isinstance(situation, CodeSituation)
-    return situation
+def _code(scenario: Scenario) -> CodeScenario:
+    assert isinstance(scenario, CodeScenario)
+    return scenario
 
 
-def _fetch(situation: Situation) -> str:
-    return f"{_code(situation).git_path}/info/refs"
+def _fetch(scenario: Scenario) -> str:
+    return f"{_code(scenario).git_path}/info/refs"
 
 
-def _push(situation: Situation) -> str:
-    return f"{_code(situation).git_path}/git-receive-pack"
+def _push(scenario: Scenario) -> str:
+    return f"{_code(scenario).git_path}/git-receive-pack"
 
 
-def _pulls(situation: Situation) -> str:
-    return _code(situation).pulls_path
+def _pulls(scenario: Scenario) -> str:
+    return _code(scenario).pulls_path
 
 
 def _github(
     name: str,
-    path: Callable[[Situation], str],
-    found_in: tuple[type[Situation], ...],
+    path: Callable[[Scenario], str],
+    phases: tuple[type[Scenario], ...],
     failure: str | None = None,
     **how: Any,
 ) -> Fault:
-    """GitHub answers the next requests to a path in some other way."""
+    """GitHub fails the next requests to a path."""
 
-    def strike(situation: Situation) -> None:
-        situation.stack.github.fail_next(path(situation), **how)
+    def inject(scenario: Scenario) -> None:
+        scenario.stack.github.fail_next(path(scenario), **how)
 
     ends = FAILED if failure else frozenset[str]()
-    return Fault(name, each(strike), found_in, ends, failure, ends_processes=False)
+    return Fault(name, each(inject), phases, ends, failure, ends_processes=False)
 
 
-def _limit(situation: Situation) -> None:
-    situation.stack.github.limit_next(_pulls(situation), seconds=3, times=2)
+def _limit(scenario: Scenario) -> None:
+    scenario.stack.github.limit_next(_pulls(scenario), seconds=3, times=2)
 
 
 def _model(name: str, step: Step, times: int, failure: str | None = None) -> Fault:
-    """The model answers the next calls in some other way."""
+    """The model answers the next calls with another step."""
 
-    def strike(situation: Situation) -> None:
-        situation.place.model.disturb(situation.script_name, step, times)
+    def inject(scenario: Scenario) -> None:
+        scenario.installation.model.replace_next(scenario.script_name, step, times)
 
     ends = FAILED if failure else frozenset[str]()
-    return Fault(name, each(strike), CLAUDE, ends, failure, ends_processes=False)
+    return Fault(name, each(inject), CLAUDE, ends, failure, ends_processes=False)
 
 
 def _error(status: int, kind: str, **more: Any) -> Step:
@@ -80,7 +80,7 @@ def _error(status: int, kind: str, **more: Any) -> Step:
     return step
 
 
-OUTSIDE: tuple[Fault, ...] = (
+SERVICES: tuple[Fault, ...] = (
     _github("GitHub: fetch 503, 3 times", _fetch, FETCH, status=503, times=3),
     _github("GitHub: fetch 401", _fetch, FETCH, "github_authentication", status=401, times=9),
     _github("GitHub: fetch dropped", _fetch, FETCH, status=None),
@@ -98,29 +98,29 @@ OUTSIDE: tuple[Fault, ...] = (
     _model("model: 529, 2 times", _error(529, "overloaded_error"), 2),
     _model("model: 529, 6 times", _error(529, "overloaded_error"), 6),
     _model("model: 429, 2 times", _error(429, "rate_limit_error"), 2),
-    _model("model: 401", _error(401, "authentication_error"), FOR_EVER, "claude_authentication"),
+    _model("model: 401", _error(401, "authentication_error"), ALWAYS, "claude_authentication"),
     _model("model: stream dropped", {"text": "On my way", "drop": "mid"}, 1),
     _model("model: connection dropped", {"drop": "before"}, 1),
     _model("model: hangs", {"drop": "hang"}, 1),
 )
 
-RESETS_IN = 10
+RESET_SECONDS = 10
 
 
-def _use_up(situation: Situation) -> None:
-    """Let the next call meet a usage limit that ends soon."""
+def _reach_limit(scenario: Scenario) -> None:
+    """Answer the next call with a usage limit that ends soon."""
     prefix = "anthropic-ratelimit-unified-"
     headers = {
         f"{prefix}status": "rejected",
-        f"{prefix}reset": str(int(time.time()) + RESETS_IN),
+        f"{prefix}reset": str(int(time.time()) + RESET_SECONDS),
         f"{prefix}representative-claim": "five_hour",
     }
     step = _error(429, "rate_limit_error", headers=headers)
-    situation.place.model.disturb(situation.script_name, step, 1)
+    scenario.installation.model.replace_next(scenario.script_name, step, 1)
 
 
 def _subscribed(root: Path) -> AbstractContextManager[dict[str, str]]:
-    """Only a subscription has usage limits."""
+    """Use a subscription: API keys have no usage limits."""
     return contextlib.nullcontext(
         {"ANTHROPIC_API_KEY": "", "CLAUDE_CODE_OAUTH_TOKEN": "subscription-token"}
     )
@@ -128,11 +128,11 @@ def _subscribed(root: Path) -> AbstractContextManager[dict[str, str]]:
 
 LIMIT = Fault(
     "model: 429, resets in 10 s",
-    each(_use_up),
+    each(_reach_limit),
     (phases.Working, phases.MessageInFlight),
     ends_processes=False,
-    surroundings=_subscribed,
+    setup=_subscribed,
 )
 
 ENVIRONMENT = {"API_TIMEOUT_MS": "5000"}
-"""The CLI's own limit is ten minutes."""
+"""Shortens the CLI's time limit for a model call, which is ten minutes."""
