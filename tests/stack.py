@@ -1,4 +1,4 @@
-"""The whole product on this machine, as `orchestrator up` runs it, for tests that go through HTTP.
+"""The whole product on this host, as `orchestrator up` runs it, for tests that go through HTTP.
 
 The fake GitHub replaces GitHub and the scripted model replaces Anthropic. Everything else is real:
 the Temporal dev server, the API and worker processes, git over HTTP, and the Claude CLI.
@@ -158,11 +158,11 @@ class Stack:
         return client["id"], name
 
     def signal_file(self) -> Path:
-        """A file that is not there yet; a command of a job can wait until the test makes it."""
+        """Return a path that does not exist yet; commands of a job can wait for the file."""
         return self.signal_files / uuid.uuid4().hex
 
     def script(self, steps: list[Step], **options: Any) -> str:
-        """Script a conversation; the text returned must be part of its prompt."""
+        """Script a conversation. Its prompt must contain the returned text."""
         name = f"script-{uuid.uuid4().hex[:8]}"
         self.model.script(name, steps, **options)
         return f"[[script:{name}]]"
@@ -184,7 +184,7 @@ class Stack:
     def wait_for(
         self, job_id: str, reached: Callable[[Json], bool] | str, seconds: float = 60.0
     ) -> Json:
-        """The job once it has reached a status, a phase, or what the function says."""
+        """Wait for a status, a phase or a condition, and return the job."""
 
         def there() -> Json | None:
             job = self.job(job_id)
@@ -200,7 +200,7 @@ class Stack:
 
 @contextlib.contextmanager
 def running_stack(root: Path, **environment: str) -> Iterator[Stack]:
-    """A started installation; everything it started is gone at the end."""
+    """Start an installation, and stop all its processes at the end."""
     root.mkdir(parents=True, exist_ok=True)
     github = FakeGitHub(root / "github", {TOKEN: TokenGrant("stack-user")})
     with github.serve() as url, ScriptedModel(story=reply).serve() as model:

@@ -1,4 +1,4 @@
-"""What the sandbox's proxy lets through a tunnel, and what it adds to a request to the model."""
+"""Throughput of the sandbox's proxy, and its added latency for a request to the model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cancelling in each phase: final at once, nothing runs on, and nothing stays published."""
+"""Cancelling in each phase: final at once, no process keeps running, no work stays published."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def cancel(stack: Stack, job_id: str) -> Json:
 
 
 def assert_withdrawn(stack: Stack, name: str, answered_at: float) -> None:
-    """Nothing is on the fake GitHub, now and when the delayed request has been answered."""
+    """Check that the fake GitHub has no branch or pull request, also after the delayed request."""
     while time.monotonic() < answered_at + 1:
         time.sleep(0.1)
     eventually(lambda: list(stack.github.branches(OWNER, name)) == ["main"], 30, "branch is gone")
@@ -38,7 +38,7 @@ def assert_withdrawn(stack: Stack, name: str, answered_at: float) -> None:
 
 
 def assert_at_rest(stack: Stack, job_id: str) -> None:
-    """The job has stayed cancelled, its worktree is gone and its slot free."""
+    """Check that the job stayed cancelled, without a worktree or slot."""
     job = stack.wait_for(job_id, lambda job: job["phase"] is None, 60)
     assert (job["status"], job["outcome"], job["error"]) == ("cancelled", None, None)
     assert job["completed_at"]
@@ -56,7 +56,7 @@ def assert_retry_works(stack: Stack, job_id: str, name: str) -> None:
     assert retried["branchName"] in stack.github.branches(OWNER, name)
 
 
-def test_while_queued(stack: Stack):
+def test_cancel_while_queued(stack: Stack):
     client, name = stack.new_repository()
     signal_file = stack.signal_file()
     busy = [
@@ -76,7 +76,7 @@ def test_while_queued(stack: Stack):
     assert_retry_works(stack, job_id, name)
 
 
-def test_while_preparing(stack: Stack):
+def test_cancel_while_preparing(stack: Stack):
     client, name = stack.new_repository()
     stack.github.delay_next(f"/{OWNER}/{name}.git/info/refs", 30)
     job_id = stack.post_job(client, stack.script([write("a.txt", "a"), say("Done.")]))
@@ -88,7 +88,7 @@ def test_while_preparing(stack: Stack):
     assert_retry_works(stack, job_id, name)
 
 
-def test_while_claude_works_on_something_that_resists(stack: Stack, tmp_path: Path):
+def test_cancel_while_a_command_ignores_signals(stack: Stack, tmp_path: Path):
     client, name = stack.new_repository()
     signal_file = stack.signal_file()
     stubborn = python(
@@ -108,7 +108,7 @@ def test_while_claude_works_on_something_that_resists(stack: Stack, tmp_path: Pa
     assert_retry_works(stack, job_id, name)
 
 
-def test_while_it_waits_for_the_user(stack: Stack):
+def test_cancel_while_waiting_for_the_user(stack: Stack):
     client, _ = stack.new_repository()
     job_id = stack.post_job(client, stack.script([say("What now?")]), jobType="task")
     stack.wait_for(job_id, "waiting_for_user")
@@ -155,7 +155,7 @@ def delay_after_creating(stack: Stack) -> None:
         delay_after_creating,
     ],
 )
-def test_while_publishing(stack: Stack, delay: Callable[[Stack], None]):
+def test_cancel_while_publishing(stack: Stack, delay: Callable[[Stack], None]):
     client, name = stack.new_repository()
     delay(stack)
     job_id = stack.post_job(
@@ -169,7 +169,7 @@ def test_while_publishing(stack: Stack, delay: Callable[[Stack], None]):
     assert_at_rest(stack, job_id)
 
 
-def test_while_publishing_to_a_branch_that_was_there_before(stack: Stack):
+def test_cancel_while_publishing_to_an_existing_branch(stack: Stack):
     client, name = stack.new_repository()
     stack.github.commit(OWNER, name, BRANCH, {"theirs.txt": "1\n"}, "Begin")
     stack.github.delay_next("pulls/create", DELAY)
@@ -186,7 +186,7 @@ def test_while_publishing_to_a_branch_that_was_there_before(stack: Stack):
     assert_retry_works(stack, job_id, name)
 
 
-def test_after_the_end(stack: Stack):
+def test_cancel_after_the_end(stack: Stack):
     client, name = stack.new_repository()
     prompt = stack.script([write("a.txt", "a"), say("Done.")])
     job_id = stack.post_job(client, prompt, branchName=BRANCH)
@@ -199,8 +199,8 @@ def test_after_the_end(stack: Stack):
     assert pull.state == "open"
 
 
-def test_every_slot_is_free_again(stack: Stack):
-    """Runs last: two jobs at once, after everything that was cancelled above."""
+def test_all_slots_are_free_after_the_cancels(stack: Stack):
+    """Must be the last test: two jobs run at once, after all the cancelled jobs above."""
     client, _ = stack.new_repository()
     signal_file = stack.signal_file()
     jobs = [

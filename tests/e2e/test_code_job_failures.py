@@ -1,4 +1,4 @@
-"""Each way in which a code job fails says what happened and what to do, and publishes nothing."""
+"""Each failure of a code job has an error and a remedy, and publishes no work."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.stack import OWNER, TOKEN, Json, Stack
 
 @contextlib.contextmanager
 def granted(stack: Stack, grant: TokenGrant | None) -> Iterator[None]:
-    """Change what the token may do; no job of another test runs meanwhile."""
+    """Change the grant of the token. No job of another test may run at the same time."""
     before = stack.github.tokens.pop(TOKEN)
     if grant is not None:
         stack.github.tokens[TOKEN] = grant
@@ -41,7 +41,7 @@ def run_to_failure(
 
 @pytest.mark.failure(FailureCode.BRANCH_MOVED)
 @pytest.mark.parametrize("exists", [True, False])
-def test_a_branch_that_somebody_moved_is_not_overwritten(stack: Stack, exists: bool):
+def test_a_branch_that_another_user_moved_is_not_overwritten(stack: Stack, exists: bool):
     client, name = stack.new_repository()
     if exists:
         stack.github.commit(OWNER, name, "feature/x", {"theirs.txt": "1\n"}, "Begin")
@@ -57,7 +57,7 @@ def test_a_branch_that_somebody_moved_is_not_overwritten(stack: Stack, exists: b
     assert stack.github.branches(OWNER, name)["feature/x"] == theirs
     assert_unpublished(stack, name, "feature/x")
     assert kept_files(stack, job_id) == {"ours.txt"}
-    # The retry starts from the new state, on a branch of its own.
+    # The retry starts from the new state, on another branch.
     retried = stack.call("POST", f"/jobs/{job_id}/retry")
     assert retried["branchName"].startswith("feature/x-retry-")
     done = stack.wait_for(retried["id"], "completed")
@@ -100,7 +100,7 @@ def test_a_token_that_github_refuses(stack: Stack):
 
 
 @pytest.mark.failure(FailureCode.REPOSITORY_NOT_FOUND)
-def test_a_repository_that_never_was(stack: Stack):
+def test_a_repository_that_does_not_exist(stack: Stack):
     client = stack.call("POST", "/clients", {"name": "Nobody"})["id"]
     body = {"githubOrg": OWNER, "githubRepo": "no-such-repository"}
     stack.call("POST", f"/clients/{client}/repository", body)
@@ -109,7 +109,7 @@ def test_a_repository_that_never_was(stack: Stack):
     assert kept_files(stack, job["id"]) == set()
 
 
-def test_a_repository_that_the_token_no_longer_sees(stack: Stack):
+def test_a_repository_that_the_token_can_no_longer_see(stack: Stack):
     client, name = stack.new_repository()
     prompt = stack.script([say("Nothing to do.")])
     stack.wait_for(stack.post_job(client, prompt), "completed")
@@ -159,8 +159,8 @@ def test_the_default_branch_is_never_pushed_to(stack: Stack):
 
 
 @pytest.mark.failure(FailureCode.BRANCH_IN_USE)
-def test_a_branch_that_another_worktree_has(stack: Stack):
-    """One of a job that another orchestrator with the same directories has not cleaned up."""
+def test_a_branch_in_use_by_another_worktree(stack: Stack):
+    """The worktree belongs to a job of another orchestrator with the same directories."""
     client, name = stack.new_repository()
     other = stack.root / "worktrees" / OWNER / name / "other.git"
     other.mkdir(parents=True)
@@ -173,7 +173,7 @@ def test_a_branch_that_another_worktree_has(stack: Stack):
 
 
 @pytest.mark.failure(FailureCode.GITHUB_UNAVAILABLE)
-def test_a_github_that_does_not_answer(stack: Stack):
+def test_github_does_not_answer(stack: Stack):
     client, name = stack.new_repository()
     stack.github.fail_next(f"/{OWNER}/{name}.git/info/refs", 503, times=99)
     job = run_to_failure(stack, client, FailureCode.GITHUB_UNAVAILABLE)
@@ -210,7 +210,7 @@ def test_a_merge_that_claude_leaves_with_conflicts(stack: Stack):
     assert kept_files(stack, job["id"]) == {"app.py"}
 
 
-def test_a_claude_that_is_killed_goes_on(stack: Stack):
+def test_a_killed_claude_resumes(stack: Stack):
     client, name = stack.new_repository()
     prompt = stack.script([write("a.txt", "a"), bash("kill -9 $PPID"), say("Done after all.")])
     job = stack.wait_for(stack.post_job(client, prompt), "completed")
@@ -218,7 +218,7 @@ def test_a_claude_that_is_killed_goes_on(stack: Stack):
     assert len(stack.github.pull_requests(OWNER, name)) == 1
 
 
-def test_an_answer_of_github_that_is_lost_makes_nothing_twice(stack: Stack):
+def test_a_lost_answer_of_github_causes_no_duplicate(stack: Stack):
     client, name = stack.new_repository()
     stack.github.fail_next(f"/{OWNER}/{name}.git/git-receive-pack", None, after=True)
     stack.github.fail_next(f"/api/repos/{OWNER}/{name}/pulls", 200, body="[]")

@@ -1,4 +1,4 @@
-"""What a code job publishes: Claude's own commits, what it left, and nothing when there is none."""
+"""Code jobs publish Claude's commits and uncommitted changes, and nothing without changes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.e2e.steps import COMMIT_ALL, bash, say, wait_for_file, write
 from tests.stack import OWNER, Stack, eventually
 
 
-def test_what_claude_committed_itself_is_published_as_it_is(stack: Stack):
+def test_commits_of_claude_are_published_unchanged(stack: Stack):
     client, name = stack.new_repository()
     prompt = stack.script(
         [bash(f"echo 1 > one.txt; {COMMIT_ALL} 'Add one'"), say("Added one.")],
@@ -24,7 +24,7 @@ def test_what_claude_committed_itself_is_published_as_it_is(stack: Stack):
     assert (job["outcome"], job["files_changed"]) == ("pull_request", 1)
 
 
-def test_what_claude_left_is_committed_on_top_of_its_own_commits(stack: Stack):
+def test_uncommitted_changes_are_committed_after_claudes_commits(stack: Stack):
     client, name = stack.new_repository()
     prompt = stack.script(
         [
@@ -43,7 +43,7 @@ def test_what_claude_left_is_committed_on_top_of_its_own_commits(stack: Stack):
     assert stack.github.read_file(OWNER, name, "feature/two", "two.txt") == "2\n"
 
 
-def test_no_changes_are_no_pull_request(stack: Stack):
+def test_no_changes_open_no_pull_request(stack: Stack):
     client, name = stack.new_repository()
     prompt = stack.script([bash("echo 1 > one.txt; rm one.txt"), say("It is fine as it is.")])
     job_id = stack.post_job(client, prompt)
@@ -56,7 +56,7 @@ def test_no_changes_are_no_pull_request(stack: Stack):
     assert list(stack.github.branches(OWNER, name)) == ["main"]
 
 
-def test_a_branch_that_the_remote_has_is_continued(stack: Stack):
+def test_an_existing_remote_branch_is_continued(stack: Stack):
     client, name = stack.new_repository()
     theirs = stack.github.commit(OWNER, name, "feature/x", {"theirs.txt": "theirs\n"}, "Begin x")
     prompt = stack.script([write("ours.txt", "ours\n"), say("Went on.")])
@@ -69,7 +69,7 @@ def test_a_branch_that_the_remote_has_is_continued(stack: Stack):
     assert job["files_changed"] == 1
 
 
-def test_an_open_pull_request_of_the_branch_is_used_again(stack: Stack):
+def test_an_open_pull_request_of_the_branch_is_reused(stack: Stack):
     client, name = stack.new_repository()
     stack.github.commit(OWNER, name, "feature/x", {"theirs.txt": "theirs\n"}, "Begin x")
     theirs = stack.github.repository(OWNER, name).pulls.open(
@@ -113,7 +113,7 @@ def test_two_jobs_on_one_repository_do_not_disturb_each_other(stack: Stack):
     assert len(stack.github.pull_requests(OWNER, name)) == 2
 
 
-def test_a_second_job_on_a_live_branch_is_refused(stack: Stack):
+def test_a_second_job_on_a_branch_in_use_is_refused(stack: Stack):
     client, name = stack.new_repository()
     signal_file = stack.signal_file()
     prompt = stack.script([wait_for_file(signal_file), write("a.txt", "a"), say("Done.")])
@@ -133,7 +133,7 @@ def test_a_second_job_on_a_live_branch_is_refused(stack: Stack):
     assert len(stack.github.pull_requests(OWNER, name)) == 1
 
 
-def test_what_the_run_used_is_recorded(stack: Stack):
+def test_usage_is_recorded(stack: Stack):
     client, _ = stack.new_repository()
     prompt = stack.script(
         [
@@ -158,7 +158,7 @@ def test_what_the_run_used_is_recorded(stack: Stack):
     assert len(set(times)) >= 3
 
 
-def test_the_worktree_is_gone_and_the_row_at_rest_after_the_end(stack: Stack):
+def test_the_worktree_is_removed_and_the_row_is_final_after_the_end(stack: Stack):
     client, _ = stack.new_repository()
     job_id = stack.post_job(client, stack.script([write("a.txt", "a"), say("Done.")]))
     stack.wait_for(job_id, "completed")
@@ -168,7 +168,7 @@ def test_the_worktree_is_gone_and_the_row_at_rest_after_the_end(stack: Stack):
     assert processes_of(job_id) == []
 
 
-def test_what_claude_leaves_running_is_ended(stack: Stack):
+def test_processes_that_claude_leaves_running_are_ended(stack: Stack):
     client, _ = stack.new_repository()
     signal_file = stack.signal_file()
     daemon = f"import time; time.sleep(300); {str(signal_file)!r}"

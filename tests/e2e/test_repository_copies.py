@@ -22,7 +22,7 @@ def head_of(mirror: str, branch: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
-def test_cloning_one_and_then_fetching_it(stack: Stack):
+def test_a_repository_is_cloned_and_then_fetched(stack: Stack):
     client, name = stack.new_repository()
     path = f"/repos/{repository_id(stack, client)}/clone"
     cloned = stack.call("POST", path)
@@ -35,7 +35,7 @@ def test_cloning_one_and_then_fetching_it(stack: Stack):
     assert head_of(cloned["path"], "main") == newer
 
 
-def test_a_failure_to_clone_one_is_told(stack: Stack):
+def test_a_failed_clone_is_reported(stack: Stack):
     client, name = stack.new_repository()
     stack.github.fail_next(f"/{OWNER}/{name}.git/info/refs", 502, times=9)
     try:
@@ -48,7 +48,7 @@ def test_a_failure_to_clone_one_is_told(stack: Stack):
     assert "path" not in failed
 
 
-def test_ids_that_name_nothing(stack: Stack):
+def test_unknown_ids(stack: Stack):
     unknown = "00000000-0000-4000-8000-000000000000"
     assert stack.call("POST", f"/repos/{unknown}/clone", status=404) == {
         "error": "Repository not found"
@@ -56,7 +56,7 @@ def test_ids_that_name_nothing(stack: Stack):
     assert "is not a UUID" in stack.call("POST", "/repos/nonsense/clone", status=400)["error"]
 
 
-def test_all_are_fetched_and_each_failure_is_told(stack: Stack):
+def test_all_are_fetched_and_each_failure_is_reported(stack: Stack):
     _, good = stack.new_repository()
     _, bad = stack.new_repository()
     missing = "missing-from-github"

@@ -1,4 +1,4 @@
-"""Whatever is stopped or killed, jobs and conversations go on where they were, once."""
+"""After any stop or kill, jobs and conversations continue where they were, exactly once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.stack import OWNER, Stack, eventually, running_stack
 
 SETTINGS = {"DRAIN_TIMEOUT_SECONDS": "1", "MAX_CONCURRENT_JOBS": "3"}
 RECOVERY_SECONDS = 30
-"""15 to 20 s on a machine that has nothing else to do."""
+"""Takes 15 to 20 s on an idle host."""
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def own_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 def sessions(stack: Stack, prompt: str) -> list[str]:
-    """The session of each model call of the script that the prompt names."""
+    """Return the session of each model call of the prompt's script."""
     name = prompt.rpartition("[[script:")[2].partition("]]")[0]
     requests = [request for request in stack.model.requests(name) if request["main"]]
     return [request["headers"]["x-claude-code-session-id"] for request in requests]
@@ -43,7 +43,7 @@ def kill(stack: Stack, words: str) -> None:
 
 
 def working_job(stack: Stack, client: str, signal_file: Path) -> tuple[str, str]:
-    """A code job that has committed once and waits in a command; its prompt goes on to a second."""
+    """Start a code job that has one commit and waits in a command; a second commit follows."""
     prompt = stack.script(
         [
             bash(f"echo 1 > one.txt; {COMMIT_ALL} one"),
@@ -72,7 +72,7 @@ def assert_done_once(stack: Stack, name: str, job_id: str, prompt: str) -> None:
     assert seqs == list(range(1, len(seqs) + 1))
 
 
-def test_ctrl_c_and_a_new_start(own_stack: Stack):
+def test_ctrl_c_and_a_restart(own_stack: Stack):
     client, name = own_stack.new_repository()
     question = own_stack.script([say("Which?"), say("That one, then.")])
     task = own_stack.post_job(client, f"Ask me. {question}", jobType="task")
@@ -99,8 +99,8 @@ def test_ctrl_c_and_a_new_start(own_stack: Stack):
     own_stack.wait_for(task, "completed")
 
 
-def test_a_worker_that_is_killed(own_stack: Stack):
-    """A job and a conversation are with Claude; another job's pull request was just made."""
+def test_a_killed_worker(own_stack: Stack):
+    """A job and a conversation are in a turn; the pull request of another job was just created."""
     client, name = own_stack.new_repository()
     other_client, other_name = own_stack.new_repository()
     job_id, prompt = working_job(own_stack, client, own_stack.signal_file())
@@ -132,7 +132,7 @@ def test_a_worker_that_is_killed(own_stack: Stack):
     own_stack.call("POST", f"/jobs/{task}/cancel")
 
 
-def test_a_temporal_and_an_api_that_are_killed(own_stack: Stack):
+def test_killed_temporal_and_api(own_stack: Stack):
     client, name = own_stack.new_repository()
     signal_file = own_stack.signal_file()
     prompt = own_stack.script([wait_for_file(signal_file), write("a.txt", "a"), say("Done.")])
@@ -147,7 +147,7 @@ def test_a_temporal_and_an_api_that_are_killed(own_stack: Stack):
     assert len(own_stack.github.pull_requests(OWNER, name)) == 1
 
 
-def test_a_session_that_a_crash_emptied_begins_again_with_the_work_that_is_there(
+def test_a_session_lost_in_a_crash_restarts_with_the_existing_work(
     own_stack: Stack,
 ):
     client, name = own_stack.new_repository()

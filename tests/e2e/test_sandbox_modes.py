@@ -1,4 +1,4 @@
-"""The ways to contain Claude, each with a whole job and a conversation."""
+"""Each sandbox mode with a whole job and a conversation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MCP servers, an executable of the operator's own, and a single slot."""
+"""MCP servers, a replaced executable, and a single slot."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def own_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     command = {"command": sys.executable, "args": ["-I", str(Path(mcp_server.__file__))]}
     signal_files = directory / "stack" / "signal_files"
     signal_files.mkdir(parents=True)
-    # What the two programs use besides their own files.
+    # Files that the two programs need in addition to their own.
     visible = (signal_files, real.parent, sys.prefix, sys.base_prefix)
     with mcp_server.serving_http() as url:
         remote = {"type": "http", "url": url}
@@ -65,7 +65,7 @@ def test_tools_of_an_mcp_server_can_be_used(own_stack: Stack, job_type: str, ser
 
 
 @pytest.mark.failure(FailureCode.TASK_CHANGED_FILES)
-def test_a_server_that_writes_into_the_worktree_of_a_conversation(own_stack: Stack):
+def test_an_mcp_server_that_writes_into_the_worktree_of_a_conversation(own_stack: Stack):
     client, name = own_stack.new_repository()
     prompt = own_stack.script([use("mcp__tickets__note", number=7), say("I noted it.")])
     job_id = own_stack.post_job(client, prompt, jobType="task")

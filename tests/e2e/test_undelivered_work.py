@@ -1,4 +1,4 @@
-"""Work that cannot be published is kept, given as a patch, and published later without Claude."""
+"""Unpublished work is kept, available as a patch, and published later without Claude."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def failed_job(stack: Stack, client: str, prompt: str, **body: str) -> Json:
 
 
 def applied(stack: Stack, name: str, job_id: str, directory: Path) -> list[str]:
-    """The files of a fresh clone to which the job's patch was applied."""
+    """Return the files of a new clone after applying the job's patch."""
     answer = stack.http.get(f"/jobs/{job_id}/patch")
     assert answer.status_code == 200
     source = str(stack.github.repository(OWNER, name).bare.path)
@@ -108,14 +108,14 @@ def in_store(stack: Stack, statement: str, *values: str | None) -> None:
 
 
 def forget_work(stack: Stack, name: str, job_id: str) -> None:
-    """Do what KEEP_WORK_DAYS does, at once."""
+    """Delete the kept work, as KEEP_WORK_DAYS does later."""
     git("update-ref", "-d", f"refs/orchestrator/salvage/{job_id}", at=mirror_of(stack, name))
     in_store(stack, "DELETE FROM agent_job_kept_work WHERE job_id = ?", job_id)
 
 
 @contextlib.contextmanager
 def only_on_an_absent_machine(stack: Stack, name: str, job: Json) -> Iterator[None]:
-    """Let a job's long work be on a machine that is not there, and then come back as this one."""
+    """Move a job's large work to an absent host, and let this host return under that name."""
     ref, mirror = f"refs/orchestrator/salvage/{job['id']}", mirror_of(stack, name)
     kept = git("rev-parse", ref, at=mirror).strip()
     change = "UPDATE agent_job_kept_work SET patch = NULL, host = ? WHERE job_id = ?"
@@ -128,7 +128,7 @@ def only_on_an_absent_machine(stack: Stack, name: str, job: Json) -> Iterator[No
 
 
 @pytest.mark.failure(FailureCode.KEPT_WORK_GONE)
-def test_work_that_goes_while_its_retry_waits(stack: Stack) -> None:
+def test_work_that_expires_while_its_retry_waits(stack: Stack) -> None:
     client, name = stack.new_repository()
     stack.github.fail_next("git-receive-pack", status=403)
     job = failed_job(stack, client, stack.script(STEPS))
@@ -150,7 +150,7 @@ def test_work_that_goes_while_its_retry_waits(stack: Stack) -> None:
 
 
 @pytest.mark.failure(FailureCode.KEPT_WORK_ELSEWHERE)
-def test_work_of_a_machine_that_is_away_is_published_when_it_is_back(stack: Stack) -> None:
+def test_work_of_an_absent_host_is_published_when_it_returns(stack: Stack) -> None:
     client, name = stack.new_repository()
     stack.github.fail_next("git-receive-pack", status=403)
     job = failed_job(stack, client, stack.script(STEPS))

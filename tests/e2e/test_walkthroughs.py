@@ -1,4 +1,4 @@
-"""The two walkthroughs of the API specification, through HTTP, on real parts."""
+"""The two walkthroughs of the API specification, through HTTP on the real product."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_a_code_job_ends_in_a_pull_request(stack: Stack):
     )
 
 
-def test_a_conversation_goes_back_and_forth(stack: Stack):
+def test_a_conversation_with_two_turns(stack: Stack):
     client, name = stack.new_repository()
     job_id = stack.post_job(client, "Can you spec me a feature for this client?", jobType="task")
     stack.wait_for(job_id, "waiting_for_user")

@@ -20,7 +20,7 @@ def _batch(faults: Iterable[Fault], name: str, *phases: type[Scenario]) -> Batch
     return [(fault, phase) for phase in phases] if phases else in_all_phases([fault])
 
 
-COMMON = {
+COMMON_FAULTS = {
     "worker": _batch(faults_of_processes.PROCESSES, "kill -9 of the worker"),
     "temporal": _batch(
         faults_of_processes.PROCESSES,
@@ -56,7 +56,7 @@ COMMON = {
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("plan", COMMON.values(), ids=COMMON)
+@pytest.mark.parametrize("batch", COMMON_FAULTS.values(), ids=COMMON_FAULTS)
 def test_no_job_is_lost_or_done_twice(batch: Batch, tmp_path: Path) -> None:
     rows = run_batch(batch, tmp_path)
     table = "\n".join([heading(), *map(line, rows)])

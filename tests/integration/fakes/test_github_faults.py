@@ -1,4 +1,4 @@
-"""Faults on demand: what the client sees, and what the fake GitHub did."""
+"""Faults on demand: the errors of the client, and the effects on the fake GitHub."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def open_pull(github: Github) -> PullRequest:
 
 
 def push(fake_github: FakeGitHub, branch: str = "pushed") -> CompletedProcess[str]:
-    """Push feat/x under another name, straight out of a bare repository of the client's own."""
+    """Push feat/x under another name, from a bare repository of the client."""
     client = fake_github.root.parent / "client.git"
     helper = '!f() { test "$1" = get && echo username=x && echo password=writer-token; }; f'
     environment = git_environment({"credential.helper": helper}, {"GIT_TERMINAL_PROMPT": "0"})
@@ -68,7 +68,7 @@ def push(fake_github: FakeGitHub, branch: str = "pushed") -> CompletedProcess[st
     return git("-C", str(client), "push", url, f"feat/x:refs/heads/{branch}")
 
 
-def test_a_failed_request_does_nothing(fake_github: FakeGitHub, github: Github) -> None:
+def test_a_failed_request_has_no_effect(fake_github: FakeGitHub, github: Github) -> None:
     fake_github.fail_next("pulls/create", status=502)
     with pytest.raises(GithubException) as caught:
         open_pull(github)
@@ -113,7 +113,7 @@ def test_a_request_can_be_delayed_and_then_succeed(fake_github: FakeGitHub, gith
     assert time.monotonic() - started >= 0.3
 
 
-def test_faults_happen_as_often_as_told_and_in_order(fake_github: FakeGitHub) -> None:
+def test_faults_apply_in_order_and_as_often_as_requested(fake_github: FakeGitHub) -> None:
     fake_github.fail_next("rate-limit/get", status=500, times=2)
     fake_github.fail_next("/api/rate_*", status=503, headers={"retry-after": "7"}, body="busy")
     answers = [requests.get(f"{fake_github.api_url}/rate_limit", timeout=5) for _ in range(4)]
@@ -124,9 +124,7 @@ def test_faults_happen_as_often_as_told_and_in_order(fake_github: FakeGitHub) ->
     assert fake_github.pending_faults == []
 
 
-def test_pending_faults_are_known_and_can_be_forgotten(
-    fake_github: FakeGitHub, github: Github
-) -> None:
+def test_pending_faults_can_be_listed_and_cleared(fake_github: FakeGitHub, github: Github) -> None:
     fake_github.fail_next("users/*", times=2)
     fake_github.fail_next("pulls/none")
     with pytest.raises(GithubException):
@@ -140,7 +138,7 @@ def test_pending_faults_are_known_and_can_be_forgotten(
 
 
 @pytest.mark.parametrize("secondary", [False, True])
-def test_rate_limits_are_what_pygithub_takes_for_one(
+def test_pygithub_recognizes_the_rate_limits(
     fake_github: FakeGitHub, github: Github, secondary: bool
 ) -> None:
     fake_github.limit_next(secondary=secondary, seconds=60)

@@ -35,7 +35,7 @@ def fake_github(tmp_path: Path) -> Iterator[FakeGitHub]:
 @pytest.fixture
 def git(tmp_path: Path) -> Git:
     def run(*arguments: str, token: str | None = None, at: str = ".") -> CompletedProcess[str]:
-        """Run git in a directory below tmp_path, with a token to present when it is asked."""
+        """Run git in a directory below tmp_path, with a token for its credential prompt."""
         helper = {"credential.helper": HELPER} if token else {}
         settings = {"user.name": "Ann", "user.email": "ann@example.invalid", **helper}
         variables = {"PRESENTED": token or "", "GIT_TERMINAL_PROMPT": "0"}
@@ -111,7 +111,7 @@ def test_a_public_repository_is_cloned_without_a_token(fake_github: FakeGitHub, 
 
 
 @pytest.mark.parametrize(("token", "name"), [("narrow-token", "shop"), ("writer-token", "none")])
-def test_what_may_not_be_seen_does_not_exist(
+def test_an_invisible_repository_does_not_exist(
     fake_github: FakeGitHub, git: Git, token: str, name: str
 ) -> None:
     refused = git("clone", f"{fake_github.url}/acme/{name}.git", token=token)
@@ -152,7 +152,7 @@ def test_a_protected_branch_refuses_a_push(
     assert "feat/x" in fake_github.branches("acme", "shop")
 
 
-def test_a_push_onto_somebody_elses_commit_is_refused(
+def test_a_push_onto_a_commit_of_another_user_is_refused(
     tmp_path: Path, fake_github: FakeGitHub, git: Git
 ) -> None:
     clone(fake_github, git)

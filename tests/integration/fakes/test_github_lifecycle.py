@@ -1,4 +1,4 @@
-"""The fake GitHub as a server and as an object: starting, stopping, looking inside."""
+"""The fake GitHub: starting, stopping and inspecting it."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def wait_until_no_git_runs() -> None:
 
 
 def unfinished_push(url: str) -> socket.socket:
-    """Start a push whose body never ends, and return its connection once git is waiting for it."""
+    """Start a push whose body never ends, and return its connection once git waits for it."""
     host, _, port = url.removeprefix("http://").partition(":")
     connection = socket.create_connection((host, int(port)), timeout=10)
     credentials = base64.b64encode(f"x:{TOKEN}".encode()).decode()
@@ -79,7 +79,7 @@ def test_it_starts_and_stops_quickly_and_completely(fake_github: FakeGitHub) -> 
         requests.get(url, timeout=5)
 
 
-def test_it_serves_on_a_given_port_again_and_again(fake_github: FakeGitHub) -> None:
+def test_it_serves_on_a_given_port_repeatedly(fake_github: FakeGitHub) -> None:
     with fake_github.serve() as first:
         pass
     port = int(first.rsplit(":", 1)[1])
@@ -103,7 +103,7 @@ def test_it_ends_git_when_the_client_goes_away(fake_github: FakeGitHub, url: str
     assert fake_github.branches("acme", "shop").keys() == {"main"}
 
 
-def test_it_stops_although_a_delay_is_under_way(fake_github: FakeGitHub) -> None:
+def test_it_stops_during_a_delay(fake_github: FakeGitHub) -> None:
     fake_github.delay_next("rate-limit/get", 60)
     with fake_github.serve() as url, pytest.raises(requests.ReadTimeout):
         requests.get(f"{url}/api/rate_limit", timeout=0.2)
@@ -148,7 +148,7 @@ def test_files_are_committed_changed_and_deleted(fake_github: FakeGitHub) -> Non
         fake_github.read_file("acme", "shop", "x", "b.txt")
 
 
-def test_what_is_not_there_is_said(fake_github: FakeGitHub) -> None:
+def test_an_unknown_repository_is_named(fake_github: FakeGitHub) -> None:
     with pytest.raises(LookupError, match="no repository acme/none"):
         fake_github.branches("acme", "none")
     with pytest.raises(ValueError, match="already"):

@@ -1,4 +1,4 @@
-"""Unmodified PyGithub against the fake GitHub: what works, and every way in which it is refused."""
+"""Unmodified PyGithub against the fake GitHub: successes and all refusals."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Connect = Callable[[str | None], Github]
 
 @pytest.fixture
 def fake_github(tmp_path: Path) -> Iterator[FakeGitHub]:
-    """A running fake_github with acme/shop, whose branch feat/x is one commit ahead of main."""
+    """A running fake GitHub with acme/shop, whose branch feat/x is one commit ahead of main."""
     tokens = {
         "writer-token": TokenGrant("bot"),
         "reader-token": TokenGrant("reader", "read", scopes=None),
@@ -61,7 +61,7 @@ def open_pull(shop: Repository, head: str = "feat/x", **more: Any) -> PullReques
 
 
 def refusal(attempt: Callable[[], object]) -> tuple[int, str, list[dict[str, str]]]:
-    """The status, message and errors with which an attempt is refused."""
+    """Return status, message and errors of a refused call."""
     with pytest.raises(GithubException) as caught:
         attempt()
     data = caught.value.data
@@ -69,7 +69,7 @@ def refusal(attempt: Callable[[], object]) -> tuple[int, str, list[dict[str, str
     return caught.value.status, data["message"], data.get("errors", [])
 
 
-def test_a_token_says_who_it_belongs_to_and_what_it_may_do(connect: Connect) -> None:
+def test_a_token_shows_its_user_and_scopes(connect: Connect) -> None:
     writer, reader = connect("writer-token"), connect("reader-token")
     assert (writer.get_user().login, writer.oauth_scopes) == ("bot", ["repo"])
     assert (reader.get_user().login, reader.oauth_scopes) == ("reader", None)
@@ -113,7 +113,7 @@ def test_a_token_can_be_revoked_at_any_time(fake_github: FakeGitHub, shop: Repos
 
 
 @pytest.mark.parametrize(("token", "name"), [("narrow-token", "shop"), ("writer-token", "none")])
-def test_what_may_not_be_seen_does_not_exist(connect: Connect, token: str, name: str) -> None:
+def test_an_invisible_repository_does_not_exist(connect: Connect, token: str, name: str) -> None:
     with pytest.raises(UnknownObjectException):
         connect(token).get_repo(f"acme/{name}")
 
@@ -141,7 +141,7 @@ def test_an_archived_repository_cannot_be_changed(
     assert list(shop.get_pulls()) == []
 
 
-def test_a_pull_request_has_what_it_was_opened_with(
+def test_a_pull_request_has_the_values_it_was_opened_with(
     fake_github: FakeGitHub, shop: Repository
 ) -> None:
     pull = open_pull(shop, draft=True)
@@ -167,7 +167,7 @@ def test_a_missing_branch_is_refused(shop: Repository, field: str, branch: str) 
 
 
 @pytest.mark.parametrize("base", ["main", "feat/x"])
-def test_a_head_without_commits_of_its_own_is_refused(shop: Repository, base: str) -> None:
+def test_a_head_without_new_commits_is_refused(shop: Repository, base: str) -> None:
     status, _, errors = refusal(lambda: shop.create_pull(base=base, head="main", title="T"))
     assert status == 422
     assert errors[0]["message"] == f"No commits between {base} and main"

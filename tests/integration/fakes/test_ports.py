@@ -1,4 +1,4 @@
-"""Choosing ports for servers that are yet to start."""
+"""Choosing ports for servers that start later."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def result(tool: str, text: str, *, failed: bool = False) -> dict[str, Any]:
 PROMPT = user("# Your task\n\nAdd a logout button.\n- in the header")
 
 
-def test_a_code_prompt_is_answered_with_a_file_that_holds_it() -> None:
+def test_a_code_prompt_is_written_to_a_file() -> None:
     step = reply(conversation(CODE, PROMPT))
     ((tool, given),) = step["tools"]
     assert tool == "Write"
@@ -42,7 +42,7 @@ def test_a_code_prompt_is_answered_with_a_file_that_holds_it() -> None:
     assert "session-1" in given["content"]
 
 
-def test_different_prompts_with_one_first_line_get_different_files() -> None:
+def test_prompts_with_the_same_first_line_get_different_files() -> None:
     paths = {
         reply(conversation(CODE, user(text)))["tools"][0][1]["file_path"]
         for text in ("Do it\nnow", "Do it\nlater", "做吧", "")
@@ -50,7 +50,7 @@ def test_different_prompts_with_one_first_line_get_different_files() -> None:
     assert len(paths) == 4
 
 
-def test_after_the_write_it_says_what_it_did() -> None:
+def test_the_reply_after_the_write_describes_it() -> None:
     step = reply(conversation(CODE, PROMPT, call("Write"), result("Write", "created")))
     assert "tools" not in step
     assert step["text"].startswith("I wrote notes/add-a-logout-button-")
@@ -67,7 +67,7 @@ def test_a_refused_write_is_repeated_after_reading_and_then_given_up() -> None:
     assert "disk full" in step["text"]
 
 
-def test_a_task_prompt_is_answered_with_a_question_after_a_look_at_the_readme() -> None:
+def test_a_task_prompt_reads_the_readme_and_asks_a_question() -> None:
     environment = {"role": "system", "content": "# Environment"}
     step = reply(conversation(TASK, PROMPT, environment))
     assert step["tools"] == [["Read", {"file_path": "$CWD/README.md"}]]
@@ -79,7 +79,7 @@ def test_a_task_prompt_is_answered_with_a_question_after_a_look_at_the_readme() 
     assert step["text"].endswith("?")
 
 
-def test_a_repository_without_readme_is_no_obstacle() -> None:
+def test_a_repository_without_a_readme() -> None:
     missing = [PROMPT, call("Read"), result("Read", README_REFUSAL, failed=True)]
     assert "no README.md" in reply(conversation(TASK, *missing))["text"]
 
@@ -91,7 +91,7 @@ def test_later_messages_are_answered_with_their_text() -> None:
     assert "“For admins only”" in step["text"]
 
 
-def test_a_message_sent_during_a_turn_counts_as_said() -> None:
+def test_a_message_sent_during_a_turn_counts() -> None:
     news = (
         "The user sent a new message while you were working:\n# Message\nOnly admins\n\n"
         "This is how Claude Code surfaces messages the user sends mid-turn."
@@ -103,14 +103,14 @@ def test_a_message_sent_during_a_turn_counts_as_said() -> None:
     assert "“Only admins”" in reply(read)["text"]
 
 
-def test_the_directory_is_the_one_named_last() -> None:
+def test_the_last_named_directory_counts() -> None:
     update = "# Environment update\n - Primary working directory: /new place (was /w)\nmore"
     decoy = result("Read", "Primary working directory: /decoy")
     moved = conversation(CODE, PROMPT, {"role": "system", "content": update}, decoy)
     assert (conversation(CODE, PROMPT).directory, moved.directory) == ("/w", "/new place")
 
 
-def test_an_unusual_request_is_read_without_complaint() -> None:
+def test_an_unusual_request_is_parsed() -> None:
     read = read_conversation({"messages": [{"role": "user"}, {}], "tools": None}, {})
     assert read == Conversation("", "", frozenset(), (), (), "")
     assert reply(read)["text"]
