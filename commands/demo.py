@@ -28,6 +28,10 @@ TOKEN = "demo-token"
 JOB_SECONDS = 60.0
 """Time limit for each step of a job; a whole job takes a few seconds."""
 
+REQUEST_SECONDS = 30.0
+"""Time limit of one request, generous for a slow host."""
+
+POLL_SECONDS = 0.1
 FILES = {
     "README.md": "# Greeter\n\nPrints a greeting.\n",
     "greet.py": 'print("Hello")\n',
@@ -84,7 +88,7 @@ class _Walkthroughs:
         self._http = httpx.Client(
             base_url=f"http://127.0.0.1:{settings.port}",
             headers={"Authorization": f"Bearer {secret}"},
-            timeout=30,
+            timeout=REQUEST_SECONDS,
             trust_env=False,
         )
         self._say = say
@@ -154,7 +158,7 @@ class _Walkthroughs:
                 return job
             if job["status"] in {"failed", "cancelled"}:
                 raise DependencyFailed(f"The demo's job {job['status']}: {job['error']}", "claude")
-            time.sleep(0.1)
+            time.sleep(POLL_SECONDS)
         raise DependencyFailed(
             f"The demo's job made no progress in {JOB_SECONDS:.0f} s. Run `orchestrator doctor`.",
             "claude",

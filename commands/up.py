@@ -42,6 +42,18 @@ _OF_CLAUDE_AND_GITHUB = CLAUDE_CREDENTIAL_NAMES | CLAUDE_SECRET_NAMES | {"GITHUB
 _NOT_FOR_THE_API = _OF_CLAUDE_AND_GITHUB | {f"{name}_FILE" for name in _OF_CLAUDE_AND_GITHUB}
 """The API calls neither Claude nor GitHub, so it does not get their credentials."""
 
+STOP_SECONDS = 10
+"""Time for Temporal and the API to stop before they are killed."""
+
+DRAIN_MARGIN_SECONDS = 20
+"""Time for the worker to stop its remaining jobs after the drain."""
+
+POLL_SECONDS = 0.05
+"""Between two checks of a starting child's port."""
+
+WATCH_SECONDS = 0.5
+"""Between two checks of the running children; a restart is that much later at most."""
+
 _PR_SET_PDEATHSIG = 1
 _SECRET_FILE = "api-secret"
 
@@ -167,11 +179,11 @@ def _children(
     ours = {**environment, "TEMPORAL_ADDRESS": f"127.0.0.1:{settings.temporal_port}"}
     public = {name: value for name, value in ours.items() if name not in _NOT_FOR_THE_API}
     api = ["api", "--embedded", "--temporal-ui", f"{ui[0]}:{ui[1]}"]
-    drain = settings.drain_timeout.total_seconds() + 20
+    drain = settings.drain_timeout.total_seconds() + DRAIN_MARGIN_SECONDS
     return [
         _temporal(settings, ui, metrics_port),
         _Child("worker", [*orchestrator, "worker", "--embedded"], ours, None, drain),
-        _Child("api", [*orchestrator, *api], public, settings.port, 10),
+        _Child("api", [*orchestrator, *api], public, settings.port, STOP_SECONDS),
     ]
 
 
@@ -213,7 +225,7 @@ def _temporal(settings: Settings, ui: tuple[str, int], metrics_port: int) -> _Ch
     arguments += [part for flag, values in repeated.items() for v in values for part in (flag, v)]
     bare = {"PATH": settings.search_path, "HOME": str(settings.data_dir)}
     # Its standard output names the internal address of its UI, which would mislead the user.
-    return _Child("Temporal", arguments, bare, settings.temporal_port, 10, is_quiet=True)
+    return _Child("Temporal", arguments, bare, settings.temporal_port, STOP_SECONDS, is_quiet=True)
 
 
 def _random_loopback_address() -> str:
@@ -271,7 +283,7 @@ def _await_port(child: _Child, settings: Settings) -> None:
         assert child.process is not None
         if child.process.poll() is not None or time.monotonic() > deadline:
             raise SettingsError(f"{child.name} did not start. Its output above has the reason.")
-        time.sleep(0.05)
+        time.sleep(POLL_SECONDS)
 
 
 def _announce(settings: Settings, announce: Callable[[str], None], new_secret: str | None) -> None:
@@ -294,7 +306,7 @@ def _announce(settings: Settings, announce: Callable[[str], None], new_secret: s
 
 def _keep_running(children: list[_Child]) -> None:
     while True:
-        time.sleep(0.5)
+        time.sleep(WATCH_SECONDS)
         for child in children:
             assert child.process is not None
             code = child.process.poll()

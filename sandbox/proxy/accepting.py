@@ -13,6 +13,7 @@ log = logging.getLogger(__name__)
 MAX_CONNECTIONS = 256
 """Maximum number of concurrent connections of a job. More connections wait."""
 _PAUSE_SECONDS = 1.0
+"""Pause in accepting when no descriptor is free, so that the loop does not spin."""
 
 Serve = Callable[[socket.socket], Coroutine[None, None, None]]
 """Serve one accepted connection, and close it."""

@@ -17,12 +17,15 @@ from sandbox.proxy.relay import CHUNK, SocketStream, reset_when_closed
 HEADER_BYTES = 64 * 1024
 """Size limit for headers. Headers that arrive in one piece may exceed it by up to `CHUNK`."""
 HEADER_SECONDS = 20.0
-"""Seconds from the first byte of a request to the end of its headers."""
+"""Seconds from the first byte of a request to the end of its headers. Local programs send them at
+once; a slow one must not hold a connection."""
 IDLE_SECONDS = 300.0
-"""Seconds that an idle connection stays open between two requests."""
+"""Seconds that an idle connection stays open between two requests. Long enough for the pauses of
+a package manager."""
 BODY_SECONDS = 60.0
-"""Seconds between two parts of a request's body."""
+"""Seconds between two parts of a request's body, for programs that compute while they upload."""
 _LINGER_SECONDS = 2.0
+"""Seconds for the job's side to read a refusal before the connection is closed."""
 
 _ERROR_TYPES = {
     400: "invalid_request_error",

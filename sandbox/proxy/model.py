@@ -34,6 +34,7 @@ _RESERVED_NAMES = frozenset({"connection", "content-length", "host", "transfer-e
 # Claude decides how long it waits for an answer. When it gives up, the request is cancelled.
 _TIMEOUTS = {"connect": 10.0, "write": 60.0, "read": None, "pool": None}
 _KEEP_ALIVE_SECONDS = 60.0
+"""How long an idle connection is kept. Calls of one turn follow within seconds."""
 
 
 class ModelUpstream:

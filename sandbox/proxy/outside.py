@@ -21,8 +21,9 @@ from sandbox.proxy.policy import Policy, Refused
 from sandbox.proxy.relay import SocketStream
 
 RESOLVE_SECONDS = 15.0
+"""Seconds for a name lookup: two tries of 5 s (the defaults of resolv.conf(5)) and a margin."""
 CONNECT_SECONDS = 5.0
-"""Seconds to connect to one address."""
+"""Seconds to connect to one address; then the next address is tried."""
 MAX_ADDRESSES = 6
 """Maximum number of addresses of a host to try."""
 _LOOKUPS = 8
@@ -30,6 +31,7 @@ _LOOKUPS = 8
 _PROXY_TIMEOUTS = {"connect": 10.0, "read": 30.0, "write": 10.0}
 _FETCH_TIMEOUTS = {"connect": 10.0, "read": 300.0, "write": 60.0, "pool": None}
 _KEEP_ALIVE_SECONDS = 15.0
+"""How long an idle connection is kept; short, because servers close idle connections too."""
 
 Resolve = Callable[[str], Awaitable[Sequence[Address]]]
 """Returns the addresses of a host name. Raises OSError when there are none."""
