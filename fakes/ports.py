@@ -26,7 +26,8 @@ def free_ports(count: int) -> list[int]:
     ports = list(itertools.islice(filter(_claim, filter(_is_free, shuffled)), count))
     if len(ports) == count:
         return ports
-    raise OSError(f"Fewer than {count} ports from {_CANDIDATES[0]} to {_CANDIDATES[-1]} are free.")
+    first, last = _CANDIDATES[0], _CANDIDATES[-1]
+    raise OSError(f"Fewer than {count} ports from {first} to {last} are free.")
 
 
 def _is_free(port: int) -> bool:
