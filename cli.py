@@ -22,7 +22,7 @@ LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit code. Mistakes are one sentence on standard error."""
+    """Run a command; return the exit code. Print errors as one sentence on standard error."""
     options = _parser().parse_args(arguments)
     try:
         return int(options.run(options))
@@ -34,18 +34,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("orchestrator", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    up_command = commands.add_parser("up", help="everything on this machine, until Ctrl-C")
+    up_command = commands.add_parser("up", help="run everything on this host until Ctrl-C")
     up_command.set_defaults(run=_up)
-    demo = commands.add_parser("demo", help="one code job and one conversation, without accounts")
+    demo = commands.add_parser("demo", help="run a code job and a conversation without accounts")
     demo.set_defaults(run=_demo)
-    doctor = commands.add_parser("doctor", help="what would keep a job from running here")
+    doctor = commands.add_parser("doctor", help="check that jobs can run on this host")
     doctor.set_defaults(run=_doctor)
-    api = commands.add_parser("api", help="the HTTP API alone, against TEMPORAL_ADDRESS")
+    api = commands.add_parser("api", help="run only the HTTP API, against TEMPORAL_ADDRESS")
     api.add_argument("--temporal-ui", metavar="HOST:PORT", help=argparse.SUPPRESS)
     api.set_defaults(run=_api)
-    worker = commands.add_parser("worker", help="a worker alone, against TEMPORAL_ADDRESS")
+    worker = commands.add_parser("worker", help="run only a worker, against TEMPORAL_ADDRESS")
     worker.add_argument("--role", choices=["flow", "host", "all"], default="all")
-    worker.add_argument("--check", action="store_true", help="is one polling on this machine?")
+    worker.add_argument(
+        "--check", action="store_true", help="exit with 0 if a worker polls on this host"
+    )
     worker.set_defaults(run=_worker)
     for command in (api, worker):
         command.add_argument("--embedded", action="store_true", help=argparse.SUPPRESS)
@@ -116,7 +118,7 @@ def _secret(settings: Settings) -> SecretStr:
 
 
 async def _serve_api(settings: Settings, secret: SecretStr, temporal_ui: str | None) -> None:
-    """Serve the API, and, on a port of its own, Temporal's UI where its address is given."""
+    """Serve the API and, if its address is given, Temporal's UI on another port."""
     from api.app import create_app
     from api.http.own_pages import OwnHosts
     from api.http.serving import make_server, serve
@@ -175,13 +177,13 @@ async def _is_working(settings: Settings) -> bool:
     from temporal.client import connect, is_polling
 
     temporal = await connect(settings.temporal.address or "", settings.temporal.namespace)
-    machine = socket.gethostname()
+    host = socket.gethostname()
     queues = (SLOTS_TASK_QUEUE, RECORDS_TASK_QUEUE)
-    return any([await is_polling(temporal, queue, machine) for queue in queues])
+    return any([await is_polling(temporal, queue, host) for queue in queues])
 
 
 class _Hiding(logging.Formatter):
-    """Writes *** for each secret, wherever it comes from: the last line of defence."""
+    """Replaces each secret with ***, as a last defence against logging one."""
 
     def __init__(self, secrets: Sequence[str]) -> None:
         super().__init__(LOG_FORMAT)

@@ -1,6 +1,6 @@
-"""The worker process: which queues it polls, how many slots it has, and how it ends.
+"""The worker process: its roles, task queues, slots and drain.
 
-Roles: `flow` decides (workflows) and writes rows, on any machine; `host` runs jobs on this machine;
+The role `flow` runs workflows and writes rows, on any host. The role `host` runs jobs on this host.
 `all` does both in one process.
 """
 
@@ -56,21 +56,21 @@ from workspace.publishing import Publishing
 from workspace.salvage.salvage import Salvage
 
 HEARTBEAT_THROTTLE = timedelta(seconds=1)
-"""Cancellation reaches an activity with its heartbeats; by default those are held back to 0.8 of
-the heartbeat timeout (measured: 3.4 s at 5 s)."""
+"""An activity learns of its cancellation with a heartbeat. By default the SDK delays heartbeats to
+0.8 of the heartbeat timeout (measured: 3.4 s at 5 s)."""
 
 STICKY_TIMEOUT = timedelta(seconds=2)
-"""How long a workflow waits for the worker that has it cached; after its death another takes over
-in 7 s with this and in 14 s with the default of 10 s (measured)."""
+"""How long a workflow waits for the worker that has it cached. After that worker dies, another one
+takes over in 7 s; with the default of 10 s it takes 14 s (measured)."""
 
 HOST_ACTIVITIES_AT_ONCE = 200
-"""Far more than a machine's slots; these only wait for processes and the network."""
+"""Far more than a host's slots; these activities only wait for processes and the network."""
 
 log = logging.getLogger(__name__)
 
 
 class Role(StrEnum):
-    """What a worker process does."""
+    """The roles of a worker process."""
 
     FLOW = "flow"
     HOST = "host"
@@ -80,10 +80,10 @@ class Role(StrEnum):
 async def run_worker(
     settings: Settings, store: Store, temporal: TemporalClient, role: Role, stop: asyncio.Event
 ) -> None:
-    """Work until `stop` is set, then drain.
+    """Poll until `stop` is set, then drain.
 
-    At the end no new job is taken, and those that run have `drain_timeout` to finish; what is left
-    is stopped and taken up by another worker.
+    A draining worker takes no new job, and running jobs have `drain_timeout` to finish. Remaining
+    jobs are stopped, and another worker resumes them.
     """
     await register_search_attributes(temporal)
     async with contextlib.AsyncExitStack() as stack:
@@ -100,7 +100,7 @@ async def run_worker(
 async def _flow(
     settings: Settings, store: Store, temporal: TemporalClient, stop: asyncio.Event
 ) -> AsyncIterator[None]:
-    """Poll for workflows and row writes, and reconcile."""
+    """Poll for workflows and row writes, and run the reconciler."""
     publishing = Publishing(wiring.worktrees(settings))
     pull_requests = wiring.pull_request_activities(settings, store, Leases(), publishing)
     records = RecordActivities(store)
@@ -138,11 +138,11 @@ async def _flow(
 async def _host(
     settings: Settings, store: Store, temporal: TemporalClient, stop: asyncio.Event
 ) -> AsyncIterator[None]:
-    """Poll for jobs to run on this machine."""
+    """Poll for jobs to run on this host."""
     boot = WorkerProcess(settings.host.data_dir / "boots")
     dead = boot.dead()
     for pid in kill_orphans(settings.host.data_id, boot.is_alive):
-        log.warning("Ended process %s, which an earlier worker had left", pid)
+        log.warning("Killed process %s, which an earlier worker left behind", pid)
     task_queue = f"host-{settings.host.id}-{boot.id}"
     capacity = Capacity(settings.jobs.max_concurrent)
     leases = Leases()
@@ -159,7 +159,7 @@ async def _host(
         store, temporal, leases, capacity, credential, settings.host.id, task_queue
     )
     granting = _granting(settings, temporal, slots, boot, SLOTS_TASK_QUEUE, capacity)
-    # Jobs that return to this machine wait here, however many, until a slot is free for them.
+    # Any number of jobs that return to this host wait here until a slot is free for them.
     returning = _granting(
         settings,
         temporal,
@@ -182,8 +182,8 @@ async def _host(
     reports = _reports(settings, store, boot, task_queue, credential, sandbox)
     await reports.succeed(dead)
     await report_dead(store, temporal, settings.host.id, dead)
-    # Left in the opposite order: first no new jobs are taken, and those that run finish or are
-    # stopped, which needs the host's own queue to be polled until the last of them has ended.
+    # The contexts end in reverse order. First the worker takes no new jobs, and running jobs finish
+    # or are stopped. That needs activities on the host's own queue, so `working` ends later.
     try:
         async with (
             _in_background(sweeper.run_forever(), stop),
@@ -241,7 +241,7 @@ def _host_activities(
 
 @asynccontextmanager
 async def _drained_together(*workers: Worker) -> AsyncIterator[None]:
-    """Poll with workers that stop taking tasks at the same moment."""
+    """Run workers that stop taking tasks at the same time."""
     async with contextlib.AsyncExitStack() as stack:
         for each in workers:
             await stack.enter_async_context(each)
@@ -259,7 +259,7 @@ def _granting(
     task_queue: str,
     supplier: CustomSlotSupplier | FixedSizeSlotSupplier,
 ) -> Worker:
-    """Return a worker that takes jobs from a queue, and at its end lets those it has finish."""
+    """Return a worker that takes jobs from a queue, and lets its jobs finish at shutdown."""
     return Worker(
         temporal,
         task_queue=task_queue,
@@ -307,7 +307,7 @@ def _reports(
 
 @asynccontextmanager
 async def _reporting(reports: HostReports, stop: asyncio.Event) -> AsyncIterator[None]:
-    """Be known as the process to ask on this machine, only as long as its queue is polled."""
+    """Publish this process as the host's worker only while its queue is polled."""
     async with _in_background(reports.run_forever(), stop):
         yield
     await reports.remove()
@@ -317,7 +317,7 @@ async def _reporting(reports: HostReports, stop: asyncio.Event) -> AsyncIterator
 async def _in_background(
     work: Coroutine[Any, Any, None], stop: asyncio.Event
 ) -> AsyncIterator[None]:
-    """Run `work` beside the body, cancelled at the end; if it fails, so does the worker."""
+    """Run `work` during the body and cancel it at the end. If it fails, the worker stops."""
     asyncio_task = asyncio.create_task(work)
     asyncio_task.add_done_callback(lambda done: stop.set())
     try:

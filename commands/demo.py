@@ -1,7 +1,7 @@
-"""`orchestrator demo`: both walkthroughs of the API, on real parts, without any account.
+"""`orchestrator demo`: both walkthroughs of the API on the real product, without accounts.
 
-Everything is as in `orchestrator up`, with the demo forge in place of GitHub and the scripted model
-in place of Anthropic. It uses a directory and ports of its own and removes both at the end.
+Everything is as in `orchestrator up`. The fake GitHub replaces GitHub and the scripted model
+replaces Anthropic. The demo uses a directory and ports of its own and removes both at the end.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import httpx
 
 from commands.up import up
 from domain.errors import DependencyFailed
-from fakes.anthropic.default_replies import tell
+from fakes.anthropic.default_replies import reply
 from fakes.anthropic.server import ScriptedModel
 from fakes.github.server import FakeGitHub
 from fakes.github.tokens import TokenGrant
@@ -26,6 +26,12 @@ from settings import Settings
 OWNER, NAME = "demo", "greeter"
 TOKEN = "demo-token"
 JOB_SECONDS = 60.0
+"""Time limit for each step of a job; a whole job takes a few seconds."""
+
+REQUEST_SECONDS = 30.0
+"""Time limit of one request, generous for a slow host."""
+
+POLL_SECONDS = 0.1
 FILES = {
     "README.md": "# Greeter\n\nPrints a greeting.\n",
     "greet.py": 'print("Hello")\n',
@@ -35,25 +41,28 @@ Say = Callable[[str], None]
 
 
 def demonstrate(environment: Mapping[str, str], say: Say) -> int:
-    """Run one code job and one conversation, print what happened, return 0.
+    """Run one code job and one conversation, print their results, return 0.
 
     Raises:
-        DependencyFailed: a job did not end as it should; the message says how it ended.
+        DependencyFailed: a job did not complete. The message has its status and error.
     """
     with tempfile.TemporaryDirectory(prefix="orchestrator-demo-") as name:
         root = Path(name)
-        forge = FakeGitHub(root / "forge", {TOKEN: TokenGrant("demo-user")})
-        forge.create_repository(OWNER, NAME, files=FILES)
-        with forge.serve() as forge_url, ScriptedModel(story=tell).serve() as model:
-            ours = _environment(environment, root, forge_url, model.base_url)
+        github = FakeGitHub(root / "github", {TOKEN: TokenGrant("demo-user")})
+        github.create_repository(OWNER, NAME, files=FILES)
+        with github.serve() as github_url, ScriptedModel(story=reply).serve() as model:
+            ours = _environment(environment, root, github_url, model.base_url)
             settings = Settings.from_env(ours)
             return up(
-                settings, ours, say, lambda secret: _Tour(settings, forge, secret, say).take()
+                settings,
+                ours,
+                say,
+                lambda secret: _Walkthroughs(settings, github, secret, say).run(),
             )
 
 
 def _environment(
-    environment: Mapping[str, str], root: Path, forge_url: str, model_url: str
+    environment: Mapping[str, str], root: Path, github_url: str, model_url: str
 ) -> dict[str, str]:
     names = ("PORT", "TEMPORAL_PORT", "TEMPORAL_HTTP_PORT", "TEMPORAL_UI_PORT")
     ports = dict(zip(names, free_ports(len(names)), strict=True))
@@ -62,8 +71,8 @@ def _environment(
         "HOME": str(root),
         "DATA_DIR": str(root / "data"),
         "GITHUB_TOKEN": TOKEN,
-        "GITHUB_SERVER_URL": forge_url,
-        "GITHUB_API_URL": f"{forge_url}/api",
+        "GITHUB_SERVER_URL": github_url,
+        "GITHUB_API_URL": f"{github_url}/api",
         "ANTHROPIC_BASE_URL": model_url,
         "ANTHROPIC_API_KEY": "demo-key",
         "CLAUDE_MODEL": "claude-opus-5-5",
@@ -71,20 +80,20 @@ def _environment(
     }
 
 
-class _Tour:
+class _Walkthroughs:
     """The two walkthroughs, through the HTTP API."""
 
-    def __init__(self, settings: Settings, forge: FakeGitHub, secret: str, say: Say) -> None:
-        self._forge = forge
+    def __init__(self, settings: Settings, github: FakeGitHub, secret: str, say: Say) -> None:
+        self._github = github
         self._http = httpx.Client(
             base_url=f"http://127.0.0.1:{settings.api.port}",
             headers={"Authorization": f"Bearer {secret}"},
-            timeout=30,
+            timeout=REQUEST_SECONDS,
             trust_env=False,
         )
         self._say = say
 
-    def take(self) -> int:
+    def run(self) -> int:
         with self._http:
             client = self._call("POST", "/clients", {"name": "Demo"})
             self._call(
@@ -107,10 +116,10 @@ class _Tour:
         job = self._await(job_id, lambda job: job["status"] == "completed")
         self._show_transcript(job_id)
         self._title("Its pull request")
-        [pull] = self._forge.pull_requests(OWNER, NAME)
+        [pull] = self._github.pull_requests(OWNER, NAME)
         self._say(f"{job['pr_url']}\n{pull.title}\n\n{pull.body}")
         self._title("Its diff")
-        self._say(self._forge.repository(OWNER, NAME).bare.diff(pull.base_sha, pull.head_sha))
+        self._say(self._github.repository(OWNER, NAME).bare.diff(pull.base_sha, pull.head_sha))
 
     def _conversation(self, client_id: str) -> None:
         self._title("A conversation")
@@ -134,8 +143,8 @@ class _Tour:
         return sum('"type":"result"' in message["content"] for message in messages)
 
     def _messages(self, job_id: str) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self._call("GET", f"/jobs/{job_id}/messages")["messages"]
-        return found
+        messages: list[dict[str, Any]] = self._call("GET", f"/jobs/{job_id}/messages")["messages"]
+        return messages
 
     def _show_transcript(self, job_id: str) -> None:
         for message in self._messages(job_id):
@@ -149,8 +158,11 @@ class _Tour:
                 return job
             if job["status"] in {"failed", "cancelled"}:
                 raise DependencyFailed(f"The demo's job {job['status']}: {job['error']}", "claude")
-            time.sleep(0.1)
-        raise DependencyFailed(f"The demo's job did not get on in {JOB_SECONDS:.0f} s.", "claude")
+            time.sleep(POLL_SECONDS)
+        raise DependencyFailed(
+            f"The demo's job made no progress in {JOB_SECONDS:.0f} s. Run `orchestrator doctor`.",
+            "claude",
+        )
 
     def _call(self, method: str, path: str, body: object = None) -> dict[str, Any]:
         response = self._http.request(method, path, json=body)

@@ -1,7 +1,7 @@
-"""`orchestrator up`: Temporal, the API and a worker on one machine, kept running until Ctrl-C.
+"""`orchestrator up`: runs Temporal, the API and a worker on one host until Ctrl-C.
 
-Three child processes in sessions of their own. A child that dies is started again; when this
-process dies, however it dies, the kernel ends the children (PR_SET_PDEATHSIG, prctl(2)).
+They are three child processes, each in its own session. A child that dies is restarted. If this
+process dies for any reason, the kernel ends the children (PR_SET_PDEATHSIG, prctl(2)).
 """
 
 from __future__ import annotations
@@ -28,22 +28,33 @@ from domain.claude_env import CLAUDE_CREDENTIAL_NAMES, CLAUDE_SECRET_NAMES
 from settings import Settings, SettingsError
 
 RESTART_PAUSE_SECONDS = 2.0
+"""Minimum time between two starts of a child, so that a failing child does not spin."""
+
 START_SECONDS = 30.0
-"""Temporal's port opens in 0.3 s and the API's in 2 s (measured); ten times that is a fault."""
+"""Temporal's port opens in 0.3 s and the API's in 2 s (measured); ten times that is an error."""
 
 PORTS_CLOSED_TO_BROWSERS = (
     6665, 6666, 6667, 6668, 6669, 6679, 6697, 6566, 10080,
     1719, 1720, 1723, 2049, 3659, 4045, 4190, 5060, 5061, 6000,
 )  # fmt: skip
-"""Browsers connect to none of these, whatever a page asks for ("bad ports" of the Fetch Standard).
-These are all above 1023, the least likely to be wanted by other programs first."""
-_OF_CLAUDE_AND_GITHUB = CLAUDE_CREDENTIAL_NAMES | CLAUDE_SECRET_NAMES | {"GITHUB_TOKEN"}
-_NOT_FOR_THE_API = _OF_CLAUDE_AND_GITHUB | {f"{name}_FILE" for name in _OF_CLAUDE_AND_GITHUB}
-"""The API calls neither Claude nor GitHub, so it has no use for what opens them."""
+"""Browsers refuse to connect to these ports ("bad ports" of the Fetch Standard). All are above
+1023; ports that other programs rarely use come first."""
 
 _OF_CLAUDE_AND_GITHUB = CLAUDE_CREDENTIAL_NAMES | CLAUDE_SECRET_NAMES | {"GITHUB_TOKEN"}
 _NOT_FOR_THE_API = _OF_CLAUDE_AND_GITHUB | {f"{name}_FILE" for name in _OF_CLAUDE_AND_GITHUB}
-"""The API calls neither Claude nor GitHub, so it has no use for what opens them."""
+"""The API calls neither Claude nor GitHub, so it does not get their credentials."""
+
+STOP_SECONDS = 10
+"""Time for Temporal and the API to stop before they are killed."""
+
+DRAIN_MARGIN_SECONDS = 20
+"""Time for the worker to stop its remaining jobs after the drain."""
+
+POLL_SECONDS = 0.05
+"""Between two checks of a starting child's port."""
+
+WATCH_SECONDS = 0.5
+"""Between two checks of the running children; a restart is that much later at most."""
 
 _PR_SET_PDEATHSIG = 1
 _SECRET_FILE = "api-secret"
@@ -53,9 +64,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class _Child:
-    """A program that is kept running.
+    """A child process that is restarted when it ends.
 
-    `port` is open once it is ready. Of a quiet one, only standard error is shown.
+    `port` is open once the process is ready. If `is_quiet`, its standard output is discarded.
     """
 
     name: str
@@ -85,7 +96,7 @@ class _Child:
         try:
             self.process.wait(self.stop_seconds)
         except subprocess.TimeoutExpired:
-            log.warning("%s did not stop in %.0f s and is killed", self.name, self.stop_seconds)
+            log.warning("%s did not stop within %.0f s: killing it", self.name, self.stop_seconds)
             self.process.kill()
             self.process.wait()
 
@@ -96,15 +107,15 @@ def up(
     announce: Callable[[str], None],
     on_ready: Callable[[str], int] | None = None,
 ) -> int:
-    """Run everything until SIGINT or SIGTERM; returns the exit code.
+    """Run everything until SIGINT or SIGTERM; return the exit code.
 
     Args:
         settings: as read from `environment`.
-        environment: handed to the API and the worker, which read secrets that are given as files
-            themselves; Temporal gets a bare one.
+        environment: for the API and the worker, which read secret files themselves. Temporal gets
+            only PATH and HOME.
         announce: prints a line for the user.
-        on_ready: called with the API's secret when everything answers; its result is the exit
-            code, and everything is stopped then.
+        on_ready: called with the API's secret once everything is ready. Then everything is
+            stopped, and its result is the exit code.
 
     Raises:
         SettingsError: a port is in use, or Temporal is not installed.
@@ -112,7 +123,7 @@ def up(
     settings.host.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     secret, is_new = api_secret(settings)
     _require_free_ports(settings)
-    # The UI has an IP address of its own, since the ports are few if several `up` run here.
+    # The UI has its own loopback address: several `up` on one host would run out of these ports.
     with (
         _reserved_port(_random_loopback_address()) as ui,
         _reserved_port("127.0.0.1") as metrics,
@@ -128,7 +139,9 @@ def up(
                 return on_ready(secret.get_secret_value())
             _keep_running(children)
         except SystemExit:
-            announce("Stopping: running jobs have a moment to finish, and go on at the next start.")
+            announce(
+                "Stopping. Running jobs get time to finish; the rest resumes at the next start."
+            )
         finally:
             for child in reversed(children):
                 child.stop()
@@ -136,9 +149,10 @@ def up(
 
 
 def api_secret(settings: Settings) -> tuple[SecretStr, bool]:
-    """Return the API secret, and whether it was made just now.
+    """Return the API secret, and whether it is new.
 
-    AGENT_API_SECRET, else the one kept in the data directory (mode 0600), made at first use.
+    It is AGENT_API_SECRET, otherwise the secret in the data directory (mode 0600), which is
+    generated at first use.
     """
     if settings.api.secret is not None:
         return settings.api.secret, False
@@ -150,11 +164,11 @@ def api_secret(settings: Settings) -> tuple[SecretStr, bool]:
 
 
 def _keep_new_secret(path: Path) -> None:
-    """Write a new secret in one step, so that a half-written one is never read."""
+    """Write a new secret atomically, so that another process never reads a partial one."""
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")  # mode 0600
     with os.fdopen(descriptor, "w", encoding="ascii") as file:
         file.write(secrets.token_urlsafe(32) + "\n")
-    # Of two that start at once, the first one's secret stays.
+    # If two processes start at once, the secret of the first is kept.
     with contextlib.suppress(FileExistsError):
         os.link(name, path)
     os.unlink(name)
@@ -167,22 +181,22 @@ def _children(
     ours = {**environment, "TEMPORAL_ADDRESS": f"127.0.0.1:{settings.temporal.port}"}
     public = {name: value for name, value in ours.items() if name not in _NOT_FOR_THE_API}
     api = ["api", "--embedded", "--temporal-ui", f"{ui[0]}:{ui[1]}"]
-    drain = settings.jobs.drain_timeout.total_seconds() + 20
+    drain = settings.jobs.drain_timeout.total_seconds() + DRAIN_MARGIN_SECONDS
     return [
         _temporal(settings, ui, metrics_port),
         _Child("worker", [*orchestrator, "worker", "--embedded"], ours, None, drain),
-        _Child("api", [*orchestrator, *api], public, settings.api.port, 10),
+        _Child("api", [*orchestrator, *api], public, settings.api.port, STOP_SECONDS),
     ]
 
 
 def _temporal(settings: Settings, ui: tuple[str, int], metrics_port: int) -> _Child:
-    """Return Temporal's dev server, which answers no page in a browser.
+    """Return Temporal's dev server, configured so that no web page can call it.
 
-    Its HTTP API allows one host, "/", which no request can name. Its UI and its metrics allow any
-    host, so they are on ports that browsers do not connect to; the API process shows the UI.
+    Its HTTP API allows only the host "/", which no request can name. Its UI and metrics allow any
+    host, so they use ports that browsers refuse; the API process serves the UI instead.
 
-    One task-queue partition makes the queue first in, first out; WAL and synchronous=1 make it five
-    times as fast; the higher poll rate saves 40 ms at each step of a job (all measured).
+    One task-queue partition keeps the queue in order. WAL and synchronous=1 make it five times as
+    fast. The higher poll rate saves 40 ms at each step of a job (all measured).
     """
     program = Path(sys.executable).with_name("temporal")
     if not program.is_file():
@@ -212,22 +226,22 @@ def _temporal(settings: Settings, ui: tuple[str, int], metrics_port: int) -> _Ch
     arguments += [part for option in options.items() for part in option]
     arguments += [part for flag, values in repeated.items() for v in values for part in (flag, v)]
     bare = {"PATH": settings.host.search_path, "HOME": str(settings.host.data_dir)}
-    # What it prints on standard output is its addresses, and its UI is shown at another.
-    return _Child("Temporal", arguments, bare, settings.temporal.port, 10, is_quiet=True)
+    # Its standard output names the internal address of its UI, which would mislead the user.
+    return _Child("Temporal", arguments, bare, settings.temporal.port, STOP_SECONDS, is_quiet=True)
 
 
 def _random_loopback_address() -> str:
-    """Return an address of 127.1.0.0 to 127.254.255.255."""
+    """Return an address from 127.1.0.0 to 127.254.255.255."""
     return str(IPv4Address("127.1.0.0") + secrets.randbelow(254 * 2**16))
 
 
 def _reserved_port(address: str) -> socket.socket:
-    """Return a socket that is bound to a port which is closed to browsers.
+    """Return a socket that is bound to a port that browsers refuse.
 
-    Until it is closed, Temporal alone can listen there.
+    Until the socket is closed, only Temporal can listen there.
 
     Raises:
-        SettingsError: they are all in use.
+        SettingsError: all these ports are in use.
     """
     for port in PORTS_CLOSED_TO_BROWSERS:
         reservation = socket.socket()
@@ -236,8 +250,8 @@ def _reserved_port(address: str) -> socket.socket:
         except OSError:
             reservation.close()
             continue
-        # A program that sets this option as well, as Temporal does, may now bind the port too
-        # (socket(7)). The attempt of another `up`, above, is made without it.
+        # Now a program that sets this option too, as Temporal does, may bind the port (socket(7)).
+        # Another `up` binds without the option, as above, and fails.
         reservation.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         return reservation
     ports = ", ".join(map(str, sorted(PORTS_CLOSED_TO_BROWSERS)))
@@ -251,11 +265,11 @@ def _require_free_ports(settings: Settings) -> None:
         "TEMPORAL_HTTP_PORT": settings.temporal.http_port,
         "TEMPORAL_UI_PORT": settings.temporal.ui_port,
     }
-    taken = [f"{name} {port}" for name, port in ports.items() if _is_open(port)]
-    if taken:
+    used = [f"{name} {port}" for name, port in ports.items() if _is_open(port)]
+    if used:
         raise SettingsError(
-            f"In use already: {', '.join(taken)}. Stop what uses it (another `make up`?), or set "
-            "the variable to another port."
+            f"These ports are already in use: {', '.join(used)}. Stop the program that uses them "
+            "(another `make up`?), or set the variables to other ports."
         )
 
 
@@ -270,8 +284,8 @@ def _await_port(child: _Child, settings: Settings) -> None:
     while child.port is not None and not _is_open(child.port):
         assert child.process is not None
         if child.process.poll() is not None or time.monotonic() > deadline:
-            raise SettingsError(f"{child.name} did not start; what it printed says why.")
-        time.sleep(0.05)
+            raise SettingsError(f"{child.name} did not start. Its output above has the reason.")
+        time.sleep(POLL_SECONDS)
 
 
 def _announce(settings: Settings, announce: Callable[[str], None], new_secret: str | None) -> None:
@@ -279,30 +293,32 @@ def _announce(settings: Settings, announce: Callable[[str], None], new_secret: s
     announce(f"Temporal UI  http://127.0.0.1:{settings.temporal.ui_port}")
     announce(f"Data         {settings.host.data_dir}")
     if new_secret is not None:
-        announce(f"Secret       {new_secret}  (shown once; kept in {_SECRET_FILE} there)")
+        path = settings.host.data_dir / _SECRET_FILE
+        announce(f"Secret       {new_secret}  (shown once; stored in {path})")
     if settings.github.token is None:
-        announce("No GITHUB_TOKEN is set: code jobs will fail, saying so.")
+        announce("No GITHUB_TOKEN is set: code jobs will fail. Set it and start again.")
     if not settings.claude.has_credentials:
         announce(
-            "No Claude credential is set: Claude uses the login of this user, if there is one."
+            "No Claude credential is set: Claude uses this user's own login, if there is one. "
+            "Otherwise set ANTHROPIC_API_KEY or CLAUDE_CODE_OAUTH_TOKEN and start again."
         )
-    announce("Ready. Ctrl-C stops everything.")
+    announce("Ready. Press Ctrl-C to stop everything.")
 
 
 def _keep_running(children: list[_Child]) -> None:
     while True:
-        time.sleep(0.5)
+        time.sleep(WATCH_SECONDS)
         for child in children:
             assert child.process is not None
             code = child.process.poll()
             if code is not None and time.monotonic() - child.started_at > RESTART_PAUSE_SECONDS:
-                log.error("%s ended with %s and is started again", child.name, code)
+                log.error("%s ended with exit code %s: restarting it", child.name, code)
                 child.start()
 
 
 @contextlib.contextmanager
 def _signals_as_exit() -> Iterator[None]:
-    """Turn SIGINT and SIGTERM into SystemExit, so that the children are stopped."""
+    """Raise SystemExit on SIGINT and SIGTERM, so that the children are stopped."""
 
     def leave(number: int, frame: object) -> None:
         for kind in (signal.SIGINT, signal.SIGTERM):

@@ -1,4 +1,4 @@
-"""Local stand-ins for the outside world, used by `orchestrator demo` and by the tests.
+"""Local replacements for external services, used by `orchestrator demo` and the tests.
 
-`fakes.github.server` stands in for GitHub; `fakes.anthropic.server` for the Anthropic Messages API.
+`fakes.github.server` replaces GitHub. `fakes.anthropic.server` replaces the Anthropic Messages API.
 """

@@ -1,4 +1,4 @@
-"""Ports for servers that are started as processes of their own."""
+"""Free ports for servers that run as separate processes."""
 
 from __future__ import annotations
 
@@ -7,26 +7,27 @@ import random
 import socket
 
 _CANDIDATES = range(10_000, 32_768)
-"""Below the ports that Linux gives to outgoing connections, 32768 to 60999 unless set otherwise
-(ip_local_port_range, ip(7)): from among those, a connection may take the port of a server that has
-yet to start, or is just being started again."""
+"""Below the ports that Linux uses for outgoing connections: 32768 to 60999 by default
+(ip_local_port_range, ip(7)). A connection could take a port in that range before the server starts
+or while it restarts."""
 
 _claims: list[socket.socket] = []
 
 
 def free_ports(count: int) -> list[int]:
-    """Choose ports of 127.0.0.1 that nothing listens on.
+    """Choose ports of 127.0.0.1 that no server listens on.
 
-    Whoever else asks here, in this process or another, is given other ones until this process ends.
+    Other callers, in this or another process, get different ports until this process ends.
 
     Raises:
-        OSError: so many are not free.
+        OSError: there are not enough free ports.
     """
     shuffled = random.sample(_CANDIDATES, len(_CANDIDATES))
     ports = list(itertools.islice(filter(_claim, filter(_is_free, shuffled)), count))
     if len(ports) == count:
         return ports
-    raise OSError(f"{count} ports from {_CANDIDATES[0]} to {_CANDIDATES[-1]} are not free.")
+    first, last = _CANDIDATES[0], _CANDIDATES[-1]
+    raise OSError(f"Fewer than {count} ports from {first} to {last} are free.")
 
 
 def _is_free(port: int) -> bool:
@@ -38,7 +39,7 @@ def _is_free(port: int) -> bool:
 
 
 def _claim(port: int) -> bool:
-    # A name without a file (the abstract namespace of unix(7)), which goes with the process.
+    # A name in the abstract namespace (unix(7)) has no file and disappears with the process.
     claim = socket.socket(socket.AF_UNIX)
     try:
         claim.bind(f"\0orchestrator-port-{port}")

@@ -1,4 +1,4 @@
-"""Runs an ASGI app on a loopback port, in a thread of its own."""
+"""Run an ASGI app on a loopback port in a separate thread."""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ import uvicorn
 from starlette.types import ASGIApp, Scope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-# Seconds.
+# Seconds. Starting and stopping take milliseconds; the limits only detect a server that hangs.
 _START_LIMIT = 10.0
 _STOP_LIMIT = 10.0
 _UNWINDING = 0.1
+"""Seconds for requests to end by themselves after their connections were cut."""
 
 _ROUNDS = 5
-"""Of the loop, in which a connection comes up that was just being accepted, or is let go."""
+"""Iterations of the event loop until an accepted connection is registered, or a closed one gone."""
 
 
 @contextlib.contextmanager
 def serving(app: ASGIApp, port: int = 0, *, patience: float = 1.0) -> Iterator[str]:
-    """Serve an app on 127.0.0.1 while the context lasts. No connection outlives it.
+    """Serve an app on 127.0.0.1 while the context lasts. All connections are closed at its end.
 
     Args:
-        app: what to serve; `transport_of` has the connection of a request.
-        port: the port; 0 takes a free one.
-        patience: seconds that requests under way at its end have to finish.
+        app: the ASGI app; `transport_of` returns the connection of a request.
+        port: the port; 0 chooses a free one.
+        patience: seconds that running requests have to finish at the end.
 
     Yields:
         The URL, without a slash at the end.
@@ -47,13 +48,13 @@ def serving(app: ASGIApp, port: int = 0, *, patience: float = 1.0) -> Iterator[s
 
 
 def transport_of(scope: Scope) -> asyncio.Transport:
-    """Return the connection on which a request came, so that an answer can cut it."""
+    """Return the connection of a request, so that a response can cut it."""
     transport: asyncio.Transport = scope["state"]["transport"]
     return transport
 
 
 class _Protocol(HttpToolsProtocol):
-    """HTTP that shows requests their connection."""
+    """HTTP protocol that adds the connection to the state of each request."""
 
     def connection_made(  # type: ignore[override]  # the base class narrows it the same way
         self, transport: asyncio.Transport
@@ -63,9 +64,9 @@ class _Protocol(HttpToolsProtocol):
 
 
 class _Server(uvicorn.Server):
-    """A server with a thread to run in, which ends at once where uvicorn's own takes a while.
+    """A uvicorn server in its own thread that stops faster than uvicorn's own.
 
-    uvicorn's own also leaves connections open whose requests outlast its patience.
+    uvicorn also leaves connections open whose requests exceed its shutdown time limit.
     """
 
     def __init__(self, app: ASGIApp, listener: socket.socket, patience: float) -> None:
@@ -73,12 +74,12 @@ class _Server(uvicorn.Server):
             uvicorn.Config(
                 app,
                 http=_Protocol,
-                # asyncio's own loop, because its subprocesses work in any thread.
+                # Subprocesses of asyncio's own loop work in any thread.
                 loop="asyncio",
                 ws="none",
                 lifespan="off",
                 interface="asgi3",
-                # The process's own logging stays as it is.
+                # Keep the logging configuration of the process.
                 log_config=None,
                 access_log=False,
                 proxy_headers=False,
@@ -87,21 +88,21 @@ class _Server(uvicorn.Server):
         )
         self._listener = listener
         self._patience = patience
-        self._settled = threading.Event()
+        self._started_or_failed = threading.Event()
         self._ending = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._run, name="loopback-server", daemon=True)
 
     def start(self) -> None:
-        """Return once it listens."""
+        """Return once the server listens."""
         self._thread.start()
-        self._settled.wait(_START_LIMIT)
+        self._started_or_failed.wait(_START_LIMIT)
         if not self.started:
             self.stop()
-            raise RuntimeError("A server on 127.0.0.1 did not start. Its log says why.")
+            raise RuntimeError("A server on 127.0.0.1 did not start. Its log has the reason.")
 
     def stop(self) -> None:
-        """Return once it has ended; once ended, nothing happens."""
+        """Return once the server has ended. Idempotent."""
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop is closed: it has ended already
                 self._loop.call_soon_threadsafe(self._ending.set)
@@ -111,25 +112,25 @@ class _Server(uvicorn.Server):
         try:
             self.run([self._listener])
         finally:
-            self._settled.set()
+            self._started_or_failed.set()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to listen."""
+        """Start to listen."""
         self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
-        self._settled.set()
+        self._started_or_failed.set()
 
     async def main_loop(self) -> None:
-        """Wait until told to end."""
+        """Wait for `stop`."""
         await self.on_tick(0)
         await self._ending.wait()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Take no more requests, and end those under way, by force when they last too long."""
+        """Accept no more requests; wait for running ones, then cut them."""
         tasks = self.server_state.tasks
-        # asyncio leaves a connection open that it accepted just before its server was closed.
+        # asyncio leaves a connection open if it was accepted just before the server was closed.
         asyncio.get_running_loop().remove_reader(self._listener)
-        await _let_pass()
+        await _run_loop_callbacks()
         for server in self.servers:
             server.close()
         for connection in list(self.server_state.connections):
@@ -137,14 +138,14 @@ class _Server(uvicorn.Server):
         await _wait_for(tasks, self._patience)
         for connection in list(self.server_state.connections):
             connection.transport.abort()
-        await _let_pass()
+        await _run_loop_callbacks()
         await _wait_for(tasks, _UNWINDING)
         for task in list(tasks):
             task.cancel()
         await _wait_for(tasks, None)
 
 
-async def _let_pass() -> None:
+async def _run_loop_callbacks() -> None:
     for _ in range(_ROUNDS):
         await asyncio.sleep(0)
 
@@ -155,8 +156,8 @@ async def _wait_for(tasks: set[asyncio.Task[None]], seconds: float | None) -> No
 
 
 def _listener_on(port: int) -> socket.socket:
-    # asyncio turns Nagle's algorithm off only for sockets that name TCP as their protocol; with it
-    # every reply on a kept-alive connection takes 40 ms longer (measured).
+    # asyncio turns off Nagle's algorithm only for sockets with an explicit TCP protocol. With the
+    # algorithm, each reply on a keep-alive connection takes 40 ms longer (measured).
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

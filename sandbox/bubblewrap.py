@@ -1,7 +1,7 @@
-"""Bubblewrap (bwrap): a command in namespaces of its own, with the files it needs and no others.
+"""Bubblewrap (bwrap): a command in its own namespaces, with only the files it needs.
 
-The recipe was tried with 38 attacks, as root and as an unprivileged user. Paths are the same inside
-as outside, so that a session and a repository can be taken up again by another process.
+The options were tested with 38 attacks, as root and as an unprivileged user. Paths are the same
+inside and outside, so another process can resume a session or reuse a repository.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sandbox.supervision.limits import Limits
 from sandbox.supervision.supervised import Supervised
 
 TEMPORARY_BYTES = 1 << 30
-"""The size of /tmp, of /dev/shm and of each empty directory; all are memory."""
+"""Maximum size of /tmp, /dev/shm and each empty directory. All of them use memory."""
 
 _NAMESPACES = (
     "--unshare-user",
@@ -32,21 +32,21 @@ _NAMESPACES = (
 )  # fmt: skip
 
 _SYSTEM_LINKS = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
-"""Links into /usr on a merged system, and directories elsewhere."""
+"""Links into /usr on a merged-usr system, otherwise directories."""
 
-# A uid of 0 owns these files, so that it could write them without any capability.
+# Root owns these files and could write them without any capability.
 _PROC_COVERS = tuple(Path("/proc", name) for name in ("sys", "sysrq-trigger", "irq", "bus", "fs"))
 
 
 @dataclass(frozen=True, slots=True)
 class Bubblewrap:
-    """Contains commands by bwrap.
+    """Contain commands with bwrap.
 
     Args:
         program: the executable of bwrap, 0.8 or newer.
-        etc: stands in for /etc; see `sandbox.etc`.
-        visible: further directories and files for reading, such as those of PATH outside /usr.
-        has_own_network: whether commands have an empty network namespace, and not the host's.
+        etc: the directory mounted as /etc; see `sandbox.etc`.
+        visible: more readable directories and files, such as PATH entries outside /usr.
+        has_own_network: whether commands get an empty network namespace instead of the host's.
     """
 
     program: Path
@@ -55,13 +55,13 @@ class Bubblewrap:
     has_own_network: bool = True
 
     def around(self, command: Sequence[str], reach: Reach) -> list[str]:
-        """Return the command line that runs `command` without any network."""
+        """Return the command line that runs `command` without a network."""
         return [*self._arguments(reach), "--unshare-net", "--", *command]
 
     def supervised(
         self, command: Sequence[str], reach: Reach, ports: Sequence[int], limits: Limits
     ) -> Supervised:
-        """Return how the supervisor runs `command`, with sockets that listen on `ports` inside."""
+        """Return `command` for the supervisor, with sockets that listen on `ports` inside."""
         network, inside = ([], []) if not self.has_own_network else (["--unshare-net"], [*ports])
         line = [*self._arguments(reach), *network, "--", *command]
         return Supervised(line, inside, limits, reach.writable[0])
@@ -94,17 +94,17 @@ def _system() -> Iterator[str]:
 
 
 def _tmpfs(path: str, mode: str) -> tuple[str, ...]:
-    """Mount an empty directory, which without a size could have half of the host's memory."""
+    # Without a size, a tmpfs may use half of the host's memory.
     return ("--perms", mode, "--size", str(TEMPORARY_BYTES), "--tmpfs", path)
 
 
 def _readable(paths: Sequence[Path]) -> Iterator[str]:
-    """Bind files and directories for reading, with the links that lead to them.
+    """Bind files and directories read-only, and create the links that lead to them.
 
-    bwrap fails where it is to bind to a path that has a link in it, such as ~/.local/bin/claude.
+    bwrap cannot bind to a path that contains a link, such as ~/.local/bin/claude.
     """
     seen = {Path("/usr"), Path("/opt"), *map(Path, _SYSTEM_LINKS)}
-    # Directories come before what is in them, so that nothing is made twice.
+    # Parents come before their children, so that nothing is created twice.
     for path in sorted(dict.fromkeys(paths), key=lambda path: len(path.parts)):
         target = Path(os.path.realpath(path))
         yield from ("--ro-bind-try", str(target), str(target))

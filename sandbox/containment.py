@@ -1,4 +1,4 @@
-"""A command with a wall around it: which files it reaches, and whether it has a network."""
+"""The interface of a sandbox: the files a command can access, and whether it has a network."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from sandbox.supervision.supervised import Supervised
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """The files that a contained command reaches beside the system's programs.
+    """The files that a contained command can access, in addition to the system's programs.
 
-    Files and directories that are missing are left out.
+    Missing files and directories are skipped.
 
     Args:
-        writable: directories and files to read and write.
-        readable: those for reading only.
-        fixed: those inside of `writable` that stay as they are.
-        empty: directories that are empty inside, but for what the others put there.
+        writable: readable and writable directories and files.
+        readable: read-only directories and files.
+        fixed: paths inside `writable` that are read-only.
+        empty: directories that are empty inside, except for the paths above.
     """
 
     writable: tuple[Path, ...]
@@ -30,7 +30,7 @@ class Reach:
     empty: tuple[Path, ...] = ()
 
     def plus(self, other: Reach) -> Reach:
-        """Return the reach of both."""
+        """Return the union of both."""
         return Reach(
             self.writable + other.writable,
             self.readable + other.readable,
@@ -40,45 +40,45 @@ class Reach:
 
 
 class Containment(Protocol):
-    """A way to contain commands."""
+    """A method of containing commands."""
 
     @property
     def has_own_network(self) -> bool:
-        """Whether contained commands have a network of their own, and not the host's."""
+        """Whether contained commands have their own network instead of the host's."""
         ...
 
     def around(self, command: Sequence[str], reach: Reach) -> list[str]:
         """Return the command line that runs `command`, an absolute path and its arguments.
 
-        It has no network where `has_own_network` is true.
+        The command has no network if `has_own_network` is true.
         """
         ...
 
     def supervised(
         self, command: Sequence[str], reach: Reach, ports: Sequence[int], limits: Limits
     ) -> Supervised:
-        """Return how the supervisor runs `command`.
+        """Return `command` in the form that the supervisor runs.
 
         Args:
             command: an absolute path and its arguments.
-            reach: the files it reaches.
-            ports: on which sockets listen inside, where `has_own_network` is true.
-            limits: of the command and all that it starts.
+            reach: the files it can access.
+            ports: where sockets listen inside; used only if `has_own_network` is true.
+            limits: apply to the command and all its descendants.
         """
         ...
 
 
 class Uncontained:
-    """Runs commands as they are: the operator has set SANDBOX=off."""
+    """Run commands without a sandbox (SANDBOX=off)."""
 
     has_own_network = False
 
     def around(self, command: Sequence[str], reach: Reach) -> list[str]:
-        """Return `command` itself."""
+        """Return `command` unchanged."""
         return list(command)
 
     def supervised(
         self, command: Sequence[str], reach: Reach, ports: Sequence[int], limits: Limits
     ) -> Supervised:
-        """Return `command` with the limits that are watched over."""
+        """Return `command` with the limits that the supervisor monitors."""
         return Supervised(command, None, limits, reach.writable[0])

@@ -1,12 +1,12 @@
-"""Files that a job could have written, opened safely.
+"""Safe access to files that a job could have written.
 
-A job can put a link, a FIFO, a device or a file of any size in the place of every file it can
-write, and it can take permissions away from its directories. Each function starts at a directory
-that no job can replace, follows no link below it, never waits for a FIFO, and reads regular files
-only. Names have no length limit, because the walk opens one directory at a time.
+A job can replace any file it can write with a link, a FIFO, a device or a file of any size. It can
+also remove permissions from its directories. Each function starts at a directory that no job can
+replace, follows no links below it, never waits for a FIFO, and reads only regular files. Names have
+no length limit, because the walk opens one directory at a time.
 
-A hard link to another job's file is read like any file: a job that can make one can read that file
-anyway. Nothing is written through one, because `write` replaces the name.
+A hard link to another job's file is read like any file: a job that can create the link can read the
+file anyway. `write` replaces the name, so it never writes through a hard link.
 
 All functions block: call them in a thread.
 """
@@ -25,23 +25,23 @@ from pathlib import Path
 from typing import BinaryIO
 
 MAX_NAMES = 1_000_000
-"""The most entries of one directory that `names` returns; they take about 100 MB."""
+"""Maximum number of entries that `names` returns; they take about 100 MB."""
 
 REMOVAL_SECONDS = 600.0
-"""How long `remove` works on one path by default."""
+"""Default time limit of `remove` for one path, far above the seconds that a real tree takes."""
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY
 _CHUNK = 1 << 20
 
-# What open(2) answers when a job has put something else in the place of a file or a directory: a
-# link (ELOOP, or ENOTDIR where a directory is wanted), a socket (ENXIO), an odd device (ENODEV).
+# Errors of open(2) when a job has replaced a file or directory: by a link (ELOOP, or ENOTDIR for a
+# directory), a socket (ENXIO) or a device without a driver (ENODEV).
 _MISPLACED = frozenset({errno.ELOOP, errno.ENOTDIR, errno.ENXIO, errno.ENODEV, errno.ENAMETOOLONG})
-# What it answers when a job has taken permissions away, or holds a lease (fcntl(2)) on the file.
+# Errors of open(2) when a job has removed permissions, or holds a lease (fcntl(2)) on the file.
 _CLOSED = frozenset({errno.EACCES, errno.EPERM, errno.EWOULDBLOCK})
 
 
 class UnsafeFile(OSError):
-    """A path leads to something else than a regular file of an acceptable size."""
+    """A path does not lead to a regular file of an acceptable size."""
 
 
 @contextlib.contextmanager
@@ -50,12 +50,12 @@ def opened(root: Path, name: str, *, limit: int | None = None) -> Iterator[Binar
 
     Args:
         root: a directory that jobs can write into and not replace.
-        name: of the file, relative to `root`.
-        limit: the most bytes that it may have now. It can grow while it is read.
+        name: path of the file, relative to `root`.
+        limit: maximum size in bytes when it is opened. It can grow while it is read.
 
     Raises:
-        FileNotFoundError: there is nothing at this path.
-        UnsafeFile: there is something else, or it is too long.
+        FileNotFoundError: the path does not exist.
+        UnsafeFile: it is not a regular file, or it is too large.
     """
     parents, last = _split(name)
     with _directory(root, parents) as directory:
@@ -82,9 +82,9 @@ def read(root: Path, name: str, *, limit: int) -> bytes:
 
 
 def read_text(root: Path, name: str, *, limit: int) -> str | None:
-    """Return the text of a regular file; None when there is none, or something else.
+    """Return the text of a regular file, or None if there is no regular file.
 
-    Bytes that are not UTF-8 come back as surrogates (`surrogateescape`).
+    Invalid UTF-8 is decoded with `surrogateescape`.
     """
     try:
         return read(root, name, limit=limit).decode("utf-8", "surrogateescape")
@@ -93,9 +93,9 @@ def read_text(root: Path, name: str, *, limit: int) -> str | None:
 
 
 def copy(root: Path, name: str, target: Path, *, limit: int) -> None:
-    """Copy a regular file, with its times, to `target`, a new file that no job can write into.
+    """Copy a regular file and its times to the new file `target`, which no job can write.
 
-    No target is left when the copy fails. Arguments and errors as for `opened`.
+    `target` is deleted if the copy fails. Arguments and errors as for `opened`.
 
     Raises:
         FileExistsError: `target` exists.
@@ -116,13 +116,13 @@ def copy(root: Path, name: str, target: Path, *, limit: int) -> None:
 
 
 def write(root: Path, name: str, content: bytes, *, mode: int = 0o600) -> None:
-    """Replace whatever is at a path by a file, in one step. Idempotent.
+    """Atomically write a file, replacing any entry at the path. Idempotent.
 
-    Missing directories are made, and read-only ones are made writable. A directory at the path
+    Missing directories are created, and read-only ones are made writable. A directory at the path
     itself is deleted first.
 
     Raises:
-        UnsafeFile: a link or a file is in the place of one of the directories.
+        UnsafeFile: one of the parent directories is a link or a file.
     """
     parents, last = _split(name)
     with _directory(root, parents, change=True, make=True) as directory:
@@ -142,27 +142,27 @@ def write(root: Path, name: str, content: bytes, *, mode: int = 0o600) -> None:
 
 
 def make_directory(root: Path, name: str) -> None:
-    """Make a directory and its parents, with every permission for their owner. Idempotent.
+    """Create a directory and its parents, with all permissions for the owner. Idempotent.
 
-    A link or a file in the place of one of them is deleted.
+    A link or file in the place of one of them is deleted.
     """
     with _directory(root, _parts(name), change=True, make=True, replace=True):
         pass
 
 
 def remove(root: Path, name: str, *, seconds: float = REMOVAL_SECONDS) -> None:
-    """Delete whatever is at a path, without following links. Idempotent.
+    """Delete a file or tree, without following links. Idempotent.
 
-    Read-only directories are deleted too, at any depth. When something cannot be deleted, the rest
-    is deleted all the same.
+    Read-only directories are deleted too, at any depth. If an entry cannot be deleted, the others
+    still are.
 
     Args:
         root: a directory that jobs can write into and not replace.
-        name: of what to delete, relative to `root`.
-        seconds: the most time it may take; a process can add files as fast as they are deleted.
+        name: path to delete, relative to `root`.
+        seconds: time limit; a process can add files as fast as they are deleted.
 
     Raises:
-        OSError: something is left. It is a TimeoutError when the time was too short.
+        OSError: not everything was deleted. TimeoutError if the time limit was reached.
     """
     deadline = time.monotonic() + seconds
     parents, last = _split(name)
@@ -179,7 +179,7 @@ def remove(root: Path, name: str, *, seconds: float = REMOVAL_SECONDS) -> None:
 
 
 def names(root: Path, name: str = ".") -> list[str]:
-    """List a directory; empty when there is none, or something else.
+    """List the entries of a directory, sorted. Empty if the path is not a directory.
 
     Raises:
         UnsafeFile: it has more than `MAX_NAMES` entries.
@@ -195,12 +195,13 @@ def names(root: Path, name: str = ".") -> list[str]:
 
 
 def below(root: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """List all that is in a directory that nobody changes now, as deep as a path can lead.
+    """List a directory recursively. No process may change the tree during the call.
 
-    Links are listed and not followed. An entry may be removed as soon as it was handed out.
+    Links are listed and not followed. The caller may remove an entry once it is yielded.
 
     Yields:
-        The path from `root`, and the entry; only its type can be asked for without a further look.
+        The path relative to `root`, and the entry. Only the type of the entry is known without
+        another system call.
     """
     top = os.open(root, _DIRECTORY)
     try:
@@ -217,19 +218,19 @@ def below(root: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
 
 
 def is_directory(root: Path, name: str) -> bool:
-    """Return whether a directory, and no link to one, is at a path."""
+    """Return whether the path is a directory, and not a link to one."""
     found = _status(root, name)
     return found is not None and stat.S_ISDIR(found.st_mode)
 
 
 def is_file(root: Path, name: str) -> bool:
-    """Return whether a regular file, and no link to one, is at a path."""
+    """Return whether the path is a regular file, and not a link to one."""
     found = _status(root, name)
     return found is not None and stat.S_ISREG(found.st_mode)
 
 
 def _entries(top: int, name: str) -> Iterator[os.DirEntry[str]]:
-    """List a directory, or nothing where it cannot be opened: git cannot do so either."""
+    """List a directory. Empty if it cannot be opened: git cannot open it either."""
     try:
         directory = os.open(name, _DIRECTORY | os.O_NOFOLLOW, dir_fd=top)
     except OSError:
@@ -244,7 +245,7 @@ def _entries(top: int, name: str) -> Iterator[os.DirEntry[str]]:
 def _status(root: Path, name: str) -> os.stat_result | None:
     try:
         parents, last = _split(name)
-        with _directory(root, parents) as directory, _telling_unsafe(last):
+        with _directory(root, parents) as directory, _unsafe_if_misplaced(last):
             return os.stat(last, dir_fd=directory, follow_symlinks=False)
     except (FileNotFoundError, UnsafeFile):
         return None
@@ -254,7 +255,7 @@ def _parts(name: str) -> tuple[str, ...]:
     """Split a name at its slashes; `.` has no parts.
 
     Raises:
-        UnsafeFile: the name could lead out of the directory that it is relative to.
+        UnsafeFile: the name could lead out of its base directory.
     """
     parts = Path(name).parts
     if os.path.isabs(name) or ".." in parts or "\0" in name:
@@ -263,7 +264,6 @@ def _parts(name: str) -> tuple[str, ...]:
 
 
 def _split(name: str) -> tuple[tuple[str, ...], str]:
-    """Return the directories of a name and its last part."""
     parts = _parts(name)
     if not parts:
         raise UnsafeFile(f"{name!r} is not the name of a file.")
@@ -283,10 +283,10 @@ def _directory(
 
     Args:
         root: the directory to start at; links in its own path are followed.
-        parts: the names of the directories that lead from there to the wanted one.
-        change: whether the owner is given every permission on each of them.
-        make: whether to make those that are missing.
-        replace: whether to delete what is no directory.
+        parts: the directory names from there.
+        change: whether to give the owner all permissions on each directory.
+        make: whether to create missing directories.
+        replace: whether to delete entries that are not directories.
     """
     descriptor = _open_root(root, change=change)
     try:
@@ -307,33 +307,33 @@ def _directory(
 
 def _open_root(root: Path, *, change: bool) -> int:
     if change:
-        with _opened_up(root) as handle:
+        with _made_accessible(root) as handle:
             return os.open(".", _DIRECTORY, dir_fd=handle)
-    with _telling_unsafe(root):
+    with _unsafe_if_misplaced(root):
         return os.open(root, _DIRECTORY)
 
 
 def _open(name: str, flags: int, directory: int) -> int:
-    """Open what has this name in a directory, unless it is a link."""
-    with _telling_unsafe(name):
+    """Open an entry of a directory, unless it is a link."""
+    with _unsafe_if_misplaced(name):
         return os.open(name, flags | os.O_NOFOLLOW, dir_fd=directory)
 
 
 def _enter(name: str, directory: int) -> int:
-    """Open a directory in a directory, with every permission for its owner.
+    """Open a subdirectory after giving the owner all permissions on it.
 
     Raises:
         PermissionError: it belongs to another user.
     """
-    with _telling_unsafe(name, _MISPLACED), _opened_up(name, directory) as handle:
+    with _unsafe_if_misplaced(name, _MISPLACED), _made_accessible(name, directory) as handle:
         return os.open(".", _DIRECTORY, dir_fd=handle)
 
 
 @contextlib.contextmanager
-def _opened_up(path: str | Path, directory: int | None = None) -> Iterator[int]:
-    """Give the owner of a directory every permission on it, and yield a descriptor (O_PATH) of it.
+def _made_accessible(path: str | Path, directory: int | None = None) -> Iterator[int]:
+    """Give the owner all permissions on a directory, and yield an O_PATH descriptor of it.
 
-    A link is followed only where `path` is relative to no directory.
+    A link is followed only if `directory` is None.
     """
     links = 0 if directory is None else os.O_NOFOLLOW
     # O_PATH needs no permission on the directory itself.
@@ -356,10 +356,10 @@ def _change_mode(handle: int, mode: int, path: str | Path) -> None:
 
 
 @contextlib.contextmanager
-def _telling_unsafe(
+def _unsafe_if_misplaced(
     name: str | Path, errors: frozenset[int] = _MISPLACED | _CLOSED
 ) -> Iterator[None]:
-    """Raise UnsafeFile for an error that a job can have caused; others are the host's."""
+    """Raise UnsafeFile for errors that a job could have caused. Other errors pass."""
     try:
         yield
     except OSError as error:
@@ -389,41 +389,41 @@ def _remove_tree(directory: int, name: str, deadline: float) -> None:
 
 
 class _Removal:
-    """Deletes all that is in one directory.
+    """Delete the contents of one directory.
 
-    Directories further down are moved up into it before their turn comes. So any depth takes three
+    Nested directories are first moved up into the top directory. So any depth needs only three
     descriptors, no recursion, and no path of more than one name.
     """
 
     def __init__(self, top: int, deadline: float) -> None:
         self._top = top
         self._deadline = deadline
-        self._gone = 0
+        self._deleted = 0
         self._failure: OSError | None = None
 
     def run(self) -> None:
-        """Delete until nothing is left, or nothing more can be deleted.
+        """Delete until the directory is empty, or no more entries can be deleted.
 
         Raises:
-            OSError: the first reason for which something is left.
+            OSError: the first error, if an entry is left.
         """
         while True:
-            self._gone, self._failure = 0, None
-            self._clear(self._top, self._dissolve)
-            if not self._gone:
+            self._deleted, self._failure = 0, None
+            self._clear(self._top, self._remove_subdirectory)
+            if not self._deleted:
                 break
         if self._failure is not None:
             raise self._failure
 
-    def _clear(self, directory: int, put_away: Callable[[int, str], None]) -> None:
-        """Delete the files of a directory, and put its directories away."""
+    def _clear(self, directory: int, on_directory: Callable[[int, str], None]) -> None:
+        """Delete the files of a directory, and call `on_directory` for its directories."""
         with os.scandir(directory) as entries:
             for entry in entries:
                 if time.monotonic() > self._deadline:
                     raise TimeoutError(errno.ETIMEDOUT, "There was no time to delete all files")
                 try:
                     if entry.is_dir(follow_symlinks=False):
-                        put_away(directory, entry.name)
+                        on_directory(directory, entry.name)
                     else:
                         os.unlink(entry.name, dir_fd=directory)
                 except FileNotFoundError:
@@ -431,18 +431,18 @@ class _Removal:
                 except OSError as error:
                     self._failure = self._failure or error
                 else:
-                    self._gone += 1
+                    self._deleted += 1
 
-    def _dissolve(self, top: int, name: str) -> None:
+    def _remove_subdirectory(self, top: int, name: str) -> None:
         """Empty a directory into `top`, then delete it."""
         directory = _enter(name, top)
         try:
-            self._clear(directory, self._lift)
+            self._clear(directory, self._move_to_top)
         finally:
             os.close(directory)
         os.rmdir(name, dir_fd=top)
 
-    def _lift(self, directory: int, name: str) -> None:
+    def _move_to_top(self, directory: int, name: str) -> None:
         # Moving a directory needs the permission to write into it.
-        with _opened_up(name, directory):
+        with _made_accessible(name, directory):
             os.rename(name, secrets.token_hex(16), src_dir_fd=directory, dst_dir_fd=self._top)

@@ -1,4 +1,4 @@
-"""The way to the network of one process of a job: the proxy, and the services it may reach."""
+"""Network access for one process of a job: the proxy, and the forwarded services."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from sandbox.proxy.server import Forward, serving
 from sandbox.supervision.supervised import Control
 
 PORT = 3128
-"""Where the proxy listens inside a sandbox; there it is nobody else's."""
+"""Port of the proxy inside a sandbox. No other program uses that network namespace."""
 
 
 @dataclass(frozen=True, slots=True)
 class Gateway:
-    """How this host's jobs reach the network.
+    """The network configuration for all jobs of this host.
 
     Args:
-        policy: what they may reach.
+        policy: the hosts and addresses that jobs may connect to.
         connection: the operator's proxies and certificates.
-        model: answers for Claude's API; None when jobs have the credential themselves.
-        forwards: services of the host that they may reach, by the port of 127.0.0.1 inside.
+        model: the upstream for Claude's API; None if jobs have the credential themselves.
+        forwards: host services that jobs may use, by their port on 127.0.0.1 inside.
     """
 
     policy: Policy
@@ -34,26 +34,26 @@ class Gateway:
     forwards: Mapping[int, tuple[str, int]] = field(default_factory=dict)
 
     async def aclose(self) -> None:
-        """Close the connections that are kept for the next request. Idempotent."""
+        """Close the pooled connections. Idempotent."""
         if self.model is not None:
             await self.model.aclose()
 
 
 class Passage:
-    """The way to the network of one process.
+    """Network access for one process.
 
     Args:
-        gateway: of this host.
+        gateway: the configuration of this host.
         job_id: for the log.
-        is_inside: whether the sockets are made in the sandbox's own network. Otherwise the process
-            has the host's network, and only the model is reached by the proxy.
+        is_inside: whether the sockets are created in the sandbox's own network. Otherwise the
+            process uses the host's network, and only requests to the model go through the proxy.
 
     Attributes:
-        word: what the process has in place of Claude's credential.
+        placeholder: the random value that the process gets instead of Claude's credential.
     """
 
     def __init__(self, gateway: Gateway, job_id: str, *, is_inside: bool) -> None:
-        self.word = secrets.token_urlsafe(32)
+        self.placeholder = secrets.token_urlsafe(32)
         self.is_inside = is_inside
         self._gateway = gateway
         self._job_id = job_id
@@ -61,19 +61,19 @@ class Passage:
 
     @property
     def port(self) -> int:
-        """The port of the proxy on the 127.0.0.1 of the process."""
+        """The port of the proxy on 127.0.0.1, as the process sees it."""
         return PORT if self._outside is None else int(self._outside.getsockname()[1])
 
     @property
     def ports(self) -> list[int]:
-        """The ports on which sockets must listen inside."""
+        """The ports where sockets must listen inside the sandbox."""
         return [PORT, *self._gateway.forwards] if self.is_inside else []
 
     def variables(self) -> dict[str, str]:
-        """Return the variables by which programs find the proxy, and services of their own."""
+        """Return the environment variables that make programs use the proxy."""
         address = f"http://127.0.0.1:{self.port}"
         names = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy")
-        # Inside, the job's own services and the forwards are on the loopback interface.
+        # Inside the sandbox, the job's own services and the forwards are on the loopback interface.
         own = "127.0.0.1,localhost,::1" if self.is_inside else ""
         return {
             **dict.fromkeys(names, address),
@@ -84,11 +84,11 @@ class Passage:
 
     @property
     def hides_credential(self) -> bool:
-        """Whether the proxy puts Claude's credential in place."""
+        """Whether the proxy adds Claude's credential to requests."""
         return self._gateway.model is not None
 
     async def serve(self, control: Control) -> None:
-        """Serve the proxy until the process's supervisor is gone."""
+        """Serve the proxy until the supervisor of the process has ended."""
         sockets = [self._outside] if self._outside else await control.listening()
         if not sockets:
             return
@@ -100,13 +100,13 @@ class Passage:
             policy=self._gateway.policy,
             connection=self._gateway.connection,
             model=self._gateway.model,
-            word=self.word,
+            placeholder=self.placeholder,
             forwards=[Forward(listener, *service) for listener, service in services],
         ):
             await control.gone.wait()
 
     def close(self) -> None:
-        """Let go of the socket, where the process was never started. Idempotent."""
+        """Close the socket if the process was never started. Idempotent."""
         if self._outside is not None:
             self._outside.close()
 

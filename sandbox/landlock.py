@@ -26,9 +26,9 @@ Not contained:
   be read by a change of its mode, but it can be opened to other users or closed to the worker;
 * the number of processes, memory and disk, and processes that outlive the command.
 
-So it keeps secrets and contents, and it does not keep a job from disturbing others. Root has no
-capability inside, so that files of other users are closed to it by their mode. It can still make
-its own files setuid or writable for all: run jobs as another user.
+So Landlock protects secrets and contents, but a job can still disturb other processes. Root has no
+capability inside, so the mode of a file protects files of other users. Root can still make its own
+files setuid or world-writable: run jobs as another user.
 
 Pseudo-terminals (/dev/pts) and POSIX semaphores (/dev/shm) do not work inside.
 
@@ -43,7 +43,7 @@ Paths:
   below an allowed path, or with memfd_create(2), which needs no path (both measured).
 
 Exit code: the command's own; 126 when it cannot be contained and 127 when it cannot be started,
-with one sentence on standard error. There is no fallback to less.
+with one sentence on standard error. There is no fallback to weaker rules.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ _USE_DEVICE = _USE_TERMINAL | _IOCTL_DEV
 _ALL_BUT_DEVICES = (_UP_TO_ABI_6 | _RESOLVE_UNIX) & ~(_MAKE_CHAR | _MAKE_BLOCK | _IOCTL_DEV)
 
 _SYSTEM = (
-    # All of it: each descendant has a /proc/self of its own, which does not exist yet.
+    # All of /proc: each descendant will have its own /proc/self, which does not exist yet.
     ("/proc", _READ),
     *((f"/dev/{name}", _USE_DEVICE) for name in ("null", "zero", "full", "random", "urandom")),
     ("/dev/tty", _USE_TERMINAL),
@@ -109,7 +109,7 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 class NotContained(Exception):
-    """The command cannot be contained; the message says why."""
+    """The command cannot be contained. The message has the reason."""
 
 
 class Request:
@@ -123,10 +123,10 @@ class Request:
 
 
 def available() -> int:
-    """Return the ABI of this kernel's Landlock. It asks only and changes nothing.
+    """Return the Landlock ABI version of this kernel.
 
     Raises:
-        NotContained: the kernel has none, or less than `REQUIRED_ABI`.
+        NotContained: the kernel has no Landlock, or an ABI older than `REQUIRED_ABI`.
     """
     needed = f"Landlock of Linux 6.12 or newer (ABI {REQUIRED_ABI}) is needed"
     if sys.platform != "linux":
@@ -219,8 +219,8 @@ def _contain(request: Request) -> None:
 def _die_with(parent: int, death_signal: int) -> None:
     """Ask for a signal at the parent's death, after the last change of credentials.
 
-    Some changes make the kernel forget it (prctl(2)). Those made here do not, so a signal that the
-    caller has asked for stays (measured).
+    Some credential changes clear the signal (prctl(2)). The changes made here do not, so a signal
+    that the caller has requested stays (measured).
     """
     if death_signal:
         _prctl(_PR_SET_PDEATHSIG, death_signal)

@@ -1,4 +1,4 @@
-"""Landlock as a way to contain commands: their files, signals and tracing, but not the network."""
+"""Landlock as a sandbox: contains files, signals and tracing, but not the network."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _SYSTEM = ("/usr", "/opt", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32
 
 @dataclass(frozen=True, slots=True)
 class Landlock:
-    """Contains commands by `sandbox.landlock`.
+    """Contain commands with `sandbox.landlock`.
 
     Args:
-        visible: further directories and files for reading, such as those of PATH outside /usr.
+        visible: more readable directories and files, such as PATH entries outside /usr.
     """
 
     visible: tuple[Path, ...] = ()
 
     @property
     def has_own_network(self) -> bool:
-        """No: Landlock cannot give one."""
+        """False: Landlock cannot separate networks."""
         return False
 
     def around(self, command: Sequence[str], reach: Reach) -> list[str]:
@@ -47,5 +47,5 @@ class Landlock:
     def supervised(
         self, command: Sequence[str], reach: Reach, ports: Sequence[int], limits: Limits
     ) -> Supervised:
-        """Return how the supervisor runs `command`, on the host's network."""
+        """Return `command` for the supervisor, on the host's network."""
         return Supervised(self.around(command, reach), None, limits, reach.writable[0])

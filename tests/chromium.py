@@ -1,4 +1,4 @@
-"""A real Chromium, driven by the DevTools protocol over a pipe."""
+"""A real Chromium, controlled through the DevTools protocol over a pipe."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class NavigationRefused(Exception):
 
 
 class Chromium:
-    """One browser. Its pages share what they keep, such as the passwords of sites."""
+    """One browser. Its pages share stored data, such as the passwords of sites."""
 
     def __init__(self, process: subprocess.Popen[bytes], to: int, of: int) -> None:
         self._process = process
@@ -90,10 +90,10 @@ class Page:
             self._command(f"{domain}.enable")
 
     def open(self, url: str) -> None:
-        """Go to an address, and wait until the page with all its parts is there.
+        """Open an address, and wait until the page is loaded completely.
 
         Raises:
-            NavigationRefused: there is none.
+            NavigationRefused: Chromium shows no page.
         """
         self._browser.events = []
         answer = self._command("Page.navigate", url=url)
@@ -119,7 +119,7 @@ class Page:
             time.sleep(0.02)
 
     def run(self, script: str) -> Any:
-        """The value of an expression; of a promise, what it resolves to."""
+        """Return the value of an expression, or the result of a promise."""
         answer = self._command(
             "Runtime.evaluate",
             expression=script,
@@ -136,13 +136,13 @@ class Page:
 
     @property
     def complaints(self) -> list[str]:
-        """Errors and warnings of the page since it was opened, such as what its policy refused."""
+        """Errors and warnings of the page since it was opened, such as policy violations."""
         kinds = ("Log.entryAdded", "Runtime.exceptionThrown")
         return [str(event["params"]) for event in self._browser.events if event["method"] in kinds]
 
     @property
     def requested(self) -> list[str]:
-        """The addresses that the page has asked for since it was opened."""
+        """The addresses that the page has requested since it was opened."""
         return [
             event["params"]["request"]["url"]
             for event in self._browser.events
@@ -155,7 +155,7 @@ class Page:
 
 @contextlib.contextmanager
 def running_chromium(profile: Path, names: Mapping[str, str]) -> Iterator[Chromium]:
-    """A browser with an empty profile that finds `names`, and nothing else, at these addresses."""
+    """Start a browser with an empty profile that resolves only `names`, to these addresses."""
     program = shutil.which("chromium")
     if program is None:
         pytest.fail("Chromium is not installed: `apt-get install chromium`, as .ci/run does.")

@@ -1,4 +1,4 @@
-"""Fixtures that several rooms' tests share."""
+"""Fixtures for the tests of several packages."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from tests.stack import Stack, running_stack
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """One installation for all tests of this process; make clients and repositories of your own."""
+    """One installation for all tests of this process. Each test creates its own clients."""
     root: Path = tmp_path_factory.mktemp("stack")
     with running_stack(root) as running:
         yield running
 
 
 @pytest.fixture(scope="module", autouse=True)
-def leaks_are_found_where_they_are_made() -> Iterator[None]:
-    """Let what was left open warn in its own module, not whenever garbage is next collected."""
+def report_leaks_per_module() -> Iterator[None]:
+    """Collect garbage after each module, so that unclosed resources warn in the right module."""
     yield
     gc.collect()

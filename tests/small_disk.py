@@ -18,7 +18,7 @@ def can_mount() -> bool:
 
 
 class SmallDisk:
-    """A mounted disk, with a file that takes up all the space there is."""
+    """A mounted disk, with a file that can fill it."""
 
     def __init__(self, path: Path) -> None:
         self._filler = path / ".filler"

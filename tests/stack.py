@@ -1,7 +1,7 @@
-"""The whole product on this machine, as `orchestrator up` runs it, for tests that go through HTTP.
+"""The whole product on this host, as `orchestrator up` runs it, for tests that go through HTTP.
 
-The forge stands in for GitHub and the scripted model for Anthropic; everything else is real: the
-Temporal dev server, the API and worker processes, git over HTTP, and the Claude CLI.
+The fake GitHub replaces GitHub and the scripted model replaces Anthropic. Everything else is real:
+the Temporal dev server, the API and worker processes, git over HTTP, and the Claude CLI.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 import httpx
 
-from fakes.anthropic.default_replies import tell
+from fakes.anthropic.default_replies import reply
 from fakes.anthropic.server import ScriptedModel, Step
 from fakes.github.server import FakeGitHub
 from fakes.github.tokens import TokenGrant
@@ -46,15 +46,17 @@ def eventually(reached: Callable[[], Any], seconds: float = 30.0, what: str = ""
 
 
 class Stack:
-    """One running installation with its own directory, ports, forge and model."""
+    """One running installation with its own directory, ports, fake GitHub and model."""
 
-    def __init__(self, root: Path, forge: FakeGitHub, forge_url: str, model: ScriptedModel) -> None:
+    def __init__(
+        self, root: Path, github: FakeGitHub, github_url: str, model: ScriptedModel
+    ) -> None:
         self.root = root
-        self.forge = forge
+        self.github = github
         self.model = model
         self.log = root / "up.log"
-        self.gates = root / "gates"
-        self.gates.mkdir(exist_ok=True)
+        self.signal_files = root / "signal_files"
+        self.signal_files.mkdir(exist_ok=True)
         api, temporal, temporal_http, ui = free_ports(4)
         self.url = f"http://127.0.0.1:{api}"
         self.ui_url = f"http://127.0.0.1:{ui}"
@@ -68,13 +70,13 @@ class Stack:
             "TEMPORAL_HTTP_PORT": str(temporal_http),
             "TEMPORAL_UI_PORT": str(ui),
             "GITHUB_TOKEN": TOKEN,
-            "GITHUB_SERVER_URL": forge_url,
-            "GITHUB_API_URL": f"{forge_url}/api",
+            "GITHUB_SERVER_URL": github_url,
+            "GITHUB_API_URL": f"{github_url}/api",
             "ANTHROPIC_BASE_URL": model.base_url,
             "ANTHROPIC_API_KEY": "model-key",
             "CLAUDE_MODEL": "claude-opus-5-5",
             "DRAIN_TIMEOUT_SECONDS": "5",
-            "SANDBOX_READ": str(self.gates),
+            "SANDBOX_READ": str(self.signal_files),
         }
         self.process: subprocess.Popen[bytes] | None = None
         self.http = httpx.Client(base_url=self.url, timeout=60, trust_env=False)
@@ -144,23 +146,23 @@ class Stack:
         return answer
 
     def new_repository(self, **options: Any) -> tuple[str, str]:
-        """A client with a repository of its own on the forge: (client id, repository name)."""
+        """A client with its own repository on the fake GitHub: (client id, repository name)."""
         self._repositories += 1
         name = f"site-{self._repositories}-{uuid.uuid4().hex[:6]}"
         options.setdefault("files", {"README.md": "# Site\n", "app.py": "print('hi')\n"})
-        self.forge.create_repository(OWNER, name, **options)
+        self.github.create_repository(OWNER, name, **options)
         client = self.call("POST", "/clients", {"name": f"Client {name}"})
         self.call(
             "POST", f"/clients/{client['id']}/repository", {"githubOrg": OWNER, "githubRepo": name}
         )
         return client["id"], name
 
-    def gate(self) -> Path:
-        """A file that is not there yet; a command of a job can wait until the test makes it."""
-        return self.gates / uuid.uuid4().hex
+    def signal_file(self) -> Path:
+        """Return a path that does not exist yet; commands of a job can wait for the file."""
+        return self.signal_files / uuid.uuid4().hex
 
     def script(self, steps: list[Step], **options: Any) -> str:
-        """Script a conversation; the text returned must be part of its prompt."""
+        """Script a conversation. Its prompt must contain the returned text."""
         name = f"script-{uuid.uuid4().hex[:8]}"
         self.model.script(name, steps, **options)
         return f"[[script:{name}]]"
@@ -182,7 +184,7 @@ class Stack:
     def wait_for(
         self, job_id: str, reached: Callable[[Json], bool] | str, seconds: float = 60.0
     ) -> Json:
-        """The job once it has reached a status, a phase, or what the function says."""
+        """Wait for a status, a phase or a condition, and return the job."""
 
         def there() -> Json | None:
             job = self.job(job_id)
@@ -198,11 +200,11 @@ class Stack:
 
 @contextlib.contextmanager
 def running_stack(root: Path, **environment: str) -> Iterator[Stack]:
-    """A started installation; everything it started is gone at the end."""
+    """Start an installation, and stop all its processes at the end."""
     root.mkdir(parents=True, exist_ok=True)
-    forge = FakeGitHub(root / "forge", {TOKEN: TokenGrant("stack-user")})
-    with forge.serve() as url, ScriptedModel(story=tell).serve() as model:
-        stack = Stack(root, forge, url, model)
+    github = FakeGitHub(root / "github", {TOKEN: TokenGrant("stack-user")})
+    with github.serve() as url, ScriptedModel(story=reply).serve() as model:
+        stack = Stack(root, github, url, model)
         try:
             stack.start(**environment)
             yield stack

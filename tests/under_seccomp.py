@@ -1,6 +1,6 @@
-"""Runs a command under a seccomp profile of Docker's form: `under_seccomp.py PROFILE COMMAND...`.
+"""Run a command under a Docker seccomp profile: `under_seccomp.py PROFILE COMMAND...`.
 
-The exit code is 3 when there is no libseccomp here. As in a container, no_new_privs is set.
+The exit code is 3 if libseccomp is not installed. As in a container, no_new_privs is set.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class _Comparison(ctypes.Structure):
 
 
 def load(profile: dict[str, Any]) -> None:
-    """Load a profile into this process, without the system calls that the library does not know."""
+    """Load a profile into this process, without system calls that the library does not know."""
     library = ctypes.CDLL("libseccomp.so.2", use_errno=True)
     library.seccomp_init.restype = ctypes.c_void_p
     default = _ACTIONS[profile["defaultAction"]] | profile["defaultErrnoRet"]
@@ -53,7 +53,7 @@ def load(profile: dict[str, Any]) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """Load the profile and become the command."""
+    """Load the profile and execute the command."""
     with open(arguments[0], encoding="utf-8") as file:
         profile = json.load(file)
     try:

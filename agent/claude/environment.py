@@ -65,7 +65,7 @@ def behind_proxy(passed: Mapping[str, str], passage: Passage) -> dict[str, str]:
         # Those of clouds too, which the operator may have set for other programs.
         for name in CLAUDE_SECRET_NAMES | _CLIENT_CERTIFICATE_NAMES | _SECRETS_OF_CONTAINERS:
             variables.pop(name, None)
-        variables |= {name: passage.word for name in HIDEABLE_NAMES if name in passed}
+        variables |= {name: passage.placeholder for name in HIDEABLE_NAMES if name in passed}
         variables["ANTHROPIC_BASE_URL"] = f"http://127.0.0.1:{passage.port}"
     if passage.is_inside:
         for name in ("ALL_PROXY", "all_proxy"):

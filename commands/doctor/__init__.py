@@ -1,5 +1,5 @@
-"""`orchestrator doctor`: what would keep a job from running here, one line each with the remedy.
+"""`orchestrator doctor`: checks that jobs can run on this host. Each problem names its remedy.
 
-`examination` looks at everything in turn. `isolation`, `programs` and `mcp_servers` try what works
-inside the sandbox, by commands that `inside` runs there.
+`examination` runs all checks. `isolation`, `programs` and `mcp_servers` check the sandbox with
+commands that `inside` runs in it.
 """

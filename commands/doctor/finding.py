@@ -1,4 +1,4 @@
-"""One line of the examination."""
+"""The result of one check."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line. `problem` is None when all is well, else the remedy is in it.
+    """The result of one check. `problem` includes the remedy; None if the check passed.
 
-    `is_fatal` says that no job, or no code job, could run like that.
+    `is_fatal` means that jobs, or code jobs, cannot run until the problem is solved.
     """
 
     subject: str
@@ -19,7 +19,7 @@ class Finding:
 
     @property
     def line(self) -> str:
-        """The text shown."""
+        """The printed line."""
         if self.problem is None:
             return f"ok       {self.subject}: {self.state}"
         return f"{'PROBLEM' if self.is_fatal else 'warning'}  {self.subject}: {self.problem}"

@@ -1,4 +1,4 @@
-"""Commands that are run in the sandbox as those of a job are."""
+"""Run commands in the sandbox in the same way as the commands of a job."""
 
 from __future__ import annotations
 
@@ -9,18 +9,21 @@ from pathlib import Path
 from sandbox.containment import Containment, Reach
 
 _SECONDS = 20.0
+"""Time limit of one command. A cold start of the Claude CLI takes several seconds."""
+
 _NOT_ENDED = 124
+"""The exit code that timeout(1) uses."""
 
 
 @dataclass(frozen=True, slots=True)
 class Inside:
-    """A sandbox like that of a job, with a directory to write to.
+    """A sandbox like that of a job, with one writable directory.
 
     Args:
-        containment: the way.
-        search_path: PATH.
-        directory: the only one that commands can write to.
-        readable: what they can read beside the system and PATH.
+        containment: the sandbox of this host.
+        search_path: PATH of the commands.
+        directory: the only directory that the commands can write to.
+        readable: more paths that the commands can read.
     """
 
     containment: Containment
@@ -30,7 +33,7 @@ class Inside:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The whole environment of the commands."""
+        """The complete environment of the commands."""
         return {
             "PATH": self.search_path,
             "HOME": str(self.directory),
@@ -39,13 +42,13 @@ class Inside:
 
     @property
     def reach(self) -> Reach:
-        """The files of the commands."""
+        """The files that the commands can access."""
         return Reach((self.directory,), self.readable)
 
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
         """Run a command, an absolute path and its arguments. Blocks.
 
-        One that cannot be started or does not end has an exit code other than 0.
+        If it cannot be started or does not end in time, the exit code is not 0.
         """
         return _run(self.containment.around(command, self.reach), self)
 
@@ -54,12 +57,12 @@ class Inside:
         return _run([*command], self)
 
     def shell(self, script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run a script of sh, with its arguments as $1 and so on; as `run`."""
+        """Run a shell script with its arguments as $1, $2, ..., in the same way as `run`."""
         return self.run("/bin/sh", "-c", script, "sh", *arguments)
 
 
 def last_words(ended: subprocess.CompletedProcess[str]) -> str:
-    """Return the end of what a command said on standard error, in one line."""
+    """Return the end of a command's standard error in one line."""
     return " ".join(ended.stderr.split())[-200:] or f"exit code {ended.returncode}"
 
 

@@ -1,4 +1,4 @@
-"""Whether the sandbox isolates jobs here: each of its walls is tried from inside."""
+"""Checks that the sandbox isolates jobs on this host, by attempts from inside."""
 
 from __future__ import annotations
 
@@ -25,30 +25,35 @@ from settings import Settings
 from wiring import mcp_addresses, sandbox_limits
 
 _LISTEN_SECONDS = 10.0
-_MOST_PROCESSES = 5
-"""bwrap's own two, the shell and what it starts."""
+"""Time limit for starting one sandbox, which takes 10 ms (measured)."""
+
+_MAX_PROCESSES = 5
+"""The two processes of bwrap, the shell and its children."""
 
 _OFF = (
-    "SANDBOX=off: the commands of jobs act as this user. They can read every file and secret of "
-    "the worker, and change the work of other jobs. Set SANDBOX=on."
+    "SANDBOX=off: jobs run as this user. They can read every file and secret of the worker and "
+    "change the work of other jobs. Set SANDBOX=on."
 )
 _LANDLOCK_ONLY = (
-    "SANDBOX=landlock keeps jobs from the files and processes of others, but not from the network, "
-    "services on loopback (such as Temporal) and using up the machine. Set SANDBOX=on if you can."
+    "SANDBOX=landlock protects the files and processes of others. It does not protect the network, "
+    "services on loopback (such as Temporal) or the host's memory. Set SANDBOX=on if possible."
 )
 _HOST_NETWORK = (
-    "SANDBOX_NETWORK=host: jobs reach all that this machine reaches, services on loopback (such as "
-    "Temporal) too. Set it to internet, hosts or none."
+    "SANDBOX_NETWORK=host: jobs reach every address that this host reaches, including services on "
+    "loopback (such as Temporal). Set it to internet, hosts or none."
 )
 _ROOT = (
-    "This is root, whom a hole in the sandbox would give the whole machine, and whom limits of "
-    "processes do not bind. Run the orchestrator as another user."
+    "The orchestrator runs as root. A job that escapes the sandbox would control the whole host, "
+    "and process limits do not apply to root. Run the orchestrator as another user."
 )
-_REPORT = "Run no job here, and report this with the output of `uname -a`; see docs/security.md."
+_REPORT = (
+    "Run no jobs on this host. Report the problem with the output of `uname -a`, as described in "
+    "docs/security.md."
+)
 
 
 async def isolation(settings: Settings, sandbox: Sandbox) -> list[Finding]:
-    """Return what is to say of the sandbox, and of programs and MCP servers inside."""
+    """Check the sandbox, and the programs and MCP servers inside it."""
     found = [_memory(sandbox_limits(settings))]
     if os.geteuid() == 0:
         found.append(Finding("user", problem=_ROOT, is_fatal=False))
@@ -61,7 +66,7 @@ async def isolation(settings: Settings, sandbox: Sandbox) -> list[Finding]:
             inside = Inside(
                 containment, settings.host.search_path, Path(name), settings.claude.mcp_files
             )
-            found += await asyncio.to_thread(lambda: [*_tried(inside)])
+            found += await asyncio.to_thread(lambda: [*_attempts(inside)])
             if containment.has_own_network:
                 found.append(await _listening(settings, inside))
             found += await asyncio.to_thread(lambda: [*programs(settings, inside)])
@@ -85,14 +90,16 @@ def _mode(mode: SandboxMode, containment: Containment) -> Iterator[Finding]:
 
 
 def _memory(limits: Limits) -> Finding:
-    most = (limits.memory_bytes or 0) >> 30
-    return Finding("memory", f"a job of over {most} GiB is stopped, by a look every {INTERVAL} s")
+    limit = (limits.memory_bytes or 0) >> 30
+    state = f"a job that uses more than {limit} GiB is stopped (checked every {INTERVAL} s)"
+    return Finding("memory", state)
 
 
-def _tried(inside: Inside) -> Iterator[Finding]:
-    """Yield what the walls are worth; blocks."""
+def _attempts(inside: Inside) -> Iterator[Finding]:
     is_bubblewrap = isinstance(inside.containment, Bubblewrap)
-    yield Finding("sandbox", "namespaces can be made" if is_bubblewrap else "commands run in it")
+    yield Finding(
+        "sandbox", "namespaces can be created" if is_bubblewrap else "commands run inside"
+    )
     if is_bubblewrap:
         yield _processes(inside)
     yield _kernel(inside)
@@ -103,15 +110,15 @@ def _tried(inside: Inside) -> Iterator[Finding]:
 
 def _processes(inside: Inside) -> Finding:
     count = inside.shell("set -- /proc/[0-9]*; echo $#").stdout.strip()
-    if count.isdigit() and int(count) <= _MOST_PROCESSES:
-        return Finding("sandbox", "a fresh /proc, without the processes of others")
+    if count.isdigit() and int(count) <= _MAX_PROCESSES:
+        return Finding("sandbox", "jobs have their own /proc, without other processes")
     return Finding("sandbox", problem=f"Jobs see {count or 'no'} processes in /proc. {_REPORT}")
 
 
 def _kernel(inside: Inside) -> Finding:
     if inside.shell(": >> /proc/sys/kernel/core_pattern").returncode != 0:
-        return Finding("sandbox", "settings of the kernel cannot be written")
-    problem = "Jobs can write /proc/sys/kernel/core_pattern, and so become root of this machine."
+        return Finding("sandbox", "jobs cannot write kernel settings")
+    problem = "Jobs can write /proc/sys/kernel/core_pattern, and so become root on this host."
     return Finding("sandbox", problem=f"{problem} Run the orchestrator as another user.")
 
 
@@ -119,7 +126,7 @@ def _network(inside: Inside) -> Finding:
     rows = inside.run("/bin/cat", "/proc/net/dev").stdout.splitlines()[2:]
     names = {row.partition(":")[0].strip() for row in rows}
     if names == {"lo"}:
-        return Finding("sandbox", "no network interface but its own loopback")
+        return Finding("sandbox", "jobs have no network interface except their own loopback")
     problem = f"Jobs have these network interfaces: {', '.join(sorted(names)) or 'unknown'}."
     return Finding("sandbox", problem=f"{problem} {_REPORT}")
 
@@ -131,12 +138,12 @@ def _git(inside: Inside) -> Finding:
     )
     ended = inside.shell(script)
     if ended.returncode == 0:
-        return Finding("sandbox", "git commits inside")
+        return Finding("sandbox", "git can commit inside")
     return Finding("sandbox", problem=f"git cannot commit inside: {last_words(ended)}.")
 
 
 async def _listening(settings: Settings, inside: Inside) -> Finding:
-    """Let the supervisor hand sockets out, as it does for each process of a job."""
+    """Let the supervisor open sockets inside, as it does for each process of a job."""
     ports = [PORT, *mcp_addresses(settings)[0]]
     child = SupervisedChild.start(
         lambda _: inside.containment.supervised(
@@ -159,6 +166,6 @@ async def _listening(settings: Settings, inside: Inside) -> Finding:
     for each in sockets:
         each.close()
     if len(sockets) == len(ports):
-        return Finding("sandbox", "its proxy can listen inside")
-    problem = "No socket can listen inside, so jobs reach neither the model nor the network."
+        return Finding("sandbox", "the proxy can listen inside")
+    problem = "No socket can listen inside, so jobs cannot reach the model or the network."
     return Finding("sandbox", problem=f"{problem} {_REPORT}")

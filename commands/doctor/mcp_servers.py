@@ -1,4 +1,4 @@
-"""Whether the servers of MCP_CONFIG can start, or be reached, inside."""
+"""Checks that jobs can start or reach the servers of MCP_CONFIG."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FORWARDED = ("127.0.0.1", "localhost")
 
 
 def mcp_servers(settings: Settings, inside: Inside) -> Iterator[Finding]:
-    """Yield a line for each server; blocks."""
+    """Yield a finding for each server. Blocks."""
     for server in settings.claude.mcp_servers:
         subject = f"MCP {server.name}"
         problem = _problem(server, inside)
@@ -28,8 +28,8 @@ def mcp_servers(settings: Settings, inside: Inside) -> Iterator[Finding]:
 
 def _state(server: McpServer) -> str:
     if server.address is None:
-        return "its program and files can be read inside"
-    return "jobs may reach {}:{} (not tried)".format(*server.address)
+        return "jobs can read its program and files"
+    return "jobs may connect to {}:{} (not tested)".format(*server.address)
 
 
 def _problem(server: McpServer, inside: Inside) -> str | None:
@@ -38,27 +38,27 @@ def _problem(server: McpServer, inside: Inside) -> str | None:
     if server.url is None:
         return "It has neither a command nor a URL. Correct MCP_CONFIG."
     if server.address is None:
-        return f"The sandbox cannot open a way to {server.url!r}. Write the host and port out."
+        return f"Jobs cannot reach {server.url!r}. Write its host and port without variables."
     own = server.is_on_loopback and inside.containment.has_own_network
     if own and server.address[0] not in _FORWARDED:
-        return f"Jobs cannot reach {server.address[0]} of this host. Write 127.0.0.1 instead."
+        return f"Jobs cannot reach {server.address[0]} on this host. Write 127.0.0.1 instead."
     return None
 
 
 def _of_program(program: str, inside: Inside) -> str | None:
     path = shutil.which(program, path=inside.search_path)
     if path is None:
-        return f"{program!r} is not a program on PATH. Install it, or give its absolute path."
+        return f"{program!r} is not a program on PATH. Install it, or write its absolute path."
     if not os.path.isabs(path):
-        return f"{program!r} is a relative path. Give the absolute one."
+        return f"{program!r} is a relative path. Write the absolute path."
     for needed in (path, _interpreter(path)):
         if needed and inside.shell('[ -x "$1" ]', needed).returncode != 0:
-            return f"Jobs cannot run {needed}. Add the directory that it is in to SANDBOX_READ."
+            return f"Jobs cannot run {needed}. Add its directory to SANDBOX_READ."
     return None
 
 
 def _interpreter(path: str) -> str | None:
-    """Return the program that runs a script, by its first line."""
+    """Return the interpreter in the first line of a script."""
     try:
         with open(path, "rb") as file:
             first = file.readline(256)
@@ -71,5 +71,5 @@ def _interpreter(path: str) -> str | None:
 def _of_files(paths: tuple[Path, ...], inside: Inside) -> str | None:
     script = 'for path; do [ -r "$path" ] || printf "%s\\n" "$path"; done'
     for path in inside.shell(script, *map(str, paths)).stdout.splitlines():
-        return f"{path}, which its command names, cannot be read inside. Correct the path."
+        return f"Jobs cannot read {path}, which is part of its command. Correct the path."
     return None

@@ -1,4 +1,4 @@
-"""Whether jobs see the directories of PATH, and the programs in them run."""
+"""Checks that jobs see the directories of PATH and can run the usual programs."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from settings import Settings
 from wiring import sandbox_search_path
 
 _PROGRAMS = ("claude", "git", "git-lfs", "node", "npm", "python3")
-_REMEDY = "Add the directories that it uses to SANDBOX_READ"
+_REMEDY = "Add the directories that it needs to SANDBOX_READ"
 
 
 def programs(settings: Settings, inside: Inside) -> Iterator[Finding]:
-    """Yield what jobs do not see of PATH; blocks while each program is run once."""
+    """Yield a finding for each directory or program that jobs cannot use. Blocks."""
     yield from _directories(settings, inside)
     found = {name: shutil.which(name, path=sandbox_search_path(settings)) for name in _PROGRAMS}
     works = []
@@ -27,9 +27,9 @@ def programs(settings: Settings, inside: Inside) -> Iterator[Finding]:
         if ended.returncode == 0:
             works.append(name)
         elif inside.run_outside(path, "--version").returncode == 0:
-            problem = f"{path} does not run inside ({last_words(ended)}). {_REMEDY}."
+            problem = f"{path} does not run in the sandbox ({last_words(ended)}). {_REMEDY}."
             yield Finding("PATH", problem=problem, is_fatal=False)
-    yield Finding("PATH", f"inside run {', '.join(works) or 'none of the usual programs'}")
+    yield Finding("PATH", f"jobs can run {', '.join(works) or 'none of the usual programs'}")
 
 
 def _directories(settings: Settings, inside: Inside) -> Iterator[Finding]:
@@ -40,17 +40,20 @@ def _directories(settings: Settings, inside: Inside) -> Iterator[Finding]:
         problem = None
         if entry not in seen:
             problem = (
-                f"Jobs do not have {entry} on their PATH. If they need its programs, add it to "
-                "SANDBOX_READ, or the directory above it that has all they use, such as ~/.pyenv."
+                f"Jobs do not have {entry} on their PATH. If they need its programs, add to "
+                "SANDBOX_READ this directory, or the parent with all their files, such as ~/.pyenv."
             )
         elif not _is_seen(entry, inside):
-            problem = f"Jobs do not see {entry}. Add it to SANDBOX_READ, or take it off PATH."
+            problem = f"Jobs do not see {entry}. Add it to SANDBOX_READ, or remove it from PATH."
         if problem is not None:
             yield Finding("PATH", problem=problem, is_fatal=False)
 
 
 def _is_seen(directory: str, inside: Inside) -> bool:
-    """Return whether a file of a directory is there; the directory may be one on the way only."""
+    """Return whether a file of the directory exists inside.
+
+    The directory itself may exist only because another path leads through it.
+    """
     try:
         name = min(os.listdir(directory), default="")
     except OSError:

@@ -1,4 +1,4 @@
-"""Host names and addresses: one spelling for each, and which addresses are public."""
+"""Host names and addresses: their canonical spelling, and which addresses are public."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _NAME = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*\Z")
-# inet_aton reads a name with such an end as an address: 2130706433, 0x7f.1, 0177.0.0.1.
+# inet_aton parses names with such an end as addresses: 2130706433, 0x7f.1, 0177.0.0.1.
 _NUMERIC_END = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)\Z")
 _AUTHORITY = re.compile(
     r"(?P<host>\[[^\[\]@/?#]*\]|[^\[\]:@/?#]*)(?::(?P<port>[1-9][0-9]{0,4}))?\Z"
@@ -35,27 +35,27 @@ _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 def parse_host(text: str) -> str:
-    """Return the one spelling of a host name or IP address: lower case, no dot at its end.
+    """Return the canonical spelling of a host name or IP address: lower case, no final dot.
 
-    An IPv6 address may stand in brackets, and comes back without them.
+    Brackets around an IPv6 address are removed.
 
     Raises:
-        ValueError: it is neither. Numbers that only some programs read as an address, zone ids,
-            and names with other than ASCII letters are refused too.
+        ValueError: it is neither. Numbers that only some programs parse as an address, zone ids,
+            and names with non-ASCII letters are refused too.
     """
     name = text.lower().removesuffix(".")
     bracketed = name.startswith("[") and name.endswith("]")
     address = literal(name[1:-1] if bracketed else name)
     if address is not None and (address.version == 6 or not bracketed):
         return str(address)
-    # Some other letters have an ASCII one as their lower case.
+    # The lower case of some non-ASCII letters is an ASCII letter.
     if not text.isascii() or not _NAME.match(name) or _NUMERIC_END.match(name):
         raise ValueError(f"{_shown(text)} is not a host name or an IP address.")
     return name
 
 
 def parse_authority(text: str) -> tuple[str, int | None]:
-    """Split `host` or `host:port` into the one spelling of the host, and the port.
+    """Split `host` or `host:port` into the canonical host and the port.
 
     Raises:
         ValueError: it has another form.
@@ -68,7 +68,7 @@ def parse_authority(text: str) -> tuple[str, int | None]:
 
 
 def literal(host: str) -> Address | None:
-    """Return the address that a host is spelled as; None for a name."""
+    """Parse a canonical host as an address; None for a name."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
@@ -77,7 +77,7 @@ def literal(host: str) -> Address | None:
 
 
 def is_public(address: Address) -> bool:
-    """Return whether an address belongs to the public internet, whatever form it is in."""
+    """Return whether an address, in any notation, belongs to the public internet."""
     if isinstance(address, ipaddress.IPv4Address):
         return not any(address in network for network in _NOT_PUBLIC_V4)
     if _has_zone(address):
@@ -94,5 +94,5 @@ def _has_zone(address: Address) -> bool:
 
 
 def _shown(text: str) -> str:
-    """Return a text of the job for a message: printable ASCII, not too long."""
+    """Return a text from the job for use in a message: printable ASCII, shortened."""
     return ascii(text[:80])

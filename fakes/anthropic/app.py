@@ -32,7 +32,7 @@ _METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
 
 
 class ModelApp:
-    """The endpoints over a set of scripts, and a story for conversations without a script."""
+    """The endpoints for a set of scripts, with a story for conversations without a script."""
 
     def __init__(self, scripts: Scripts, story: Story | None) -> None:
         self._scripts = scripts
@@ -41,8 +41,8 @@ class ModelApp:
     def asgi(self) -> Starlette:
         """Build the application.
 
-        Under `/s/NAME` all sessions share script NAME; at the root a marker in the conversation
-        names the script, and every session has its own place in it.
+        Under `/s/NAME` all sessions share one position in script NAME. At the root, a marker in the
+        conversation names the script, and each session has its own position.
         """
         endpoints: list[Route] = []
         for prefix in ("/s/{name}", ""):
@@ -78,18 +78,18 @@ class ModelApp:
         if not recorded["main"]:
             return _WITHOUT_TOOLS
         if name is None:
-            return self._told(conversation)
+            return self._unscripted(conversation)
         session = "" if "name" in request.path_params else conversation.session
         step = self._scripts.take(name, session, conversation.agent)
         if step is None:
             raise InvalidRequest(f"script exhausted: {name} has no step for this request")
         return step
 
-    def _told(self, conversation: Conversation) -> Step:
+    def _unscripted(self, conversation: Conversation) -> Step:
         if self._story is None:
             raise InvalidRequest(
                 "No script was chosen. Use a base URL with /s/NAME, or write [[script:NAME]] "
-                "into the first user message."
+                "in the first user message."
             )
         return self._story(conversation)
 

@@ -1,7 +1,6 @@
-"""Replies that fit any conversation, for the demo: a small change, or a question and an answer.
+"""Replies to any conversation, for the demo: a small change, or a question and an answer.
 
-A story has no memory: what it says follows from the conversation alone, so it goes on correctly
-after a crash and a resume.
+A reply depends only on the conversation, so the model continues correctly after a crash and resume.
 """
 
 from __future__ import annotations
@@ -17,8 +16,8 @@ _SUBJECT_LENGTH = 72
 _NUMBERING = re.compile(r"^\s*\d+(?:\t|→)")
 
 
-def tell(conversation: Conversation) -> Step:
-    """Reply as a writer when the Write tool is offered, else as a reader who asks back."""
+def reply(conversation: Conversation) -> Step:
+    """Write a file if the Write tool is offered. Otherwise read the README and ask a question."""
     if "Write" in conversation.tools:
         return _code_reply(conversation)
     return _task_reply(conversation)
@@ -34,7 +33,7 @@ def _code_reply(conversation: Conversation) -> Step:
             "tools": [["Write", _note(path, prompt, conversation.session)]],
         }
     if conversation.results[-1].failed and "Read" not in used:
-        # Write refuses to replace a file that this session has not read.
+        # The Write tool refuses to replace a file that this session has not read.
         return {
             "text": f"{path} is there already, so I read it first.",
             "tools": [["Read", {"file_path": f"$CWD/{path}"}]],
@@ -83,7 +82,7 @@ def _impression(results: tuple[ToolResult, ...]) -> str:
 
 
 def _subject(text: str) -> str:
-    """Return the first line that is neither empty nor a heading, else the first that has words."""
+    """Return the first line that is not a heading, otherwise the first heading."""
     lines = [line.strip() for line in text.splitlines() if line.strip("# \t")]
     plain = [line for line in lines if not line.startswith("#")]
     return (plain or lines or ["nothing"])[0].strip("# \t")[:_SUBJECT_LENGTH]

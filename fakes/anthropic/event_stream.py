@@ -1,6 +1,6 @@
-"""Steps rendered in the words of the Messages API: content blocks, events, errors.
+"""Renders steps as content blocks, events and errors of the Messages API.
 
-Order and fields of the events were measured against Claude Code 2.1.330.
+The order and fields of the events were measured with Claude Code 2.1.330.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _ERRORS = {
 
 
 def error_document(status: int, message: str, error: str | None = None) -> dict[str, Any]:
-    """Build the body of an error answer; the error type follows the status unless given."""
+    """Build the body of an error answer. By default the status gives the error type."""
     kind = error or _ERRORS.get(status, "api_error")
     return {
         "type": "error",
@@ -39,10 +39,10 @@ def error_document(status: int, message: str, error: str | None = None) -> dict[
 
 
 def content_blocks(step: Step, directory: str) -> list[Block]:
-    """List the blocks of a reply, with `$CWD` replaced.
+    """Return the content blocks of a reply, with `$CWD` replaced.
 
     Raises:
-        InvalidRequest: an input has `$CWD`, and the request named no working directory.
+        InvalidRequest: an input has `$CWD`, but the request names no working directory.
     """
     blocks: list[Block] = []
     if "thinking" in step:
@@ -55,14 +55,14 @@ def content_blocks(step: Step, directory: str) -> list[Block]:
                 "type": "tool_use",
                 "id": _new_id("toolu"),
                 "name": name,
-                "input": _placed(tool_input, directory),
+                "input": _with_directory(tool_input, directory),
             }
         )
     return blocks
 
 
 def message_document(step: Step, model: str, blocks: list[Block]) -> dict[str, Any]:
-    """Build the whole message, as a request without streaming gets it."""
+    """Build the complete message for a request without streaming."""
     message = _message(step, model)
     message["content"] = blocks
     message["stop_reason"] = _stop_reason(step)
@@ -71,7 +71,7 @@ def message_document(step: Step, model: str, blocks: list[Block]) -> dict[str, A
 
 
 def message_events(step: Step, model: str, blocks: list[Block]) -> Iterator[dict[str, Any]]:
-    """Yield the events of a streamed message in their order."""
+    """Yield the events of a streamed message in order."""
     yield {"type": "message_start", "message": _message(step, model)}
     for index, block in enumerate(blocks):
         yield from _block_events(index, block, step.get("chunk", CHUNK))
@@ -88,7 +88,7 @@ def message_events(step: Step, model: str, blocks: list[Block]) -> Iterator[dict
 
 
 def encoded(event: dict[str, Any]) -> bytes:
-    """Encode an event for the wire; the CLI ignores events without their `event:` line."""
+    """Encode an event. The CLI ignores events without an `event:` line."""
     return f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode()
 
 
@@ -112,14 +112,14 @@ def _message(step: Step, model: str) -> dict[str, Any]:
 
 
 def _block_events(index: int, block: Block, chunk: int) -> Iterator[dict[str, Any]]:
-    opening, deltas = _taken_apart(block, chunk)
+    opening, deltas = _opening_and_deltas(block, chunk)
     yield {"type": "content_block_start", "index": index, "content_block": opening}
     for delta in deltas:
         yield {"type": "content_block_delta", "index": index, "delta": delta}
     yield {"type": "content_block_stop", "index": index}
 
 
-def _taken_apart(block: Block, chunk: int) -> tuple[Block, list[dict[str, str]]]:
+def _opening_and_deltas(block: Block, chunk: int) -> tuple[Block, list[dict[str, str]]]:
     if block["type"] == "text":
         return {**block, "text": ""}, _deltas("text_delta", "text", block["text"], chunk)
     if block["type"] == "thinking":
@@ -139,15 +139,15 @@ def _stop_reason(step: Step) -> str:
     return step.get("stop_reason", "tool_use" if step.get("tools") else "end_turn")
 
 
-def _placed(value: Any, directory: str) -> Any:
+def _with_directory(value: Any, directory: str) -> Any:
     if isinstance(value, dict):
-        return {key: _placed(item, directory) for key, item in value.items()}
+        return {key: _with_directory(item, directory) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_placed(item, directory) for item in value]
+        return [_with_directory(item, directory) for item in value]
     if not isinstance(value, str) or "$CWD" not in value:
         return value
     if not directory:
-        raise InvalidRequest("The step uses $CWD, and the request names no working directory.")
+        raise InvalidRequest("The step uses $CWD, but the request names no working directory.")
     return value.replace("$CWD", directory)
 
 

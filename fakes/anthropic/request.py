@@ -1,4 +1,4 @@
-"""What a request to the Messages API says: who asks, what was said, which tools are offered."""
+"""Parse a request to the Messages API: session, user messages, tools and tool results."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 _REMINDER = re.compile(r"<system-reminder>.*?</system-reminder>", re.DOTALL)
-# A session that was resumed in another place says so in a later line, with "(was …)" behind it.
+# A session that was resumed in another directory has a later line, with "(was …)" at its end.
 _DIRECTORY = re.compile(r"Primary working directory: (.+?)(?: \(was .+\))?$", re.MULTILINE)
-# How Claude Code 2.1.330 hands over a message that came while a turn was running (measured).
+# Claude Code 2.1.330 passes on a message sent during a turn in this form (measured).
 _MID_TURN = re.compile(
     r"The user sent a new message while you were working:\n(.*?)\n\nThis is how Claude Code",
     re.DOTALL,
@@ -20,7 +20,7 @@ _MARKER = re.compile(r"\[\[script:([A-Za-z0-9._-]{1,64})\]\]")
 
 @dataclass(frozen=True)
 class ToolResult:
-    """The result of a tool call, as the model gets to see it."""
+    """The result of a tool call, as the model sees it."""
 
     tool: str
     text: str
@@ -29,16 +29,16 @@ class ToolResult:
 
 @dataclass(frozen=True)
 class Conversation:
-    """A model call, read.
+    """A parsed model call.
 
     Attributes:
-        session: the CLI's session id, empty when the request has none.
-        agent: the id of the subagent that asks, empty for the main conversation.
+        session: the CLI's session id; empty if the request has none.
+        agent: the id of the calling subagent; empty for the main conversation.
         tools: the names of the offered tools.
-        said: every user message with text in it, oldest first, system reminders cut out; those
-            sent during a turn included.
-        results: the tool results since the last of them.
-        directory: the working directory that the request names last, empty when it names none.
+        said: all user messages with text, oldest first, without system reminders. Messages sent
+            during a turn are included.
+        results: the tool results since the last user message.
+        directory: the last working directory in the request; empty if there is none.
     """
 
     session: str
@@ -56,7 +56,7 @@ class Conversation:
 
 
 def read_conversation(body: Mapping[str, Any], headers: Mapping[str, str]) -> Conversation:
-    """Read a request; missing parts are read as empty."""
+    """Parse a request. Missing parts are empty."""
     said, results = _exchange(_messages(body))
     return Conversation(
         session=headers.get("x-claude-code-session-id", ""),
@@ -117,7 +117,7 @@ def _mid_turn(blocks: list[dict[str, Any]]) -> list[str]:
 
 def _directory(body: Mapping[str, Any]) -> str:
     messages = [("system", _blocks(body.get("system"))), *_messages(body)]
-    # Not in tool results: a file may say anything.
+    # Tool results are excluded: a file may contain any text.
     texts = [
         str(block.get("text", ""))
         for role, blocks in messages

@@ -1,4 +1,4 @@
-"""Answers that plain responses cannot give: slow, cut off, dropped, or never sent."""
+"""Faulty responses: slow, truncated, dropped, or never sent."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fakes.server import transport_of
 
 
 class Dropped(Response):
-    """No answer: the connection is closed without a byte."""
+    """Close the connection without sending a byte."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Cut the connection."""
@@ -23,7 +23,7 @@ class Dropped(Response):
 
 
 class Hung(Response):
-    """No answer: the connection stays open until the caller gives up or the server stops."""
+    """Keep the connection open without an answer until the client disconnects."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Wait for the connection to end."""
@@ -31,20 +31,20 @@ class Hung(Response):
 
 
 class Late(Response):
-    """Another response after a pause."""
+    """Send another response after a pause."""
 
     def __init__(self, response: Response, seconds: float) -> None:
         self._response = response
         self._seconds = seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer after the pause, unless the caller left."""
-        if await _stays(receive, self._seconds):
+        """Answer after the pause, unless the client has disconnected."""
+        if await _still_connected(receive, self._seconds):
             await self._response(scope, receive, send)
 
 
 class EventStream(Response):
-    """A message as server-sent events, at the pace and with the accident that the step asks for."""
+    """A message as server-sent events, with the pauses and the fault of the step."""
 
     media_type = "text/event-stream"
 
@@ -58,12 +58,12 @@ class EventStream(Response):
         self._cut = step.get("drop") == "mid"
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the events until their end, the scripted cut, or the caller's leaving."""
+        """Send the events until the end, the scripted cut, or the client's disconnect."""
         start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
         await send(start)
         for event in self._events:
             delta = event["type"] == "content_block_delta"
-            if delta and self._pause and not await _stays(receive, self._pause):
+            if delta and self._pause and not await _still_connected(receive, self._pause):
                 return
             await send({"type": "http.response.body", "body": encoded(event), "more_body": True})
             if delta and self._cut:
@@ -74,11 +74,11 @@ class EventStream(Response):
 
 async def _cut(scope: Scope, receive: Receive) -> None:
     transport_of(scope).abort()
-    # Until the server has noticed, it would take our silence for a bug and answer 500.
+    # Wait for the disconnect: uvicorn answers 500 if an app returns without a response.
     await receive()
 
 
-async def _stays(receive: Receive, seconds: float) -> bool:
+async def _still_connected(receive: Receive, seconds: float) -> bool:
     try:
         await asyncio.wait_for(receive(), seconds)
     except TimeoutError:

@@ -1,4 +1,4 @@
-"""The scripts that a scripted model knows, how far each conversation is, and what was asked."""
+"""The scripts of a scripted model, the position of each conversation, and the request log."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 class RecordedRequest(TypedDict):
-    """A request as it came in, credentials included: they are what some tests assert.
+    """A received request, including credentials, which some tests check.
 
-    `path` is without the scenario's prefix, `time` in seconds since the epoch, `headers` in lower
-    case, `body` the parsed JSON (None for anything else), `main` whether tools were offered.
+    `path` excludes the prefix of the script. `time` is in seconds since the epoch. The names of
+    `headers` are in lower case. `body` is the parsed JSON, or None. `main` says whether the
+    request offers tools.
     """
 
     method: str
@@ -31,10 +32,10 @@ class RecordedRequest(TypedDict):
 
 
 class Scripts:
-    """Scripts by name, with counters apart from them; safe to use from several threads.
+    """Scripts by name, with separate cursors. Safe to use from several threads.
 
-    A cursor belongs to one name, session and agent; the session is empty where all sessions
-    share one cursor. The log keeps the last 500 requests of a name.
+    A cursor belongs to one name, session and agent. The session is empty if all sessions share
+    one cursor. The log keeps the last 500 requests of each name.
     """
 
     def __init__(self) -> None:
@@ -49,7 +50,7 @@ class Scripts:
         """Store a script under a name, with fresh cursors and an empty log.
 
         Raises:
-            InvalidRequest: the name would not fit into a URL or a marker.
+            InvalidRequest: the name is not valid in a URL or marker.
         """
         if not _NAME.fullmatch(name):
             raise InvalidRequest("A script's name has 1 to 64 letters, digits, '.', '_' or '-'.")
@@ -60,10 +61,10 @@ class Scripts:
                 del self._taken[cursor]
 
     def take(self, name: str, session: str, agent: str) -> Step | None:
-        """Move a cursor on and return the step that it passed, or None at the script's end.
+        """Advance a cursor and return its step, or None at the end of the script.
 
         Raises:
-            NotFound: nobody stored a script under the name.
+            NotFound: there is no script with this name.
         """
         with self._lock:
             script = self._find(name)
@@ -73,10 +74,10 @@ class Scripts:
             return step
 
     def remaining(self, name: str, session: str = "") -> int:
-        """Count the calls that the script still answers in a session.
+        """Return the number of calls that the script still answers in a session.
 
         Raises:
-            NotFound: nobody stored a script under the name.
+            NotFound: there is no script with this name.
         """
         with self._lock:
             return self._find(name).remaining(self._taken[(name, session, "")])
@@ -87,11 +88,11 @@ class Scripts:
             self._log[name].append(request)
 
     def requests(self, name: str) -> list[RecordedRequest]:
-        """List the requests of a name, oldest first."""
+        """Return the requests of a name, oldest first."""
         with self._lock:
             return list(self._log[name]) if name in self._log else []
 
     def _find(self, name: str) -> Script:
         if name not in self._scripts:
-            raise NotFound(f"There is no script {name!r}. Store it before it is asked for.")
+            raise NotFound(f"There is no script {name!r}. Store it before the first request.")
         return self._scripts[name]

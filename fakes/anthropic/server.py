@@ -1,6 +1,6 @@
-"""A stand-in for Anthropic's Messages API on 127.0.0.1 that answers from scripts.
+"""A replacement for Anthropic's Messages API on 127.0.0.1 that answers from scripts.
 
-The real Claude Code CLI talks to it through ANTHROPIC_BASE_URL, with any API key.
+The real Claude Code CLI uses it through ANTHROPIC_BASE_URL, with any API key.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ __all__ = ["UNSCRIPTED", "Conversation", "RecordedRequest", "ScriptedModel", "St
 class ScriptedModel:
     """Scripts and the server that replays them.
 
-    A script is chosen by the base URL (`url_for`: one place in the script for all callers), or,
-    with the plain `base_url`, by `[[script:NAME]]` in the first user message of a conversation:
-    then every session has its own place. Every call that offers tools takes a step, a retry too;
-    calls of a subagent take from the script's `subagent` steps. A call beyond the end of its
-    script gets a 400.
+    The base URL of `url_for` chooses a script, with one position for all callers. With the plain
+    `base_url`, `[[script:NAME]]` in the first user message of a conversation chooses it, and each
+    session has its own position. Every call that offers tools takes a step, including retries.
+    Calls of a subagent use the script's `subagent` steps. A call after the end of the script gets
+    a 400.
 
     Args:
-        story: answers conversations that name no script; without it they get a 400.
+        story: answers conversations without a script; without a story they get a 400.
     """
 
     def __init__(self, story: Story | None = None) -> None:
         self._scripts = Scripts()
         self._app = ModelApp(self._scripts, story)
         self.base_url = ""
-        """The ANTHROPIC_BASE_URL under which conversations choose their script."""
+        """The ANTHROPIC_BASE_URL for conversations that choose their script with a marker."""
 
     def url_for(self, name: str) -> str:
-        """Return the ANTHROPIC_BASE_URL under which every call takes from script `name`."""
+        """Return the ANTHROPIC_BASE_URL that uses script `name` for every call."""
         return f"{self.base_url}/s/{name}"
 
     def script(
@@ -48,7 +48,7 @@ class ScriptedModel:
         subagent: Sequence[Step] = (),
         repeat_last: bool = False,
     ) -> str:
-        """Store a script, with fresh cursors and an empty log, and return its `url_for`.
+        """Store a script with new cursors and an empty log, and return its `url_for`.
 
         Raises:
             InvalidRequest: the name or a step is malformed.
@@ -57,15 +57,15 @@ class ScriptedModel:
         return self.url_for(name)
 
     def requests(self, name: str = UNSCRIPTED) -> list[RecordedRequest]:
-        """List the last 500 requests of a script; by default those that chose none."""
+        """Return the last 500 requests of a script; by default requests without a script."""
         return self._scripts.requests(name)
 
     def remaining(self, name: str, session: str = "") -> int:
-        """Count the calls that a script still answers.
+        """Return the number of calls that a script still answers.
 
         Args:
             name: the script.
-            session: the session id, for a script that was chosen by the conversation.
+            session: the session id, if the conversation chose the script.
 
         Raises:
             NotFound: there is no such script.
@@ -74,10 +74,10 @@ class ScriptedModel:
 
     @contextlib.contextmanager
     def serve(self, port: int = 0) -> Iterator[ScriptedModel]:
-        """Serve in a thread of this process until the block ends; hung answers are cut then.
+        """Serve in a thread of this process until the block ends, which also cuts hung answers.
 
         Args:
-            port: 0 takes a free one.
+            port: 0 chooses a free one.
 
         Raises:
             OSError: the port is in use.

@@ -1,4 +1,4 @@
-"""The script language of the scripted model: what a step may say, and how steps are counted."""
+"""The script language of the scripted model: the keys of a step, and how steps are counted."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from domain.errors import InvalidRequest
 
 
 class Step(TypedDict, total=False):
-    """The answer to one model call; every key is optional, and `{}` answers nothing but a stop.
+    """The answer to one model call. Every key is optional; `{}` is an empty message.
 
     Keys:
         text, thinking: content blocks of the reply.
-        tools: `[name, input]` pairs; `$CWD` in a string of an input becomes the working directory
-            that the request names.
-        stop_reason: default `tool_use` with tools, else `end_turn`.
+        tools: `[name, input]` pairs. `$CWD` in a string of an input is replaced with the working
+            directory in the request.
+        stop_reason: default `tool_use` with tools, otherwise `end_turn`.
         in_tokens, out_tokens: reported usage, default 100 and 20.
         status, error, message: an HTTP error with this status, error type and error message. After
-            a 400 or 422 that it does not know, the CLI asks up to five times more at once, with
-            fewer beta features each time (measured): let such a step repeat.
-        headers: extra response headers, on errors and on replies.
-        times: how many calls this step answers, default 1.
+            an unknown 400 or 422, the CLI repeats the call up to five times at once, each time
+            with fewer beta features (measured). Set `times` for such a step.
+        headers: additional response headers, on errors and on replies.
+        times: number of calls that this step answers, default 1.
         drop: `before` closes the connection without a byte, `mid` after the first delta of a
             stream, `hang` never answers.
         delay: seconds before the first byte; chunk_delay: seconds before every delta.
         chunk: characters per delta, default 64.
-        sse_error: type of an `error` event that ends the stream in place of the stop events.
+        sse_error: type of an `error` event that ends the stream instead of the stop events.
     """
 
     text: str
@@ -55,10 +55,10 @@ _DROPS = ("before", "mid", "hang")
 
 @dataclass(frozen=True)
 class Script:
-    """Steps in the order of the calls that they answer; a value, so one script serves many.
+    """Steps in the order of the calls that they answer. Immutable, so conversations can share it.
 
-    `subagent_steps` answer calls that carry an agent id, from the start for every agent. With
-    `repeat_last` the last step answers all further calls.
+    `subagent_steps` answer calls with an agent id; each agent starts at the first step. With
+    `repeat_last`, the last step answers all further calls.
     """
 
     steps: tuple[Step, ...]
@@ -66,7 +66,7 @@ class Script:
     repeat_last: bool = False
 
     def step(self, taken: int, *, subagent: bool = False) -> Step | None:
-        """Return the step for the call after `taken` calls, or None when the script is over."""
+        """Return the step for the call after `taken` calls, or None at the end of the script."""
         steps = self.subagent_steps if subagent else self.steps
         for step in steps:
             taken -= step.get("times", 1)
@@ -75,14 +75,14 @@ class Script:
         return steps[-1] if steps and self.repeat_last else None
 
     def remaining(self, taken: int) -> int:
-        """Count the calls that the steps still answer, repetitions of the last not included."""
+        """Return the number of calls that the steps still answer, without `repeat_last`."""
         return max(0, sum(step.get("times", 1) for step in self.steps) - taken)
 
 
 def make_script(
     steps: Sequence[Step], subagent: Sequence[Step] = (), *, repeat_last: bool = False
 ) -> Script:
-    """Check steps and freeze a copy of them.
+    """Check the steps and return a script with copies of them.
 
     Raises:
         InvalidRequest: a step has an unknown key or an impossible value.

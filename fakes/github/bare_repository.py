@@ -1,4 +1,4 @@
-"""A bare repository of the forge: what its branches hold, and how to move them from outside."""
+"""A bare repository of the fake GitHub: read its branches, and commit to them from outside."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class LogEntry(NamedTuple):
 
 
 class BareRepository:
-    """The git side of a repository; every answer is computed from the files as they are now."""
+    """The git data of a repository. Every answer is computed from the files on disk."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def create(self, default_branch: str) -> None:
-        """Make the empty repository on disk."""
+        """Create the empty repository on disk."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         git(
             self.path,
@@ -37,11 +37,11 @@ class BareRepository:
         )
 
     def branches(self) -> dict[str, str]:
-        """Return the commit of every branch."""
+        """Return the head commit of each branch."""
         listing = self._text(
             "for-each-ref", "--format=%(objectname) %(refname:lstrip=2)", "refs/heads"
         )
-        # Not `splitlines`: a name may contain U+2028, which it takes for the end of a line.
+        # Not `splitlines`, which also splits at U+2028: branch names may contain it.
         pairs = (line.split(" ", 1) for line in listing.split("\n") if line)
         return {name: sha for sha, name in pairs}
 
@@ -55,15 +55,15 @@ class BareRepository:
         return self._text("cat-file", "blob", f"{revision}:{path}")
 
     def ahead(self, base: str, head: str) -> int:
-        """Return how many commits `head` has that `base` has not."""
+        """Return the number of commits of `head` that `base` does not have."""
         return int(self._text("rev-list", "--count", f"{base}..{head}"))
 
     def diff(self, base: str, head: str) -> str:
-        """Return what `head` changed since it left `base`, as a patch."""
+        """Return the changes of `head` since its merge base with `base`, as a patch."""
         return self._text("diff", "--find-renames", f"{base}...{head}")
 
     def changed_lines(self, base: str, head: str) -> list[tuple[int, int]]:
-        """Return the lines added and removed in each file changed since `head` left `base`."""
+        """Return added and removed lines for each file changed since the merge base."""
         listing = self._text("diff", "--numstat", f"{base}...{head}")
         counts = (line.split("\t")[:2] for line in listing.splitlines())
         return [(_lines(added), _lines(removed)) for added, removed in counts]
@@ -75,16 +75,16 @@ class BareRepository:
     def commit(
         self, branch: str, parent: str | None, files: Mapping[str, str | bytes | None], message: str
     ) -> str:
-        """Put a commit on a branch without any worktree, and return its sha.
+        """Commit to a branch without a worktree, and return the sha.
 
         Args:
-            branch: the branch to move; made when it does not exist.
-            parent: the commit it builds on; None for a first commit.
+            branch: the branch to move; created if it does not exist.
+            parent: the parent commit; None for the first commit.
             files: the new content of each path; None deletes it.
             message: the commit message.
         """
         lines = [
-            f"commit refs/heads/{branch}\ncommitter Forge <forge@example.invalid> "
+            f"commit refs/heads/{branch}\ncommitter GitHub <github@example.invalid> "
             f"{int(time.time())} +0000\n".encode(),
             _data(message),
             f"from {parent}\n".encode() if parent else b"",
@@ -98,7 +98,7 @@ class BareRepository:
 
 
 def _lines(count: str) -> int:
-    """A binary file has `-` in place of a count."""
+    """Parse a line count of `git diff --numstat`, which is `-` for a binary file."""
     return 0 if count == "-" else int(count)
 
 

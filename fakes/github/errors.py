@@ -1,4 +1,4 @@
-"""The ways the forge says no, in GitHub's words."""
+"""Error answers of the fake GitHub, with the texts of GitHub."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Refusal(Exception):
     Args:
         status: the HTTP status.
         message: GitHub's message.
-        errors: the particulars of a 422.
+        errors: the details of a 422.
     """
 
     def __init__(
@@ -25,7 +25,7 @@ class Refusal(Exception):
         self.errors = errors
 
     def body(self) -> dict[str, Any]:
-        """Return the JSON that GitHub sends."""
+        """Return the JSON body that GitHub sends."""
         body: dict[str, Any] = {"message": self.message}
         if self.errors is not None:
             body["errors"] = self.errors
@@ -33,17 +33,17 @@ class Refusal(Exception):
 
 
 def not_found() -> Refusal:
-    """Return the reply for what does not exist or may not be seen."""
+    """Return the answer for a resource that does not exist or that the token may not see."""
     return Refusal(404, "Not Found")
 
 
 def invalid(field: str, code: str = "invalid", message: str = "") -> Refusal:
-    """Return the reply for one wrong field of a pull request.
+    """Return the answer for an invalid field of a pull request.
 
     Args:
-        field: its name; empty when the rule is about more than one.
+        field: its name; empty if the rule concerns several fields.
         code: `invalid`, `missing_field` or `custom`.
-        message: the sentence that goes with `custom`.
+        message: the sentence for `custom`.
     """
     error = {"resource": "PullRequest", "field": field, "code": code}
     if message:

@@ -1,4 +1,4 @@
-"""Faults on demand, and the log of what was asked of the forge."""
+"""Faults on demand, and the request log of the fake GitHub."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LOG_LENGTH = 10_000
 
 
 class LoggedRequest(NamedTuple):
-    """One request, logged when its answer starts; `status` None is a dropped connection."""
+    """One request, logged when its answer starts. `status` is None for a dropped connection."""
 
     method: str
     path: str
@@ -32,17 +32,17 @@ class LoggedRequest(NamedTuple):
 
 @dataclass
 class Fault:
-    """What is to happen to the next requests that match.
+    """A fault for the next matching requests.
 
     Args:
-        pattern: a shell pattern for the name of the operation or for the path.
-        status: the HTTP status to answer; None drops the connection.
-        times: how many requests it happens to.
-        headers: more headers of the answer.
-        body: the answer; a mapping is sent as JSON; GitHub's JSON for the status by default.
-        after: whether the request is carried out before the fault is answered.
-        delay: how long to wait first, in seconds.
-        answers: False lets the request through after the delay.
+        pattern: a shell pattern for the name of the operation, or for the path.
+        status: the HTTP status of the answer; None drops the connection.
+        times: number of requests that it applies to.
+        headers: additional headers of the answer.
+        body: the answer, with a mapping sent as JSON; by default GitHub's JSON for the status.
+        after: whether to perform the request before answering with the fault.
+        delay: seconds to wait first.
+        answers: False performs the request normally after the delay.
     """
 
     pattern: str
@@ -55,11 +55,11 @@ class Fault:
     answers: bool = True
 
     def matches(self, operation: str | None, path: str) -> bool:
-        """Whether it is meant for this request."""
+        """Return whether the fault applies to this request."""
         return fnmatchcase(operation or "", self.pattern) or fnmatchcase(path, self.pattern)
 
     def response(self, status: int) -> Response:
-        """Return what is answered in place of the forge's own reply."""
+        """Return the answer that replaces the normal one."""
         if isinstance(self.body, str):
             return Response(self.body, status, dict(self.headers), "text/plain")
         body = self.body or {"message": HTTPStatus(status).phrase, "status": str(status)}
@@ -69,7 +69,7 @@ class Fault:
 
 
 def primary_rate_limit(pattern: str, seconds: int, times: int) -> Fault:
-    """Return GitHub's reply to a token whose hourly requests are used up."""
+    """Return GitHub's answer to a token that has used up its hourly requests."""
     headers = {
         "x-ratelimit-limit": "5000",
         "x-ratelimit-remaining": "0",
@@ -86,7 +86,7 @@ def primary_rate_limit(pattern: str, seconds: int, times: int) -> Fault:
 
 
 def secondary_rate_limit(pattern: str, seconds: int, times: int) -> Fault:
-    """Return GitHub's reply to a token that asks for too much at once."""
+    """Return GitHub's answer to a token that sends too many requests at once."""
     body = {
         "message": "You have exceeded a secondary rate limit. Please wait a few minutes before you "
         "try again.",
@@ -98,11 +98,11 @@ def secondary_rate_limit(pattern: str, seconds: int, times: int) -> Fault:
 
 
 class Traffic:
-    """The ASGI middleware in front of everything the forge serves.
+    """The ASGI middleware in front of everything the fake GitHub serves.
 
     Args:
-        app: what answers when no fault is due.
-        operation_of: names a request, for patterns.
+        app: the app for requests without a fault.
+        operation_of: returns the name of a request, for patterns.
     """
 
     def __init__(self, app: ASGIApp, operation_of: Callable[[Scope], str | None]) -> None:
@@ -113,17 +113,17 @@ class Traffic:
         self._log: deque[LoggedRequest] = deque(maxlen=_LOG_LENGTH)
 
     def add(self, fault: Fault) -> None:
-        """Put a fault behind those that are pending."""
+        """Append a fault to the pending ones."""
         with self._lock:
             self._faults.append(fault)
 
     def pending(self) -> list[Fault]:
-        """Return the faults that have not happened as often as they should."""
+        """Return the faults that still apply to further requests."""
         with self._lock:
             return list(self._faults)
 
     def clear(self) -> None:
-        """Forget every pending fault."""
+        """Remove all pending faults."""
         with self._lock:
             self._faults.clear()
 
@@ -132,8 +132,8 @@ class Traffic:
         return list(self._log)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, by the app or by the fault that is due."""
-        fault = self._due(self._operation_of(scope), scope["path"])
+        """Answer one request with the next matching fault, otherwise with the app."""
+        fault = self._next_fault(self._operation_of(scope), scope["path"])
 
         async def record(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -147,7 +147,7 @@ class Traffic:
     def _record(self, scope: Scope, status: int | None) -> None:
         self._log.append(LoggedRequest(scope["method"], scope["path"], status))
 
-    def _due(self, operation: str | None, path: str) -> Fault | None:
+    def _next_fault(self, operation: str | None, path: str) -> Fault | None:
         with self._lock:
             for fault in self._faults:
                 if fault.matches(operation, path):
@@ -176,7 +176,7 @@ class Traffic:
 
 
 async def _discard(message: Message) -> None:
-    """Take a reply that nobody is to see."""
+    """Drop an answer that the client must not see."""
 
 
 async def _drop(scope: Scope, receive: Receive) -> None:

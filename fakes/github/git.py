@@ -1,4 +1,4 @@
-"""How the forge runs git: one executable, one explicit environment."""
+"""Run git for the fake GitHub with one executable and an explicit environment."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def git_program() -> str:
 def git_environment(
     configuration: Mapping[str, str] | None = None, variables: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """Return the whole environment of a git process.
+    """Return the complete environment of a git process.
 
     Args:
-        configuration: git settings on top of the forge's own.
-        variables: environment variables on top of the forge's own.
+        configuration: additional git settings.
+        variables: additional environment variables.
     """
     settings = {**_CONFIGURATION, **(configuration or {})}
     environment = {
@@ -52,7 +52,7 @@ def git_environment(
 
 
 def git(directory: Path, *arguments: str, data: bytes = b"") -> bytes:
-    """Run git on a bare repository and return what it printed.
+    """Run git on a bare repository and return its standard output.
 
     Args:
         directory: the bare repository.
@@ -60,16 +60,16 @@ def git(directory: Path, *arguments: str, data: bytes = b"") -> bytes:
         data: its standard input.
 
     Raises:
-        RuntimeError: git failed; the message has what it printed on standard error.
+        RuntimeError: git failed. The message has its standard error.
     """
-    finished = subprocess.run(
+    ended = subprocess.run(
         [git_program(), f"--git-dir={directory}", *arguments],
         input=data,
         capture_output=True,
         check=False,
         env=git_environment(),
     )
-    if finished.returncode != 0:
-        reason = finished.stderr.decode("utf-8", "replace").strip()
-        raise RuntimeError(f"`git {arguments[0]}` failed in the forge: {reason}")
-    return finished.stdout
+    if ended.returncode != 0:
+        reason = ended.stderr.decode("utf-8", "replace").strip()
+        raise RuntimeError(f"`git {arguments[0]}` failed in the fake GitHub: {reason}")
+    return ended.stdout

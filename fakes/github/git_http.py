@@ -1,4 +1,4 @@
-"""Git's smart HTTP protocol, answered by `git http-backend` and streamed both ways."""
+"""Git's smart HTTP protocol: `git http-backend`, streamed in both directions."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ _SETTINGS = {
     "uploadpack.allowFilter": "true",
     "uploadpack.allowAnySHA1InWant": "true",
 }
-# What git runs for each ref of a push. A refusal of one ref lets the others through, as on GitHub.
+# Git runs this hook for each ref of a push. As on GitHub, refusing one ref keeps the others.
 _UPDATE_HOOK = """#!/bin/sh
-for protected in $FORGE_PROTECTED; do
+for protected in $GITHUB_PROTECTED; do
   if [ "$1" = "$protected" ]; then
     echo "error: GH006: Protected branch update failed for $1." >&2
     echo "error: Changes must be made through a pull request." >&2
@@ -45,7 +45,7 @@ done
 
 
 def git_operation(method: str, path: str, query: str) -> str | None:
-    """Return the name of a git request, or None when it is not one.
+    """Return the name of a git request; None for other requests.
 
     The two requests of a fetch are `git-upload-pack:refs` and `git-upload-pack`; those of a push
     are `git-receive-pack:refs` and `git-receive-pack`.
@@ -60,12 +60,12 @@ def git_operation(method: str, path: str, query: str) -> str | None:
 
 
 class GitHttp:
-    """The ASGI app for everything that `git_operation` names.
+    """The ASGI app for the requests that `git_operation` names.
 
     Args:
         root: the directory of all repositories.
-        find: looks a repository up by owner and name.
-        tokens: what each token grants; read on every request.
+        find: returns a repository by owner and name.
+        tokens: the grant of each token; read on every request.
     """
 
     def __init__(
@@ -86,8 +86,8 @@ class GitHttp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one git request.
 
-        Every reply closes its connection: on a reused one, git (libcurl) would repeat a request
-        whose connection is dropped, and the drop would not be seen.
+        Every answer closes its connection. On a reused connection, git (libcurl) would repeat a
+        dropped request by itself, and the fault would have no effect.
         """
 
         async def send_and_close(message: Message) -> None:
@@ -124,9 +124,9 @@ class GitHttp:
             "REQUEST_METHOD": scope["method"],
             "QUERY_STRING": scope["query_string"].decode(),
             "CONTENT_TYPE": headers.get("content-type", ""),
-            "FORGE_PROTECTED": " ".join(f"refs/heads/{name}" for name in repository.protected),
+            "GITHUB_PROTECTED": " ".join(f"refs/heads/{name}" for name in repository.protected),
         }
-        # No CONTENT_LENGTH: with it, git 2.39 spins for ever on a body that ends early (measured).
+        # No CONTENT_LENGTH: with it, git 2.39 loops forever if the body ends early (measured).
         for variable, header in (
             ("HTTP_CONTENT_ENCODING", "content-encoding"),
             ("GIT_PROTOCOL", "git-protocol"),
@@ -151,7 +151,7 @@ def _unauthorized(reason: str) -> PlainTextResponse:
 def _refusal(
     repository: Repository | None, token: str | None, grant: TokenGrant | None, writing: bool
 ) -> PlainTextResponse | None:
-    """Return GitHub's answer to somebody who may not do this; None when they may."""
+    """Return GitHub's refusal, or None if the request is allowed."""
     if token is None:
         public = repository is not None and not repository.private
         return None if public and not writing else _unauthorized("Authentication required.")

@@ -1,4 +1,4 @@
-"""The operations of GitHub's REST API that the forge serves."""
+"""The operations of GitHub's REST API that the fake GitHub serves."""
 
 from __future__ import annotations
 
@@ -7,8 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 from fakes.github.errors import Refusal, invalid
-from fakes.github.payloads import authenticated_user, full_repository
-from fakes.github.pull_request_payloads import label, pull_request, pull_request_simple
+from fakes.github.payloads import (
+    authenticated_user,
+    full_repository,
+    label,
+    pull_request,
+    pull_request_simple,
+)
 from fakes.github.pull_requests import PullRequest
 from fakes.github.rest import Call, Operation, Reply
 
@@ -49,8 +54,8 @@ def _get_repository(call: Call) -> Reply:
 def _list_pulls(call: Call) -> Reply:
     wanted = [pull for pull in call.repository.pulls.all() if _selected(call, pull)]
     wanted.sort(key=_sort_key(call), reverse=call.query.get("direction", "desc") == "desc")
-    found, link = call.page(wanted)
-    body = [pull_request_simple(call.site, call.repository, pull, call.grant) for pull in found]
+    page, link = call.page(wanted)
+    body = [pull_request_simple(call.site, call.repository, pull, call.grant) for pull in page]
     return Reply(200, body, link)
 
 
@@ -104,13 +109,13 @@ def _request_reviewers(call: Call) -> Reply:
 @_operation("issues/add-labels", "POST", f"{_ISSUE}/labels")
 def _add_labels(call: Call) -> Reply:
     pull = call.pull
-    given = call.content if isinstance(call.content, list) else call.fields.get("labels", [])
-    pull.labels += [name for name in _names(given) if name not in pull.labels]
+    content = call.content if isinstance(call.content, list) else call.fields.get("labels", [])
+    pull.labels += [name for name in _names(content) if name not in pull.labels]
     return Reply(200, [label(call.site, call.repository, name) for name in pull.labels])
 
 
 def _names(given: Any) -> list[str]:
-    """Return a list of distinct names, which may come as text or as `{"name": ...}`."""
+    """Return distinct names from a list of texts or of `{"name": ...}`."""
     items = given if isinstance(given, list) else [given]
     names = [item.get("name") if isinstance(item, dict) else item for item in items]
     texts = [name for name in names if isinstance(name, str) and name]

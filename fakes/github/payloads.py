@@ -1,6 +1,6 @@
-"""The JSON that GitHub sends for users and repositories.
+"""The JSON that GitHub sends for users, repositories and pull requests.
 
-Field names and types are those of GitHub's OpenAPI description; a test holds them against it.
+Field names and types follow GitHub's OpenAPI description; a test compares them with it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import zlib
 from datetime import UTC, datetime
 from typing import Any
 
+from fakes.github.pull_requests import PullRequest
 from fakes.github.repository import RESERVED_OWNER, Repository
 from fakes.github.tokens import TokenGrant
 
@@ -73,10 +74,10 @@ _FEATURES = (
 
 
 class Site:
-    """Where the forge is: makes the links of every reply.
+    """Builds the links in answers.
 
     Args:
-        url: the forge's own, without a slash at the end.
+        url: the URL of the fake GitHub, without a trailing slash.
     """
 
     def __init__(self, url: str) -> None:
@@ -96,18 +97,18 @@ class Site:
 
 
 def identity(kind: str, name: str) -> Json:
-    """Return the `id` and `node_id` of a thing: made up, but always the same for one name."""
+    """Return an invented `id` and `node_id`, which are always the same for the same name."""
     number = zlib.crc32(f"{kind}:{name}".encode())
     return {"id": number, "node_id": base64.b64encode(f"{kind}:{number}".encode()).decode()}
 
 
 def github_date(seconds: float) -> str:
-    """Return a time as GitHub writes it, in UTC and whole seconds."""
+    """Format a time as GitHub does, in UTC and whole seconds."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def user(site: Site, login: str) -> Json:
-    """Return a user as other things refer to it."""
+    """Return a user in the short form that other objects contain."""
     url = site.api(f"users/{login}")
     return {
         "login": login,
@@ -123,7 +124,7 @@ def user(site: Site, login: str) -> Json:
 
 
 def authenticated_user(site: Site, login: str) -> Json:
-    """Return the user that a token belongs to."""
+    """Return the full form of the token's user."""
     facts = ("company", "blog", "location", "email", "hireable", "bio")
     counts = (
         "public_repos", "public_gists", "followers", "following", "private_gists",
@@ -141,7 +142,7 @@ def authenticated_user(site: Site, login: str) -> Json:
 
 
 def repository(site: Site, repository: Repository, grant: TokenGrant) -> Json:
-    """Return a repository as other things refer to it, with what the token may do to it."""
+    """Return a repository in the short form, with the permissions of the token."""
     url = site.repository(repository)
     page = site.html(repository.full_name)
     return {
@@ -183,5 +184,106 @@ def _permissions(writes: bool) -> dict[str, bool]:
 
 
 def full_repository(site: Site, owner: Repository, grant: TokenGrant) -> Json:
-    """Return a repository in full."""
+    """Return a repository in the full form."""
     return {**repository(site, owner, grant), "network_count": 0, "subscribers_count": 0}
+
+
+def pull_request_simple(
+    site: Site, owner: Repository, pull: PullRequest, grant: TokenGrant
+) -> Json:
+    """Return a pull request in the form of lists; `owner` is its repository."""
+    home = repository(site, owner, grant)
+    return {
+        **identity("PullRequest", _name(owner, pull)),
+        **_links(site, owner, pull),
+        "number": pull.number,
+        "state": pull.state,
+        "locked": False,
+        "title": pull.title,
+        "body": pull.body,
+        "user": user(site, pull.author),
+        "author_association": "COLLABORATOR",
+        "labels": [label(site, owner, name) for name in pull.labels],
+        "milestone": None,
+        "assignee": None,
+        "assignees": [],
+        "requested_reviewers": [user(site, login) for login in pull.reviewers],
+        "requested_teams": [],
+        "draft": pull.draft,
+        "auto_merge": None,
+        "created_at": github_date(pull.created_at),
+        "updated_at": github_date(pull.updated_at),
+        "closed_at": github_date(pull.closed_at) if pull.closed_at else None,
+        "merged_at": None,
+        "merge_commit_sha": None,
+        "head": _end(home, pull.head, pull.head_sha),
+        "base": _end(home, pull.base, pull.base_sha),
+    }
+
+
+def pull_request(site: Site, owner: Repository, pull: PullRequest, grant: TokenGrant) -> Json:
+    """Return a pull request in the full form, with its current changes.
+
+    `mergeable` is null, as on GitHub before it is computed.
+    """
+    changed = owner.bare.changed_lines(pull.base_sha, pull.head_sha)
+    return {
+        **pull_request_simple(site, owner, pull, grant),
+        "merged": False,
+        "merged_by": None,
+        "mergeable": None,
+        "rebaseable": None,
+        "mergeable_state": "unknown",
+        "maintainer_can_modify": False,
+        "comments": 0,
+        "review_comments": 0,
+        "commits": owner.bare.ahead(pull.base_sha, pull.head_sha),
+        "additions": sum(added for added, _ in changed),
+        "deletions": sum(removed for _, removed in changed),
+        "changed_files": len(changed),
+    }
+
+
+def label(site: Site, owner: Repository, name: str) -> Json:
+    """Return a label with a color and description like those of a new label."""
+    return {
+        **identity("Label", f"{owner.full_name}:{name}"),
+        "url": site.repository(owner, f"/labels/{name}"),
+        "name": name,
+        "description": "",
+        "color": "ededed",
+        "default": False,
+    }
+
+
+def _name(owner: Repository, pull: PullRequest) -> str:
+    return f"{owner.full_name}#{pull.number}"
+
+
+def _end(home: Json, branch: str, sha: str) -> Json:
+    """Return the head or the base of a pull request."""
+    label = f"{home['owner']['login']}:{branch}"
+    return {"label": label, "ref": branch, "sha": sha, "user": home["owner"], "repo": home}
+
+
+def _links(site: Site, owner: Repository, pull: PullRequest) -> Json:
+    page = site.html(f"{owner.full_name}/pull/{pull.number}")
+    url = site.repository(owner, f"/pulls/{pull.number}")
+    issue = site.repository(owner, f"/issues/{pull.number}")
+    resources = {
+        "issue": issue,
+        "comments": f"{issue}/comments",
+        "review_comments": f"{url}/comments",
+        "review_comment": site.repository(owner, "/pulls/comments{/number}"),
+        "commits": f"{url}/commits",
+        "statuses": site.repository(owner, f"/statuses/{pull.head_sha}"),
+    }
+    named = {"self": url, "html": page, **resources}
+    return {
+        "url": url,
+        "html_url": page,
+        "diff_url": f"{page}.diff",
+        "patch_url": f"{page}.patch",
+        **{f"{name}_url": link for name, link in resources.items()},
+        "_links": {name: {"href": link} for name, link in named.items()},
+    }

@@ -1,4 +1,4 @@
-"""Pull requests: their state, and the rules by which GitHub opens, changes and closes them."""
+"""Pull requests: their state, and GitHub's rules for opening, changing and closing them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from fakes.github.errors import invalid, not_found
 
 @dataclass
 class PullRequest:
-    """One pull request; times are seconds since the epoch.
+    """One pull request. Times are seconds since the epoch.
 
-    `head_sha` and `base_sha` follow the branches while it is open and stay when it is closed.
+    `head_sha` and `base_sha` follow the branches until the pull request is closed.
     """
 
     number: int
@@ -34,18 +34,18 @@ class PullRequest:
     closed_at: float | None = None
 
     def close(self) -> None:
-        """Close it; once closed, nothing happens."""
+        """Close the pull request. Idempotent."""
         if self.state == "open":
             self.state = "closed"
             self.closed_at = self.updated_at = time.time()
 
 
 class PullRequests:
-    """All pull requests of one repository, kept in step with its branches.
+    """All pull requests of one repository, updated from its branches.
 
     Args:
-        owner: the repository's owner, as it stands before the colon in `owner:branch`.
-        bare: where the branches are.
+        owner: the repository's owner, as in `owner:branch`.
+        bare: the repository with the branches.
     """
 
     def __init__(self, owner: str, bare: BareRepository) -> None:
@@ -54,7 +54,7 @@ class PullRequests:
         self._all: list[PullRequest] = []
 
     def all(self) -> list[PullRequest]:
-        """Return every pull request, oldest first, as the branches stand now."""
+        """Return all pull requests, oldest first, with the current state of the branches."""
         branches = self._bare.branches()
         for pull in self._all:
             _follow(pull, branches)
@@ -62,11 +62,11 @@ class PullRequests:
 
     @property
     def open_count(self) -> int:
-        """Return how many were open when they were last looked at."""
+        """Return the number of pull requests that were open at the last update."""
         return sum(pull.state == "open" for pull in self._all)
 
     def get(self, number: str) -> PullRequest:
-        """Return one pull request, as the branches stand now."""
+        """Return one pull request, with the current state of the branches."""
         for pull in self.all():
             if str(pull.number) == number:
                 return pull
@@ -109,7 +109,7 @@ class PullRequests:
         pull.state, pull.closed_at = "open", None
 
     def rebase(self, pull: PullRequest, base: str) -> None:
-        """Point a pull request at another base branch."""
+        """Change the base branch of a pull request."""
         branches = self._bare.branches()
         _require_branch("base", base, branches)
         self._require_commits(base, pull.head, branches)

@@ -1,4 +1,4 @@
-"""A repository of the forge: its git side, its pull requests, and its settings."""
+"""A repository of the fake GitHub: git data, pull requests and settings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fakes.github.tokens import TokenGrant
 
 _OWNER = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,38})")
 _NAME = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,100}")
-# The REST API lives below this first path segment, where GitHub has a host of its own.
+# The first path segment of the REST API, for which GitHub uses a separate host.
 RESERVED_OWNER = "api"
 
 
@@ -39,7 +39,7 @@ class Repository:
         self.created_at = time.time()
         self.bare = BareRepository(root / owner / f"{name}.git")
         self.pulls = PullRequests(owner, self.bare)
-        # REST requests to one repository happen one after the other, so check-then-act is safe.
+        # Requests to one repository are serialized, so that check-then-act is safe.
         self.lock = threading.RLock()
 
     @property
@@ -48,9 +48,9 @@ class Repository:
         return f"{self.owner}/{self.name}"
 
     def readable_by(self, grant: TokenGrant) -> bool:
-        """Whether the token may see it."""
+        """Return whether the token may read the repository."""
         return not self.private or grant.sees(self.full_name)
 
     def writable_by(self, grant: TokenGrant) -> bool:
-        """Whether the token may push to it and open pull requests in it."""
+        """Return whether the token may push and open pull requests."""
         return grant.writes and grant.sees(self.full_name)

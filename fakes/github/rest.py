@@ -1,4 +1,4 @@
-"""GitHub's REST API: from an HTTP request to an operation and back."""
+"""GitHub's REST API: dispatches HTTP requests to operations and renders their replies."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ class Call:
     """One request to an operation.
 
     Args:
-        site: makes links.
-        grant: what the token may do.
-        repository: what the path names; None when it names none.
+        site: builds links.
+        grant: the grant of the token.
+        repository: the repository in the path, if any.
         request: the HTTP request.
         content: the decoded JSON body.
         rate: the token's rate limit after this request.
@@ -68,40 +68,40 @@ class Call:
 
     @property
     def repository(self) -> Repository:
-        """Return the repository that the path names."""
+        """Return the repository in the path."""
         if self._repository is None:
             raise not_found()
         return self._repository
 
     @property
     def pull(self) -> PullRequest:
-        """Return the pull request that the path names."""
+        """Return the pull request in the path."""
         number = self.path.get("pull_number") or self.path["issue_number"]
         return self.repository.pulls.get(number)
 
     @property
     def fields(self) -> Json:
-        """Return the body of a request that has to be a JSON object."""
+        """Return the body, which must be a JSON object."""
         if not isinstance(self.content, dict):
             raise Refusal(422, "Invalid request.\n\nThe body is not an object.")
         return self.content
 
     def text(self, field: str) -> str:
-        """Return a required text of the body."""
+        """Return a required string field of the body."""
         value = self.fields.get(field)
         if not isinstance(value, str) or not value:
             raise invalid(field, "missing_field")
         return value
 
     def optional_text(self, field: str) -> str | None:
-        """Return a text of the body that may be null or left out."""
+        """Return an optional string field of the body."""
         value = self.fields.get(field)
         if not isinstance(value, str | None):
             raise invalid(field)
         return value
 
     def page(self, items: list[Any]) -> tuple[list[Any], str | None]:
-        """Return the asked-for page of a list and the `Link` header to the others."""
+        """Return the requested page of a list, and the `Link` header to other pages."""
         size = min(max(_number(self.query.get("per_page"), 30), 1), 100)
         number = max(_number(self.query.get("page"), 1), 1)
         last = max(-(-len(items) // size), 1)
@@ -119,7 +119,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Operation:
-    """One operation of the API, with the id and path that GitHub's OpenAPI description gives it."""
+    """One operation of the API, with the id and path of GitHub's OpenAPI description."""
 
     id: str
     method: str
@@ -128,7 +128,7 @@ class Operation:
 
     @property
     def route(self) -> str:
-        """Return the path at which the forge serves it."""
+        """Return the path on the fake GitHub."""
         return f"/{RESERVED_OWNER}{self.path}"
 
 
@@ -136,9 +136,9 @@ class Rest:
     """Answers REST requests.
 
     Args:
-        operations: what there is to call.
-        find: looks a repository up by owner and name.
-        tokens: what each token grants; read on every request.
+        operations: the served operations.
+        find: returns a repository by owner and name.
+        tokens: the grant of each token; read on every request.
     """
 
     def __init__(
@@ -170,7 +170,7 @@ class Rest:
             grant = self._authenticate(request, operation)
             self._used[grant.login] += operation.id != "rate-limit/get"
             rate = self._rate(grant)
-            repository = self._reach(operation, request, grant)
+            repository = self._find_repository(operation, request, grant)
             site = Site(str(request.base_url).rstrip("/"))
             content = _decode(raw, operation)
             call = Call(site, grant, repository, request, content, rate)
@@ -191,10 +191,10 @@ class Rest:
             raise Refusal(401, "Bad credentials")
         return grant
 
-    def _reach(
+    def _find_repository(
         self, operation: Operation, request: Request, grant: TokenGrant
     ) -> Repository | None:
-        """Return the repository that the path names, when the token may do this to it."""
+        """Return the repository in the path, if the token may perform this operation on it."""
         if "{owner}" not in operation.path:
             return None
         repository = self._find(request.path_params["owner"], request.path_params["repo"])
@@ -212,12 +212,12 @@ class Rest:
 
 
 def unknown_path() -> Response:
-    """Return the reply to a path that the forge does not serve."""
+    """Return the answer for a path that the fake GitHub does not serve."""
     return _render(Reply(404, not_found().body()), None, None)
 
 
 def operation_id(router: Router, scope: Scope) -> str | None:
-    """Return the id of the operation that a request is for."""
+    """Return the id of the requested operation."""
     for route in router.routes:
         if isinstance(route, Route) and route.matches(scope)[0] is Match.FULL:
             return route.name

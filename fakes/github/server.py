@@ -1,10 +1,10 @@
-"""A local stand-in for GitHub: its REST API and git's smart HTTP over the same bare repositories.
+"""A local replacement for GitHub: REST API and smart HTTP over the same bare repositories.
 
-    GITHUB_API_URL     the forge's URL + `/api`
-    GITHUB_SERVER_URL  the forge's URL
+    GITHUB_API_URL     the fake GitHub's URL + `/api`
+    GITHUB_SERVER_URL  the fake GitHub's URL
 
-It refuses what GitHub refuses, and fails when told to. Pushed commits are visible to the API at
-once, because every answer is computed from the repositories on disk.
+It refuses the same requests as GitHub, and fails on demand. The API shows pushed commits at once,
+because every answer is computed from the repositories on disk.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ __all__ = [
 
 
 class FakeGitHub:
-    """A forge with its repositories; all methods may be called from any thread.
+    """A fake GitHub with its repositories. All methods may be called from any thread.
 
     Args:
-        root: an own directory, where the bare repositories are kept as `<owner>/<name>.git`.
-        tokens: what each token grants. They become `forge.tokens`, which may be changed at any
-            time: a token taken out is refused from then on.
+        root: a directory for the bare repositories `<owner>/<name>.git`.
+        tokens: the grant of each token. The copy in `github.tokens` may be changed at any time;
+            a removed token is refused at once.
     """
 
     def __init__(self, root: Path, tokens: Mapping[str, TokenGrant]) -> None:
@@ -65,14 +65,14 @@ class FakeGitHub:
 
     @contextlib.contextmanager
     def serve(self, port: int = 0) -> Iterator[str]:
-        """Serve on 127.0.0.1 while the context lasts; yields the URL, also kept in `forge.url`."""
+        """Serve on 127.0.0.1 while the context lasts. Yields the URL and stores it in `url`."""
         with serving(self.app, port) as url:
             self.url = url
             yield url
 
     @property
     def api_url(self) -> str:
-        """Return what GITHUB_API_URL has to be."""
+        """Return the value for GITHUB_API_URL."""
         return f"{self.url}/api"
 
     def create_repository(
@@ -82,18 +82,18 @@ class FakeGitHub:
         files: Mapping[str, str | bytes | None] | None = None,
         default_branch: str = "main",
     ) -> Repository:
-        """Make a private repository with one commit.
+        """Create a private repository with one commit.
 
         Args:
             owner: the user or organisation.
             name: the name without `.git`.
-            files: the content of each path; a README by default; an empty mapping makes a
-                repository without any commit.
-            default_branch: the branch a clone checks out.
+            files: the content of each path. By default a README; an empty mapping creates a
+                repository without commits.
+            default_branch: the branch that a clone checks out.
         """
         if self._find(owner, name) is not None:
             raise ValueError(
-                f"The forge has a repository {owner}/{name} already. Use another name."
+                f"The fake GitHub already has a repository {owner}/{name}. Use another name."
             )
         repository = Repository(self.root, owner, name, default_branch)
         repository.bare.create(default_branch)
@@ -104,11 +104,11 @@ class FakeGitHub:
         return repository
 
     def repository(self, owner: str, name: str) -> Repository:
-        """Return a repository, to look at or to change its settings."""
-        found = self._find(owner, name)
-        if found is None:
-            raise LookupError(f"The forge has no repository {owner}/{name}. Create it first.")
-        return found
+        """Return a repository, for example to change its settings."""
+        repository = self._find(owner, name)
+        if repository is None:
+            raise LookupError(f"The fake GitHub has no repository {owner}/{name}. Create it first.")
+        return repository
 
     def commit(
         self,
@@ -118,12 +118,12 @@ class FakeGitHub:
         files: Mapping[str, str | bytes | None],
         message: str,
     ) -> str:
-        """Commit to a branch as somebody else would, and return the sha.
+        """Commit to a branch as another user, and return the sha.
 
         Args:
             owner: the repository's owner.
             name: the repository's name.
-            branch: the branch to move; a new one starts where the default branch is.
+            branch: the branch to move; a new branch starts at the default branch.
             files: the new content of each path; None deletes it.
             message: the commit message.
         """
@@ -133,7 +133,7 @@ class FakeGitHub:
         return repository.bare.commit(branch, parent, files, message)
 
     def branches(self, owner: str, name: str) -> dict[str, str]:
-        """Return the commit of every branch."""
+        """Return the head commit of each branch."""
         return self.repository(owner, name).bare.branches()
 
     def log(self, owner: str, name: str, branch: str) -> list[LogEntry]:
@@ -145,7 +145,7 @@ class FakeGitHub:
         return self.repository(owner, name).bare.read(ref, path)
 
     def pull_requests(self, owner: str, name: str) -> list[PullRequest]:
-        """Return all pull requests, oldest first, as the branches stand now."""
+        """Return all pull requests, oldest first, with the current state of the branches."""
         repository = self.repository(owner, name)
         with repository.lock:
             return repository.pulls.all()
@@ -160,23 +160,23 @@ class FakeGitHub:
         after: bool = False,
         delay: float = 0.0,
     ) -> None:
-        """Let the next matching requests fail.
+        """Make the next matching requests fail.
 
         Args:
-            pattern: a shell pattern for the operation's id, as GitHub documents it (`pulls/create`,
-                `pulls/*`), or for the path; git's are `git-upload-pack:refs`, `git-upload-pack`,
-                `git-receive-pack:refs` and `git-receive-pack`.
-            status: the HTTP status to answer; None drops the connection.
-            times: how many requests fail.
-            headers: more headers of the answer.
+            pattern: a shell pattern for the path, or for GitHub's id of the operation
+                (`pulls/create`, `pulls/*`). Git operations are `git-upload-pack:refs`,
+                `git-upload-pack`, `git-receive-pack:refs` and `git-receive-pack`.
+            status: the HTTP status of the answer; None drops the connection.
+            times: number of requests that fail.
+            headers: additional headers of the answer.
             body: the answer; a mapping is sent as JSON.
-            after: carry the request out first, so that only the answer is lost.
-            delay: how long to wait before the answer, in seconds.
+            after: perform the request first, so that only the answer is lost.
+            delay: seconds to wait before the answer.
         """
         self.app.add(Fault(pattern, status, times, headers or {}, body, after, delay))
 
     def delay_next(self, pattern: str, seconds: float, times: int = 1) -> None:
-        """Let the next matching requests wait before they are carried out as usual."""
+        """Delay the next matching requests, then perform them normally."""
         self.app.add(Fault(pattern, times=times, delay=seconds, answers=False))
 
     def limit_next(
@@ -186,21 +186,21 @@ class FakeGitHub:
 
         Args:
             pattern: as for `fail_next`; every REST request by default.
-            secondary: the limit on bursts (`retry-after`) instead of the one on requests per hour
+            secondary: the limit on bursts (`retry-after`) instead of the limit per hour
                 (`x-ratelimit-remaining: 0`).
-            seconds: how long the client is told to wait.
-            times: how many requests fail.
+            seconds: the wait that the answer asks for.
+            times: number of requests that fail.
         """
         limit = secondary_rate_limit if secondary else primary_rate_limit
         self.app.add(limit(pattern, seconds, times))
 
     @property
     def pending_faults(self) -> list[Fault]:
-        """Return the faults that have not happened as often as they should."""
+        """Return the faults that still apply to further requests."""
         return self.app.pending()
 
     def clear_faults(self) -> None:
-        """Forget every pending fault."""
+        """Remove all pending faults."""
         self.app.clear()
 
     @property

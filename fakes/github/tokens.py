@@ -1,4 +1,4 @@
-"""Who may do what on the forge: tokens, what they grant, and how they are presented."""
+"""Tokens of the fake GitHub: their grants, and how requests present them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class TokenGrant:
-    """What one token may do.
+    """The permissions of one token.
 
     Args:
-        login: the user it belongs to.
-        permission: whether it may push and open pull requests, or only read.
-        repositories: the `owner/name` it may see; None for every repository.
+        login: the user of the token.
+        permission: `write` may push and open pull requests.
+        repositories: the visible `owner/name`; None for all repositories.
         scopes: the `x-oauth-scopes` of a classic token; None for a fine-grained token.
     """
 
@@ -28,18 +28,18 @@ class TokenGrant:
 
     @property
     def writes(self) -> bool:
-        """Whether the token may change anything."""
+        """Whether the token may change repositories."""
         return self.permission == "write"
 
     def sees(self, full_name: str) -> bool:
-        """Whether the token may know that the repository exists."""
+        """Return whether the repository is visible to the token."""
         return self.repositories is None or full_name in self.repositories
 
 
 def presented_token(authorization: str | None) -> str | None:
-    """Return the token in an `Authorization` header, or None when nothing was presented.
+    """Return the token in an `Authorization` header; None without a header.
 
-    A header that cannot be read presents the empty token, which is nobody's.
+    An invalid header gives the empty token, which has no grant.
     """
     if not authorization:
         return None
@@ -52,12 +52,12 @@ def presented_token(authorization: str | None) -> str | None:
 
 
 def find_grant(tokens: Mapping[str, TokenGrant], presented: str) -> TokenGrant | None:
-    """Return what a token grants, looking at every known token for the same time."""
-    found = None
+    """Return the grant of a token, in the same time for every known token."""
+    result = None
     for token, grant in list(tokens.items()):
         if secrets.compare_digest(token.encode(), presented.encode()):
-            found = grant
-    return found
+            result = grant
+    return result
 
 
 def _basic_password(credentials: str) -> str:

@@ -1,5 +1,5 @@
-"""The only way from the sandbox to the network: one HTTP proxy per job, served by the worker.
+"""The only network access of a sandbox: one HTTP proxy per job, served by the worker.
 
-`server.serving` is the entrance. `inside` speaks HTTP with the job's programs, `outside` connects
-to what `policy` allows, `model` puts Claude's credential in place, and `relay` copies bytes.
+`server.serving` starts it. `inside` handles HTTP with the job's programs. `outside` connects to the
+hosts that `policy` allows. `model` adds Claude's credential, and `relay` copies bytes.
 """

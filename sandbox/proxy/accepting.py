@@ -1,4 +1,4 @@
-"""Connections of one job: accepted up to a limit, each served by a task, all closed together."""
+"""The connections of one job: accepted up to a limit, one task each, all closed together."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from functools import partial
 log = logging.getLogger(__name__)
 
 MAX_CONNECTIONS = 256
-"""So many of a job are served at once. Further ones wait until one of them ends."""
+"""Maximum number of concurrent connections of a job. More connections wait."""
 _PAUSE_SECONDS = 1.0
+"""Pause in accepting when no descriptor is free, so that the loop does not spin."""
 
 Serve = Callable[[socket.socket], Coroutine[None, None, None]]
-"""Serves one accepted connection, and closes it."""
+"""Serve one accepted connection, and close it."""
 
 
 class Connections:
-    """Accepts the connections of a job's listening sockets. Close it with `aclose`."""
+    """Accept the connections of a job's listening sockets. Close it with `aclose`."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -34,7 +35,7 @@ class Connections:
         self._loop.add_reader(listener, self._accept, listener)
 
     async def aclose(self) -> None:
-        """Accept no more, and cancel and await what serves a connection."""
+        """Stop accepting, then cancel all tasks and wait for them."""
         self._pause()
         for listener in self._listeners:
             listener.close()
@@ -63,7 +64,7 @@ class Connections:
             self._pause()
 
     def _ended(self, accepted: socket.socket, task: asyncio.Task[None]) -> None:
-        accepted.close()  # A task that was cancelled before it began could not.
+        accepted.close()  # A task that was cancelled before it started could not close it.
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("A connection of a sandbox failed", exc_info=error)

@@ -1,4 +1,4 @@
-"""The operator's own proxies and certificates, which every connection to the outside uses."""
+"""The operator's own proxies and certificates, used by every outgoing connection."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _FORMS = "Use http://host:port or https://host:port."
 
 
 class ConnectionVariables:
-    """Reads the operator's connection variables once.
+    """Read the operator's connection variables once.
 
-    HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY count in lower case too. SSL_CERT_FILE,
+    HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY are also read in lower case. SSL_CERT_FILE,
     SSL_CERT_DIR, REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE replace the usual authorities,
-    NODE_EXTRA_CA_CERTS adds to them, and CLAUDE_CODE_CLIENT_CERT is shown to the model's server.
+    NODE_EXTRA_CA_CERTS adds to them. CLAUDE_CODE_CLIENT_CERT is sent to the model's server.
 
     Raises:
-        ValueError: a variable cannot be used. The message names it, and no value with a password.
+        ValueError: a variable is invalid. The message names it, but has no value with a password.
     """
 
     def __init__(self, variables: Mapping[str, str]) -> None:
@@ -37,9 +37,9 @@ class ConnectionVariables:
         self._exceptions = self._value("NO_PROXY").replace(",", " ").lower().split()
 
     def proxy_for(self, scheme: str, host: str, port: int) -> httpcore.Proxy | None:
-        """Return the operator's proxy for a target; None when it is connected to directly.
+        """Return the operator's proxy for a target; None for a direct connection.
 
-        The host itself is never asked for through a proxy (as in Go).
+        Connections to this host never use a proxy (as in Go).
         """
         address = literal(host)
         own = host == "localhost" or (address is not None and address.is_loopback)
@@ -73,7 +73,7 @@ class ConnectionVariables:
 
 
 def _matches(entry: str, host: str, port: int) -> bool:
-    """Return whether an entry of NO_PROXY means a target: a name, `*`, an address, a network."""
+    """Return whether an entry of NO_PROXY (a name, `*`, address or network) matches a target."""
     if entry == "*":
         return True
     address = literal(host)
@@ -96,7 +96,7 @@ def _trust(variables: Mapping[str, str]) -> ssl.SSLContext:
     if directory:
         _load(context, "SSL_CERT_DIR", directory=directory)
     if not bundles and not directory:
-        # The system's authorities, and those that Claude's own runtime brings along.
+        # The system's authorities, and those that are bundled with Claude's runtime.
         context.load_default_certs()
         context.load_verify_locations(certifi.where())
     if variables.get("NODE_EXTRA_CA_CERTS"):
@@ -116,7 +116,7 @@ def _load(
 def _show_certificate(context: ssl.SSLContext, variables: Mapping[str, str]) -> None:
     certificate = variables["CLAUDE_CODE_CLIENT_CERT"]
     key = variables.get("CLAUDE_CODE_CLIENT_KEY")
-    # Without a text here, OpenSSL would ask for it at the terminal.
+    # Without a password here, OpenSSL would ask for one at the terminal.
     passphrase = variables.get("CLAUDE_CODE_CLIENT_KEY_PASSPHRASE", "")
     try:
         context.load_cert_chain(certificate, key, passphrase)

@@ -1,4 +1,4 @@
-"""Headers on their way through the proxy."""
+"""Headers of proxied requests and responses."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import h11
 
 Header = tuple[bytes, bytes]
 
-# Those of RFC 9110, 7.6.1, the proxies' own, and Expect, which the proxy answers itself.
+# Hop-by-hop headers (RFC 9110, 7.6.1), proxy headers, and Expect, which the proxy answers itself.
 _HOP_BY_HOP = frozenset(
     {
         b"connection", b"expect", b"keep-alive", b"proxy-authenticate", b"proxy-authorization",
@@ -16,11 +16,11 @@ _HOP_BY_HOP = frozenset(
     }
 )  # fmt: skip
 _FRAMING = frozenset({b"content-length", b"transfer-encoding"})
-"""How long a body is; each of the two connections has its own."""
+"""Headers for the length of a body. Both connections have their own."""
 
 
 def request_headers(request: h11.Request, host: bytes) -> list[Header]:
-    """Return what is passed on of a request's headers, with the host that it goes to."""
+    """Return the headers of a request to forward, with the target's Host header."""
     framing = [(name, value) for name, value in request.headers if name in _FRAMING]
     kept = [
         (name, value)
@@ -31,9 +31,9 @@ def request_headers(request: h11.Request, host: bytes) -> list[Header]:
 
 
 def response_headers(headers: Iterable[Header]) -> list[Header]:
-    """Return what is passed on of a response's headers.
+    """Return the headers of a response to forward.
 
-    A length beside `Transfer-Encoding` is false. Without both, the body is sent in chunks.
+    A length next to `Transfer-Encoding` is invalid. Without both, the body is sent in chunks.
     """
     headers = list(headers)
     chunked = any(name.lower() == b"transfer-encoding" for name, _ in headers)
@@ -45,7 +45,7 @@ def response_headers(headers: Iterable[Header]) -> list[Header]:
 
 
 def has_body(request: h11.Request) -> bool:
-    """Return whether a request says that a body follows, even an empty one."""
+    """Return whether a request announces a body, even an empty one."""
     return any(name in _FRAMING for name, _ in request.headers)
 
 

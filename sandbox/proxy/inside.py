@@ -1,4 +1,4 @@
-"""HTTP with one connection of the job's programs: requests in, responses out, nothing buffered."""
+"""HTTP on one connection of the job's programs. Bodies are streamed, not buffered."""
 
 from __future__ import annotations
 
@@ -15,14 +15,17 @@ from sandbox.proxy.policy import Refused
 from sandbox.proxy.relay import CHUNK, SocketStream, reset_when_closed
 
 HEADER_BYTES = 64 * 1024
-"""Headers that come in one piece may be longer by `CHUNK`."""
+"""Size limit for headers. Headers that arrive in one piece may exceed it by up to `CHUNK`."""
 HEADER_SECONDS = 20.0
-"""From the first byte of a request to the end of its headers."""
+"""Seconds from the first byte of a request to the end of its headers. Local programs send them at
+once; a slow one must not hold a connection."""
 IDLE_SECONDS = 300.0
-"""Between two requests."""
+"""Seconds that an idle connection stays open between two requests. Long enough for the pauses of
+a package manager."""
 BODY_SECONDS = 60.0
-"""Between two parts of a request's body."""
+"""Seconds between two parts of a request's body, for programs that compute while they upload."""
 _LINGER_SECONDS = 2.0
+"""Seconds for the job's side to read a refusal before the connection is closed."""
 
 _ERROR_TYPES = {
     400: "invalid_request_error",
@@ -33,14 +36,14 @@ _ERROR_TYPES = {
 
 
 class Gone(Exception):
-    """The other side has closed the connection or has been silent for too long."""
+    """The job's side closed the connection or exceeded a time limit."""
 
 
 class Inside:
-    """One accepted connection. One task uses it, which is cancelled when the job's side leaves.
+    """One accepted connection. It cancels the task that uses it when the job's side disconnects.
 
     Args:
-        accepted: a socket that does not block; closed by `close`.
+        accepted: a non-blocking socket; closed by `close`.
     """
 
     def __init__(self, accepted: socket.socket) -> None:
@@ -52,15 +55,15 @@ class Inside:
 
     @property
     def early_data(self) -> bytes:
-        """The bytes that came after a CONNECT request."""
+        """The bytes received after a CONNECT request."""
         return self._http.trailing_data[0]
 
     async def next_request(self) -> h11.Request | None:
-        """Return the headers of the next request; None when there will be none.
+        """Return the headers of the next request; None at the end of the connection.
 
         Raises:
-            Refused: it is not HTTP, or ambiguous.
-            Gone: it does not come in time.
+            Refused: the request is not HTTP, or is ambiguous.
+            Gone: the request did not arrive in time.
         """
         self._stop_watching()
         if self._http.our_state is h11.DONE and self._http.their_state is h11.DONE:
@@ -90,11 +93,11 @@ class Inside:
         return event
 
     async def body(self) -> AsyncGenerator[bytes, None]:
-        """Yield the parts of a request's body as they come.
+        """Yield the parts of a request's body as they arrive.
 
         Raises:
-            Refused: it is not HTTP.
-            Gone: it does not come to its end.
+            Refused: the body is not HTTP.
+            Gone: the body did not arrive completely.
         """
         if self._http.they_are_waiting_for_100_continue:
             await self._send(h11.InformationalResponse(status_code=100, headers=[]))
@@ -112,10 +115,10 @@ class Inside:
     async def respond(
         self, status: int, reason: bytes, headers: Iterable[Header], body: AsyncIterable[bytes]
     ) -> None:
-        """Send a response, each part of its body as it comes.
+        """Send a response, each part of its body as soon as it arrives.
 
         Raises:
-            Gone: the job's side does not take it.
+            Gone: the job's side does not read it.
         """
         await self._send(h11.Response(status_code=status, headers=list(headers), reason=reason))
         async for part in body:
@@ -128,12 +131,12 @@ class Inside:
             await self._linger()
 
     async def refuse(self, refused: Refused, *, in_api: bool) -> None:
-        """Send a refusal as a text, or in the form of Claude's API.
+        """Send a refusal as text, or in the error format of Claude's API.
 
-        The sentence is in the reason too: pip and npm show nothing else of a refused CONNECT.
+        The reason phrase has the sentence too: pip and npm show only it for a refused CONNECT.
 
         Raises:
-            Gone: the job's side does not take it.
+            Gone: the job's side does not read it.
         """
         sentence = " ".join(refused.message.split())
         content, kind = f"{sentence}\n".encode(), b"text/plain; charset=utf-8"
@@ -150,10 +153,10 @@ class Inside:
         await self._end_response()
 
     async def become_tunnel(self) -> SocketStream:
-        """Say that the tunnel of a CONNECT request is there; return what it is used with.
+        """Confirm the tunnel of a CONNECT request, and return its connection.
 
         Raises:
-            Gone: the job's side does not take it.
+            Gone: the job's side does not read it.
         """
         self._stop_watching()
         await self._send(h11.Response(status_code=200, headers=[], reason=b"Connected"))
@@ -161,11 +164,11 @@ class Inside:
 
     @property
     def can_respond(self) -> bool:
-        """Whether no part of a response to the last request was sent."""
+        """Whether no part of the response to the last request was sent."""
         return self._http.our_state in (h11.IDLE, h11.SEND_RESPONSE)
 
     def close(self, *, broken: bool) -> None:
-        """Close it at once; when it is broken, so that a response does not look complete."""
+        """Close at once. If `broken`, with a reset: a truncated response must not look complete."""
         if self._socket.fileno() >= 0:
             self._stop_watching()
             if broken:
@@ -195,7 +198,7 @@ class Inside:
                 raise Gone from error
 
     async def _linger(self) -> None:
-        """Let the response arrive: closing with unread bytes would destroy it on its way."""
+        """Wait until the response has arrived: closing with unread bytes would discard it."""
         self._stop_watching()
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_WR)
@@ -204,9 +207,9 @@ class Inside:
                     pass
 
     def _watch(self) -> None:
-        """Cancel the task when the job's side leaves; one that only ends its direction has left.
+        """Cancel the task when the job's side closes the connection or its sending direction.
 
-        It reads nothing, so no byte of a next request can get lost.
+        Reads no data, so no byte of the next request is lost.
         """
         self._loop.add_reader(self._socket, self._look)
 

@@ -1,4 +1,4 @@
-"""Claude's API as a job sees it: three methods on two paths, with a credential of the job's own."""
+"""Claude's API for a job: three methods on two paths, with a placeholder as credential."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sandbox.proxy.policy import Refused
 _METHODS = frozenset({b"GET", b"HEAD", b"POST"})
 _PATHS = frozenset({b"/v1/messages", b"/v1/messages/count_tokens"})
 _CREDENTIAL_NAMES = frozenset({b"authorization", b"x-api-key"})
-# Some gateways read another method or path out of these.
+# Some gateways take another method or path from these headers.
 _OVERRIDES = frozenset(
     {
         b"x-http-method", b"x-http-method-override", b"x-method-override", b"x-original-url",
@@ -31,24 +31,25 @@ _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+\Z")
 _HEADER_VALUE = re.compile(r"[\x21-\x7e]+(?:[ \t]+[\x21-\x7e]+)*\Z")
 _RESERVED_NAMES = frozenset({"connection", "content-length", "host", "transfer-encoding"})
 
-# An answer may take as long as Claude waits for it; when Claude gives up, the request is cancelled.
+# Claude decides how long it waits for an answer. When it gives up, the request is cancelled.
 _TIMEOUTS = {"connect": 10.0, "write": 60.0, "read": None, "pool": None}
 _KEEP_ALIVE_SECONDS = 60.0
+"""How long an idle connection is kept. Calls of one turn follow within seconds."""
 
 
 class ModelUpstream:
-    """The server that answers for the model, and what it asks for; connections are pooled.
+    """The server of the model, and the credential for it. Connections are pooled.
 
-    One serves all jobs of a worker. Close it with `aclose` when the last job has ended.
+    One object serves all jobs of a worker. Close it with `aclose` when the last job has ended.
 
     Args:
-        base_url: as ANTHROPIC_BASE_URL; may have a path, which is put before that of a request.
+        base_url: the value of ANTHROPIC_BASE_URL. Its path, if any, precedes that of a request.
         credentials: headers, `x-api-key` or `authorization` or both.
-        extra_headers: go with every request too, and replace others of their names.
+        extra_headers: added to every request; replace other headers of the same names.
         connection: the operator's proxies and certificates.
 
     Raises:
-        ValueError: the URL or a header cannot be used. The message has no value of a header.
+        ValueError: the URL or a header is invalid. The message has no header value.
     """
 
     def __init__(
@@ -75,13 +76,13 @@ class ModelUpstream:
     def from_variables(
         cls, variables: Mapping[str, str], connection: ConnectionVariables
     ) -> ModelUpstream | None:
-        """Make it of ANTHROPIC_BASE_URL, ANTHROPIC_CUSTOM_HEADERS and the credentials.
+        """Build it from ANTHROPIC_BASE_URL, ANTHROPIC_CUSTOM_HEADERS and the credentials.
 
-        ANTHROPIC_AUTH_TOKEN and ANTHROPIC_API_KEY are both sent, CLAUDE_CODE_OAUTH_TOKEN only
-        without them, and custom headers replace any of them, as Claude itself does (measured).
+        As with Claude itself (measured), ANTHROPIC_AUTH_TOKEN and ANTHROPIC_API_KEY are both sent,
+        CLAUDE_CODE_OAUTH_TOKEN only without them, and custom headers replace all of them.
 
         Returns:
-            None when there is none of the three.
+            None without a credential.
 
         Raises:
             ValueError: as for the class.
@@ -100,19 +101,19 @@ class ModelUpstream:
         return cls(base_url, credentials, custom, connection)
 
     async def answer(
-        self, request: h11.Request, word: str, body: AsyncIterator[bytes]
+        self, request: h11.Request, placeholder: str, body: AsyncIterator[bytes]
     ) -> httpcore.Response:
-        """Pass a job's request on with the real credential. The caller closes the response.
+        """Forward a job's request with the real credential. The caller closes the response.
 
         Raises:
-            Refused: the request is not for the model, or does not have the job's word.
+            Refused: the request is not for the model, or does not have the job's placeholder.
             httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException,
-            httpcore.ProxyError: the server cannot be reached, or breaks off.
+            httpcore.ProxyError: the server is unreachable, or ended the response early.
         """
         path, mark, query = request.target.partition(b"?")
         if request.method not in _METHODS or path not in _PATHS:
             raise Refused(403, "The sandbox reaches /v1/messages of Claude's API, and no more.")
-        if not _has_word(request, word.encode()):
+        if not _has_placeholder(request, placeholder.encode()):
             raise Refused(401, "The key is not this job's. Use the one in the job's environment.")
         headers = [
             header
@@ -143,7 +144,7 @@ def parse_custom_headers(text: str) -> list[tuple[str, str]]:
     """Read ANTHROPIC_CUSTOM_HEADERS: one `Name: value` a line; empty lines are skipped.
 
     Raises:
-        ValueError: a line is something else. The message has no value.
+        ValueError: a line has another form. The message has no value.
     """
     headers = []
     for line in text.splitlines():
@@ -185,11 +186,11 @@ def _encoded(name: str, value: str) -> Header:
     return name.encode(), value.encode()
 
 
-def _has_word(request: h11.Request, word: bytes) -> bool:
+def _has_placeholder(request: h11.Request, placeholder: bytes) -> bool:
     presented = []
     for name, value in request.headers:
         if name == b"x-api-key":
             presented.append(value)
         elif name == b"authorization" and value.lower().startswith(_BEARER):
             presented.append(value[len(_BEARER) :])
-    return any(hmac.compare_digest(each, word) for each in presented)
+    return any(hmac.compare_digest(each, placeholder) for each in presented)

@@ -1,4 +1,4 @@
-"""Connections from the worker to what a job asks for, after the policy has been asked."""
+"""Connections from the worker to the hosts that a job requests, checked by the policy."""
 
 from __future__ import annotations
 
@@ -21,22 +21,24 @@ from sandbox.proxy.policy import Policy, Refused
 from sandbox.proxy.relay import SocketStream
 
 RESOLVE_SECONDS = 15.0
+"""Seconds for a name lookup: two tries of 5 s (the defaults of resolv.conf(5)) and a margin."""
 CONNECT_SECONDS = 5.0
-"""For each address."""
+"""Seconds to connect to one address; then the next address is tried."""
 MAX_ADDRESSES = 6
-"""So many addresses of a host are tried."""
+"""Maximum number of addresses of a host to try."""
 _LOOKUPS = 8
-"""Lookups of one job at once. A slow name server holds the threads of this job only."""
+"""Concurrent name lookups of one job. A slow name server blocks only the threads of this job."""
 _PROXY_TIMEOUTS = {"connect": 10.0, "read": 30.0, "write": 10.0}
 _FETCH_TIMEOUTS = {"connect": 10.0, "read": 300.0, "write": 60.0, "pool": None}
 _KEEP_ALIVE_SECONDS = 15.0
+"""How long an idle connection is kept; short, because servers close idle connections too."""
 
 Resolve = Callable[[str], Awaitable[Sequence[Address]]]
 """Returns the addresses of a host name. Raises OSError when there are none."""
 
 
 class Resolver:
-    """Asks the host's name service, in threads of its own."""
+    """Resolve names with the host's name service, in separate threads."""
 
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(_LOOKUPS, thread_name_prefix="sandbox-resolver")
@@ -45,7 +47,7 @@ class Resolver:
         """Return the addresses of a host name.
 
         Raises:
-            OSError: it has none, or the name service does not answer.
+            OSError: the name has no address, or the name service does not answer.
         """
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(RESOLVE_SECONDS):
@@ -55,14 +57,14 @@ class Resolver:
         return [ipaddress.ip_address(address[0]) for *_, address in found]
 
     def close(self) -> None:
-        """Begin no more lookups."""
+        """Start no more lookups."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
 class Outside(httpcore.AsyncNetworkBackend):
-    """One job's way to the network. Close it with `aclose`.
+    """The outgoing connections of one job. Close it with `aclose`.
 
-    It is also what the pool for plain HTTP connects with.
+    It is also the network backend of the connection pool for plain HTTP.
     """
 
     def __init__(self, policy: Policy, connection: ConnectionVariables, resolve: Resolve) -> None:
@@ -93,11 +95,12 @@ class Outside(httpcore.AsyncNetworkBackend):
     async def fetch(
         self, request: h11.Request, host: str, port: int, target: bytes, body: AsyncIterator[bytes]
     ) -> httpcore.Response:
-        """Pass a plain HTTP request on. The caller closes the response.
+        """Forward a plain HTTP request. The caller closes the response.
 
         Raises:
-            Refused: the host is not allowed, or cannot be reached.
-            httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException: it breaks off.
+            Refused: the host is not allowed, or is unreachable.
+            httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException: the server
+                ended the response early.
         """
         proxy = self._connection.proxy_for("http", host, port)
         pool = self._direct
@@ -118,9 +121,9 @@ class Outside(httpcore.AsyncNetworkBackend):
     async def connect_tcp(
         self, host: str, port: int, *_: Any, **__: Any
     ) -> httpcore.AsyncNetworkStream:
-        """Connect to the first address that answers, after the name and all of them were checked.
+        """Check the name and all its addresses, then connect to the first that answers.
 
-        The name is resolved once: an answer that changes later changes nothing (DNS rebinding).
+        The name is resolved only once, so a changed answer has no effect (DNS rebinding).
 
         Raises:
             Refused: it is not allowed, or cannot be reached.
@@ -139,7 +142,7 @@ class Outside(httpcore.AsyncNetworkBackend):
             raise Refused(502, message, host) from error
 
     async def _admit_through_proxy(self, host: str, port: int) -> None:
-        """Check the name, and the addresses when it has some here."""
+        """Check the name, and its addresses if it can be resolved here."""
         self._policy.check_target(host, port)
         try:
             addresses = await self._lookup(host)
@@ -154,10 +157,10 @@ class Outside(httpcore.AsyncNetworkBackend):
 
 
 async def connect_any(addresses: Sequence[Address], port: int) -> SocketStream:
-    """Connect to the first of some addresses that answers.
+    """Connect to the first address that answers.
 
     Raises:
-        OSError: none does; that of the last one.
+        OSError: none answers. It is the error of the last address.
     """
     failure = OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
     for address in addresses[:MAX_ADDRESSES]:
@@ -219,6 +222,6 @@ def _bracketed(host: str) -> str:
 def _reason(error: OSError) -> str:
     if isinstance(error, TimeoutError):
         return "it does not answer in time"
-    # asyncio puts the address into the text of a refused connection.
+    # asyncio includes the address in the text of a refused connection.
     known = error.errno is not None and error.errno > 0
     return os.strerror(error.errno or 0).lower() if known else str(error.strerror).lower()

@@ -1,4 +1,4 @@
-"""Which hosts, ports and addresses a job may reach, and the sentence it is refused with."""
+"""The hosts, ports and addresses that a job may connect to, and the refusals."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Refused(Exception):
 
     Attributes:
         status: of the HTTP response.
-        message: a sentence for the person who reads what the job's program prints.
-        host: the one that was asked for, or the server of the model; empty when it is neither.
+        message: a sentence for the reader of the program's output.
+        host: the requested host, or the server of the model; empty if there is neither.
     """
 
     def __init__(self, status: int, message: str, host: str = "") -> None:
@@ -30,13 +30,13 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What a job may reach. Hosts are spelled as `parse_host` returns them.
+    """The network policy of a job. Hosts have the spelling of `parse_host`.
 
     Attributes:
-        network: how wide it is.
-        hosts: those of `Network.HOSTS`.
-        exempt: hosts with their ports that the operator has chosen, whatever their addresses.
-        allows_address: whether an address is one to connect to.
+        network: the mode.
+        hosts: the allowed hosts of `Network.HOSTS`.
+        exempt: hosts and ports allowed by the operator, even with private addresses.
+        allows_address: returns whether connections to an address are allowed.
     """
 
     network: Network
@@ -82,7 +82,7 @@ class Policy:
         """Decide on a name that has no address here and that the operator's proxy would resolve.
 
         Raises:
-            Refused: such a name is private wherever it is resolved.
+            Refused: the name is private on every network.
         """
         if (host, port) in self.exempt:
             return

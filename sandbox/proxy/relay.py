@@ -1,4 +1,4 @@
-"""Bytes in both directions between two connections, until both directions have ended."""
+"""Copy bytes between two connections until both directions have ended."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from typing import Any
 import httpcore
 
 CHUNK = 128 * 1024
-"""The most bytes held of one direction."""
+"""Maximum number of buffered bytes for each direction."""
 
 _RESET = struct.pack("ii", 1, 0)
 
 
 class SocketStream(httpcore.AsyncNetworkStream):
-    """A connected socket that does not block, as httpcore's connections take it.
+    """A connected, non-blocking socket as an httpcore stream.
 
-    It holds no bytes between two calls. Through asyncio's own streams a relay takes twice the
-    processor's time (measured).
+    It buffers no bytes between calls. A relay with asyncio's own streams needs twice the processor
+    time (measured).
     """
 
     def __init__(self, connected: socket.socket) -> None:
@@ -29,7 +29,7 @@ class SocketStream(httpcore.AsyncNetworkStream):
         self._loop = asyncio.get_running_loop()
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        """Return some bytes; none when the other side has ended its direction."""
+        """Return some bytes; empty when the other side has closed its direction."""
         try:
             async with asyncio.timeout(timeout):
                 return await self._loop.sock_recv(self._socket, max_bytes)
@@ -53,7 +53,7 @@ class SocketStream(httpcore.AsyncNetworkStream):
         self._socket.close()
 
     def get_extra_info(self, info: str) -> Any:
-        """Return the `socket`, or whether it `is_readable`; None for all else."""
+        """Return the `socket`, or whether it `is_readable`; None for other names."""
         if info == "socket":
             return self._socket
         if info == "is_readable":
@@ -64,13 +64,13 @@ class SocketStream(httpcore.AsyncNetworkStream):
 
 
 async def relay(one: httpcore.AsyncNetworkStream, other: httpcore.AsyncNetworkStream) -> None:
-    """Copy both ways until both directions have ended or one has failed; then close both."""
+    """Copy in both directions until both have ended or one has failed; then close both."""
     try:
         async with asyncio.TaskGroup() as directions:
             directions.create_task(_copy(one, other))
             directions.create_task(_copy(other, one))
     except* (httpcore.NetworkError, httpcore.TimeoutException, OSError):
-        # Otherwise an answer that was cut off could look complete.
+        # Otherwise a truncated answer could look complete.
         for stream in (one, other):
             reset_when_closed(stream.get_extra_info("socket"))
     finally:
@@ -82,12 +82,12 @@ async def _copy(source: httpcore.AsyncNetworkStream, sink: httpcore.AsyncNetwork
     while data := await source.read(CHUNK):
         await sink.write(data)
     if sink.get_extra_info("ssl_object") is not None:
-        # TLS to the operator's proxy. It has no end of one direction.
+        # TLS to the operator's proxy cannot close one direction only.
         raise httpcore.WriteError("the tunnel was ended")
     sink.get_extra_info("socket").shutdown(socket.SHUT_WR)
 
 
 def reset_when_closed(connected: socket.socket) -> None:
-    """Make the other side of a connection see a reset, not an end, when it is closed."""
+    """Make closing the connection send a reset instead of an orderly end."""
     with contextlib.suppress(OSError):
         connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)

@@ -1,4 +1,4 @@
-"""Serves the proxy of one job on the sockets that the job's programs connect to."""
+"""Serve the proxy of one job on the sockets that its programs connect to."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _UPSTREAM_ERRORS = (
 
 @dataclass(frozen=True, slots=True)
 class Forward:
-    """A listening socket of the sandbox whose connections all lead to one service outside."""
+    """A listening socket of the sandbox, forwarded to one service outside."""
 
     listener: socket.socket
     host: str
@@ -50,25 +50,25 @@ async def serving(
     policy: Policy,
     connection: ConnectionVariables,
     model: ModelUpstream | None,
-    word: str,
+    placeholder: str,
     forwards: Sequence[Forward] = (),
     resolve: Resolve | None = None,
 ) -> AsyncIterator[None]:
-    """Serve one job's proxy for as long as the block runs; then close all its connections.
+    """Serve one job's proxy while the block runs, then close all its connections.
 
     Args:
-        listeners: listening TCP sockets, of whatever network namespace. They are closed at the
-            end, as those of `forwards` are.
+        listeners: listening TCP sockets, in any network namespace. They and the sockets of
+            `forwards` are closed at the end.
         job_id: for the log.
-        policy: what the job may reach.
+        policy: the network policy of the job.
         connection: the operator's proxies and certificates.
-        model: answers for Claude's API; None when the job does not reach it through the proxy.
-        word: the random word that the job has in place of Claude's credential.
-        forwards: services that the operator has opened to the job; no policy applies to them.
-        resolve: how names get their addresses; by default from the host's name service.
+        model: the upstream for Claude's API; None if the job does not use the proxy for it.
+        placeholder: the random value that the job has instead of Claude's credential.
+        forwards: services that the operator has opened to the job; the policy does not apply.
+        resolve: resolves names; by default with the host's name service.
     """
     resolver = Resolver()
-    job = _Job(job_id, policy, connection, model, word, resolve or resolver)
+    job = _Job(job_id, policy, connection, model, placeholder, resolve or resolver)
     connections = Connections()
     try:
         for listener in listeners:
@@ -83,7 +83,7 @@ async def serving(
 
 
 class _Job:
-    """Answers the connections of one job."""
+    """Handle the connections of one job."""
 
     def __init__(
         self,
@@ -91,18 +91,18 @@ class _Job:
         policy: Policy,
         connection: ConnectionVariables,
         model: ModelUpstream | None,
-        word: str,
+        placeholder: str,
         resolve: Resolve,
     ) -> None:
         self.outside = Outside(policy, connection, resolve)
         self._job_id = job_id
         self._model = model
-        self._word = word
+        self._placeholder = placeholder
         self._resolve = resolve
         self._logged: set[str] = set()
 
     async def converse(self, accepted: socket.socket) -> None:
-        """Answer the requests of one connection, and close it."""
+        """Handle the requests of one connection, then close it."""
         inside = Inside(accepted)
         broken = True
         try:
@@ -110,12 +110,12 @@ class _Job:
                 pass
             broken = False
         except (Gone, *_UPSTREAM_ERRORS):
-            pass  # A response broke off, or its reader left; the reset tells.
+            pass  # A response ended early, or its reader left. The client sees the reset.
         finally:
             inside.close(broken=broken)
 
     async def forward(self, forward: Forward, accepted: socket.socket) -> None:
-        """Relay one connection to the service of a forward."""
+        """Relay one connection to a forwarded service."""
         try:
             address = literal(forward.host)
             found = [address] if address else await self._resolve(forward.host)
@@ -129,7 +129,7 @@ class _Job:
         await relay(SocketStream(accepted), service)
 
     async def _answer_next(self, inside: Inside) -> bool:
-        """Answer one request; return whether there can be another."""
+        """Handle one request; return whether the connection stays open."""
         target = b""
         try:
             request = await inside.next_request()
@@ -164,7 +164,7 @@ class _Job:
         await relay(inner, outer)
 
     async def _pass_on(self, inside: Inside, request: h11.Request) -> None:
-        """Pass a request on, and its response back."""
+        """Forward a request, and return its response to the client."""
         async with contextlib.aclosing(inside.body()) as body:
             response = await self._response(request, body)
             try:
@@ -180,12 +180,12 @@ class _Job:
     async def _response(
         self, request: h11.Request, body: AsyncIterator[bytes]
     ) -> httpcore.Response:
-        """Return the response of the model or of another server, its body still to come."""
+        """Return the response of the model or another server; its body is not read yet."""
         if request.target.startswith(b"/"):
             if self._model is None:
                 raise Refused(403, "Claude's API is not reached through the sandbox's proxy.")
             server = self._model.name
-            pending = self._model.answer(request, self._word, body)
+            pending = self._model.answer(request, self._placeholder, body)
         else:
             server, port, target = _split(request)
             pending = self.outside.fetch(request, server, port, target, body)
@@ -194,7 +194,7 @@ class _Job:
         except httpcore.TimeoutException as error:
             raise Refused(504, f"{server} does not answer in time.", server) from error
         except httpcore.LocalProtocolError as error:
-            # Its text may have a header in it.
+            # The text of the error may contain a header.
             raise Refused(502, f"The request to {server} cannot be passed on.", server) from error
         except _UPSTREAM_ERRORS as error:
             raise Refused(502, f"{server} cannot be reached: {error}.", server) from error
@@ -214,7 +214,7 @@ def _split(request: h11.Request) -> tuple[str, int, bytes]:
     """Return host, port and path of a request for `http://host/path`.
 
     Raises:
-        Refused: it has another form, or a method that shows the operator's proxy's password.
+        Refused: another form, or a method that reveals the password of the operator's proxy.
     """
     text = request.target.decode()
     scheme, mark, rest = text.partition("://")

@@ -1,1 +1,1 @@
-"""The supervisor of one contained command, and the limits it enforces."""
+"""The supervisor of one contained command, and its limits."""

@@ -1,9 +1,9 @@
-"""Control groups (cgroup v2) of jobs, where the service manager has delegated one to the worker.
+"""Control groups (cgroup v2) of jobs, if the service manager has delegated one to the worker.
 
-systemd does so with `Delegate=yes`, and marks the group with an attribute of the file system. See
+systemd delegates a group with `Delegate=yes` and marks it with an extended attribute. See
 https://docs.kernel.org/admin-guide/cgroup-v2.html and https://systemd.io/CGROUP_DELEGATION/.
 
-Standard library only, and only what is quick to import: the supervisor uses it.
+The supervisor imports this module: use only parts of the standard library that import quickly.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _WORKER = "worker"
 _PREFIX = "job-"
 _CONTROLLERS = ("memory", "pids")
 _REMOVAL = 2.0
-"""Seconds for the kernel to take the last process out of a group; it takes some milliseconds."""
+"""Seconds to wait until the group is empty. The kernel takes a few milliseconds after the kill."""
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 
 def prepare() -> str | None:
-    """Return the directory in which jobs get groups; None where none is delegated. Idempotent.
+    """Return the parent directory of the jobs' groups, or None without delegation. Idempotent.
 
-    The kernel limits the children of a group only while the group itself has no process. So all of
-    its processes move to the child `worker` first.
+    The kernel limits child groups only while the parent has no process of its own. So all its
+    processes first move to the child `worker`.
     """
     delegated = _delegated()
     if delegated is None:
@@ -56,7 +56,7 @@ def _delegated() -> str | None:
 
 
 def _own() -> str | None:
-    """Return the directory of this process's group, by proc_pid_cgroup(5) and proc_mountinfo(5)."""
+    """Return the directory of this process's group: proc_pid_cgroup(5), proc_pid_mountinfo(5)."""
     with open("/proc/self/cgroup", "rb") as file:
         places = [line[3:].strip() for line in file if line.startswith(b"0::")]
     with open("/proc/self/mountinfo", "rb") as file:
@@ -79,7 +79,7 @@ def _is_marked(path: str) -> bool:
 
 
 def _remove_old(delegated: str) -> None:
-    """Remove the groups of supervisors that were killed; the kernel keeps groups with processes."""
+    """Remove groups of killed supervisors. The kernel keeps a group that has a process."""
     for entry in os.scandir(delegated):
         if entry.name.startswith(_PREFIX):
             try:
@@ -92,36 +92,36 @@ class Group:
     """The control group of one job.
 
     Args:
-        parent: as `prepare` returned it.
-        limits: of all processes of the job together.
+        parent: the result of `prepare`.
+        limits: apply to all processes of the job together.
     """
 
     def __init__(self, parent: str, limits: Limits) -> None:
         self._limits = limits
         self._path = os.path.join(parent, f"{_PREFIX}{os.getpid()}")
         os.mkdir(self._path)
-        # A controller that is not delegated has no file here. The watchdog looks on anyway.
+        # A controller that is not delegated has no file here. Then only the watchdog enforces it.
         self._set("memory.max", limits.memory_bytes)
         self._set("memory.swap.max", 0 if limits.memory_bytes is not None else None)
         self._set("memory.oom.group", 1)
         self._set("pids.max", limits.processes)
 
     def add(self, pid: int) -> None:
-        """Move a process into the group; all that it starts later is in it from the start."""
+        """Move a process into the group. Its later descendants start in the group."""
         _write(self._path, "cgroup.procs", str(pid))
 
     def exceeded(self) -> str | None:
-        """Return the limit that the kernel has enforced, in a sentence; None for none."""
+        """Return a sentence about the limit that the kernel has enforced, or None."""
         if self._count("memory.events", "oom_kill"):
-            most = (self._limits.memory_bytes or 0) / (1 << 30)
-            return f"It needed more memory than SANDBOX_MEMORY_GB, which is {most:g}, allows."
+            limit = (self._limits.memory_bytes or 0) / (1 << 30)
+            return f"It needed more memory than SANDBOX_MEMORY_GB, which is {limit:g}, allows."
         if self._count("pids.events", "max"):
-            most = self._limits.processes or 0
-            return f"It started more processes and threads than SANDBOX_PROCESSES allows: {most}."
+            limit = self._limits.processes or 0
+            return f"It started more processes and threads than SANDBOX_PROCESSES allows: {limit}."
         return None
 
     def kill(self) -> None:
-        """Kill every process of the group at once; no fork escapes it (Linux 5.14 or newer)."""
+        """Kill all processes of the group. No fork escapes (Linux 5.14 or newer)."""
         self._set("cgroup.kill", 1)
 
     def remove(self) -> None:

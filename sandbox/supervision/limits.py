@@ -1,6 +1,6 @@
-"""What a job may use of its host, watched over all processes that it has started.
+"""Resource limits of a job, monitored over all processes that it has started.
 
-Standard library only, and only what is quick to import: the supervisor uses it.
+The supervisor imports this module: use only parts of the standard library that import quickly.
 """
 
 from __future__ import annotations
@@ -8,16 +8,16 @@ from __future__ import annotations
 import os
 
 INTERVAL = 0.5
-"""Seconds between two looks, of which one takes 5 ms with 150 processes on the host (measured).
+"""Seconds between two checks. A check takes 5 ms with 150 processes on the host (measured).
 
-A process fills about 2 GB of memory in a second, so that a job is stopped some GB above its limit.
+A process fills about 2 GB of memory per second, so a job is stopped a few GB above its limit.
 """
 
 _GROWTH = 1 << 20
-"""Bytes written between two looks from which a job counts as filling the disk."""
+"""A job that writes this many bytes between two checks counts as filling the disk."""
 
 _INODE = 1024
-"""Bytes of memory that a file takes on a tmpfs, beside its content."""
+"""Bytes of memory that a file on a tmpfs takes, in addition to its content."""
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,21 +25,21 @@ if TYPE_CHECKING:
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
-# Of proc_pid_stat(5), from its third field on.
+# Indexes into `stat_fields`, which starts at the third field of proc_pid_stat(5).
 _THREADS = 17
 _RESIDENT = 21
 
 
 class Limits:
-    """Limits of one job; None is no limit.
+    """Limits of one job; None means no limit.
 
     Args:
-        processes: the most processes, threads included.
-        file_bytes: the most bytes of one file.
-        memory_bytes: the most memory of all processes together. Pages that several share count
-            once; files on a tmpfs of the sandbox count too.
-        free_bytes: a job that writes is stopped while its disk has less room than this.
-        groups: where each job has a control group, as `cgroups.prepare` returned it.
+        processes: maximum number of processes and threads.
+        file_bytes: maximum size of one file.
+        memory_bytes: maximum memory of all processes together. Shared pages count once, and files
+            on a tmpfs of the sandbox count too.
+        free_bytes: a job that writes is stopped while its disk has less free space than this.
+        groups: the parent directory of control groups, from `cgroups.prepare`.
     """
 
     def __init__(
@@ -57,32 +57,32 @@ class Limits:
         self.groups = groups
 
     def to_text(self) -> str:
-        """Return the text that `from_text` reads."""
-        numbers = {name: most for name, most in vars(self).items() if name != "groups"}
-        pairs = [f"{name}={most}" for name, most in numbers.items() if most is not None]
+        """Return the limits as a text for `from_text`."""
+        numbers = {name: limit for name, limit in vars(self).items() if name != "groups"}
+        pairs = [f"{name}={limit}" for name, limit in numbers.items() if limit is not None]
         return ",".join([*pairs, f"groups={self.groups or ''}"])
 
     @classmethod
     def from_text(cls, text: str) -> Limits:
-        """Read what `to_text` wrote."""
+        """Parse the text of `to_text`."""
         numbers, _, groups = text.partition("groups=")
         pairs = (pair.split("=") for pair in numbers.split(",") if pair)
-        return cls(**{name: int(most) for name, most in pairs}, groups=groups or None)
+        return cls(**{name: int(limit) for name, limit in pairs}, groups=groups or None)
 
     def within(self, groups: str | None) -> Limits:
-        """Return these limits with the place of the control groups."""
+        """Return these limits with another value of `groups`."""
         return Limits(**{**vars(self), "groups": groups})
 
 
 class Watchdog:
-    """Tells when the processes of one job are over a limit.
+    """Detect that the processes of one job exceed a limit.
 
-    Memory that no process has mapped and no tmpfs holds is not seen: files of memfd_create(2) and
-    System V segments. When the host has none left, the kernel ends the processes of jobs first.
+    Memory that is neither mapped by a process nor on a tmpfs is not counted: memfd_create(2) and
+    System V segments. If the host runs out of memory, the kernel kills processes of jobs first.
 
     Args:
-        limits: those of the job.
-        disk: a directory on the disk that it fills.
+        limits: the limits of the job.
+        disk: a directory on the disk that the job writes to.
     """
 
     def __init__(self, limits: Limits, disk: str) -> None:
@@ -93,58 +93,58 @@ class Watchdog:
     def exceeded(
         self, living: Callable[[], Iterable[tuple[int, list[bytes]]]], init: int
     ) -> str | None:
-        """Return which limit is exceeded, in a sentence; None for none.
+        """Return a sentence about the exceeded limit, or None.
 
         Args:
-            living: returns the processes of the job, each with its `stat_fields`.
-            init: the first process of the sandbox; 0 for a command without namespaces.
+            living: returns the processes of the job, with the `stat_fields` of each.
+            init: process id of the sandbox's first process; 0 without namespaces.
         """
-        # A fork bomb leaves little of the processor, so it is counted in the quickest way.
-        if (said := self._too_many(_listed(init))) is not None:
-            return said
-        found = dict(living())
-        count = sum(int(fields[_THREADS]) for fields in found.values())
-        return self._too_many(count) or self._memory(found, init) or self._free([*found])
+        # During a fork bomb little processor time is left, so the fastest count comes first.
+        if (problem := self._too_many(_listed(init))) is not None:
+            return problem
+        processes = dict(living())
+        count = sum(int(fields[_THREADS]) for fields in processes.values())
+        return self._too_many(count) or self._memory(processes, init) or self._free([*processes])
 
     def _too_many(self, count: int) -> str | None:
-        most = self._limits.processes
-        if most is None or count <= most:
+        limit = self._limits.processes
+        if limit is None or count <= limit:
             return None
-        return f"It had {count} processes and threads, and SANDBOX_PROCESSES is {most}."
+        return f"It had {count} processes and threads, and SANDBOX_PROCESSES is {limit}."
 
     def _memory(self, processes: dict[int, list[bytes]], init: int) -> str | None:
-        most = self._limits.memory_bytes
-        if most is None:
+        limit = self._limits.memory_bytes
+        if limit is None:
             return None
         files = sum(map(_used_of, _own_tmpfs(init))) if init else 0
-        # Counts what several processes share for each of them, but is quick to read.
+        # This sum is quick to read, but counts shared pages once for each process.
         resident = sum(int(fields[_RESIDENT]) for fields in processes.values()) * _PAGE
-        if resident + files <= most:
+        if resident + files <= limit:
             return None
         own, shared = map(sum, zip(*map(_shares_of, processes), strict=True))
-        # A file on a tmpfs can be mapped as well.
+        # A file on a tmpfs can also be mapped: do not count it twice.
         used = own + max(shared, files)
-        if used <= most:
+        if used <= limit:
             return None
-        return f"It used {_gib(used)} GiB of memory, and SANDBOX_MEMORY_GB is {_gib(most)}."
+        return f"It used {_gib(used)} GiB of memory, and SANDBOX_MEMORY_GB is {_gib(limit)}."
 
     def _free(self, pids: list[int]) -> str | None:
-        least = self._limits.free_bytes
-        if least is None:
+        minimum = self._limits.free_bytes
+        if minimum is None:
             return None
         before, self._written = self._written, sum(map(_written_by, pids))
-        found = os.statvfs(self._disk)
-        free = found.f_bavail * found.f_frsize
-        if free >= least or self._written - before < _GROWTH:
+        disk = os.statvfs(self._disk)
+        free = disk.f_bavail * disk.f_frsize
+        if free >= minimum or self._written - before < _GROWTH:
             return None
         return (
             f"It was writing while the disk had only {_gib(free)} GiB left, and "
-            f"SANDBOX_MIN_FREE_GB is {_gib(least)}."
+            f"SANDBOX_MIN_FREE_GB is {_gib(minimum)}."
         )
 
 
 def _listed(init: int) -> int:
-    """Count the processes of a sandbox by its own /proc: 2 ms for 4,000 (measured)."""
+    """Count the processes of a sandbox in its own /proc: 2 ms for 4,000 (measured)."""
     if not init:
         return 0
     try:
@@ -154,10 +154,9 @@ def _listed(init: int) -> int:
 
 
 def _shares_of(pid: int) -> tuple[int, int]:
-    """Return a process's part of the memory that it uses: anonymous, and of shared memory.
+    """Return the anonymous and the shared memory of a process, in bytes.
 
-    A page that N processes share counts 1/N for each. Reading it takes the kernel some
-    milliseconds for each GB.
+    A page shared by N processes counts 1/N for each. Reading takes some milliseconds per GB.
     """
     try:
         with open(f"/proc/{pid}/smaps_rollup", "rb") as file:
@@ -170,7 +169,7 @@ def _shares_of(pid: int) -> tuple[int, int]:
 
 
 def _private_of(pid: int) -> int:
-    """Return the resident memory but that of files; for a process that hides the rest."""
+    """Return resident memory without file pages, for a process with unreadable smaps."""
     try:
         with open(f"/proc/{pid}/statm", "rb") as file:
             _, resident, shared, *_ = file.read().split()
@@ -180,9 +179,9 @@ def _private_of(pid: int) -> int:
 
 
 def _own_tmpfs(init: int) -> Iterator[str]:
-    """Yield the writable tmpfs of a sandbox, by proc_pid_mountinfo(5), as paths from outside.
+    """Yield the writable tmpfs mounts of a sandbox, as paths of the host: proc_pid_mountinfo(5).
 
-    One of the host's, of which a part is mounted, has another root than `/`.
+    A part of a host tmpfs has a root other than `/` and is skipped.
     """
     try:
         with open(f"/proc/{init}/mountinfo", "rb") as file:
@@ -198,15 +197,15 @@ def _own_tmpfs(init: int) -> Iterator[str]:
 
 def _used_of(tmpfs: str) -> int:
     try:
-        found = os.statvfs(tmpfs)
+        status = os.statvfs(tmpfs)
     except OSError:
         return 0
-    blocks = (found.f_blocks - found.f_bfree) * found.f_frsize
-    return blocks + (found.f_files - found.f_ffree) * _INODE
+    blocks = (status.f_blocks - status.f_bfree) * status.f_frsize
+    return blocks + (status.f_files - status.f_ffree) * _INODE
 
 
 def _written_by(pid: int) -> int:
-    """Return the bytes that a process and its ended children have written to disk."""
+    """Return the bytes written to disk by a process and its ended children."""
     try:
         with open(f"/proc/{pid}/io", "rb") as file:
             rows = dict(line.split(b": ", 1) for line in file.read().splitlines())

@@ -1,6 +1,6 @@
-"""bwrap from outside: holding its first process, its limits, and sockets that listen inside.
+"""Control of bwrap from outside: hold its first process, set limits, open sockets inside.
 
-Standard library only, and only what is quick to import: the supervisor uses it.
+The supervisor imports this module: use only parts of the standard library that import quickly.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ _NS_GET_USERNS = 0xB701
 _KEYCTL = {"x86_64": 250, "aarch64": 219}
 _JOIN_SESSION_KEYRING = 1
 _OOM_SCORE = 800
-"""Of 1000: under pressure the kernel ends a job before the worker."""
+"""Of 1000: when memory runs out, the kernel kills a job before the worker."""
 
 _NICENESS = 10
-"""A job yields the processor to its supervisor and the worker, whatever it starts."""
+"""A job and its descendants yield the processor to the supervisor and the worker."""
 
-_BEYOND = 300
-"""Process ids up to this one are given out once only, so that fewer would be left for a job."""
+_RESERVED_IDS = 300
+"""The kernel never reuses process ids up to this number, so a job needs that many more."""
 
 
 class Sandbox:
-    """bwrap, held at its first process until `release`.
+    """A bwrap process whose first process waits until `release`.
 
-    Make it before the fork, pass `options` to bwrap in the child, then call `hold` in the parent.
+    Create it before the fork, pass `options` to bwrap in the child, then call `hold` in the parent.
     """
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class Sandbox:
         self._block, self._our_block = os.pipe()
 
     def options(self) -> list[str]:
-        """Return the options of bwrap, in the child that becomes it."""
+        """Return the options of bwrap. Call it in the child that executes bwrap."""
         os.close(self._our_info)
         os.close(self._our_block)
         for descriptor in (self._info, self._block):
@@ -45,47 +45,47 @@ class Sandbox:
         return ["--info-fd", str(self._info), "--block-fd", str(self._block)]
 
     def hold(self) -> int:
-        """Return the id of the sandbox's first process, which waits; 0 when bwrap made none."""
+        """Return the id of the sandbox's first process, which waits; 0 if bwrap created none."""
         os.close(self._info)
         os.close(self._block)
         with os.fdopen(self._our_info, "rb") as info:
-            said = info.read()
+            output = info.read()
         # {"child-pid": 1234, ...}
-        _, _, rest = said.partition(b'"child-pid":')
+        _, _, rest = output.partition(b'"child-pid":')
         digits = rest.partition(b",")[0].strip(b" \n}")
         return int(digits) if digits.isdigit() else 0
 
     def release(self) -> None:
-        """Let the first process go on."""
+        """Let the first process continue."""
         os.close(self._our_block)
 
 
 def set_limits(pid: int, processes: int | None, file_bytes: int | None) -> None:
-    """Limit a process and all that it will start; None is no limit.
+    """Limit a process and its future descendants; None means no limit.
 
-    The number of processes counts threads, and only those of the sandbox: its user namespace has a
-    count of its own. The kernel allows some more than `processes`, so that the watchdog sees that
-    there are too many. RLIMIT_NPROC does not bind uid 0, which is bound by its process ids.
+    `processes` includes threads. The user namespace has its own count, so only processes of the
+    sandbox count. The kernel limit is somewhat higher, so that the watchdog can detect the excess.
+    RLIMIT_NPROC does not apply to uid 0; the range of process ids limits root instead.
     """
     if processes is not None:
-        processes += _BEYOND
+        processes += _RESERVED_IDS
         if os.geteuid() == 0:
             _limit_ids(pid, processes)
     limits = {resource.RLIMIT_NPROC: processes, resource.RLIMIT_FSIZE: file_bytes}
-    for kind, most in limits.items():
-        if most is not None:
-            resource.prlimit(pid, kind, (most, most))
+    for kind, limit in limits.items():
+        if limit is not None:
+            resource.prlimit(pid, kind, (limit, limit))
     resource.prlimit(pid, resource.RLIMIT_CORE, (0, 0))
     os.setpriority(os.PRIO_PROCESS, pid, os.getpriority(os.PRIO_PROCESS, 0) + _NICENESS)
     with open(f"/proc/{pid}/oom_score_adj", "w", encoding="ascii") as file:
         file.write(str(_OOM_SCORE))
 
 
-def _limit_ids(pid: int, most: int) -> None:
-    """Limit the process ids of a process's namespace, so that a fork bomb of uid 0 has an end.
+def _limit_ids(pid: int, limit: int) -> None:
+    """Limit the process ids in the namespace of a process, to stop a fork bomb of uid 0.
 
-    The limit belongs to the namespace from Linux 6.14 on; on older kernels to the whole host, so
-    that nothing is done. A child of a child is in the namespace, and each sets what it sees.
+    Linux 6.14 and newer have one limit per namespace. Older kernels have one for the whole host,
+    which must not change. Only a grandchild is in the namespace and can set its limit.
     """
     if kernel() < (6, 14):
         return
@@ -97,21 +97,21 @@ def _limit_ids(pid: int, most: int) -> None:
                 os.waitpid(grandchild, 0)
             else:
                 with open("/proc/sys/kernel/pid_max", "w", encoding="ascii") as file:
-                    file.write(str(most))
+                    file.write(str(limit))
         finally:
             os._exit(0)
     os.waitpid(child, 0)
 
 
 def kernel() -> tuple[int, ...]:
-    """Return the version of Linux, as (6, 14)."""
+    """Return the Linux version, such as (6, 14)."""
     return tuple(int(part) for part in os.uname().release.split("-")[0].split(".")[:2])
 
 
 def listen_inside(pid: int, ports: list[int]) -> list[socket.socket]:
     """Return sockets that listen on 127.0.0.1 in the network namespace of a process.
 
-    A child of this process enters the namespace, because nobody gets out of one again.
+    A child process enters the namespace, because a process cannot return from one.
 
     Raises:
         OSError: a port is in use there, or the kernel refuses.
@@ -130,10 +130,10 @@ def listen_inside(pid: int, ports: list[int]) -> list[socket.socket]:
             os._exit(1)
     theirs.close()
     with ours:
-        said, descriptors, _, _ = socket.recv_fds(ours, 1024, len(ports))
+        answer, descriptors, _, _ = socket.recv_fds(ours, 1024, len(ports))
     os.waitpid(child, 0)
-    if said != b"+":
-        raise OSError(f"No socket can listen in the sandbox: {said.decode() or 'unknown'}")
+    if answer != b"+":
+        raise OSError(f"No socket can listen in the sandbox: {answer.decode() or 'unknown'}")
     return [socket.socket(fileno=descriptor) for descriptor in descriptors]
 
 
@@ -146,7 +146,7 @@ def _listening(port: int) -> socket.socket:
 
 
 def _enter(pid: int, name: str, kind: int) -> None:
-    """Enter a namespace of a process, by way of the user namespace that owns it."""
+    """Enter the user namespace that owns a namespace of a process, then the namespace itself."""
     import fcntl
 
     namespace = os.open(f"/proc/{pid}/ns/{name}", os.O_RDONLY)
@@ -156,9 +156,9 @@ def _enter(pid: int, name: str, kind: int) -> None:
 
 
 def leave_keyring() -> None:
-    """Give up the keys of the session, such as tickets of Kerberos: no namespace hides them.
+    """Leave the session keyring, such as Kerberos tickets: no namespace hides it.
 
-    Does nothing on machines other than those named, and on kernels without keys.
+    Does nothing on other processor architectures, or on kernels without keyrings.
     """
     number = _KEYCTL.get(os.uname().machine)
     if number is not None:

@@ -1,4 +1,4 @@
-"""A command under the supervisor, and the worker's end of the socket between them."""
+"""A command for the supervisor, and the worker's end of the control socket."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _MAX_SOCKETS = 16
 
 @dataclass(frozen=True, slots=True)
 class Supervised:
-    """A command as the supervisor starts it.
+    """A command for the supervisor.
 
     Args:
         command: an absolute path and its arguments.
         ports: where sockets listen inside; None for a command that is not bwrap.
-        limits: of the command and all that it starts.
-        disk: a directory on the disk that the command fills.
+        limits: apply to the command and all its descendants.
+        disk: a directory on the disk that the command writes to.
     """
 
     command: Sequence[str]
@@ -36,7 +36,7 @@ class Supervised:
         """Return the command line of the supervisor.
 
         Args:
-            control: the descriptor of its end of the socket.
+            control: the descriptor of the supervisor's end of the control socket.
             keep: a descriptor that the command inherits.
         """
         ports = "-" if self.ports is None else ",".join(map(str, self.ports))
@@ -49,11 +49,11 @@ class Supervised:
 
 
 class Control:
-    """The worker's end of the socket to one supervisor; made inside a running loop.
+    """The worker's end of the control socket of one supervisor. Needs a running event loop.
 
     Attributes:
         gone: set when the supervisor has ended.
-        limit: the sentence about the limit for which the command is stopped.
+        limit: a sentence about the exceeded limit, if the command is stopped for one.
         has_no_sandbox: whether bwrap failed, so that the command was not started.
     """
 
@@ -66,14 +66,14 @@ class Control:
         self._listening: asyncio.Future[list[socket.socket]] = self._loop.create_future()
         self._partial = b""
         end.setblocking(False)
-        self._loop.add_reader(end.fileno(), self._hear)
+        self._loop.add_reader(end.fileno(), self._receive)
 
     async def listening(self) -> list[socket.socket]:
-        """Wait for the sockets that listen inside; there are none if the supervisor ends first."""
+        """Wait for the sockets that listen inside. Empty if the supervisor ends first."""
         return await asyncio.shield(self._listening)
 
     def ask_to_stop(self, grace: float) -> None:
-        """Tell the supervisor to end the command within `grace` seconds. Idempotent."""
+        """Make the supervisor end the command within `grace` seconds. Idempotent."""
         with contextlib.suppress(OSError):
             self._end.send(f"{grace}\n".encode())
 
@@ -85,21 +85,21 @@ class Control:
         self._end_listening([])
         self.gone.set()
 
-    def _hear(self) -> None:
+    def _receive(self) -> None:
         try:
-            said, descriptors, _, _ = socket.recv_fds(self._end, 4096, _MAX_SOCKETS)
+            data, descriptors, _, _ = socket.recv_fds(self._end, 4096, _MAX_SOCKETS)
         except BlockingIOError:
             return
         except OSError:
-            said, descriptors = b"", []
+            data, descriptors = b"", []
         sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
-        *lines, self._partial = (self._partial + said).split(b"\n")
+        *lines, self._partial = (self._partial + data).split(b"\n")
         for line in lines:
-            self._take(line.decode("utf-8", "replace"), sockets)
-        if not said:
+            self._handle(line.decode("utf-8", "replace"), sockets)
+        if not data:
             self.close()
 
-    def _take(self, line: str, sockets: list[socket.socket]) -> None:
+    def _handle(self, line: str, sockets: list[socket.socket]) -> None:
         if line == "listening":
             self._end_listening(sockets)
         elif line == "no sandbox":

@@ -1,24 +1,27 @@
-"""A program that stands between the worker and one contained command, and leaves nothing behind.
+"""A program between the worker and one contained command, which leaves no process behind.
 
-Started as `python -I -S supervisor.py CONTROL KEEP PORTS LIMITS DISK -- COMMAND...`, alone in a
-session. `CONTROL` is the number of an inherited socket: end of file there (the worker died or let
-go), a line with a number of seconds, or SIGTERM, SIGINT or SIGHUP to this program mean "stop":
-SIGTERM to the command and, when it has not ended after those seconds (2 without a number), SIGKILL.
-`KEEP` is the number of a descriptor handed on to the command, or -1.
+Usage: `python -I -S supervisor.py CONTROL KEEP PORTS LIMITS DISK -- COMMAND...`, as the only
+process of a session.
 
-`PORTS` is `-` for a command as it is. For bwrap it names the ports, separated by commas, on which
-sockets shall listen inside. `LIMITS` is the text of `sandbox.supervision.limits.Limits`; `DISK` a
-directory on the disk that the command fills.
+* `CONTROL` is the descriptor of an inherited socket. End of file (the worker died or closed it), a
+  line with a number of seconds, and SIGTERM, SIGINT or SIGHUP all mean "stop". The command gets
+  SIGTERM, and SIGKILL if it still runs after those seconds (2 by default).
+* `KEEP` is a descriptor that the command inherits, or -1.
+* `PORTS` is `-` for a command without bwrap. Otherwise it lists the ports, separated by commas,
+  where sockets listen inside the sandbox.
+* `LIMITS` is the text of `sandbox.supervision.limits.Limits`.
+* `DISK` is a directory on the disk that the command writes to.
 
-To the worker it writes lines: `listening` comes with the sockets, `no sandbox` means that bwrap
-failed and the command was not started, and `limit SENTENCE` that it is stopped for a limit.
+The supervisor writes lines to the worker. `listening` carries the sockets. `no sandbox` means that
+bwrap failed and the command was not started. `limit SENTENCE` means that the command is stopped
+because it exceeded a limit.
 
-Whatever the command leaves behind is killed too, before this program ends: as a child subreaper
-(prctl(2)) it inherits every orphan below it, in whichever session or process group.
+Before this program ends, it kills every process that the command left behind. As a child subreaper
+(prctl(2)) it inherits all orphans, in any session or process group.
 
-Exit code: the command's own, or 128 + N when signal N ended it. It ends by a signal itself only
-when somebody kills it: the command then gets SIGTERM from the kernel (PR_SET_PDEATHSIG). Without
-Linux there is neither, and only the command's process group is killed.
+The exit code is that of the command, or 128 + N if signal N ended it. If the supervisor itself is
+killed, the kernel sends SIGTERM to the command (PR_SET_PDEATHSIG). Other systems than Linux have
+neither feature, so only the process group of the command is killed there.
 """
 
 from __future__ import annotations
@@ -32,7 +35,7 @@ import sys
 import time
 
 if __name__ == "__main__":
-    # Started without any search path for modules.
+    # `python -I -S` starts without a search path for modules.
     sys.path.insert(0, os.path.abspath(os.path.join(__file__, "../../..")))
 
 from sandbox.supervision import namespaces
@@ -45,22 +48,26 @@ if TYPE_CHECKING:
     from types import FrameType
 
 DEFAULT_GRACE = 2.0
+"""Seconds from SIGTERM to SIGKILL if the worker sent no number, for example because it died."""
+
 KILLING = 10.0
-"""Seconds for SIGKILL to take effect; a process stuck in the kernel does not obey it earlier."""
+"""Seconds to wait for SIGKILL to take effect, for example on a process stuck in the kernel."""
 
 CANNOT_START = 127
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _POLL = 0.01
+"""Seconds between two attempts, where no event reports success."""
+
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _CHANGED_SIGNALS = (*_STOP_SIGNALS, signal.SIGPIPE, signal.SIGXFSZ)
-"""Handled here, or ignored by every Python; the command must start without either."""
+"""Signals that this program handles or Python ignores. The command starts with the defaults."""
 
 _LINUX = sys.platform == "linux"
 
 
 class Supervisor:
-    """One command, its descendants, and the two ways in which news arrive."""
+    """One command and its descendants, controlled by signals and by the worker's socket."""
 
     def __init__(
         self,
@@ -80,16 +87,16 @@ class Supervisor:
         self.init = 0
         self.watchdog = Watchdog(limits, disk)
         self.group: Group | None = None
-        self.next_look = time.monotonic() + INTERVAL
+        self.next_check = time.monotonic() + INTERVAL
         self.status: int | None = None
         self.deadline: float | None = None
-        self.told = False
-        self.wake, wake_writer = os.pipe()
-        os.set_blocking(wake_writer, False)
-        os.set_blocking(self.wake, False)
-        signal.set_wakeup_fd(wake_writer, warn_on_full_buffer=False)
+        self.term_sent = False
+        self.wakeup_fd, wakeup_writer = os.pipe()
+        os.set_blocking(wakeup_writer, False)
+        os.set_blocking(self.wakeup_fd, False)
+        signal.set_wakeup_fd(wakeup_writer, warn_on_full_buffer=False)
         for number in (*_STOP_SIGNALS, signal.SIGCHLD):
-            signal.signal(number, self._noted)
+            signal.signal(number, self._on_signal)
 
     def run(self) -> int:
         """Start the command, wait, clean up, and return the exit code."""
@@ -101,10 +108,10 @@ class Supervisor:
             self._start_sandbox(self.ports)
         self._release_streams()
         while self.status is None:
-            self._wait_for_news()
+            self._wait_for_event()
             self._reap()
             self._enforce()
-            self._look()
+            self._check_limits()
         if self.group is not None:
             self._end_group(self.group)
         self._kill_the_rest()
@@ -113,7 +120,7 @@ class Supervisor:
         code = os.waitstatus_to_exitcode(self.status)
         return code if code >= 0 else 128 - code
 
-    def _noted(self, number: int, _frame: FrameType | None) -> None:
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         if number in _STOP_SIGNALS:
             self._ask_to_stop(DEFAULT_GRACE)
 
@@ -148,7 +155,7 @@ class Supervisor:
         os._exit(CANNOT_START)
 
     def _start_sandbox(self, ports: list[int]) -> None:
-        """Start bwrap, and let its command begin once limits and sockets are in place."""
+        """Start bwrap, and release its command once limits and sockets are set up."""
         sandbox = namespaces.Sandbox()
         self.child = self._start(sandbox)
         self.init = sandbox.hold()
@@ -157,10 +164,10 @@ class Supervisor:
                 raise OSError("bwrap made no sandbox")
             self._set_up(self.init, ports)
         except OSError as error:
-            # bwrap has failed, maybe after it had begun. Its own message, if any, came before.
+            # bwrap may have failed halfway. It has written its own message, if any, already.
             sys.stderr.write(f"The sandbox was not made: {error}.\n")
             sys.stderr.flush()
-            self._tell("no sandbox")
+            self._report("no sandbox")
             _send(self.init or self.child, signal.SIGKILL)
         sandbox.release()
 
@@ -169,83 +176,83 @@ class Supervisor:
             self.group.add(init)
         namespaces.set_limits(init, self.limits.processes, self.limits.file_bytes)
         listening = namespaces.listen_inside(init, ports) if ports else []
-        self._tell("listening", listening)
+        self._report("listening", listening)
         for each in listening:
             each.close()
 
-    def _tell(self, what: str, sockets: Sequence[socket.socket] = ()) -> None:
-        line = f"{what}\n".encode()
+    def _report(self, message: str, sockets: Sequence[socket.socket] = ()) -> None:
+        line = f"{message}\n".encode()
         descriptors = [each.fileno() for each in sockets]
         worker = socket.socket(fileno=os.dup(self.control))
         try:
             socket.send_fds(worker, [line], descriptors)
         except OSError:
-            # The worker is gone, which is noticed in a moment.
+            # The worker has ended; the next poll sees the end of file.
             pass
         finally:
             worker.close()
 
-    def _look(self) -> None:
-        """End a command that is over a limit, also one that has been asked to end."""
+    def _check_limits(self) -> None:
+        """Kill a command that exceeds a limit, even while it is being stopped."""
         now = time.monotonic()
-        if now < self.next_look:
+        if now < self.next_check:
             return
-        self.next_look = now + INTERVAL
+        self.next_check = now + INTERVAL
         exceeded = self.group.exceeded() if self.group is not None else None
         exceeded = exceeded or self.watchdog.exceeded(self._living, self.init)
         if exceeded is not None:
-            self.next_look = math.inf
+            self.next_check = math.inf
             if self.group is not None:
                 self.group.kill()
-            # After a fork bomb the first process of the sandbox comes late to end the others.
+            # During a fork bomb the sandbox's first process runs too rarely to end the others.
             _send(self.init or self.child, signal.SIGKILL)
             for pid, _ in self._living():
                 _send(pid, signal.SIGKILL)
-            self._tell_limit(exceeded)
+            self._report_limit(exceeded)
             self._ask_to_stop(0.0)
 
     def _end_group(self, group: Group) -> None:
-        """Kill what is left of the group. Memory may have run out since the last look."""
+        """Kill the remaining processes. Memory may have run out since the last check."""
         exceeded = group.exceeded()
-        if exceeded is not None and self.next_look < math.inf:
-            self._tell_limit(exceeded)
+        if exceeded is not None and self.next_check < math.inf:
+            self._report_limit(exceeded)
         group.kill()
 
-    def _tell_limit(self, exceeded: str) -> None:
+    def _report_limit(self, exceeded: str) -> None:
         if self.control >= 0:
-            self._tell(f"limit {exceeded}")
+            self._report(f"limit {exceeded}")
 
     def _release_streams(self) -> None:
-        """Let go of the command's pipes, so that both ends see when it closes them."""
+        """Close this process's copies of the command's pipes, so that readers see end of file."""
         null = os.open(os.devnull, os.O_RDWR)
         for stream in (0, 1, 2):
             os.dup2(null, stream)
         if self.keep >= 0:
             os.close(self.keep)
 
-    def _wait_for_news(self) -> None:
-        until = min(self.next_look, math.inf if self.deadline is None else self.deadline)
+    def _wait_for_event(self) -> None:
+        until = min(self.next_check, math.inf if self.deadline is None else self.deadline)
         timeout = max(0.0, until - time.monotonic()) * 1000
-        if self.deadline is not None and not self.told:
+        if self.deadline is not None and not self.term_sent:
             timeout = _POLL * 1000
-        # Not select(2): the worker may have more than 1024 files open, and numbers are inherited.
+        # Not select(2): inherited descriptors may exceed its limit of 1024.
         watched = select.poll()
-        for number in (self.wake, self.control):
+        for number in (self.wakeup_fd, self.control):
             if number >= 0:
                 watched.register(number, select.POLLIN)
         ready = [number for number, _ in watched.poll(timeout)]
-        if self.wake in ready:
-            os.read(self.wake, 4096)
+        if self.wakeup_fd in ready:
+            os.read(self.wakeup_fd, 4096)
         if self.control in ready:
             self._read_control()
 
     def _read_control(self) -> None:
         try:
-            said = os.read(self.control, 4096)
+            data = os.read(self.control, 4096)
         except OSError:
-            said = b""
-        self._ask_to_stop(_seconds(said))
-        if not said:
+            data = b""
+        self._ask_to_stop(_seconds(data))
+        if not data:
             os.close(self.control)
             self.control = -1
 
@@ -263,17 +270,18 @@ class Supervisor:
     def _enforce(self) -> None:
         if self.status is not None or self.deadline is None:
             return
-        if not self.told:
-            self.told = self._ask()
+        if not self.term_sent:
+            self.term_sent = self._send_term()
         if time.monotonic() >= self.deadline:
             _send(self.init or self.child, signal.SIGKILL)
             self.deadline = time.monotonic() + KILLING
 
-    def _ask(self) -> bool:
-        """Return whether the command has been asked to end; it may not have begun yet."""
+    def _send_term(self) -> bool:
+        """Send SIGTERM to the command; return False if it has not started yet."""
         command = self.child
         if self.init:
-            # bwrap and the first process of the sandbox just die, and the command with them.
+            # bwrap and the sandbox's first process do not forward SIGTERM: they die at once, and
+            # the command with them.
             below = descendants(self.init)
             inside = (pid for pid, fields in below if int(fields[1]) == self.init)
             command = next(inside, 0)
@@ -296,7 +304,7 @@ class Supervisor:
     def _living(self) -> list[tuple[int, list[bytes]]]:
         if _LINUX:
             below = descendants(os.getpid())
-            return [found for found in below if found[1][0] not in (b"Z", b"X")]
+            return [process for process in below if process[1][0] not in (b"Z", b"X")]
         try:
             os.killpg(self.child, signal.SIGKILL)
         except OSError:
@@ -304,9 +312,9 @@ class Supervisor:
         return [(self.child, [])]
 
 
-def _seconds(said: bytes) -> float:
+def _seconds(line: bytes) -> float:
     try:
-        return float(said.split()[-1])
+        return float(line.split()[-1])
     except (ValueError, IndexError):
         return DEFAULT_GRACE
 
@@ -319,7 +327,7 @@ def _send(pid: int, number: int) -> None:
 
 
 def descendants(root: int) -> Iterator[tuple[int, list[bytes]]]:
-    """Yield every process below `root`, zombies too, with its `stat_fields`."""
+    """Yield all descendants of `root`, including zombies, with their `stat_fields`."""
     children: dict[int, list[tuple[int, list[bytes]]]] = {}
     for name in os.listdir("/proc"):
         if name.isdigit() and (fields := stat_fields(int(name))):
@@ -332,9 +340,9 @@ def descendants(root: int) -> Iterator[tuple[int, list[bytes]]]:
 
 
 def stat_fields(pid: int) -> list[bytes]:
-    """Read proc_pid_stat(5) from its third field, the state, on; empty when there is no process.
+    """Read proc_pid_stat(5) starting at its third field, the state. Empty if the process ended.
 
-    The second, a name in parentheses, may hold spaces and parentheses.
+    The second field, a name in parentheses, may itself contain spaces and parentheses.
     """
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
@@ -351,7 +359,7 @@ def _prctl(option: int, value: int) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Run with `CONTROL KEEP PORTS LIMITS DISK -- COMMAND...`."""
+    """Run with the arguments of the module's docstring; return the exit code."""
     control, keep = int(arguments[0]), int(arguments[1])
     ports = None if arguments[2] == "-" else [int(port) for port in arguments[2].split(",") if port]
     limits = Limits.from_text(arguments[3])

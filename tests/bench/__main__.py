@@ -1,7 +1,7 @@
-"""`make bench`: prints the project's figures; nothing is asserted.
+"""`make bench`: print measurements; nothing is asserted.
 
-Times are medians. What depends on the machine is given as a ratio, or a difference, against the
-same work done by hand in the same run.
+Times are medians. Values that depend on the machine are ratios or differences to the same work
+without the orchestrator in the same run.
 """
 
 from __future__ import annotations

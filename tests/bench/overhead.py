@@ -1,4 +1,4 @@
-"""What the orchestrator adds to a code job, against the same commands run by hand."""
+"""The overhead of the orchestrator on a code job, compared with a script."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RUNS = 7
 
 def report(stack: Stack) -> None:
     client, name = stack.new_repository()
-    by_hand = _ByHand(stack, name)
+    by_hand = _Script(stack, name)
     by_hand.run()
     _job(stack, client)
     pairs = [(_job(stack, client), by_hand.run()) for _ in range(RUNS)]
@@ -40,8 +40,8 @@ def _job(stack: Stack, client: str) -> float:
     return time.perf_counter() - began
 
 
-class _ByHand:
-    """Fetch, worktree, Claude, commit, push, pull request: as a script would do it."""
+class _Script:
+    """The same steps in a script: fetch, worktree, Claude, commit, push, pull request."""
 
     def __init__(self, stack: Stack, name: str) -> None:
         environment = stack.environment

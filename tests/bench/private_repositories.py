@@ -1,4 +1,4 @@
-"""What it takes to make the private repository of a job, whose mirror is large."""
+"""Time and disk to create the private repository of a job with a large mirror."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _mirror(directory: Path) -> Mirror:
 
 
 def _history() -> Iterator[bytes]:
-    """One commit with many files that do not compress, at the head of many branches."""
+    """Create one commit with many incompressible files, at the head of many branches."""
     numbers = random.Random(7)
     yield b"commit refs/remotes/origin/main\nmark :1\ncommitter B <b@example.com> 1 +0000\ndata 0\n"
     for number in range(FILES):

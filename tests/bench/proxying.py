@@ -1,4 +1,4 @@
-"""What the sandbox's proxy lets through a tunnel, and what it adds to a request to the model."""
+"""Throughput of the sandbox's proxy, and its added latency for a request to the model."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from sandbox.proxy.server import serving
 GIGABYTE = 1_000_000_000
 BLOCK = 1 << 20
 CALLS = 1000
-WORD = "word"
+PLACEHOLDER = "placeholder"
 _REQUEST = (
-    b"POST /v1/messages HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Api-Key: word\r\nAccept: */*\r\n"
+    b"POST /v1/messages HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Api-Key: placeholder\r\nAccept: */*\r\n"
     b"Anthropic-Version: 2023-06-01\r\nContent-Type: application/json\r\nUser-Agent: bench\r\n"
     b"Content-Length: 2\r\n\r\n{}"
 )
@@ -72,7 +72,7 @@ async def _proxy(port: int, model: ModelUpstream | None) -> AsyncIterator[int]:
         policy=Policy(Network.HOSTS, (rule,), allows_address=lambda _: True),
         connection=ConnectionVariables({}),
         model=model,
-        word=WORD,
+        placeholder=PLACEHOLDER,
     ):
         yield listener.getsockname()[1]
 

@@ -1,4 +1,4 @@
-"""How fast the API answers, and how much memory an idle installation takes."""
+"""Latency of the API, and memory of an idle installation."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def report_latency(stack: Stack) -> None:
     stack.wait_for(job_id, "waiting_for_user")
     asyncio.run(_fill(stack.root / "data" / "orchestrator.db", job_id))
     body = {"clientId": client, "prompt": "x", "jobType": "task"}
-    # Both slots are held, so that the figure is of the API and not of the jobs it starts.
+    # Both slots are in use, so the jobs do not run and only the API is measured.
     holding = stack.script([{"text": "Late", "delay": 600}], repeat_last=True)
     created = [stack.post_job(client, holding) for _ in range(2)]
     for each in created:

@@ -1,4 +1,4 @@
-"""What the sandbox adds to the start of Claude, and to one git command of the worker."""
+"""Overhead of the sandbox on the start of Claude, and on one git command of the worker."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _show(name: str, pair: tuple[float, float], goal: str = "") -> None:
 
 
 async def _pairs(work: Callable[[Containment], Awaitable[None]]) -> tuple[float, float]:
-    """Return the medians with the sandbox and without, of runs that alternate."""
+    """Return the medians with and without the sandbox, of alternating runs."""
     ways = (real_sandbox().containment, Uncontained())
     times: tuple[list[float], list[float]] = ([], [])
     for _ in range(RUNS):
@@ -51,7 +51,7 @@ async def _pairs(work: Callable[[Containment], Awaitable[None]]) -> tuple[float,
 
 
 class _Start:
-    """The CLI behind its supervisor and with a served proxy, as a job starts it."""
+    """The CLI with supervisor and proxy, as a job starts it."""
 
     def __init__(self, directory: Path) -> None:
         self._executable = find_executable(None, os.environ["PATH"])
@@ -81,7 +81,7 @@ class _Start:
 
 
 class _Command:
-    """A git command on what a job could have written."""
+    """A git command on files that a job could have written."""
 
     def __init__(self, directory: Path) -> None:
         self._repository = directory / "repository"

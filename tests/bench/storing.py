@@ -1,4 +1,4 @@
-"""How fast each store takes messages, and what its reads cost when much is stored."""
+"""Write speed of each store for messages, and its read times with many rows."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """An MCP server with two tools, over stdio as a program, or over HTTP.
 
-It speaks as much as a client needs to call a tool (https://modelcontextprotocol.io/specification).
+It implements only the tool calls of https://modelcontextprotocol.io/specification.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._respond(405, b"")
 
     def log_message(self, *_: object) -> None:
-        """Say nothing on standard error."""
+        """Suppress the log on standard error."""
 
     def _respond(self, status: int, content: bytes) -> None:
         self.send_response(status)
@@ -60,7 +60,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextlib.contextmanager
 def serving_http() -> Iterator[str]:
-    """Serve over HTTP on a free port of 127.0.0.1; gives the URL."""
+    """Serve over HTTP on a free port of 127.0.0.1; yield the URL."""
     with ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()

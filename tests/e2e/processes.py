@@ -1,4 +1,4 @@
-"""The processes of this machine, as /proc shows them."""
+"""The processes of this host, read from /proc."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 
 class Process(NamedTuple):
-    """A living process; `command` and `environment` as raw bytes, zero-separated."""
+    """A running process; `command` and `environment` are raw bytes, separated by zeros."""
 
     pid: int
     parent: int
@@ -17,7 +17,7 @@ class Process(NamedTuple):
 
 
 def processes() -> Iterator[Process]:
-    """Yield every living process that may be looked into; zombies have an empty environment."""
+    """Yield every running process that this user may inspect."""
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
@@ -32,20 +32,20 @@ def processes() -> Iterator[Process]:
 
 
 def running(code: str) -> list[Process]:
-    """List the processes that run exactly this Python code, whatever their environment."""
+    """List the processes that run exactly this Python code."""
     return [
         process for process in processes() if process.command.split(b"\0")[2:3] == [code.encode()]
     ]
 
 
 def processes_of(job_id: str) -> list[Process]:
-    """List what Claude and its commands run for a job: they carry its mark in their environment."""
+    """List the processes of Claude and its commands, by the job's marker in their environment."""
     found = (process for process in processes() if b"ORCHESTRATOR_RUN=" in process.environment)
     return [process for process in found if job_id.encode() in process.environment]
 
 
 def commands_of(job_id: str, text: str) -> list[Process]:
-    """List what runs for a job and has a text in its command line, such as a path."""
+    """List the processes of a job with a text in their command line, such as a path."""
     return [process for process in processes_of(job_id) if text.encode() in process.command]
 
 

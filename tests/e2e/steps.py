@@ -1,4 +1,4 @@
-"""Steps of scripted conversations, as the end-to-end tests write them."""
+"""Steps for scripted conversations."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def use(tool: str, **tool_input: Any) -> Step:
 
 
 def write(path: str, content: str) -> Step:
-    """Write a file of the worktree."""
+    """Write a file in the worktree."""
     return use("Write", file_path=f"$CWD/{path}", content=content)
 
 
@@ -36,7 +36,7 @@ def python(code: str) -> Step:
 
 
 def wait_for_file(path: Path, seconds: float = 90) -> Step:
-    """Wait until the test makes a file, so that it knows where Claude is."""
+    """Wait until the test creates a file, so that it controls the progress of Claude."""
     return python(
         "import pathlib, time\n"
         f"end = time.monotonic() + {seconds}\n"
@@ -50,6 +50,6 @@ COMMIT_ALL = "git add -A && git commit -qm"
 
 
 def overwrite_session(content: str) -> str:
-    """A command that leaves the session nothing but this line."""
+    """Return a command that replaces the session file with this line."""
     files = "$CLAUDE_CONFIG_DIR/projects/*/*.jsonl"
     return f"for file in {files}; do echo {shlex.quote(content)} > $file; done"

@@ -1,8 +1,7 @@
-"""What pages of other sites can do to this installation in a real browser: nothing.
+"""Pages of other sites cannot affect this installation in a real browser.
 
-The foreign site is `evil.test`, which the browser finds at this machine. So a page of
-`evil.test:PORT` is what DNS rebinding makes of a foreign page: in the browser's eyes, the server
-on that port is the page's own.
+The foreign site is `evil.test`, which the browser resolves to this host. So a page of
+`evil.test:PORT` has the same origin as the server on that port, as after DNS rebinding.
 """
 
 from __future__ import annotations
@@ -72,7 +71,7 @@ def tab(chromium: Chromium) -> Page:
 
 @pytest.fixture
 def page(tab: Page, stack: Stack) -> Page:
-    """A tab of a browser that keeps the API's secret, as when its user has opened /docs."""
+    """A tab of a browser that has stored the API's secret, as after opening /docs."""
     url = stack.url + "/openapi.json"
     for address in (url.replace("://", f"://operator:{stack.secret}@"), url):
         tab.open(address)
@@ -99,7 +98,7 @@ def rebound(url: str) -> str:
 
 
 def fetch(url: str, **options: Any) -> str:
-    """A script that sends a request and tells its status, or that it could not be sent."""
+    """Return a script that sends a request and returns its status, or that it failed."""
     return f"fetch({json.dumps(url)}, {json.dumps(options)}).then(r => r.status, e => String(e))"
 
 
@@ -122,7 +121,7 @@ def test_a_foreign_page_cancels_no_job(stack: Stack, page: Page, foreign_site: s
     assert stack.job(job)["phase"] == "waiting_for_user"
 
 
-def test_rebinding_to_the_api_shows_nothing(stack: Stack, page: Page, job: str):
+def test_dns_rebinding_to_the_api_shows_nothing(stack: Stack, page: Page, job: str):
     page.open(rebound(stack.url) + "/health")
     assert "API_HOSTS" in page.text
     headers = {"Authorization": f"Bearer {stack.secret}"}
@@ -132,7 +131,7 @@ def test_rebinding_to_the_api_shows_nothing(stack: Stack, page: Page, job: str):
     assert stack.job(job)["phase"] == "waiting_for_user"
 
 
-async def test_rebinding_to_the_ui_shows_nothing(
+async def test_dns_rebinding_to_the_ui_shows_nothing(
     stack: Stack, page: Page, job: str, temporal: TemporalClient
 ):
     page.open(rebound(stack.ui_url))
@@ -144,7 +143,7 @@ async def test_rebinding_to_the_ui_shows_nothing(
     assert await is_running(temporal, job)
 
 
-async def test_a_foreign_page_sends_the_ui_nothing(
+async def test_a_foreign_page_cannot_send_requests_to_the_ui(
     stack: Stack, page: Page, foreign_site: str, job: str, temporal: TemporalClient
 ):
     page.open(foreign_site)
@@ -156,7 +155,7 @@ async def test_a_foreign_page_sends_the_ui_nothing(
     assert await is_running(temporal, job)
 
 
-def test_the_browser_does_not_go_to_the_hidden_ui(
+def test_the_browser_refuses_the_port_of_the_internal_ui(
     page: Page, hidden_ui: Address, foreign_site: str
 ):
     address, port = hidden_ui
@@ -168,10 +167,10 @@ def test_the_browser_does_not_go_to_the_hidden_ui(
         assert "TypeError" in page.run(fetch(f"http://{host}:{port}/", mode="no-cors"))
 
 
-async def test_a_foreign_page_moves_no_workflow(
+async def test_a_foreign_page_cannot_change_a_workflow(
     stack: Stack, page: Page, foreign_site: str, job: str, temporal: TemporalClient
 ):
-    """The HTTP API takes text/plain, which a page may send anywhere without being asked back."""
+    """The HTTP API accepts text/plain, which a page may send to any site without a preflight."""
     workflows = (
         f"http://127.0.0.1:{stack.environment['TEMPORAL_HTTP_PORT']}"
         "/api/v1/namespaces/default/workflows"
@@ -195,7 +194,7 @@ async def test_a_foreign_page_moves_no_workflow(
 
 
 def test_no_port_of_temporal_serves_a_page(stack: Stack, page: Page):
-    """Each either is closed to browsers, or speaks no HTTP that they do, or refuses the host."""
+    """Browsers refuse the port, or the server speaks no HTTP/1.1, or it refuses the host."""
     found = listeners(stack)
     assert len(found) >= 4
     for address, port in found:
@@ -217,7 +216,7 @@ def answer_to_a_foreign_page(url: str) -> int | None:
         return None
 
 
-def test_the_documentation_works_without_any_other_site(stack: Stack, page: Page):
+def test_the_documentation_loads_from_no_other_site(stack: Stack, page: Page):
     page.open(stack.url + "/docs")
     eventually(lambda: page.run("document.querySelectorAll('.opblock').length") == 18)
     assert page.run("document.querySelectorAll('.btn.authorize').length") == 1
@@ -226,7 +225,7 @@ def test_the_documentation_works_without_any_other_site(stack: Stack, page: Page
     headers = {"Authorization": f"Bearer {stack.secret}", "Content-Type": "application/json"}
     name = json.dumps({"name": "From the page"})
     assert page.run(fetch("/clients", method="POST", headers=headers, body=name)) == 201
-    # The browser sends its own Authorization where the page gives none.
+    # The browser adds its stored Authorization if the page sets none.
     assert page.run(fetch("/clients", credentials="include")) == 401
 
 
@@ -236,7 +235,7 @@ def test_the_ui_works_at_its_address(stack: Stack, page: Page, job: str):
     cookies = dict(part.split("=") for part in page.run("document.cookie").split("; "))
     url = "/api/v1/namespaces/default/workflows/none/terminate"
     headers = {"X-CSRF-TOKEN": cookies["_csrf"], "Content-Type": "application/json"}
-    # 404 comes from Temporal: it has been asked.
+    # The 404 comes from Temporal, so the request was forwarded.
     assert page.run(fetch(url, method="POST", headers=headers, body="{}")) == 404
 
 

@@ -1,4 +1,4 @@
-"""Cancelling in each phase: final at once, nothing runs on, and nothing stays published."""
+"""Cancelling in each phase: final at once, no process keeps running, no work stays published."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DELAY = 2.5
 @pytest.fixture(autouse=True)
 def _no_faults_left(stack: Stack) -> Iterator[None]:
     yield
-    stack.forge.clear_faults()
+    stack.github.clear_faults()
 
 
 def cancel(stack: Stack, job_id: str) -> Json:
@@ -30,15 +30,15 @@ def cancel(stack: Stack, job_id: str) -> Json:
 
 
 def assert_withdrawn(stack: Stack, name: str, answered_at: float) -> None:
-    """Nothing is on the forge, now and when the delayed request has been answered."""
+    """Check that the fake GitHub has no branch or pull request, also after the delayed request."""
     while time.monotonic() < answered_at + 1:
         time.sleep(0.1)
-    eventually(lambda: list(stack.forge.branches(OWNER, name)) == ["main"], 30, "branch is gone")
-    assert "open" not in [pull.state for pull in stack.forge.pull_requests(OWNER, name)]
+    eventually(lambda: list(stack.github.branches(OWNER, name)) == ["main"], 30, "branch is gone")
+    assert "open" not in [pull.state for pull in stack.github.pull_requests(OWNER, name)]
 
 
 def assert_at_rest(stack: Stack, job_id: str) -> None:
-    """The job has stayed cancelled, its worktree is gone and its slot free."""
+    """Check that the job stayed cancelled, without a worktree or slot."""
     job = stack.wait_for(job_id, lambda job: job["phase"] is None, 60)
     assert (job["status"], job["outcome"], job["error"]) == ("cancelled", None, None)
     assert job["completed_at"]
@@ -53,14 +53,15 @@ def assert_retry_works(stack: Stack, job_id: str, name: str) -> None:
     retried = stack.call("POST", f"/jobs/{job_id}/retry")
     job = stack.wait_for(retried["id"], "completed")
     assert job["retry_of"] == job_id
-    assert retried["branchName"] in stack.forge.branches(OWNER, name)
+    assert retried["branchName"] in stack.github.branches(OWNER, name)
 
 
-def test_while_queued(stack: Stack):
+def test_cancel_while_queued(stack: Stack):
     client, name = stack.new_repository()
-    gate = stack.gate()
+    signal_file = stack.signal_file()
     busy = [
-        stack.post_job(client, stack.script([wait_for_file(gate), say("Done.")])) for _ in range(2)
+        stack.post_job(client, stack.script([wait_for_file(signal_file), say("Done.")]))
+        for _ in range(2)
     ]
     job_id = stack.post_job(client, stack.script([write("a.txt", "a"), say("Done.")]))
     for other in busy:
@@ -68,16 +69,16 @@ def test_while_queued(stack: Stack):
     assert stack.job(job_id)["phase"] == "waiting_for_slot"
     assert cancel(stack, job_id)["wasRunning"] is False
     assert_at_rest(stack, job_id)
-    gate.touch()
+    signal_file.touch()
     for other in busy:
         stack.wait_for(other, "completed")
     assert stack.job(job_id)["started_at"] is None
     assert_retry_works(stack, job_id, name)
 
 
-def test_while_preparing(stack: Stack):
+def test_cancel_while_preparing(stack: Stack):
     client, name = stack.new_repository()
-    stack.forge.delay_next(f"/{OWNER}/{name}.git/info/refs", 30)
+    stack.github.delay_next(f"/{OWNER}/{name}.git/info/refs", 30)
     job_id = stack.post_job(client, stack.script([write("a.txt", "a"), say("Done.")]))
     stack.wait_for(job_id, "preparing")
     eventually(lambda: stack.pids(f"{name}.git"), 30, "git fetches")
@@ -87,27 +88,27 @@ def test_while_preparing(stack: Stack):
     assert_retry_works(stack, job_id, name)
 
 
-def test_while_claude_works_on_something_that_resists(stack: Stack, tmp_path: Path):
+def test_cancel_while_a_command_ignores_signals(stack: Stack, tmp_path: Path):
     client, name = stack.new_repository()
-    gate = stack.gate()
+    signal_file = stack.signal_file()
     stubborn = python(
         "import pathlib, signal, time\n"
         "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
         "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
-        f"while not pathlib.Path({str(gate)!r}).exists(): time.sleep(0.05)\n"
+        f"while not pathlib.Path({str(signal_file)!r}).exists(): time.sleep(0.05)\n"
     )
     job_id = stack.post_job(
         client, stack.script([write("a.txt", "a"), stubborn, say("Done.")]), branchName=BRANCH
     )
-    eventually(lambda: commands_of(job_id, str(gate)), 60, "the command runs")
+    eventually(lambda: commands_of(job_id, str(signal_file)), 60, "the command runs")
     assert cancel(stack, job_id)["wasRunning"] is True
     assert processes_of(job_id) == []
     assert_at_rest(stack, job_id)
-    gate.touch()
+    signal_file.touch()
     assert_retry_works(stack, job_id, name)
 
 
-def test_while_it_waits_for_the_user(stack: Stack):
+def test_cancel_while_waiting_for_the_user(stack: Stack):
     client, _ = stack.new_repository()
     job_id = stack.post_job(client, stack.script([say("What now?")]), jobType="task")
     stack.wait_for(job_id, "waiting_for_user")
@@ -120,27 +121,27 @@ def test_while_it_waits_for_the_user(stack: Stack):
 
 
 def delay_before_push(stack: Stack) -> None:
-    stack.forge.delay_next("git-receive-pack:refs", DELAY)
+    stack.github.delay_next("git-receive-pack:refs", DELAY)
 
 
 def delay_in_push(stack: Stack) -> None:
-    stack.forge.delay_next("git-receive-pack", DELAY)
+    stack.github.delay_next("git-receive-pack", DELAY)
 
 
 def delay_after_push(stack: Stack) -> None:
-    stack.forge.fail_next("git-receive-pack", None, after=True, delay=DELAY)
+    stack.github.fail_next("git-receive-pack", None, after=True, delay=DELAY)
 
 
 def delay_before_finding(stack: Stack) -> None:
-    stack.forge.delay_next("pulls/list", DELAY)
+    stack.github.delay_next("pulls/list", DELAY)
 
 
 def delay_before_creating(stack: Stack) -> None:
-    stack.forge.delay_next("pulls/create", DELAY)
+    stack.github.delay_next("pulls/create", DELAY)
 
 
 def delay_after_creating(stack: Stack) -> None:
-    stack.forge.fail_next("pulls/create", 502, after=True, delay=DELAY)
+    stack.github.fail_next("pulls/create", 502, after=True, delay=DELAY)
 
 
 @pytest.mark.parametrize(
@@ -154,38 +155,38 @@ def delay_after_creating(stack: Stack) -> None:
         delay_after_creating,
     ],
 )
-def test_while_publishing(stack: Stack, delay: Callable[[Stack], None]):
+def test_cancel_while_publishing(stack: Stack, delay: Callable[[Stack], None]):
     client, name = stack.new_repository()
     delay(stack)
     job_id = stack.post_job(
         client, stack.script([write("a.txt", "a"), say("Done.")]), branchName=BRANCH
     )
     stack.wait_for(job_id, "publishing")
-    eventually(lambda: stack.forge.pending_faults == [], 60, "the delayed request has come")
+    eventually(lambda: stack.github.pending_faults == [], 60, "the delayed request has come")
     answered_at = time.monotonic() + DELAY
     assert cancel(stack, job_id)["wasRunning"] is True
     assert_withdrawn(stack, name, answered_at)
     assert_at_rest(stack, job_id)
 
 
-def test_while_publishing_to_a_branch_that_was_there_before(stack: Stack):
+def test_cancel_while_publishing_to_an_existing_branch(stack: Stack):
     client, name = stack.new_repository()
-    stack.forge.commit(OWNER, name, BRANCH, {"theirs.txt": "1\n"}, "Begin")
-    stack.forge.delay_next("pulls/create", DELAY)
+    stack.github.commit(OWNER, name, BRANCH, {"theirs.txt": "1\n"}, "Begin")
+    stack.github.delay_next("pulls/create", DELAY)
     job_id = stack.post_job(
         client, stack.script([write("a.txt", "a"), say("Done.")]), branchName=BRANCH
     )
     stack.wait_for(job_id, "publishing")
-    eventually(lambda: stack.forge.pending_faults == [], 60, "the delayed request has come")
+    eventually(lambda: stack.github.pending_faults == [], 60, "the delayed request has come")
     cancel(stack, job_id)
     assert_at_rest(stack, job_id)
-    pulls = stack.forge.pull_requests
+    pulls = stack.github.pull_requests
     eventually(lambda: [pull.state for pull in pulls(OWNER, name)] == ["closed"], 30, "closed")
-    assert stack.forge.branches(OWNER, name)[BRANCH] == stack.job(job_id)["head_sha"]
+    assert stack.github.branches(OWNER, name)[BRANCH] == stack.job(job_id)["head_sha"]
     assert_retry_works(stack, job_id, name)
 
 
-def test_after_the_end(stack: Stack):
+def test_cancel_after_the_end(stack: Stack):
     client, name = stack.new_repository()
     prompt = stack.script([write("a.txt", "a"), say("Done.")])
     job_id = stack.post_job(client, prompt, branchName=BRANCH)
@@ -194,20 +195,21 @@ def test_after_the_end(stack: Stack):
     assert refused == {"error": "Job already finished"}
     job = stack.wait_for(job_id, lambda job: job["phase"] is None)
     assert job["status"] == "completed"
-    [pull] = stack.forge.pull_requests(OWNER, name)
+    [pull] = stack.github.pull_requests(OWNER, name)
     assert pull.state == "open"
 
 
-def test_every_slot_is_free_again(stack: Stack):
-    """Runs last: two jobs at once, after everything that was cancelled above."""
+def test_all_slots_are_free_after_the_cancels(stack: Stack):
+    """Must be the last test: two jobs run at once, after all the cancelled jobs above."""
     client, _ = stack.new_repository()
-    gate = stack.gate()
+    signal_file = stack.signal_file()
     jobs = [
-        stack.post_job(client, stack.script([wait_for_file(gate), say("Done.")])) for _ in range(2)
+        stack.post_job(client, stack.script([wait_for_file(signal_file), say("Done.")]))
+        for _ in range(2)
     ]
     for job_id in jobs:
         stack.wait_for(job_id, "working")
-    gate.touch()
+    signal_file.touch()
     for job_id in jobs:
         stack.wait_for(job_id, "completed")
     assert "never retrieved" not in stack.log.read_text()

@@ -1,4 +1,4 @@
-"""Each way in which Claude fails says what happened and what to do; what it had done is kept."""
+"""Each failure of Claude has an error and a remedy, and the work so far is kept."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def refused(status: int, error: str, message: str) -> Step:
 
 
 def fail_after_a_file(stack: Stack, code: FailureCode, *steps: Step, **body: object) -> Json:
-    """Let Claude write a file and then meet `steps`, and check what its user has of it."""
+    """Let Claude write a file, then run `steps`; check the failure and the kept work."""
     client, name = stack.new_repository()
     prompt = stack.script([write("a.txt", "a"), *steps])
     job = failed_as(stack, stack.post_job(client, prompt, **body), code)
@@ -51,19 +51,19 @@ def test_a_conversation_that_is_too_long_for_the_model(stack: Stack):
 
 
 @pytest.mark.failure(FailureCode.MAX_TURNS)
-def test_the_turns_of_a_job_are_used_up(stack: Stack):
+def test_the_turn_limit_is_reached(stack: Stack):
     job = fail_after_a_file(stack, FailureCode.MAX_TURNS, LOOKING, maxTurns=2)
     assert job["num_turns"] >= 2
 
 
 @pytest.mark.failure(FailureCode.BUDGET_REACHED)
-def test_the_budget_of_a_job_is_used_up(stack: Stack):
+def test_the_budget_is_reached(stack: Stack):
     job = fail_after_a_file(stack, FailureCode.BUDGET_REACHED, LOOKING, maxBudgetUsd=0.005)
     assert job["cost"]["usd"] >= 0.005
 
 
 @pytest.mark.failure(FailureCode.CLAUDE_FAILED)
-def test_an_error_that_nobody_knows(stack: Stack):
+def test_an_unknown_error(stack: Stack):
     refusal = refused(400, "invalid_request_error", "Something odd.")
     job = fail_after_a_file(stack, FailureCode.CLAUDE_FAILED, refusal)
     assert "Something odd." in job["error"]

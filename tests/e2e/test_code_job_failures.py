@@ -1,4 +1,4 @@
-"""Each way in which a code job fails says what happened and what to do, and publishes nothing."""
+"""Each failure of a code job has an error and a remedy, and publishes no work."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from tests.stack import OWNER, TOKEN, Json, Stack
 
 @contextlib.contextmanager
 def granted(stack: Stack, grant: TokenGrant | None) -> Iterator[None]:
-    """Change what the token may do; no job of another test runs meanwhile."""
-    before = stack.forge.tokens.pop(TOKEN)
+    """Change the grant of the token. No job of another test may run at the same time."""
+    before = stack.github.tokens.pop(TOKEN)
     if grant is not None:
-        stack.forge.tokens[TOKEN] = grant
+        stack.github.tokens[TOKEN] = grant
     try:
         yield
     finally:
-        stack.forge.tokens[TOKEN] = before
+        stack.github.tokens[TOKEN] = before
 
 
 @pytest.fixture(autouse=True)
 def _no_faults_left(stack: Stack) -> Iterator[None]:
     yield
-    stack.forge.clear_faults()
+    stack.github.clear_faults()
 
 
 def run_to_failure(
@@ -41,37 +41,37 @@ def run_to_failure(
 
 @pytest.mark.failure(FailureCode.BRANCH_MOVED)
 @pytest.mark.parametrize("exists", [True, False])
-def test_a_branch_that_somebody_moved_is_not_overwritten(stack: Stack, exists: bool):
+def test_a_branch_that_another_user_moved_is_not_overwritten(stack: Stack, exists: bool):
     client, name = stack.new_repository()
     if exists:
-        stack.forge.commit(OWNER, name, "feature/x", {"theirs.txt": "1\n"}, "Begin")
-    gate = stack.gate()
-    prompt = stack.script([wait_for_file(gate), write("ours.txt", "ours\n"), say("Done.")])
+        stack.github.commit(OWNER, name, "feature/x", {"theirs.txt": "1\n"}, "Begin")
+    signal_file = stack.signal_file()
+    prompt = stack.script([wait_for_file(signal_file), write("ours.txt", "ours\n"), say("Done.")])
     job_id = stack.post_job(client, prompt, branchName="feature/x")
     stack.wait_for(job_id, "working")
-    theirs = stack.forge.commit(OWNER, name, "feature/x", {"theirs.txt": "2\n"}, "Move")
-    gate.touch()
+    theirs = stack.github.commit(OWNER, name, "feature/x", {"theirs.txt": "2\n"}, "Move")
+    signal_file.touch()
     job = failed_as(stack, job_id, FailureCode.BRANCH_MOVED)
 
     assert "Retry the job" in job["error"]
-    assert stack.forge.branches(OWNER, name)["feature/x"] == theirs
+    assert stack.github.branches(OWNER, name)["feature/x"] == theirs
     assert_unpublished(stack, name, "feature/x")
     assert kept_files(stack, job_id) == {"ours.txt"}
-    # The retry starts from the new state, on a branch of its own.
+    # The retry starts from the new state, on another branch.
     retried = stack.call("POST", f"/jobs/{job_id}/retry")
     assert retried["branchName"].startswith("feature/x-retry-")
     done = stack.wait_for(retried["id"], "completed")
     assert done["base_sha"] == theirs
-    found = stack.forge.read_file(OWNER, name, retried["branchName"], "theirs.txt")
+    found = stack.github.read_file(OWNER, name, retried["branchName"], "theirs.txt")
     assert found == "2\n"
-    [pull] = stack.forge.pull_requests(OWNER, name)
+    [pull] = stack.github.pull_requests(OWNER, name)
     assert (pull.head, pull.base) == (retried["branchName"], "main")
 
 
 @pytest.mark.failure(FailureCode.PUSH_REJECTED)
 def test_a_protected_branch_refuses_the_push(stack: Stack):
     client, name = stack.new_repository()
-    stack.forge.repository(OWNER, name).protected.add("release")
+    stack.github.repository(OWNER, name).protected.add("release")
     job = run_to_failure(stack, client, FailureCode.PUSH_REJECTED, branchName="release")
 
     assert "Protected branch" in job["error"]
@@ -100,7 +100,7 @@ def test_a_token_that_github_refuses(stack: Stack):
 
 
 @pytest.mark.failure(FailureCode.REPOSITORY_NOT_FOUND)
-def test_a_repository_that_never_was(stack: Stack):
+def test_a_repository_that_does_not_exist(stack: Stack):
     client = stack.call("POST", "/clients", {"name": "Nobody"})["id"]
     body = {"githubOrg": OWNER, "githubRepo": "no-such-repository"}
     stack.call("POST", f"/clients/{client}/repository", body)
@@ -109,7 +109,7 @@ def test_a_repository_that_never_was(stack: Stack):
     assert kept_files(stack, job["id"]) == set()
 
 
-def test_a_repository_that_the_token_no_longer_sees(stack: Stack):
+def test_a_repository_that_the_token_can_no_longer_see(stack: Stack):
     client, name = stack.new_repository()
     prompt = stack.script([say("Nothing to do.")])
     stack.wait_for(stack.post_job(client, prompt), "completed")
@@ -124,27 +124,27 @@ def test_a_repository_without_commits(stack: Stack):
     client, name = stack.new_repository(files={})
     job = run_to_failure(stack, client, FailureCode.REPOSITORY_EMPTY)
     assert "first commit" in job["error"]
-    assert stack.forge.branches(OWNER, name) == {}
+    assert stack.github.branches(OWNER, name) == {}
     assert kept_files(stack, job["id"]) == set()
 
 
 @pytest.mark.failure(FailureCode.BASE_BRANCH_NOT_FOUND)
 def test_a_default_branch_that_does_not_exist(stack: Stack):
     name = "trunk-site"
-    stack.forge.create_repository(OWNER, name, default_branch="trunk")
+    stack.github.create_repository(OWNER, name, default_branch="trunk")
     client = stack.call("POST", "/clients", {"name": "Trunk"})["id"]
     body = {"githubOrg": OWNER, "githubRepo": name, "defaultBranch": "main"}
     stack.call("POST", f"/clients/{client}/repository", body)
     job = run_to_failure(stack, client, FailureCode.BASE_BRANCH_NOT_FOUND)
     assert "trunk" in job["error"]
-    assert list(stack.forge.branches(OWNER, name)) == ["trunk"]
+    assert list(stack.github.branches(OWNER, name)) == ["trunk"]
     assert kept_files(stack, job["id"]) == set()
 
 
 @pytest.mark.failure(FailureCode.BRANCH_CONFLICT)
 def test_a_branch_name_that_clashes_with_another(stack: Stack):
     client, name = stack.new_repository()
-    stack.forge.commit(OWNER, name, "feature", {"a.txt": "1\n"}, "Begin")
+    stack.github.commit(OWNER, name, "feature", {"a.txt": "1\n"}, "Begin")
     job = run_to_failure(stack, client, FailureCode.BRANCH_CONFLICT, branchName="feature/x")
     assert "beside the branch feature" in job["error"]
     assert_unpublished(stack, name, "feature")
@@ -155,12 +155,12 @@ def test_the_default_branch_is_never_pushed_to(stack: Stack):
     client, name = stack.new_repository()
     job = run_to_failure(stack, client, FailureCode.BRANCH_CONFLICT, branchName="main")
     assert "Use another branch name" in job["error"]
-    assert [entry.subject for entry in stack.forge.log(OWNER, name, "main")] == ["Initial commit"]
+    assert [entry.subject for entry in stack.github.log(OWNER, name, "main")] == ["Initial commit"]
 
 
 @pytest.mark.failure(FailureCode.BRANCH_IN_USE)
-def test_a_branch_that_another_worktree_has(stack: Stack):
-    """One of a job that another orchestrator with the same directories has not cleaned up."""
+def test_a_branch_in_use_by_another_worktree(stack: Stack):
+    """The worktree belongs to a job of another orchestrator with the same directories."""
     client, name = stack.new_repository()
     other = stack.root / "worktrees" / OWNER / name / "other.git"
     other.mkdir(parents=True)
@@ -173,9 +173,9 @@ def test_a_branch_that_another_worktree_has(stack: Stack):
 
 
 @pytest.mark.failure(FailureCode.GITHUB_UNAVAILABLE)
-def test_a_github_that_does_not_answer(stack: Stack):
+def test_github_does_not_answer(stack: Stack):
     client, name = stack.new_repository()
-    stack.forge.fail_next(f"/{OWNER}/{name}.git/info/refs", 503, times=99)
+    stack.github.fail_next(f"/{OWNER}/{name}.git/info/refs", 503, times=99)
     job = run_to_failure(stack, client, FailureCode.GITHUB_UNAVAILABLE)
     assert "503" in job["error"]
     assert_unpublished(stack, name)
@@ -186,12 +186,12 @@ def test_a_github_that_does_not_answer(stack: Stack):
 def test_a_pull_request_that_github_refuses(stack: Stack):
     client, name = stack.new_repository()
     reason = {"message": "Validation Failed", "errors": [{"message": "Too many open PRs"}]}
-    stack.forge.fail_next(f"/api/repos/{OWNER}/{name}/pulls", 200, body="[]")
-    stack.forge.fail_next(f"/api/repos/{OWNER}/{name}/pulls", 422, body=reason)
+    stack.github.fail_next(f"/api/repos/{OWNER}/{name}/pulls", 200, body="[]")
+    stack.github.fail_next(f"/api/repos/{OWNER}/{name}/pulls", 422, body=reason)
     job = run_to_failure(stack, client, FailureCode.GITHUB_REFUSED, branchName="feature/x")
     assert "Too many open PRs" in job["error"]
     assert_unpublished(stack, name, "feature/x")
-    assert stack.forge.branches(OWNER, name)["feature/x"] == job["head_sha"]
+    assert stack.github.branches(OWNER, name)["feature/x"] == job["head_sha"]
     assert kept_files(stack, job["id"]) == {"a.txt"}
 
 
@@ -210,24 +210,24 @@ def test_a_merge_that_claude_leaves_with_conflicts(stack: Stack):
     assert kept_files(stack, job["id"]) == {"app.py"}
 
 
-def test_a_claude_that_is_killed_goes_on(stack: Stack):
+def test_a_killed_claude_resumes(stack: Stack):
     client, name = stack.new_repository()
     prompt = stack.script([write("a.txt", "a"), bash("kill -9 $PPID"), say("Done after all.")])
     job = stack.wait_for(stack.post_job(client, prompt), "completed")
     assert (job["attempt"], job["exit_code"], job["result"]) == (2, 0, "Done after all.")
-    assert len(stack.forge.pull_requests(OWNER, name)) == 1
+    assert len(stack.github.pull_requests(OWNER, name)) == 1
 
 
-def test_an_answer_of_github_that_is_lost_makes_nothing_twice(stack: Stack):
+def test_a_lost_answer_of_github_causes_no_duplicate(stack: Stack):
     client, name = stack.new_repository()
-    stack.forge.fail_next(f"/{OWNER}/{name}.git/git-receive-pack", None, after=True)
-    stack.forge.fail_next(f"/api/repos/{OWNER}/{name}/pulls", 200, body="[]")
-    stack.forge.fail_next(f"/api/repos/{OWNER}/{name}/pulls", None, after=True)
+    stack.github.fail_next(f"/{OWNER}/{name}.git/git-receive-pack", None, after=True)
+    stack.github.fail_next(f"/api/repos/{OWNER}/{name}/pulls", 200, body="[]")
+    stack.github.fail_next(f"/api/repos/{OWNER}/{name}/pulls", None, after=True)
     prompt = stack.script([write("a.txt", "a"), say("Done.")])
     job_id = stack.post_job(client, prompt, branchName="feature/x")
     job = stack.wait_for(job_id, "completed")
 
-    [pull] = stack.forge.pull_requests(OWNER, name)
+    [pull] = stack.github.pull_requests(OWNER, name)
     assert (job["pr_number"], job["head_sha"]) == (pull.number, pull.head_sha)
-    assert len(stack.forge.log(OWNER, name, "feature/x")) == 2
-    assert stack.forge.pending_faults == []
+    assert len(stack.github.log(OWNER, name, "feature/x")) == 2
+    assert stack.github.pending_faults == []

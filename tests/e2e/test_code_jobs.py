@@ -1,4 +1,4 @@
-"""What a code job publishes: Claude's own commits, what it left, and nothing when there is none."""
+"""Code jobs publish Claude's commits and uncommitted changes, and nothing without changes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.e2e.steps import COMMIT_ALL, bash, say, wait_for_file, write
 from tests.stack import OWNER, Stack, eventually
 
 
-def test_what_claude_committed_itself_is_published_as_it_is(stack: Stack):
+def test_commits_of_claude_are_published_unchanged(stack: Stack):
     client, name = stack.new_repository()
     prompt = stack.script(
         [bash(f"echo 1 > one.txt; {COMMIT_ALL} 'Add one'"), say("Added one.")],
@@ -18,13 +18,13 @@ def test_what_claude_committed_itself_is_published_as_it_is(stack: Stack):
     job_id = stack.post_job(client, f"Add one. {prompt}", branchName="feature/one")
     job = stack.wait_for(job_id, "completed")
 
-    history = stack.forge.log(OWNER, name, "feature/one")
+    history = stack.github.log(OWNER, name, "feature/one")
     assert [entry.subject for entry in history] == ["Add one", "Initial commit"]
-    assert job["head_sha"] == stack.forge.branches(OWNER, name)["feature/one"]
+    assert job["head_sha"] == stack.github.branches(OWNER, name)["feature/one"]
     assert (job["outcome"], job["files_changed"]) == ("pull_request", 1)
 
 
-def test_what_claude_left_is_committed_on_top_of_its_own_commits(stack: Stack):
+def test_uncommitted_changes_are_committed_after_claudes_commits(stack: Stack):
     client, name = stack.new_repository()
     prompt = stack.script(
         [
@@ -36,14 +36,14 @@ def test_what_claude_left_is_committed_on_top_of_its_own_commits(stack: Stack):
     job_id = stack.post_job(client, prompt, branchName="feature/two", title="One and two")
     job = stack.wait_for(job_id, "completed")
 
-    rest, own, _ = stack.forge.log(OWNER, name, "feature/two")
+    rest, own, _ = stack.github.log(OWNER, name, "feature/two")
     assert (rest.subject, own.subject) == ("One and two", "Add one")
     assert rest.author == own.author
     assert job["files_changed"] == 3
-    assert stack.forge.read_file(OWNER, name, "feature/two", "two.txt") == "2\n"
+    assert stack.github.read_file(OWNER, name, "feature/two", "two.txt") == "2\n"
 
 
-def test_no_changes_are_no_pull_request(stack: Stack):
+def test_no_changes_open_no_pull_request(stack: Stack):
     client, name = stack.new_repository()
     prompt = stack.script([bash("echo 1 > one.txt; rm one.txt"), say("It is fine as it is.")])
     job_id = stack.post_job(client, prompt)
@@ -52,45 +52,50 @@ def test_no_changes_are_no_pull_request(stack: Stack):
     assert (job["outcome"], job["files_changed"]) == ("no_changes", 0)
     assert (job["pr_url"], job["pr_number"], job["head_sha"]) == (None, None, None)
     assert job["result"] == "It is fine as it is."
-    assert stack.forge.pull_requests(OWNER, name) == []
-    assert list(stack.forge.branches(OWNER, name)) == ["main"]
+    assert stack.github.pull_requests(OWNER, name) == []
+    assert list(stack.github.branches(OWNER, name)) == ["main"]
 
 
-def test_a_branch_that_the_remote_has_is_continued(stack: Stack):
+def test_an_existing_remote_branch_is_continued(stack: Stack):
     client, name = stack.new_repository()
-    theirs = stack.forge.commit(OWNER, name, "feature/x", {"theirs.txt": "theirs\n"}, "Begin x")
+    theirs = stack.github.commit(OWNER, name, "feature/x", {"theirs.txt": "theirs\n"}, "Begin x")
     prompt = stack.script([write("ours.txt", "ours\n"), say("Went on.")])
     job_id = stack.post_job(client, prompt, branchName="feature/x", title="Go on")
     job = stack.wait_for(job_id, "completed")
 
-    history = stack.forge.log(OWNER, name, "feature/x")
+    history = stack.github.log(OWNER, name, "feature/x")
     assert [entry.subject for entry in history] == ["Go on", "Begin x", "Initial commit"]
     assert job["base_sha"] == theirs
     assert job["files_changed"] == 1
 
 
-def test_an_open_pull_request_of_the_branch_is_used_again(stack: Stack):
+def test_an_open_pull_request_of_the_branch_is_reused(stack: Stack):
     client, name = stack.new_repository()
-    stack.forge.commit(OWNER, name, "feature/x", {"theirs.txt": "theirs\n"}, "Begin x")
-    theirs = stack.forge.repository(OWNER, name).pulls.open(
+    stack.github.commit(OWNER, name, "feature/x", {"theirs.txt": "theirs\n"}, "Begin x")
+    theirs = stack.github.repository(OWNER, name).pulls.open(
         author="somebody", head="feature/x", base="main", title="Mine", body="Text", draft=False
     )
     prompt = stack.script([write("ours.txt", "ours\n"), say("Went on.")])
     job_id = stack.post_job(client, prompt, branchName="feature/x")
     job = stack.wait_for(job_id, "completed")
 
-    [pull] = stack.forge.pull_requests(OWNER, name)
+    [pull] = stack.github.pull_requests(OWNER, name)
     assert job["pr_number"] == pull.number == theirs.number
     assert (pull.title, pull.body, pull.head_sha) == ("Mine", "Text", job["head_sha"])
 
 
 def test_two_jobs_on_one_repository_do_not_disturb_each_other(stack: Stack):
     client, name = stack.new_repository()
-    gate = stack.gate()
+    signal_file = stack.signal_file()
     names = ("one", "two")
     prompts = {
         each: stack.script(
-            [write(f"{each}.txt", each), wait_for_file(gate), bash("ls > seen.txt"), say(each)]
+            [
+                write(f"{each}.txt", each),
+                wait_for_file(signal_file),
+                bash("ls > seen.txt"),
+                say(each),
+            ]
         )
         for each in names
     }
@@ -100,18 +105,18 @@ def test_two_jobs_on_one_repository_do_not_disturb_each_other(stack: Stack):
     paths = [stack.wait_for(job_id, "working")["worktree_path"] for job_id in jobs.values()]
     for each, path in zip(names, paths, strict=True):
         eventually((Path(path) / f"{each}.txt").exists, 60, f"{each} was written")
-    gate.touch()
+    signal_file.touch()
     for each, job_id in jobs.items():
         assert stack.wait_for(job_id, "completed")["files_changed"] == 2
-        seen = stack.forge.read_file(OWNER, name, f"feature/{each}", "seen.txt").split()
+        seen = stack.github.read_file(OWNER, name, f"feature/{each}", "seen.txt").split()
         assert sorted(seen) == sorted(["README.md", "app.py", f"{each}.txt", "seen.txt"])
-    assert len(stack.forge.pull_requests(OWNER, name)) == 2
+    assert len(stack.github.pull_requests(OWNER, name)) == 2
 
 
-def test_a_second_job_on_a_live_branch_is_refused(stack: Stack):
+def test_a_second_job_on_a_branch_in_use_is_refused(stack: Stack):
     client, name = stack.new_repository()
-    gate = stack.gate()
-    prompt = stack.script([wait_for_file(gate), write("a.txt", "a"), say("Done.")])
+    signal_file = stack.signal_file()
+    prompt = stack.script([wait_for_file(signal_file), write("a.txt", "a"), say("Done.")])
     job_id = stack.post_job(client, prompt, branchName="feature/x")
     body = {"clientId": client, "prompt": "More", "branchName": "feature/x"}
 
@@ -120,15 +125,15 @@ def test_a_second_job_on_a_live_branch_is_refused(stack: Stack):
 
     stack.wait_for(job_id, "working")
     stack.call("POST", "/jobs", body, 409)
-    gate.touch()
+    signal_file.touch()
     stack.wait_for(job_id, "completed")
     again = stack.script([write("b.txt", "b"), say("Done.")])
     second = stack.post_job(client, again, branchName="feature/x")
     stack.wait_for(second, "completed")
-    assert len(stack.forge.pull_requests(OWNER, name)) == 1
+    assert len(stack.github.pull_requests(OWNER, name)) == 1
 
 
-def test_what_the_run_used_is_recorded(stack: Stack):
+def test_usage_is_recorded(stack: Stack):
     client, _ = stack.new_repository()
     prompt = stack.script(
         [
@@ -153,7 +158,7 @@ def test_what_the_run_used_is_recorded(stack: Stack):
     assert len(set(times)) >= 3
 
 
-def test_the_worktree_is_gone_and_the_row_at_rest_after_the_end(stack: Stack):
+def test_the_worktree_is_removed_and_the_row_is_final_after_the_end(stack: Stack):
     client, _ = stack.new_repository()
     job_id = stack.post_job(client, stack.script([write("a.txt", "a"), say("Done.")]))
     stack.wait_for(job_id, "completed")
@@ -163,20 +168,20 @@ def test_the_worktree_is_gone_and_the_row_at_rest_after_the_end(stack: Stack):
     assert processes_of(job_id) == []
 
 
-def test_what_claude_leaves_running_is_ended(stack: Stack):
+def test_processes_that_claude_leaves_running_are_ended(stack: Stack):
     client, _ = stack.new_repository()
-    gate = stack.gate()
-    daemon = f"import time; time.sleep(300); {str(gate)!r}"
+    signal_file = stack.signal_file()
+    daemon = f"import time; time.sleep(300); {str(signal_file)!r}"
     prompt = stack.script(
         [
             bash(f"env -i setsid python3 -c {shlex.quote(daemon)} >/dev/null 2>&1 & disown"),
-            wait_for_file(gate),
+            wait_for_file(signal_file),
             say("Left it running."),
         ]
     )
     job_id = stack.post_job(client, prompt)
     eventually(lambda: len(running(daemon)) == 1, 60, "the daemon runs")
-    gate.touch()
+    signal_file.touch()
     stack.wait_for(job_id, "completed")
     assert processes_of(job_id) == []
     assert running(daemon) == []

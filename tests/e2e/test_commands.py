@@ -1,4 +1,4 @@
-"""The command line: what it refuses, what it says, and what it leaves behind."""
+"""The command line: refusals, output, and leftover files and processes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def run(command: str, **environment: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_the_demo_shows_both_walkthroughs_and_leaves_nothing(tmp_path: Path):
+def test_the_demo_shows_both_walkthroughs_and_removes_its_files(tmp_path: Path):
     home, temporary = tmp_path / "home", tmp_path / "tmp"
     home.mkdir()
     temporary.mkdir()
@@ -83,7 +83,7 @@ def test_a_second_up_leaves_the_first_alone(stack: Stack):
 
 
 @pytest.mark.failure(FailureCode.GITHUB_TOKEN_MISSING)
-def test_without_any_credential_it_starts_and_says_what_is_missing(tmp_path: Path):
+def test_up_without_credentials_starts_and_names_the_missing_ones(tmp_path: Path):
     without = dict.fromkeys(("GITHUB_TOKEN", "ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL"), "")
     with running_stack(tmp_path / "stack", **without) as stack:
         said = stack.log.read_text()
@@ -98,8 +98,8 @@ def test_without_any_credential_it_starts_and_says_what_is_missing(tmp_path: Pat
         failed_as(stack, question, FailureCode.GITHUB_TOKEN_MISSING)
         assert_unpublished(stack, name)
 
-        # A public repository can be read without a token; Claude's login is missing then.
-        stack.forge.repository("acme", name).private = False
+        # A public repository can be read without a token, so the job fails at Claude's login.
+        stack.github.repository("acme", name).private = False
         question = stack.post_job(client, "What is it?", jobType="task")
         job = failed_as(stack, question, FailureCode.CLAUDE_AUTHENTICATION)
         assert "ANTHROPIC_API_KEY" in job["error"]

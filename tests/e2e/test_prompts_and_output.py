@@ -1,4 +1,4 @@
-"""Text on its way in and out: any prompt reaches the model, any line reaches the transcript."""
+"""Any prompt reaches the model, and any line of output reaches the transcript."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def wait_for_answer(stack: Stack, job_id: str, answer: str) -> None:
 
 
 def said_to_the_model(stack: Stack, prompt: str) -> str:
-    """All text of the user in the first request of the script that the prompt names."""
+    """Return the user's text in the first request of the prompt's script."""
     name = prompt.rpartition("[[script:")[2].partition("]]")[0]
     [request, *_] = [entry for entry in stack.model.requests(name) if entry["main"]]
     return json.dumps(request["body"]["messages"], ensure_ascii=False)
@@ -44,7 +44,7 @@ def lines_of(stack: Stack, job_id: str) -> Iterator[Json]:
 
 
 def texts_of(stack: Stack, job_id: str) -> list[str]:
-    """What Claude said, block by block."""
+    """Return the text blocks of Claude."""
     return [
         block["text"]
         for line in lines_of(stack, job_id)
@@ -54,7 +54,7 @@ def texts_of(stack: Stack, job_id: str) -> list[str]:
     ]
 
 
-def test_unicode_survives_everywhere(stack: Stack):
+def test_unicode_is_preserved_everywhere(stack: Stack):
     client, name = stack.new_repository()
     prompt = "Größe 日本語 🎉 \u2028 e\u0301\nzweite Zeile " + stack.script(
         [
@@ -69,19 +69,19 @@ def test_unicode_survives_everywhere(stack: Stack):
     assert (job["prompt"], job["title"]) == (prompt, "Größe 🎉 日本")
     assert as_json_text(prompt) in said_to_the_model(stack, prompt)
     assert job["result"] == "Fertig: 日本語 🎉"
-    [pull] = stack.forge.pull_requests(OWNER, name)
+    [pull] = stack.github.pull_requests(OWNER, name)
     assert (pull.head, pull.title) == ("feature/größe-日本", "Größe 🎉 日本")
     assert "Größe 日本語 🎉" in (pull.body or "")
     assert "Fertig: 日本語 🎉" in (pull.body or "")
-    rest, own, _ = stack.forge.log(OWNER, name, pull.head)
+    rest, own, _ = stack.github.log(OWNER, name, pull.head)
     assert (rest.subject, own.subject) == ("Größe 🎉 日本", "Ändere 🎉")
-    assert stack.forge.read_file(OWNER, name, pull.head, "größe 日本 🎉.txt") == "ü\n"
-    assert stack.forge.read_file(OWNER, name, pull.head, "naïve\u2028.txt") == "Füße 🎉\n"
+    assert stack.github.read_file(OWNER, name, pull.head, "größe 日本 🎉.txt") == "ü\n"
+    assert stack.github.read_file(OWNER, name, pull.head, "naïve\u2028.txt") == "Füße 🎉\n"
 
 
 @pytest.mark.parametrize("job_type", ["code", "task"])
 @pytest.mark.parametrize("start", ["/clear", "/cost", "-p --version", "--help", "@{file}"])
-def test_a_prompt_is_never_taken_for_a_command(
+def test_a_prompt_is_never_run_as_a_command(
     stack: Stack, start: str, job_type: str, tmp_path: Path
 ):
     client, _ = stack.new_repository()
@@ -96,7 +96,7 @@ def test_a_prompt_is_never_taken_for_a_command(
     assert PRIVATE not in said
 
 
-def test_a_message_is_never_taken_for_a_command(stack: Stack, tmp_path: Path):
+def test_a_message_is_never_run_as_a_command(stack: Stack, tmp_path: Path):
     client, _ = stack.new_repository()
     prompt = stack.script([say("Ask."), say("One."), say("Two.")])
     job_id = stack.post_job(client, prompt, jobType="task")
@@ -112,7 +112,7 @@ def test_a_message_is_never_taken_for_a_command(stack: Stack, tmp_path: Path):
     assert PRIVATE not in last
 
 
-def test_a_long_prompt_reaches_the_model_whole(stack: Stack):
+def test_a_long_prompt_reaches_the_model_completely(stack: Stack):
     client, _ = stack.new_repository()
     filler = "".join(f"{number:06} words of a long prompt\n" for number in range(28_000))
     prompt = f"{filler[: 900 * 1024]}\n{stack.script([say('That was long.')])}"
@@ -123,7 +123,7 @@ def test_a_long_prompt_reaches_the_model_whole(stack: Stack):
     assert as_json_text(prompt) in said_to_the_model(stack, prompt)
 
 
-def test_every_line_is_stored_whole_and_in_order(stack: Stack):
+def test_every_line_is_stored_completely_and_in_order(stack: Stack):
     client, _ = stack.new_repository()
     odd = "between \u2028 and \u2029 and \x85 and \x00 and \x1b[31m and \ufeff end"
     long = "".join(f"{number:07} " for number in range(125_000))

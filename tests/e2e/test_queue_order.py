@@ -1,4 +1,4 @@
-"""Twenty jobs at once on two slots: never a third, in the order of their posting."""
+"""Twenty jobs on two slots: never three at once, and in the order of posting."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def own_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 @dataclass
 class Samples:
-    """What was seen of the queue while it was worked off, until `stop` is called."""
+    """Samples of the queue until `stop` is called."""
 
     stack: Stack
     queues: list[Json] = field(default_factory=list)
@@ -64,7 +64,7 @@ class Samples:
         self.clis.append(len(set(self._sessions())))
 
     def _sessions(self) -> Iterator[bytes]:
-        """Yield the session of each CLI; one that is just forking shows twice."""
+        """Yield the session of each CLI process. A forking process appears twice."""
         root = str(self.stack.root).encode()
         for process in processes():
             words = process.command.split(b"\0")
@@ -73,7 +73,7 @@ class Samples:
                 yield words[words.index(b"--session-id") + 1]
 
 
-def test_never_more_than_the_slots_and_first_come_first_served(own_stack: Stack):
+def test_jobs_start_in_order_and_never_exceed_the_slots(own_stack: Stack):
     client, name = own_stack.new_repository()
     step = write("a.txt", "a") | {"delay": 0.3}
     bodies = [
@@ -99,7 +99,7 @@ def test_never_more_than_the_slots_and_first_come_first_served(own_stack: Stack)
     assert {job["status"] for job in jobs} == {"completed"}
     started = sorted(jobs, key=lambda job: str(job["started_at"]))
     assert [job["id"] for job in started] == ids
-    assert len(own_stack.forge.pull_requests(OWNER, name)) == JOBS
+    assert len(own_stack.github.pull_requests(OWNER, name)) == JOBS
     assert {job["lease"] for job in jobs} == {1}
 
     assert max(samples.clis) == SLOTS
@@ -112,7 +112,7 @@ def test_never_more_than_the_slots_and_first_come_first_served(own_stack: Stack)
 
 
 def assert_positions_fall(samples: Samples, ids: list[str]) -> None:
-    """The queue is always a run of the posted jobs in order, and nobody falls back in it."""
+    """Check that the queue has the jobs in the order of posting, and that no job moves back."""
     last = {job_id: JOBS for job_id in ids}
     for queue in samples.queues:
         queued = [entry["id"] for entry in queue["queued"]]
@@ -126,14 +126,14 @@ def assert_positions_fall(samples: Samples, ids: list[str]) -> None:
 
 
 def assert_positions_when_posted(posted: list[Json]) -> None:
-    """Each job is told its place behind those that wait; some may have begun meanwhile."""
+    """Check that each job got a position after the waiting jobs; some may have started since."""
     positions = [job["position"] for job in posted]
     assert positions[0] == 1
     assert all(later <= earlier + 1 for earlier, later in pairwise(positions))
     assert positions[-1] >= JOBS / 2
 
 
-def test_at_rest_everything_is_zero(own_stack: Stack):
+def test_an_idle_queue_is_empty(own_stack: Stack):
     queue = own_stack.call("GET", "/queue")
     assert (queue["running"], queue["waiting"], queue["queued"]) == ([], [], [])
 

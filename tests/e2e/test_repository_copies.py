@@ -22,33 +22,33 @@ def head_of(mirror: str, branch: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
-def test_cloning_one_and_then_fetching_it(stack: Stack):
+def test_a_repository_is_cloned_and_then_fetched(stack: Stack):
     client, name = stack.new_repository()
     path = f"/repos/{repository_id(stack, client)}/clone"
     cloned = stack.call("POST", path)
     assert cloned == {"success": True, "repo": f"{OWNER}/{name}", "path": cloned["path"]}
     assert Path(cloned["path"]).is_relative_to(stack.root / "repos")
-    assert head_of(cloned["path"], "main") == stack.forge.branches(OWNER, name)["main"]
+    assert head_of(cloned["path"], "main") == stack.github.branches(OWNER, name)["main"]
 
-    newer = stack.forge.commit(OWNER, name, "main", {"new.txt": "new\n"}, "New")
+    newer = stack.github.commit(OWNER, name, "main", {"new.txt": "new\n"}, "New")
     assert stack.call("POST", path) == cloned
     assert head_of(cloned["path"], "main") == newer
 
 
-def test_a_failure_to_clone_one_is_told(stack: Stack):
+def test_a_failed_clone_is_reported(stack: Stack):
     client, name = stack.new_repository()
-    stack.forge.fail_next(f"/{OWNER}/{name}.git/info/refs", 502, times=9)
+    stack.github.fail_next(f"/{OWNER}/{name}.git/info/refs", 502, times=9)
     try:
         failed = stack.call("POST", f"/repos/{repository_id(stack, client)}/clone", status=500)
     finally:
-        stack.forge.clear_faults()
+        stack.github.clear_faults()
     assert failed["success"] is False
     assert failed["repo"] == f"{OWNER}/{name}"
     assert "502" in failed["error"]
     assert "path" not in failed
 
 
-def test_ids_that_name_nothing(stack: Stack):
+def test_unknown_ids(stack: Stack):
     unknown = "00000000-0000-4000-8000-000000000000"
     assert stack.call("POST", f"/repos/{unknown}/clone", status=404) == {
         "error": "Repository not found"
@@ -56,27 +56,27 @@ def test_ids_that_name_nothing(stack: Stack):
     assert "is not a UUID" in stack.call("POST", "/repos/nonsense/clone", status=400)["error"]
 
 
-def test_all_are_fetched_and_each_failure_is_told(stack: Stack):
+def test_all_are_fetched_and_each_failure_is_reported(stack: Stack):
     _, good = stack.new_repository()
     _, bad = stack.new_repository()
-    missing = "missing-from-the-forge"
+    missing = "missing-from-github"
     client = stack.call("POST", "/clients", {"name": "Missing"})["id"]
     body = {"githubOrg": OWNER, "githubRepo": missing}
     stack.call("POST", f"/clients/{client}/repository", body)
 
-    stack.forge.fail_next(f"/{OWNER}/{bad}.git/info/refs", 500, times=9)
+    stack.github.fail_next(f"/{OWNER}/{bad}.git/info/refs", 500, times=9)
     try:
         cloned = stack.call("POST", "/repos/clone")["cloned"]
     finally:
-        stack.forge.clear_faults()
+        stack.github.clear_faults()
     assert entry(cloned, good)["success"] is True
     path = entry(cloned, good)["path"]
-    assert head_of(path, "main") == stack.forge.branches(OWNER, good)["main"]
+    assert head_of(path, "main") == stack.github.branches(OWNER, good)["main"]
     assert entry(cloned, bad)["success"] is False
     assert "does not exist" in entry(cloned, missing)["error"]
     assert entry(cloned, missing)["success"] is False
 
-    newer = stack.forge.commit(OWNER, good, "topic", {"new.txt": "new\n"}, "New")
+    newer = stack.github.commit(OWNER, good, "topic", {"new.txt": "new\n"}, "New")
     synced = stack.call("POST", "/sync")["synced"]
     assert entry(synced, good) == {"repo": f"{OWNER}/{good}", "success": True}
     assert entry(synced, bad) == {"repo": f"{OWNER}/{bad}", "success": True}

@@ -1,4 +1,4 @@
-"""The ways to contain Claude, each with a whole job and a conversation."""
+"""Each sandbox mode with a whole job and a conversation."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def test_jobs_run_in_every_mode(tmp_path_factory: pytest.TempPathFactory, settin
 
         job = stack.wait_for(job_id, "completed")
         branch = job["branch_name"]
-        history = [entry.subject for entry in stack.forge.log(OWNER, name, branch)]
+        history = [entry.subject for entry in stack.github.log(OWNER, name, branch)]
         assert history[1:] == ["By Claude", "Initial commit"]
-        assert stack.forge.read_file(OWNER, name, branch, "c.txt") == "c"
+        assert stack.github.read_file(OWNER, name, branch, "c.txt") == "c"
 
         stack.wait_for(task, "waiting_for_user")
         stack.call("POST", f"/jobs/{task}/message", {"message": "The first."})

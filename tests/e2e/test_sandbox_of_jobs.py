@@ -1,4 +1,4 @@
-"""Jobs that their host cannot isolate, and jobs that take more of it than they may."""
+"""Jobs on a host that cannot isolate them, and jobs that exceed a resource limit."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ if [ "$1" != --version ] && [ -e {{refusing}} ]; then
 fi
 exec {{real}} "$@"
 """
-"""Fails as the real one does where the kernel refuses it, whenever a test wants it to."""
+"""A bwrap that fails on demand, as the real one does if the kernel refuses it."""
 
 
 @pytest.fixture(scope="module")
 def refusing(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """While it exists, no namespace can be made."""
+    """While this file exists, no namespace can be created."""
     return tmp_path_factory.mktemp("kernel") / "refusing"
 
 

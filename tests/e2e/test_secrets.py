@@ -31,7 +31,7 @@ def own_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 
 def spellings(secret: str) -> list[bytes]:
-    """The secret as it is, and what is certain of it in base64 at each of the three offsets."""
+    """Return the secret, and its fixed base64 text at each of the three offsets."""
     found = [secret.encode()]
     for offset in range(3):
         encoded = base64.b64encode(b"\0" * offset + secret.encode())
@@ -48,12 +48,12 @@ def assert_clean(data: bytes, needles: list[bytes], where: str) -> None:
 
 
 def assert_processes_clean(stack: Stack) -> list[Process]:
-    """Look at every process of this machine, and return them."""
+    """Check every process of this host, and return the processes."""
     needles = all_spellings(stack)
     seen = list(processes())
     for process in seen:
         assert_clean(process.command, needles, f"the command line {process.command!r}")
-        # Those of another test's installation may have the same token in their environment.
+        # Processes of another test's installation may have the same token in their environment.
         is_ours = str(stack.root).encode() in process.environment
         if is_ours or b"cli.py\0" not in process.command:
             where = f"the environment of {process.command!r}"
@@ -67,7 +67,7 @@ def runs(command: bytes, process: Process, stack: Stack) -> bool:
 
 
 def assert_files_clean(stack: Stack) -> int:
-    """Look at every file below the stack's root, and return how many there are."""
+    """Check every file below the stack's root, and return their number."""
     needles = all_spellings(stack)
     data = stack.root / "data"
     looked_at = 0
@@ -87,7 +87,7 @@ def assert_files_clean(stack: Stack) -> int:
 
 
 def without_announcement(log: bytes, stack: Stack) -> bytes:
-    """Leave out the one line that shows a new secret to its owner."""
+    """Remove the line that shows a new secret to its owner."""
     lines = log.split(b"\n")
     [announced] = [line for line in lines if line.startswith(b"Secret ")]
     assert stack.secret.encode() in announced
@@ -112,22 +112,22 @@ async def histories(stack: Stack) -> dict[str, str]:
     }
 
 
-async def test_secrets_stay_where_they_belong(own_stack: Stack, tmp_path: Path):
-    gate = own_stack.gate()
+async def test_secrets_are_only_where_they_are_needed(own_stack: Stack, tmp_path: Path):
+    signal_file = own_stack.signal_file()
     client, name = own_stack.new_repository()
     slow_client, slow_name = own_stack.new_repository()
 
-    # A conversation that waits, a job whose Claude looks around, and one that git holds up.
+    # A waiting conversation, a job whose Claude searches for secrets, and a job with a slow git.
     question = own_stack.script([use("Read", file_path="$CWD/app.py"), say("What now?")])
     task = own_stack.post_job(client, question, jobType="task")
     curious = own_stack.script(
-        [bash(CURIOUS), write("a.txt", "a"), wait_for_file(gate), say("Looked around.")]
+        [bash(CURIOUS), write("a.txt", "a"), wait_for_file(signal_file), say("Looked around.")]
     )
     code = own_stack.post_job(client, curious, branchName="feature/x")
     own_stack.wait_for(task, "waiting_for_user")
     eventually((Path(own_stack.wait_for(code, "working")["worktree_path"]) / "a.txt").exists, 60)
-    own_stack.forge.delay_next(f"/{OWNER}/{slow_name}.git/git-upload-pack", 2)
-    own_stack.forge.delay_next(f"/{OWNER}/{slow_name}.git/git-receive-pack", 2)
+    own_stack.github.delay_next(f"/{OWNER}/{slow_name}.git/git-upload-pack", 2)
+    own_stack.github.delay_next(f"/{OWNER}/{slow_name}.git/git-receive-pack", 2)
     prompt = own_stack.script([write("b.txt", "b"), say("Done.")])
     slow = own_stack.post_job(slow_client, prompt, branchName="feature/y")
 
@@ -140,7 +140,7 @@ async def test_secrets_stay_where_they_belong(own_stack: Stack, tmp_path: Path):
 
         eventually(git_runs, 60, f"git runs with {words}")
     seen = assert_processes_clean(own_stack)
-    # The search does find what is there: the worker has the path of the file with the token.
+    # The search does find texts: the worker has the path of the token file.
     [worker] = [each for each in seen if runs(b"worker", each, own_stack)]
     assert b"GITHUB_TOKEN_FILE" in worker.environment
     [api] = [each for each in seen if runs(b"api", each, own_stack)]
@@ -150,28 +150,28 @@ async def test_secrets_stay_where_they_belong(own_stack: Stack, tmp_path: Path):
     assert processes_of(code)
     own_stack.wait_for(slow, "completed")
 
-    # Failures quote what git and GitHub said; a cancelled job has been on GitHub twice.
-    grant = own_stack.forge.tokens.pop(TOKEN)
+    # Failures quote the output of git and GitHub; a cancelled job has used GitHub twice.
+    grant = own_stack.github.tokens.pop(TOKEN)
     refused = own_stack.post_job(slow_client, prompt, branchName="feature/z")
     job = own_stack.wait_for(refused, "failed")
     assert job["failure_code"] == "github_authentication"
-    own_stack.forge.tokens[TOKEN] = grant
+    own_stack.github.tokens[TOKEN] = grant
     assert_files_clean(own_stack)
-    gate.touch()
+    signal_file.touch()
     own_stack.wait_for(code, "completed")
     own_stack.call("POST", f"/jobs/{task}/cancel")
     own_stack.call("POST", "/repos/clone")
 
-    assert list(own_stack.forge.branches(OWNER, name)) == ["feature/x", "main"]
+    assert list(own_stack.github.branches(OWNER, name)) == ["feature/x", "main"]
     needles = all_spellings(own_stack)
     for job_id in (task, code, slow, refused):
         messages = own_stack.messages(job_id)
         assert_clean(json.dumps(messages).encode(), needles, f"the messages of {job_id}")
         assert_clean(json.dumps(own_stack.job(job_id)).encode(), needles, f"the row of {job_id}")
-    # The curious one did see its environment.
+    # The searching job did see its environment.
     looked = json.dumps(own_stack.messages(code))
     assert "CLAUDE_CODE_MAX_RETRIES" in looked
-    # It has no way to the forge, which is on this host, and no token for it.
+    # It cannot reach the fake GitHub on this host, and has no token for it.
     assert "unable to access" in looked
     for script in (question, curious, prompt):
         requests = own_stack.model.requests(script[9:-2])

@@ -1,4 +1,4 @@
-"""MCP servers, an executable of the operator's own, and a single slot."""
+"""MCP servers, a replaced executable, and a single slot."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def own_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     claude.chmod(0o755)
     config = directory / "mcp.json"
     command = {"command": sys.executable, "args": ["-I", str(Path(mcp_server.__file__))]}
-    gates = directory / "stack" / "gates"
-    gates.mkdir(parents=True)
-    # What the two programs use besides their own files.
-    visible = (gates, real.parent, sys.prefix, sys.base_prefix)
+    signal_files = directory / "stack" / "signal_files"
+    signal_files.mkdir(parents=True)
+    # Files that the two programs need in addition to their own.
+    visible = (signal_files, real.parent, sys.prefix, sys.base_prefix)
     with mcp_server.serving_http() as url:
         remote = {"type": "http", "url": url}
         config.write_text(json.dumps({"mcpServers": {"tickets": command, "remote": remote}}))
@@ -65,7 +65,7 @@ def test_tools_of_an_mcp_server_can_be_used(own_stack: Stack, job_type: str, ser
 
 
 @pytest.mark.failure(FailureCode.TASK_CHANGED_FILES)
-def test_a_server_that_writes_into_the_worktree_of_a_conversation(own_stack: Stack):
+def test_an_mcp_server_that_writes_into_the_worktree_of_a_conversation(own_stack: Stack):
     client, name = own_stack.new_repository()
     prompt = own_stack.script([use("mcp__tickets__note", number=7), say("I noted it.")])
     job_id = own_stack.post_job(client, prompt, jobType="task")
@@ -85,13 +85,13 @@ def test_standard_error_is_stored(own_stack: Stack):
 
 def test_a_conversation_that_waits_for_its_user_holds_no_slot(own_stack: Stack):
     client, _ = own_stack.new_repository()
-    gate = own_stack.gate()
+    signal_file = own_stack.signal_file()
     prompt = own_stack.script([say("Which one?"), say("Fine.")])
     task = own_stack.post_job(client, prompt, jobType="task")
     own_stack.wait_for(task, "waiting_for_user")
     assert processes_of(task) == []
 
-    prompt = own_stack.script([wait_for_file(gate), write("a.txt", "a"), say("Done.")])
+    prompt = own_stack.script([wait_for_file(signal_file), write("a.txt", "a"), say("Done.")])
     code = own_stack.post_job(client, prompt)
     own_stack.wait_for(code, "working")
     queue = own_stack.call("GET", "/queue")
@@ -107,7 +107,7 @@ def test_a_conversation_that_waits_for_its_user_holds_no_slot(own_stack: Stack):
     assert [entry["id"] for entry in queue["running"]] == [code]
     assert [(entry["id"], entry["position"]) for entry in queue["queued"]] == [(task, 1)]
     assert own_stack.job(task)["status"] == "running"
-    gate.touch()
+    signal_file.touch()
     own_stack.wait_for(code, "completed")
     own_stack.wait_for(task, lambda job: job["result"] == "Fine.")
     own_stack.wait_for(task, "waiting_for_user")

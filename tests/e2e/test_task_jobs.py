@@ -1,4 +1,4 @@
-"""Conversations: what Claude may not do in one, and how messages and completion reach it."""
+"""Conversations: forbidden actions, messages and completion."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def script_name(prompt: str) -> str:
 
 
 def asked(stack: Stack, prompt: str) -> list[Conversation]:
-    """The model calls of the script that the prompt names, as they were read."""
+    """Return the parsed model calls of the prompt's script."""
     return [
         read_conversation(request["body"], request["headers"])
         for request in stack.model.requests(script_name(prompt))
@@ -49,7 +49,7 @@ def tool_results(stack: Stack, job_id: str) -> list[Json]:
     return [block for block in blocks if block["type"] == "tool_result"]
 
 
-def test_nothing_can_be_changed_and_nothing_outside_read(stack: Stack, tmp_path: Path):
+def test_claude_can_change_no_file_and_read_no_file_outside(stack: Stack, tmp_path: Path):
     client, name = stack.new_repository()
     outside = tmp_path / "private.txt"
     outside.write_text("what stands outside")
@@ -87,7 +87,7 @@ def test_nothing_can_be_changed_and_nothing_outside_read(stack: Stack, tmp_path:
     assert [entry.name for entry in tmp_path.iterdir()] == ["private.txt"]
     stack.call("POST", f"/jobs/{job_id}/complete")
     assert stack.wait_for(job_id, "completed")["outcome"] == "answered"
-    assert list(stack.forge.branches(OWNER, name)) == ["main"]
+    assert list(stack.github.branches(OWNER, name)) == ["main"]
 
 
 def test_a_message_during_a_turn_reaches_the_running_process(stack: Stack):
@@ -130,7 +130,7 @@ def test_several_messages_arrive_once_each_and_in_order(stack: Stack):
     assert user_inputs(stack, job_id) == sent
 
 
-def test_the_second_turn_goes_on_in_the_same_session(stack: Stack):
+def test_the_second_turn_continues_the_session(stack: Stack):
     client, _ = stack.new_repository()
     prompt = stack.script([say("First answer."), say("Second answer.")])
     job_id = stack.post_job(client, f"The question. {prompt}", jobType="task")
@@ -182,7 +182,7 @@ def test_a_message_that_was_accepted_before_completion_is_answered(stack: Stack)
     assert asked(stack, prompt)[-1].said[-1] == "One more thing."
 
 
-def test_completing_while_it_waits_ends_at_once(stack: Stack):
+def test_completing_while_waiting_ends_at_once(stack: Stack):
     client, _ = stack.new_repository()
     job_id = stack.post_job(client, stack.script([say("The answer.")]), jobType="task")
     stack.wait_for(job_id, "waiting_for_user")
@@ -193,7 +193,7 @@ def test_completing_while_it_waits_ends_at_once(stack: Stack):
     stack.call("POST", f"/jobs/{job_id}/message", {"message": "late"}, status=400)
 
 
-def test_what_is_not_a_running_conversation_takes_no_messages(stack: Stack):
+def test_only_a_running_conversation_accepts_messages(stack: Stack):
     client, _ = stack.new_repository()
     prompt = stack.script([say("Done.", delay=2.0)])
     job_id = stack.post_job(client, prompt)
@@ -206,9 +206,9 @@ def test_what_is_not_a_running_conversation_takes_no_messages(stack: Stack):
     stack.wait_for(job_id, "completed")
 
 
-def test_a_task_reads_its_own_branch_where_the_remote_has_it(stack: Stack):
+def test_a_task_reads_its_branch_if_the_remote_has_it(stack: Stack):
     client, name = stack.new_repository()
-    stack.forge.commit(OWNER, name, "spec", {"app.py": "the spec branch\n"}, "Spec")
+    stack.github.commit(OWNER, name, "spec", {"app.py": "the spec branch\n"}, "Spec")
     prompt = stack.script([use("Read", file_path="$CWD/app.py"), say("Read.")])
     job_id = stack.post_job(client, prompt, jobType="task", branchName="spec")
     stack.wait_for(job_id, "waiting_for_user")

@@ -1,4 +1,4 @@
-"""Work that cannot be published is kept, given as a patch, and published later without Claude."""
+"""Unpublished work is kept, available as a patch, and published later without Claude."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def failed_job(stack: Stack, client: str, prompt: str, **body: str) -> Json:
 
 
 def applied(stack: Stack, name: str, job_id: str, directory: Path) -> list[str]:
-    """The files of a fresh clone to which the job's patch was applied."""
+    """Return the files of a new clone after applying the job's patch."""
     answer = stack.http.get(f"/jobs/{job_id}/patch")
     assert answer.status_code == 200
-    source = str(stack.forge.repository(OWNER, name).bare.path)
+    source = str(stack.github.repository(OWNER, name).bare.path)
     git("clone", "--quiet", source, str(directory), at=directory.parent)
     git("checkout", "--quiet", answer.headers["X-Base-Commit"], at=directory)
     patch = directory.parent / "work.patch"
@@ -60,12 +60,12 @@ def test_refused_work_is_kept_and_published_without_claude(
 ) -> None:
     client, name = stack.new_repository()
     prompt = stack.script(STEPS)
-    stack.forge.fail_next(operation, status=403)
+    stack.github.fail_next(operation, status=403)
     job = failed_job(stack, client, prompt)
     assert job["failure"]["code"] == "github_permission"
     assert job["failure"]["remedy"]
     assert {"one.txt", "two.txt"} <= set(applied(stack, name, job["id"], tmp_path / "clone"))
-    assert stack.forge.pull_requests(OWNER, name) == []
+    assert stack.github.pull_requests(OWNER, name) == []
 
     asked = model_calls(stack, prompt)
     retried = stack.call("POST", f"/jobs/{job['id']}/retry", {"from": "publish"}, 201)
@@ -73,10 +73,10 @@ def test_refused_work_is_kept_and_published_without_claude(
     assert (done["retry_of"], done["retry_from"]) == (job["id"], "publish")
     assert (done["outcome"], done["cost"], done["files_changed"]) == ("pull_request", None, 2)
     assert model_calls(stack, prompt) == asked
-    [pull] = stack.forge.pull_requests(OWNER, name)
+    [pull] = stack.github.pull_requests(OWNER, name)
     assert pull.head == retried["branchName"]
     assert "Two files." in (pull.body or "")
-    log = stack.forge.log(OWNER, name, retried["branchName"])
+    log = stack.github.log(OWNER, name, retried["branchName"])
     assert [entry.subject for entry in log] == ["Two files", "Claude commits", "Initial commit"]
     eventually(lambda: stack.job(retried["id"])["phase"] is None, 60, "cleaned up")
     assert stack.http.get(f"/jobs/{retried['id']}/patch").status_code == 404
@@ -84,7 +84,7 @@ def test_refused_work_is_kept_and_published_without_claude(
 
 def test_work_of_a_cancelled_job_is_kept(stack: Stack, tmp_path: Path) -> None:
     client, name = stack.new_repository()
-    prompt = stack.script([*STEPS[:2], wait_for_file(stack.gate()), say("Done.")])
+    prompt = stack.script([*STEPS[:2], wait_for_file(stack.signal_file()), say("Done.")])
     job_id = stack.post_job(client, prompt, branchName="feature/x")
     eventually(lambda: model_calls(stack, prompt) == 3, 60, "both files are there")
     assert stack.http.get(f"/jobs/{job_id}/patch").status_code == 409
@@ -93,7 +93,7 @@ def test_work_of_a_cancelled_job_is_kept(stack: Stack, tmp_path: Path) -> None:
     assert {"one.txt", "two.txt"} <= set(applied(stack, name, job_id, tmp_path / "clone"))
     retried = stack.call("POST", f"/jobs/{job_id}/retry", {"from": "publish"}, 201)
     stack.wait_for(retried["id"], "completed")
-    assert len(stack.forge.pull_requests(OWNER, name)) == 1
+    assert len(stack.github.pull_requests(OWNER, name)) == 1
 
 
 def mirror_of(stack: Stack, name: str) -> Path:
@@ -108,14 +108,14 @@ def in_store(stack: Stack, statement: str, *values: str | None) -> None:
 
 
 def forget_work(stack: Stack, name: str, job_id: str) -> None:
-    """Do what KEEP_WORK_DAYS does, at once."""
+    """Delete the kept work, as KEEP_WORK_DAYS does later."""
     git("update-ref", "-d", f"refs/orchestrator/salvage/{job_id}", at=mirror_of(stack, name))
     in_store(stack, "DELETE FROM agent_job_kept_work WHERE job_id = ?", job_id)
 
 
 @contextlib.contextmanager
 def only_on_an_absent_machine(stack: Stack, name: str, job: Json) -> Iterator[None]:
-    """Let a job's long work be on a machine that is not there, and then come back as this one."""
+    """Move a job's large work to an absent host, and let this host return under that name."""
     ref, mirror = f"refs/orchestrator/salvage/{job['id']}", mirror_of(stack, name)
     kept = git("rev-parse", ref, at=mirror).strip()
     change = "UPDATE agent_job_kept_work SET patch = NULL, host = ? WHERE job_id = ?"
@@ -128,20 +128,21 @@ def only_on_an_absent_machine(stack: Stack, name: str, job: Json) -> Iterator[No
 
 
 @pytest.mark.failure(FailureCode.KEPT_WORK_GONE)
-def test_work_that_goes_while_its_retry_waits(stack: Stack) -> None:
+def test_work_that_expires_while_its_retry_waits(stack: Stack) -> None:
     client, name = stack.new_repository()
-    stack.forge.fail_next("git-receive-pack", status=403)
+    stack.github.fail_next("git-receive-pack", status=403)
     job = failed_job(stack, client, stack.script(STEPS))
-    gate = stack.gate()
+    signal_file = stack.signal_file()
     busy = [
-        stack.post_job(client, stack.script([wait_for_file(gate), say("Done.")])) for _ in range(2)
+        stack.post_job(client, stack.script([wait_for_file(signal_file), say("Done.")]))
+        for _ in range(2)
     ]
     for other in busy:
         stack.wait_for(other, "working")
     retried = stack.call("POST", f"/jobs/{job['id']}/retry", {"from": "publish"}, 201)
     stack.wait_for(retried["id"], "waiting_for_slot")
     forget_work(stack, name, job["id"])
-    gate.touch()
+    signal_file.touch()
     failed_as(stack, retried["id"], FailureCode.KEPT_WORK_GONE)
     assert_unpublished(stack, name)
     assert kept_files(stack, retried["id"]) == kept_files(stack, job["id"]) == set()
@@ -149,9 +150,9 @@ def test_work_that_goes_while_its_retry_waits(stack: Stack) -> None:
 
 
 @pytest.mark.failure(FailureCode.KEPT_WORK_ELSEWHERE)
-def test_work_of_a_machine_that_is_away_is_published_when_it_is_back(stack: Stack) -> None:
+def test_work_of_an_absent_host_is_published_when_it_returns(stack: Stack) -> None:
     client, name = stack.new_repository()
-    stack.forge.fail_next("git-receive-pack", status=403)
+    stack.github.fail_next("git-receive-pack", status=403)
     job = failed_job(stack, client, stack.script(STEPS))
     publish = {"from": "publish"}
     with only_on_an_absent_machine(stack, name, job):
@@ -163,18 +164,18 @@ def test_work_of_a_machine_that_is_away_is_published_when_it_is_back(stack: Stac
         assert f"GET /jobs/{job['id']}/patch" in told["error"]
     late = stack.call("POST", f"/jobs/{early['id']}/retry", publish, 201)
     assert stack.wait_for(late["id"], "completed")["retry_of"] == job["id"]
-    [pull] = stack.forge.pull_requests(OWNER, name)
+    [pull] = stack.github.pull_requests(OWNER, name)
     assert pull.head == late["branchName"]
 
 
 def test_a_worker_that_dies_while_it_publishes_kept_work_publishes_once(stack: Stack) -> None:
     client, name = stack.new_repository()
-    stack.forge.fail_next("git-receive-pack", status=403)
+    stack.github.fail_next("git-receive-pack", status=403)
     job = failed_job(stack, client, stack.script(STEPS))
-    stack.forge.delay_next("pulls/create", 3)
+    stack.github.delay_next("pulls/create", 3)
     retried = stack.call("POST", f"/jobs/{job['id']}/retry", {"from": "publish"}, 201)
     stack.wait_for(retried["id"], lambda found: bool(found["head_sha"]))
     [worker] = stack.pids("cli.py worker")
     os.kill(worker, signal.SIGKILL)
     stack.wait_for(retried["id"], "completed", 90)
-    assert len(stack.forge.pull_requests(OWNER, name)) == 1
+    assert len(stack.github.pull_requests(OWNER, name)) == 1

@@ -1,4 +1,4 @@
-"""Nothing that a repository or Claude leaves in git or in settings runs as the orchestrator."""
+"""No program that a repository or Claude leaves in git or in settings runs as the orchestrator."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ PROGRAMS = (
 
 
 def planting(traces: Path) -> str:
-    """Shell commands that plant a program wherever git would run one.
+    """Return shell commands that install a program at every place where git would run it.
 
-    Each leaves one trace in Claude's home and, where it can, one in a directory of the host. They
-    let git run some, and print the traces of those.
+    Each program writes a trace in Claude's home and, if it can, in a directory of the host. The
+    commands also make git run some programs, and print their traces.
     """
     return f"""
         common=$(git rev-parse --git-common-dir)
@@ -73,11 +73,13 @@ def test_programs_that_claude_plants_in_git_do_not_run(stack: Stack, tmp_path: P
     repository = stack.call("GET", f"/clients/{client}")["repository"]["id"]
     stack.call("POST", f"/repos/{repository}/clone")
     assert list(traces.iterdir()) == []
-    assert sorted(stack.forge.branches(OWNER, name)) == ["feature/a", "feature/b", "main"]
+    assert sorted(stack.github.branches(OWNER, name)) == ["feature/a", "feature/b", "main"]
 
 
 @pytest.mark.parametrize("job_type", ["code", "task"])
-def test_settings_of_the_repository_run_nothing(stack: Stack, job_type: str, tmp_path: Path):
+def test_claude_settings_of_the_repository_run_no_program(
+    stack: Stack, job_type: str, tmp_path: Path
+):
     run = [{"type": "command", "command": f"touch {tmp_path}/hook"}]
     settings = {
         "hooks": {"SessionStart": [{"hooks": run}], "PreToolUse": [{"matcher": "*", "hooks": run}]},
@@ -98,7 +100,7 @@ def test_settings_of_the_repository_run_nothing(stack: Stack, job_type: str, tmp
     stack.wait_for(job_id, lambda job: bool(job["result"] == "Read."))
     assert list(tmp_path.iterdir()) == []
     [request, *_] = stack.model.requests(prompt[9:-2])
-    # The guide is quoted where the user speaks, not where the operator does.
+    # The guide is part of a user message, not of the system prompt.
     assert "Always answer in verse." not in json.dumps(request["body"]["system"])
     assert json.dumps(request["body"]["messages"][0]).count("Always answer in verse.") == 1
     assert "in verse" not in json.dumps(stack.call("GET", f"/jobs/{job_id}?includeMessages=true"))

@@ -1,4 +1,4 @@
-"""A usage limit is no failure: jobs wait without a slot, nothing else starts, and all go on."""
+"""A usage limit is not a failure: jobs wait without a slot, no job starts, then all resume."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SECONDS = 25
 
 @pytest.fixture(scope="module")
 def subscribed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """An installation whose Claude is paid for by a subscription."""
+    """An installation with a Claude subscription."""
     root: Path = tmp_path_factory.mktemp("limits")
     with running_stack(
         root,
@@ -58,13 +58,13 @@ def starts(stack: Stack, job_id: str) -> int:
     return sum((event["type"], event.get("subtype")) == ("system", "init") for event in events)
 
 
-def test_jobs_wait_for_the_reset_and_go_on_in_their_sessions(subscribed: Stack) -> None:
+def test_jobs_wait_for_the_reset_and_resume_their_sessions(subscribed: Stack) -> None:
     stack = subscribed
     resets_at = time.time() + SECONDS
-    gate = subscribed.gate()
+    signal_file = subscribed.signal_file()
     steps = [
         write("a.txt", "a\n"),
-        wait_for_file(gate),
+        wait_for_file(signal_file),
         used_up(resets_at),
         write("b.txt", "b\n"),
         say("Ok."),
@@ -76,7 +76,7 @@ def test_jobs_wait_for_the_reset_and_go_on_in_their_sessions(subscribed: Stack) 
         for (client, _), prompt in zip(sites, prompts, strict=True)
     ]
     eventually(lambda: [len(calls(stack, prompt)) for prompt in prompts] == [2, 2], 60, "both run")
-    gate.touch()
+    signal_file.touch()
     for job_id in jobs:
         job = stack.wait_for(job_id, "waiting_for_limit")
         assert job["status"] == "running"
@@ -85,7 +85,7 @@ def test_jobs_wait_for_the_reset_and_go_on_in_their_sessions(subscribed: Stack) 
     queue = stack.call("GET", "/queue")
     assert sorted(entry["id"] for entry in queue["waiting"]) == sorted(jobs)
 
-    # The slots are free, and yet nothing starts on this credential.
+    # The slots are free, but no job starts with this credential.
     client, _ = stack.new_repository()
     third = stack.post_job(client, "Write a note")
     asked = [len(calls(stack, prompt)) for prompt in prompts]
@@ -102,13 +102,13 @@ def test_jobs_wait_for_the_reset_and_go_on_in_their_sessions(subscribed: Stack) 
         assert sessions == {job_id}
         assert job["cost"]["kind"] == "estimated"
         assert job["files_changed"] == 2
-        assert len(stack.forge.pull_requests(OWNER, name)) == 1
+        assert len(stack.github.pull_requests(OWNER, name)) == 1
         said = [line["content"] for line in stack.messages(job_id) if line["type"] == "system"]
         assert len([text for text in said if "goes on at" in text]) == 1
     assert stack.wait_for(third, "completed", 90)
 
 
-def test_a_conversation_waits_and_takes_its_messages_along(subscribed: Stack) -> None:
+def test_a_conversation_waits_and_keeps_its_messages(subscribed: Stack) -> None:
     stack = subscribed
     client, _ = stack.new_repository()
     prompt = stack.script([used_up(time.time() + 8), say("First."), say("Second.")])
@@ -123,7 +123,7 @@ def test_a_conversation_waits_and_takes_its_messages_along(subscribed: Stack) ->
 
 
 @pytest.mark.failure(FailureCode.USAGE_LIMIT)
-def test_a_reset_that_no_limit_has_is_not_waited_for(subscribed: Stack) -> None:
+def test_an_implausible_reset_time_is_not_waited_for(subscribed: Stack) -> None:
     stack = subscribed
     client, name = stack.new_repository()
     in_a_month = time.time() + 30 * 86_400
@@ -133,7 +133,7 @@ def test_a_reset_that_no_limit_has_is_not_waited_for(subscribed: Stack) -> None:
     assert job["resumes_at"] is None
     assert_unpublished(stack, name)
     assert kept_files(stack, job["id"]) == {"a.txt"}
-    # Nor does it keep others from starting.
+    # Other jobs can start too.
     stack.wait_for(stack.post_job(client, stack.script([say("Done.")])), "completed")
 
 
@@ -151,7 +151,7 @@ def test_a_waiting_job_survives_a_restart_and_can_be_cancelled(subscribed: Stack
     assert cancelled["wasRunning"] is False
     stack.wait_for(job_id, "completed", 90)
     assert starts(stack, job_id) == 2
-    assert len(stack.forge.pull_requests(OWNER, name)) == 1
+    assert len(stack.github.pull_requests(OWNER, name)) == 1
 
     again = stack.script([write("a.txt", "a\n"), used_up(time.time() + 3600), say("Done.")])
     waiting = stack.post_job(client, again, branchName="feature/y")

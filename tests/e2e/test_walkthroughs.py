@@ -1,4 +1,4 @@
-"""The two walkthroughs of the API specification, through HTTP, on real parts."""
+"""The two walkthroughs of the API specification, through HTTP on the real product."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ def test_a_code_job_ends_in_a_pull_request(stack: Stack):
     )
     job = stack.wait_for(job_id, "completed")
 
-    [pull] = stack.forge.pull_requests(OWNER, name)
+    [pull] = stack.github.pull_requests(OWNER, name)
     assert job["outcome"] == "pull_request"
     assert job["pr_number"] == pull.number
     assert job["pr_url"].endswith(f"/{OWNER}/{name}/pull/{pull.number}")
     assert pull.title == "Logout button"
     assert job_id in (pull.body or "")
-    assert stack.forge.branches(OWNER, name)["feature/logout-button"] == job["head_sha"]
+    assert stack.github.branches(OWNER, name)["feature/logout-button"] == job["head_sha"]
     assert job["files_changed"] == 1
     assert job["exit_code"] == 0
     assert job["session_id"] == job_id
@@ -31,7 +31,7 @@ def test_a_code_job_ends_in_a_pull_request(stack: Stack):
     )
 
 
-def test_a_conversation_goes_back_and_forth(stack: Stack):
+def test_a_conversation_with_two_turns(stack: Stack):
     client, name = stack.new_repository()
     job_id = stack.post_job(client, "Can you spec me a feature for this client?", jobType="task")
     stack.wait_for(job_id, "waiting_for_user")
@@ -45,7 +45,7 @@ def test_a_conversation_goes_back_and_forth(stack: Stack):
     assert stack.call("POST", f"/jobs/{job_id}/complete") == {"id": job_id, "status": "completing"}
     job = stack.wait_for(job_id, "completed")
     assert job["outcome"] == "answered"
-    assert stack.forge.pull_requests(OWNER, name) == []
+    assert stack.github.pull_requests(OWNER, name) == []
     assert [m["content"] for m in stack.messages(job_id) if m["type"] == "user_input"] == [
         "An analytics dashboard"
     ]

@@ -1,4 +1,4 @@
-"""What a fault is."""
+"""The definition of a fault."""
 
 from __future__ import annotations
 
@@ -9,72 +9,70 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.faults.installation import Installation
-from tests.faults.situations import Situation
+from tests.faults.scenarios import Scenario
 
-Strike = Callable[[Installation, Sequence[Situation]], None]
-Surroundings = Callable[[Path], AbstractContextManager[dict[str, str]]]
-
-
-RECOVERED_WITHIN = 15.0
-"""Seconds until a job goes on when there is a worker at hand that can take it up."""
+Injection = Callable[[Installation, Sequence[Scenario]], None]
+Setup = Callable[[Path], AbstractContextManager[dict[str, str]]]
 
 
-def _usual(root: Path) -> AbstractContextManager[dict[str, str]]:
+RECOVERY_SECONDS = 15.0
+"""Seconds until a job continues if a worker is available that can resume it."""
+
+
+def _no_setup(root: Path) -> AbstractContextManager[dict[str, str]]:
     return contextlib.nullcontext({})
 
 
-def _nothing(place: Installation) -> None:
-    """Leave an installation as it was started."""
+def _no_preparation(installation: Installation) -> None:
+    """Do nothing."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """Something that goes wrong once.
+    """A fault that is injected once.
 
     Args:
         name: for the table.
-        strike: does it. Returns when all that is needed for recovering is there again, or will be
-            without help.
-        phases: in which it can happen; all when empty.
-        ends: the statuses that it may give to a job; none when it is to cost it nothing.
-        failure: the code of the failure, where it ends in one.
-        ends_processes: whether what runs for the jobs at that moment must be gone within 5 s.
-        forgets: whether Claude's session is lost, so that steps are done again and the user is
-            told.
-        relieve: what has to be done before the next sweep finds what this fault left behind; None
-            when it must leave nothing behind.
-        surroundings: what the installation needs; yields variables of its environment.
-        prepare: what is done to it before it gets any job.
-        recovers_within: seconds from the strike's end until a job has to go on.
+        inject: causes the fault. Returns when everything needed for recovery is available again,
+            or will be without help.
+        phases: the phases in which it can happen; empty for all.
+        ends: the statuses that it may cause; empty if the job must end as usual.
+        failure: the failure code, if the job fails.
+        ends_processes: whether the processes of the jobs must end within 5 s.
+        loses_session: whether Claude's session is lost, so that steps are repeated.
+        clean_up: makes the next sweep find the remains of this fault; None if there are none.
+        setup: prepares the directory; yields environment variables of the installation.
+        prepare: changes the installation before its first job.
+        recovery_seconds: seconds from the end of `inject` until a job must continue.
     """
 
     name: str
-    strike: Strike
-    phases: tuple[type[Situation], ...] = ()
+    inject: Injection
+    phases: tuple[type[Scenario], ...] = ()
     ends: frozenset[str] = frozenset()
     failure: str | None = None
     ends_processes: bool = True
-    forgets: bool = False
-    relieve: Callable[[Installation], None] | None = None
-    surroundings: Surroundings = _usual
-    prepare: Callable[[Installation], None] = _nothing
-    recovers_within: float = RECOVERED_WITHIN
+    loses_session: bool = False
+    clean_up: Callable[[Installation], None] | None = None
+    setup: Setup = _no_setup
+    prepare: Callable[[Installation], None] = _no_preparation
+    recovery_seconds: float = RECOVERY_SECONDS
 
-    def allows(self, situation: Situation) -> frozenset[str]:
+    def allows(self, scenario: Scenario) -> frozenset[str]:
         """Return the statuses in which a job may end."""
-        if situation.is_settled or not self.ends:
-            return frozenset({situation.expected})
+        if scenario.is_settled or not self.ends:
+            return frozenset({scenario.expected})
         return self.ends
 
 
-def each(strike: Callable[[Situation], None]) -> Strike:
-    """A fault that is done to one job after the other.
+def each(inject: Callable[[Scenario], None]) -> Injection:
+    """Inject a fault into one job after the other.
 
-    The one that was brought last comes first: it may wait for a slot that the fault frees.
+    The last job comes first: it may wait for a slot that the fault frees.
     """
 
-    def strike_all(place: Installation, situations: Sequence[Situation]) -> None:
-        for situation in reversed(situations):
-            strike(situation)
+    def inject_all(installation: Installation, scenarios: Sequence[Scenario]) -> None:
+        for scenario in reversed(scenarios):
+            inject(scenario)
 
-    return strike_all
+    return inject_all

@@ -1,4 +1,4 @@
-"""Faults of one job: its processes are killed, or its workflow is meddled with."""
+"""Faults of one job: its processes are killed, or an operator changes its workflow."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 from tests.e2e.processes import claude_processes_of, processes
 from tests.faults import phases
-from tests.faults.fault import Fault, Strike, each
-from tests.faults.faults_of_all import sweep
+from tests.faults.fault import Fault, Injection, each
+from tests.faults.faults_of_processes import sweep
 from tests.faults.installation import Installation
-from tests.faults.situations import Situation
+from tests.faults.scenarios import Scenario
 from tests.faults.temporal_commands import temporal
 from tests.stack import eventually
 
@@ -32,19 +32,19 @@ WITH_GIT = (
 )
 
 
-def kill_claude(situation: Situation) -> None:
-    for process in claude_processes_of(situation.job_id):
+def kill_claude(scenario: Scenario) -> None:
+    for process in claude_processes_of(scenario.job_id):
         os.kill(process.pid, signal.SIGKILL)
 
 
-def kill_supervisor(situation: Situation) -> None:
-    os.kill(situation.stack.job(situation.job_id)["pid"], signal.SIGKILL)
+def kill_supervisor(scenario: Scenario) -> None:
+    os.kill(scenario.stack.job(scenario.job_id)["pid"], signal.SIGKILL)
 
 
-def kill_git(situation: Situation) -> None:
-    """Kill the git command that the worker waits for; it names the repository in some place."""
-    name = f"{situation.repository}.git".encode()
-    workers = set(situation.stack.pids("cli.py worker"))
+def kill_git(scenario: Scenario) -> None:
+    """Kill the running git command of the worker that names the repository."""
+    name = f"{scenario.repository}.git".encode()
+    workers = set(scenario.stack.pids("cli.py worker"))
     found = [
         process.pid
         for process in processes()
@@ -55,43 +55,43 @@ def kill_git(situation: Situation) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-def _temporal(situation: Situation, command: str, *options: str) -> None:
-    told = temporal(situation.stack, command, "--workflow-id", f"job-{situation.job_id}", *options)
-    # One that is being cancelled may have ended while the others were told.
-    assert told.returncode == 0 or situation.has_ended(), told.stderr
+def _temporal(scenario: Scenario, command: str, *options: str) -> None:
+    result = temporal(scenario.stack, command, "--workflow-id", f"job-{scenario.job_id}", *options)
+    # A job that is being cancelled may have ended before its turn.
+    assert result.returncode == 0 or scenario.has_ended(), result.stderr
 
 
-def terminate(situation: Situation) -> None:
-    _temporal(situation, "terminate", "--reason", "a fault")
+def terminate(scenario: Scenario) -> None:
+    _temporal(scenario, "terminate", "--reason", "a fault")
 
 
-def cancel(situation: Situation) -> None:
-    _temporal(situation, "cancel")
+def cancel(scenario: Scenario) -> None:
+    _temporal(scenario, "cancel")
 
 
-def reset_to(kind: str) -> Strike:
-    """Reset each workflow; over when the Claudes of before are stopped.
+def reset_to(kind: str) -> Injection:
+    """Reset each workflow, and wait until the earlier Claude processes are stopped.
 
-    One that is let go on before that begins a command which its end then cuts off, and the
-    scripted model takes a command that was begun for one that was done.
+    If a job continued before that, the stop could interrupt a new command. The scripted model
+    counts a started command as done.
     """
 
-    def strike_all(place: Installation, situations: Sequence[Situation]) -> None:
-        before = claudes_of(situations)
-        for situation in reversed(situations):
-            _temporal(situation, "reset", "--type", kind, "--reason", "a fault")
-        eventually(lambda: before.isdisjoint(claudes_of(situations)), 60, "Claude is stopped")
+    def inject_all(installation: Installation, scenarios: Sequence[Scenario]) -> None:
+        before = claude_pids(scenarios)
+        for scenario in reversed(scenarios):
+            _temporal(scenario, "reset", "--type", kind, "--reason", "a fault")
+        eventually(lambda: before.isdisjoint(claude_pids(scenarios)), 60, "Claude is stopped")
 
-    return strike_all
+    return inject_all
 
 
-def claudes_of(situations: Sequence[Situation]) -> set[int]:
+def claude_pids(scenarios: Sequence[Scenario]) -> set[int]:
     return {
-        process.pid for situation in situations for process in claude_processes_of(situation.job_id)
+        process.pid for scenario in scenarios for process in claude_processes_of(scenario.job_id)
     }
 
 
-EVERY_PHASE: tuple[type[Situation], ...] = (phases.Completed, *phases.PHASES)
+EVERY_PHASE: tuple[type[Scenario], ...] = (phases.Completed, *phases.PHASES)
 OF_JOBS: tuple[Fault, ...] = (
     Fault("kill -9 of Claude", each(kill_claude), WITH_CLAUDE),
     Fault("kill -9 of its supervisor", each(kill_supervisor), WITH_CLAUDE),
@@ -101,9 +101,9 @@ OF_JOBS: tuple[Fault, ...] = (
         each(terminate),
         ends=frozenset({"failed"}),
         failure="workflow_ended",
-        relieve=sweep,
+        clean_up=sweep,
     ),
-    # It comes too late for a pull request that is just being opened.
+    # Too late for a pull request that is being opened.
     Fault(
         "workflow cancelled",
         each(cancel),
@@ -115,15 +115,15 @@ OF_JOBS: tuple[Fault, ...] = (
         reset_to("FirstWorkflowTask"),
         EVERY_PHASE,
         ends_processes=False,
-        relieve=sweep,
-        # Claude begins again in most of the jobs at once; a job alone goes on after 3 s (measured).
-        recovers_within=20.0,
+        clean_up=sweep,
+        # Claude restarts in most jobs at once; a single job continues after 3 s (measured).
+        recovery_seconds=20.0,
     ),
     Fault(
         "workflow reset to its last task",
         reset_to("LastWorkflowTask"),
         EVERY_PHASE,
         ends_processes=False,
-        relieve=sweep,
+        clean_up=sweep,
     ),
 )

@@ -1,4 +1,4 @@
-"""Holding requests to the forge and git commands where they are, until a test lets them go."""
+"""Hold requests to the fake GitHub, and git commands, until a test releases them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from pathlib import Path
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 PATIENCE = 14.0
-"""Requests of the worker to GitHub's API time out after 15 s."""
+"""Seconds; less than the worker's time limit of 15 s for requests to GitHub's API."""
 
-# Stands in front of git. A rule is a file of four lines: where, words, moment, and the git to run.
+# A wrapper of git. A rule is a file of three lines: where, words and moment.
 _GIT = """#!/bin/sh
 for rule in {rules}/*.rule; do
   [ -f "$rule" ] || continue
@@ -34,7 +34,7 @@ exec {git} "$@"
 
 
 class RequestHold:
-    """A request that waits: before it is carried out, or after that and before it is answered."""
+    """A request that waits before it is performed, or before it is answered."""
 
     def __init__(self, pattern: str, *, after: bool) -> None:
         self.pattern = pattern
@@ -45,7 +45,7 @@ class RequestHold:
 
     @property
     def is_held(self) -> bool:
-        """Whether it waits, and not so long that its sender may have given up."""
+        """Whether the request waits and its sender has not reached its time limit."""
         patience = PATIENCE if "/api/" in self.pattern else math.inf
         return 0 <= time.monotonic() - self._held_since < patience
 
@@ -60,10 +60,10 @@ class RequestHold:
 
 
 class HeldRequests:
-    """The ASGI middleware in front of the forge.
+    """The ASGI middleware in front of the fake GitHub.
 
-    A request is named `METHOD /path?query`, with Claude's session behind that if it has one; each
-    hold is for the first request that matches.
+    The name of a request is `METHOD /path?query`, followed by Claude's session id, if any. Each
+    hold applies to the first matching request.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -81,7 +81,7 @@ class HeldRequests:
         self._holds.clear()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        hold = self._due(scope)
+        hold = self._matching_hold(scope)
         if hold is None:
             await self._app(scope, receive, send)
         elif hold.after:
@@ -105,7 +105,7 @@ class HeldRequests:
     async def _hold_request(
         self, hold: RequestHold, scope: Scope, receive: Receive, send: Send
     ) -> None:
-        """Carry the request out when it is released, unless its sender has gone by then."""
+        """Perform the request when it is released, unless its sender has disconnected."""
         request = [await receive()]
         while request[-1].get("more_body"):
             request.append(await receive())
@@ -119,7 +119,7 @@ class HeldRequests:
             await self._app(scope, replay, send)
         leaving.cancel()
 
-    def _due(self, scope: Scope) -> RequestHold | None:
+    def _matching_hold(self, scope: Scope) -> RequestHold | None:
         if scope["type"] != "http":
             return None
         name = _name(scope)
@@ -143,7 +143,7 @@ class GitHold:
 
     @property
     def pid(self) -> int | None:
-        """The process that is waiting."""
+        """The waiting process; None before it arrives."""
         try:
             return int(self._held.read_text())
         except FileNotFoundError:
@@ -154,7 +154,7 @@ class GitHold:
 
 
 class HeldGit:
-    """A directory for PATH with a git that can be held."""
+    """A PATH directory with a git whose commands can be held."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -166,7 +166,7 @@ class HeldGit:
         program.chmod(0o755)
 
     def hold(self, where: str, words: str, *, after: bool = False) -> GitHold:
-        """Hold commands with `words` among their arguments that name `where` in any place."""
+        """Hold commands with `words` in their arguments and `where` in arguments or git paths."""
         rule = self._rules / f"{len(self._holds)}.rule"
         draft = rule.with_suffix(".new")
         draft.write_text(f"{where}\n{words}\n{'after' if after else 'before'}\n")

@@ -1,4 +1,4 @@
-"""One installation to be broken: a stack whose forge and git can be held in the middle."""
+"""An installation for fault injection: its requests and git commands can be held."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from pathlib import Path
 from fakes.github.server import FakeGitHub
 from fakes.github.tokens import TokenGrant
 from fakes.server import serving
-from tests.faults.forgetful_model import ForgetfulModel
 from tests.faults.holding import HeldGit, HeldRequests
-from tests.faults.wire import Wire
+from tests.faults.network_link import NetworkLink
+from tests.faults.stateless_model import StatelessModel
 from tests.stack import TOKEN, Stack
 
 
 @dataclass(frozen=True)
 class Installation:
-    """A stack, and what holds it up.
+    """A stack, with its fakes and holds.
 
-    `gates` is a directory for files that scripts wait for; `helpers` are more processes of it, and
-    `wires` lead from some of them to Temporal.
+    `signal_files` is a directory for files that scripts wait for. `helpers` are additional workers.
+    `links` connect some of them to Temporal.
     """
 
     stack: Stack
-    model: ForgetfulModel
+    model: StatelessModel
     requests: HeldRequests
     git: HeldGit
-    gates: Path
+    signal_files: Path
     environment: dict[str, str]
     helpers: list[subprocess.Popen[bytes]] = field(default_factory=list)
-    wires: list[Wire] = field(default_factory=list)
+    links: list[NetworkLink] = field(default_factory=list)
 
     def start(self) -> None:
         self.stack.start(**self.environment)
@@ -46,16 +46,16 @@ class Installation:
 
 @contextlib.contextmanager
 def installed(root: Path, **environment: str) -> Iterator[Installation]:
-    """A started installation; everything it started is gone at the end."""
+    """Start an installation, and stop all its processes at the end."""
     root.mkdir(parents=True, exist_ok=True)
     git = HeldGit(root / "held-git")
     environment["PATH"] = f"{git.directory}:{os.environ['PATH']}"
-    forge = FakeGitHub(root / "forge", {TOKEN: TokenGrant("stack-user")})
-    requests, model = HeldRequests(forge.app), ForgetfulModel()
+    github = FakeGitHub(root / "github", {TOKEN: TokenGrant("stack-user")})
+    requests, model = HeldRequests(github.app), StatelessModel()
     with serving(requests, 0) as url, model.serve():
-        forge.url = url
-        stack = Stack(root, forge, url, model)
-        installation = Installation(stack, model, requests, git, stack.gates, environment)
+        github.url = url
+        stack = Stack(root, github, url, model)
+        installation = Installation(stack, model, requests, git, stack.signal_files, environment)
         try:
             installation.start()
             yield installation
@@ -64,7 +64,7 @@ def installed(root: Path, **environment: str) -> Iterator[Installation]:
             for helper in installation.helpers:
                 helper.kill()
                 helper.wait()
-            for wire in installation.wires:
-                wire.close()
+            for link in installation.links:
+                link.close()
             stack.stop()
             stack.http.close()

@@ -1,4 +1,4 @@
-"""What is seen of a job after a fault, and what must hold of it."""
+"""The outcome of a job after a fault, and the checks of it."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pathlib import Path
 from tests.e2e.processes import processes_of
 from tests.faults.fault import Fault
 from tests.faults.installation import Installation
-from tests.faults.situations import EFFECTS, CodeSituation, Situation, TaskSituation
+from tests.faults.scenarios import EFFECTS, CodeScenario, Scenario, TaskScenario
 from tests.stack import OWNER, Json
 
 
 @dataclass(frozen=True)
-class Seen:
-    """One job after a fault. `violations` is empty when everything held."""
+class Outcome:
+    """The outcome of one job. `violations` is empty if all checks passed."""
 
     status: str
     failure: str | None
@@ -28,38 +28,38 @@ class Seen:
     doubled: int
     violations: tuple[str, ...]
 
-    def with_violation(self, violation: str) -> Seen:
+    def with_violation(self, violation: str) -> Outcome:
         return replace(self, violations=(*self.violations, violation))
 
 
-def observe(situation: Situation, fault: Fault) -> Seen:
-    """Look at a job that has come to its end after a fault."""
-    job = situation.stack.job(situation.job_id)
-    lines = situation.stack.messages(situation.job_id)
-    lost, doubled = _mail(situation, job)
+def observe(scenario: Scenario, fault: Fault) -> Outcome:
+    """Check a job that has ended after a fault."""
+    job = scenario.stack.job(scenario.job_id)
+    lines = scenario.stack.messages(scenario.job_id)
+    lost, doubled = _lost_and_doubled(scenario, job)
     violations = [
-        *_wrong_end(job, fault.allows(situation), fault.failure),
+        *_wrong_end(job, fault.allows(scenario), fault.failure),
         *_wrong_transcript(lines),
-        *_left_behind(situation),
-        *_wrong_steps(situation, job, fault),
-        *_wrong_publication(situation, job),
-        *_wrong_mail(situation, job, lines),
+        *_left_behind(scenario),
+        *_wrong_steps(scenario, job, fault),
+        *_wrong_publication(scenario, job),
+        *_wrong_messages(scenario, job, lines),
     ]
-    return Seen(
+    return Outcome(
         status=job["status"],
         failure=job["failure_code"],
         runs=_runs(lines),
-        commits=len(_subjects(situation)),
-        pull_requests=len(situation.stack.forge.pull_requests(OWNER, situation.repository)),
+        commits=len(_subjects(scenario)),
+        pull_requests=len(scenario.stack.github.pull_requests(OWNER, scenario.repository)),
         lost=lost,
         doubled=doubled,
         violations=tuple(violations),
     )
 
 
-def worktrees(place: Installation) -> Iterator[Path]:
-    """Yield the worktrees that are on the disk, on any host."""
-    root = place.stack.root
+def worktrees(installation: Installation) -> Iterator[Path]:
+    """Yield the existing worktrees of all hosts."""
+    root = installation.stack.root
     for directory in (*root.glob("worktrees"), *root.glob("*/worktrees")):
         yield from directory.glob("[!.]*/*/*[!.json]")
 
@@ -90,92 +90,92 @@ def _keys(lines: list[Json]) -> Iterator[str]:
             yield name
 
 
-def _left_behind(situation: Situation) -> Iterator[str]:
-    if left := processes_of(situation.job_id):
+def _left_behind(scenario: Scenario) -> Iterator[str]:
+    if left := processes_of(scenario.job_id):
         yield f"{len(left)} processes left"
-    if git := situation.stack.pids(f"{situation.repository}.git"):
+    if git := scenario.stack.pids(f"{scenario.repository}.git"):
         yield f"{len(git)} git commands left"
-    if situation.job_id in [path.name for path in worktrees(situation.place)]:
+    if scenario.job_id in [path.name for path in worktrees(scenario.installation)]:
         yield "worktree left"
-    if situation.job_id in json.dumps(situation.stack.call("GET", "/queue")):
+    if scenario.job_id in json.dumps(scenario.stack.call("GET", "/queue")):
         yield "still in the queue"
 
 
-def _wrong_steps(situation: Situation, job: Json, fault: Fault) -> Iterator[str]:
-    """Each finished step of Claude's has happened once, unless its session was lost."""
-    if fault.forgets:
+def _wrong_steps(scenario: Scenario, job: Json, fault: Fault) -> Iterator[str]:
+    """Check that each finished step of Claude happened once, unless its session was lost."""
+    if fault.loses_session:
         return
-    if situation.branch not in situation.stack.forge.branches(OWNER, situation.repository):
+    if scenario.branch not in scenario.stack.github.branches(OWNER, scenario.repository):
         return
-    done = situation.stack.forge.read_file(
-        OWNER, situation.repository, situation.branch, EFFECTS
+    done = scenario.stack.github.read_file(
+        OWNER, scenario.repository, scenario.branch, EFFECTS
     ).split()
     wanted = ["one", "two"]
     if len(done) > len(set(done)):
         yield f"steps repeated: {done}"
-    if job["status"] == "completed" and isinstance(situation, CodeSituation) and done != wanted:
+    if job["status"] == "completed" and isinstance(scenario, CodeScenario) and done != wanted:
         yield f"steps done: {done}"
 
 
-def _subjects(situation: Situation) -> list[str]:
-    forge = situation.stack.forge
-    if situation.branch not in forge.branches(OWNER, situation.repository):
+def _subjects(scenario: Scenario) -> list[str]:
+    github = scenario.stack.github
+    if scenario.branch not in github.branches(OWNER, scenario.repository):
         return []
-    log = forge.log(OWNER, situation.repository, situation.branch)
+    log = github.log(OWNER, scenario.repository, scenario.branch)
     return [entry.subject for entry in log]
 
 
-def _wrong_publication(situation: Situation, job: Json) -> Iterator[str]:
-    pulls = situation.stack.forge.pull_requests(OWNER, situation.repository)
+def _wrong_publication(scenario: Scenario, job: Json) -> Iterator[str]:
+    pulls = scenario.stack.github.pull_requests(OWNER, scenario.repository)
     states = [pull.state for pull in pulls]
-    subjects = _subjects(situation)
-    if not isinstance(situation, CodeSituation):
+    subjects = _subjects(scenario)
+    if not isinstance(scenario, CodeScenario):
         if states or subjects:
             yield f"a task published: {states} {subjects}"
     elif job["status"] == "completed":
         if states != ["open"]:
             yield f"pull requests: {states}"
-        if subjects != situation.history:
+        if subjects != scenario.history:
             yield f"commits: {subjects}"
     elif job["status"] == "cancelled" and ("open" in states or subjects):
         yield f"still published: {states} {subjects}"
-    elif len(states) > 1 or (subjects and subjects != situation.history):
+    elif len(states) > 1 or (subjects and subjects != scenario.history):
         yield f"half published: {states} {subjects}"
 
 
-def _heard(situation: Situation) -> list[str]:
-    """The user's messages as the model has them in its last call, without merging."""
-    asked = situation.asked()
-    said = "\n".join(asked[-1].said) if asked else ""
+def _received(scenario: Scenario) -> list[str]:
+    """Return the user's messages in the last model call."""
+    model_calls = scenario.model_calls()
+    said = "\n".join(model_calls[-1].said) if model_calls else ""
     return [line for line in said.splitlines() if line.startswith("Message ")]
 
 
-def _mail(situation: Situation, job: Json) -> tuple[int, int]:
-    """How many accepted messages Claude has never got, and how many it has got twice.
+def _lost_and_doubled(scenario: Scenario, job: Json) -> tuple[int, int]:
+    """Return the numbers of accepted messages that Claude never received, or received twice.
 
-    A conversation that ended otherwise than completed owes no answer any more.
+    Only a completed conversation must have answered all messages.
     """
-    if not isinstance(situation, TaskSituation) or job["status"] != "completed":
+    if not isinstance(scenario, TaskScenario) or job["status"] != "completed":
         return 0, 0
-    heard = Counter(_heard(situation))
-    lost = [text for text in situation.mail.accepted if not heard[text]]
-    return len(lost), sum(count - 1 for count in heard.values())
+    received = Counter(_received(scenario))
+    lost = [text for text in scenario.user_messages.accepted if not received[text]]
+    return len(lost), sum(count - 1 for count in received.values())
 
 
-def _wrong_mail(situation: Situation, job: Json, lines: list[Json]) -> Iterator[str]:
-    if not isinstance(situation, TaskSituation):
+def _wrong_messages(scenario: Scenario, job: Json, lines: list[Json]) -> Iterator[str]:
+    if not isinstance(scenario, TaskScenario):
         return
-    heard, mail = _heard(situation), situation.mail
-    if any(_mail(situation, job)):
-        yield f"accepted {mail.accepted}, heard {heard}"
-    if set(heard) & set(mail.refused):
-        yield f"heard what was refused: {mail.refused}"
+    received, user_messages = _received(scenario), scenario.user_messages
+    if any(_lost_and_doubled(scenario, job)):
+        yield f"accepted {user_messages.accepted}, received {received}"
+    if set(received) & set(user_messages.refused):
+        yield f"received refused messages: {user_messages.refused}"
     kept = [line["content"] for line in lines if line["type"] == "user_input"]
-    if job["status"] == "completed" and kept != heard:
-        yield f"heard {heard}, transcript {kept}"
+    if job["status"] == "completed" and kept != received:
+        yield f"received {received}, transcript {kept}"
 
 
 def _runs(lines: list[Json]) -> int:
-    """How many processes of Claude have begun."""
+    """Return the number of Claude processes that started."""
     events = [json.loads(line["content"]) for line in lines if line["type"] == "stdout"]
     return sum((event.get("type"), event.get("subtype")) == ("system", "init") for event in events)

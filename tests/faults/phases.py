@@ -1,4 +1,4 @@
-"""The phases in which a fault can find a job, and how a job is brought into each."""
+"""The phases in which a fault can happen, and how a job reaches each of them."""
 
 from __future__ import annotations
 
@@ -10,135 +10,135 @@ import httpx
 from fakes.anthropic.steps import Step
 from tests.e2e.processes import commands_of
 from tests.e2e.steps import python, say, write
-from tests.faults.situations import CodeSituation, Situation, TaskSituation
+from tests.faults.scenarios import CodeScenario, Scenario, TaskScenario
 from tests.stack import eventually
 
 
-class Queued(CodeSituation):
-    """Every slot is taken; bring it last."""
+class Queued(CodeScenario):
+    """All slots are in use; this must be the last job of a batch."""
 
     phase = "queued"
     holds_slot = False
 
-    def bring(self) -> None:
-        self.gate.touch()
+    def reach_phase(self) -> None:
+        self.signal_file.touch()
         self.post("code")
         self.wait_for("waiting_for_slot")
 
 
-class Preparing(CodeSituation):
-    """The fetch has asked the forge and waits for its answer."""
+class Preparing(CodeScenario):
+    """The fetch waits for the first answer of the fake GitHub."""
 
     phase = "preparing"
     pattern = "GET {git}/info/refs?service=git-upload-pack"
     after = False
 
-    def bring(self) -> None:
-        self.gate.touch()
+    def reach_phase(self) -> None:
+        self.signal_file.touch()
         pattern = self.pattern.format(git=self.git_path)
-        self.hold = self.place.requests.hold(pattern, after=self.after)
+        self.hold = self.installation.requests.hold(pattern, after=self.after)
         self.post("code")
         assert self.hold.arrived.wait(60)
 
-    def go_on(self) -> None:
+    def release(self) -> None:
         self.hold.release()
 
 
 class Fetching(Preparing):
-    """The fetch has asked for the objects, and the mirror is half made."""
+    """The fetch has requested the objects; the mirror is incomplete."""
 
     phase = "fetching"
     pattern = "POST {git}/git-upload-pack?"
     after = True
 
 
-class AddingWorktree(CodeSituation):
-    """Git is asked whether the commit has LFS files, just before the worktree is made."""
+class AddingWorktree(CodeScenario):
+    """Git checks for LFS files, just before the worktree is created."""
 
     phase = "adding worktree"
 
-    def bring(self) -> None:
-        self.gate.touch()
-        self.hold = self.place.git.hold(
+    def reach_phase(self) -> None:
+        self.signal_file.touch()
+        self.hold = self.installation.git.hold(
             f"{self.repository}.git", "grep -q -F filter=lfs", after=True
         )
         self.post("code")
-        eventually(lambda: self.hold.pid, 60, "the worktree is about to be made")
+        eventually(lambda: self.hold.pid, 60, "the worktree is about to be created")
 
-    def go_on(self) -> None:
+    def release(self) -> None:
         self.hold.release()
 
 
-class Working(CodeSituation):
+class Working(CodeScenario):
     """Claude has committed and runs a command."""
 
     phase = "working"
 
-    def bring(self) -> None:
+    def reach_phase(self) -> None:
         self.post("code")
-        eventually(lambda: len(self.asked()) >= 3, 90, "the third step is taken")
+        eventually(lambda: len(self.model_calls()) >= 3, 90, "the third step runs")
         self.wait_for("working")
         eventually(self._is_in_command, 30, "the command runs")
 
     def _is_in_command(self) -> bool:
-        return bool(commands_of(self.job_id, str(self.gate)))
+        return bool(commands_of(self.job_id, str(self.signal_file)))
 
 
-class WaitingForUser(TaskSituation):
-    """Claude has answered; no process and no slot is held."""
+class WaitingForUser(TaskScenario):
+    """Claude has answered; the job has no process and no slot."""
 
     phase = "waiting for user"
     holds_slot = False
 
-    def bring(self) -> None:
-        super().bring()
+    def reach_phase(self) -> None:
+        super().reach_phase()
         self.wait_for("waiting_for_user")
 
-    def go_on(self) -> None:
-        self.mail.start_insisting()
+    def release(self) -> None:
+        self.user_messages.start_until_accepted()
 
     def finish(self) -> None:
-        self.mail.wait()
+        self.user_messages.wait()
         super().finish()
 
 
-class MessageInFlight(TaskSituation):
+class MessageInFlight(TaskScenario):
     """Three messages are sent one after the other; the first has been accepted."""
 
     phase = "message in flight"
 
-    def bring(self) -> None:
-        super().bring()
+    def reach_phase(self) -> None:
+        super().reach_phase()
         self.hold_turn()
 
-    def engage(self) -> None:
-        self.mail.start_sending(3)
+    def start_request(self) -> None:
+        self.user_messages.start_sending(3)
         eventually(self._is_accepted, 20, "the first message is in the transcript")
 
-    def go_on(self) -> None:
+    def release(self) -> None:
         self.hold.release()
 
     def finish(self) -> None:
-        self.mail.wait()
+        self.user_messages.wait()
         super().finish()
 
     def _is_accepted(self) -> bool:
         return "user_input" in [line["type"] for line in self.stack.messages(self.job_id)]
 
 
-class CompleteInFlight(TaskSituation):
+class CompleteInFlight(TaskScenario):
     """POST complete has been sent while Claude works."""
 
     phase = "complete in flight"
 
-    def bring(self) -> None:
-        super().bring()
+    def reach_phase(self) -> None:
+        super().reach_phase()
         self.hold_turn()
 
-    def engage(self) -> None:
+    def start_request(self) -> None:
         self.request = _send(self._completes)
 
-    def go_on(self) -> None:
+    def release(self) -> None:
         self.hold.release()
 
     def finish(self) -> None:
@@ -146,7 +146,7 @@ class CompleteInFlight(TaskSituation):
         self.complete()
 
 
-class CancelInFlight(CodeSituation):
+class CancelInFlight(CodeScenario):
     """The job is cancelled, and its command resists being stopped."""
 
     phase = "cancel in flight"
@@ -158,15 +158,15 @@ class CancelInFlight(CodeSituation):
             "import pathlib, signal, time\n"
             "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
             "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
-            f"time.sleep(600), {str(self.gate)!r}\n"
+            f"time.sleep(600), {str(self.signal_file)!r}\n"
         )
         return [write("a.txt", "a\n"), stubborn, say("Done.")]
 
-    def bring(self) -> None:
+    def reach_phase(self) -> None:
         self.post("code")
-        eventually(lambda: commands_of(self.job_id, str(self.gate)), 90, "the command runs")
+        eventually(lambda: commands_of(self.job_id, str(self.signal_file)), 90, "the command runs")
 
-    def engage(self) -> None:
+    def start_request(self) -> None:
         self.request = _send(self._cancel)
         eventually(lambda: self.stack.job(self.job_id)["status"] == "cancelled", 20, "cancelled")
 
@@ -180,27 +180,27 @@ class CancelInFlight(CodeSituation):
             return
 
 
-class Publishing(CodeSituation):
-    """A request of the publishing is held at the forge."""
+class Publishing(CodeScenario):
+    """A request of the publication is held at the fake GitHub."""
 
     pattern: str
     after = False
 
-    def bring(self) -> None:
-        self.gate.touch()
+    def reach_phase(self) -> None:
+        self.signal_file.touch()
         pattern = self.pattern.format(git=self.git_path, pulls=self.pulls_path)
-        self.hold = self.place.requests.hold(pattern, after=self.after)
+        self.hold = self.installation.requests.hold(pattern, after=self.after)
         self.post("code")
         assert self.hold.arrived.wait(90)
 
     def is_held(self) -> bool:
         return self.hold.is_held
 
-    def go_on(self) -> None:
+    def release(self) -> None:
         self.hold.release()
 
-    def is_going_on(self) -> bool:
-        return self.is_over()
+    def has_continued(self) -> bool:
+        return self.is_finished()
 
 
 class BeforePush(Publishing):
@@ -216,7 +216,7 @@ class InPush(Publishing):
 
 
 class AfterPush(Publishing):
-    """The refs are updated; the push has not been told."""
+    """The refs are updated; the push has no answer yet."""
 
     phase = "after the push"
     pattern = "POST {git}/git-receive-pack?"
@@ -229,47 +229,47 @@ class BeforePullRequest(Publishing):
 
 
 class AfterPullRequest(Publishing):
-    """The pull request exists; the worker has not been told."""
+    """The pull request exists; the worker has no answer yet."""
 
     phase = "after the pull request"
     pattern = "POST {pulls}?"
     after = True
 
 
-class CleaningUp(CodeSituation):
+class CleaningUp(CodeScenario):
     """The job is completed, and its worktree is about to be removed."""
 
     phase = "cleaning up"
     is_settled = True
 
-    def bring(self) -> None:
-        self.gate.touch()
-        asked = "rev-parse --quiet --verify refs/orchestrator/salvage/"
-        self.hold = self.place.git.hold(f"{self.repository}.git", asked)
+    def reach_phase(self) -> None:
+        self.signal_file.touch()
+        command = "rev-parse --quiet --verify refs/orchestrator/salvage/"
+        self.hold = self.installation.git.hold(f"{self.repository}.git", command)
         self.post("code")
         eventually(lambda: self.hold.pid, 90, "the removal is held")
 
-    def go_on(self) -> None:
+    def release(self) -> None:
         self.hold.release()
 
-    def is_going_on(self) -> bool:
-        return self.is_over()
+    def has_continued(self) -> bool:
+        return self.is_finished()
 
 
-class Completed(CodeSituation):
-    """Everything is done; for faults that can still do something to it."""
+class Completed(CodeScenario):
+    """The job has ended; for faults that can still affect it."""
 
     phase = "completed"
     is_settled = True
     holds_slot = False
 
-    def bring(self) -> None:
-        self.gate.touch()
+    def reach_phase(self) -> None:
+        self.signal_file.touch()
         self.post("code")
-        eventually(self.is_over, 90, "it is over")
+        eventually(self.is_finished, 90, "it has ended")
 
 
-PHASES: tuple[type[Situation], ...] = (
+PHASES: tuple[type[Scenario], ...] = (
     Working,
     WaitingForUser,
     CancelInFlight,
@@ -284,8 +284,8 @@ PHASES: tuple[type[Situation], ...] = (
     AfterPullRequest,
     Queued,
 )
-"""In the order of bringing: some can be held for a few seconds only, and the last one needs all
-slots to be taken."""
+"""In the order in which jobs are started. Late phases can be held only for a few seconds, and the
+last one needs all slots in use."""
 
 
 def _send(call: Callable[[], object]) -> threading.Thread:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.faults.trial import Row
+from tests.faults.fault_run import Row
 
 _COLUMNS = (
     ("fault", 26),
@@ -22,15 +22,15 @@ def heading() -> str:
 
 
 def line(row: Row) -> str:
-    seen = row.seen
+    outcome = row.outcome
     seconds = "never" if row.seconds is None else f"{row.seconds:.1f}"
-    end = seen.status if seen.failure is None else f"{seen.status}, {seen.failure}"
+    end = outcome.status if outcome.failure is None else f"{outcome.status}, {outcome.failure}"
     verdict = f"held ({end})"
     if row.is_late:
         verdict = f"LATE: {row.limit:.0f} s are allowed ({end})"
-    if seen.violations:
-        verdict = f"BROKEN: {'; '.join(seen.violations)}"
-    figures = (seen.runs, seen.commits, seen.pull_requests, seen.lost, seen.doubled)
+    if outcome.violations:
+        verdict = f"BROKEN: {'; '.join(outcome.violations)}"
+    figures = (outcome.runs, outcome.commits, outcome.pull_requests, outcome.lost, outcome.doubled)
     return _line([row.fault, row.phase, seconds, *map(str, figures), verdict])
 
 

@@ -1,4 +1,4 @@
-"""Temporal's own command line, against the server of a stack."""
+"""Temporal's command line, for the server of a stack."""
 
 from __future__ import annotations
 
@@ -21,6 +21,6 @@ def temporal(stack: Stack, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def running_workflows(stack: Stack) -> str:
-    """Return a list of all workflows that have not ended; empty when there are none."""
+    """Return a list of all running workflows; empty if there are none."""
     listed = temporal(stack, "list", "--query", "ExecutionStatus='Running'", "-o", "jsonl")
     return listed.stdout.strip() if listed.returncode == 0 else listed.stderr

@@ -1,4 +1,4 @@
-"""The Compose file and the Dockerfile, as far as they can be checked without a Docker engine."""
+"""Checks of the Compose file and the Dockerfile that need no Docker engine."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pydantic import SecretStr
 from domain.isolation import SandboxMode
 from settings import SECRET_NAMES, Settings
 from tests import under_seccomp
-from tests.integration.test_doctor import WALLS
+from tests.integration.test_doctor import ISOLATION
 
 ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -44,7 +44,7 @@ def test_every_service_has_a_health_check(name: str):
     assert COMPOSE["services"][name]["healthcheck"]["test"]
 
 
-def given(name: str, secrets: Path) -> dict[str, str]:
+def environment_of(name: str, secrets: Path) -> dict[str, str]:
     """Return the environment of a service, with its secrets as files of a directory."""
     for secret in COMPOSE["services"][name]["secrets"]:
         assert COMPOSE["secrets"][secret]["file"].startswith("./secrets/")
@@ -58,8 +58,8 @@ def given(name: str, secrets: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_our_services_start_with_what_compose_gives_them(name: str, tmp_path: Path):
-    environment = given(name, tmp_path)
+def test_our_services_start_with_the_environment_of_compose(name: str, tmp_path: Path):
+    environment = environment_of(name, tmp_path)
     settings = Settings.from_env({**environment, "HOME": "/home/orchestrator"})
     settings.require_for_production()
     assert settings.temporal.address == "temporal:7233"
@@ -101,7 +101,7 @@ def test_secrets_are_neither_committed_nor_in_the_image():
     assert "secrets" in (ROOT / ".dockerignore").read_text().split()
 
 
-def test_the_profile_allows_what_it_names_and_nothing_else():
+def test_the_profile_allows_only_the_named_system_calls():
     assert SECCOMP["defaultAction"] == "SCMP_ACT_ERRNO"
     assert SECCOMP["defaultErrnoRet"] == errno.ENOSYS
     assert {rule["action"] for rule in SECCOMP["syscalls"]} == {"SCMP_ACT_ALLOW"}
@@ -115,7 +115,7 @@ def test_the_profile_allows_what_it_names_and_nothing_else():
 
 
 def under(profile: Path, *command: str | Path, **environment: str) -> str:
-    """Return what a command says under a seccomp profile."""
+    """Return the output of a command under a seccomp profile."""
     ended = subprocess.run(
         [sys.executable, under_seccomp.__file__, str(profile), *map(str, command)],
         env=environment,
@@ -130,7 +130,7 @@ def under(profile: Path, *command: str | Path, **environment: str) -> str:
 
 
 def test_the_sandbox_works_under_the_profile(tmp_path: Path):
-    said = under(
+    output = under(
         SECCOMP_FILE,
         sys.executable,
         ROOT / "cli.py",
@@ -139,8 +139,8 @@ def test_the_sandbox_works_under_the_profile(tmp_path: Path):
         PATH="/usr/local/bin:/usr/bin:/bin",
         ANTHROPIC_API_KEY="key",
     )
-    assert {f"ok       sandbox: {wall}" for wall in WALLS} <= set(said.splitlines())
-    assert re.search(r"^ok       Claude: [0-9.]+ runs", said, re.MULTILINE)
+    assert {f"ok       sandbox: {state}" for state in ISOLATION} <= set(output.splitlines())
+    assert re.search(r"^ok       Claude: [0-9.]+ runs", output, re.MULTILINE)
 
 
 @pytest.mark.parametrize("name", sorted(FOR_NAMESPACES))
@@ -150,7 +150,7 @@ def test_the_profile_allows_no_more_than_the_sandbox_needs(tmp_path: Path, name:
         rule["names"] = [other for other in rule["names"] if other != name]
     profile = tmp_path / "less.json"
     profile.write_text(json.dumps(less))
-    said = under(
+    output = under(
         profile,
         sys.executable,
         ROOT / "cli.py",
@@ -159,7 +159,7 @@ def test_the_profile_allows_no_more_than_the_sandbox_needs(tmp_path: Path, name:
         PATH="/usr/local/bin:/usr/bin:/bin",
         ANTHROPIC_API_KEY="key",
     )
-    assert "PROBLEM  sandbox: " in said
+    assert "PROBLEM  sandbox: " in output
 
 
 def test_no_secret_is_written_down():

@@ -1,4 +1,4 @@
-"""The ports that `orchestrator up` chooses for Temporal."""
+"""The addresses and ports that `orchestrator up` reserves for Temporal."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def test_addresses_are_loopback_and_differ():
     assert all(ip_address(each).is_loopback for each in addresses)
 
 
-def test_each_port_is_given_once(address: str):
+def test_each_port_is_reserved_once(address: str):
     with up._reserved_port(address) as one, up._reserved_port(address) as other:
         ports = {each.getsockname()[1] for each in (one, other)}
         assert len(ports) == 2
         assert ports <= set(up.PORTS_CLOSED_TO_BROWSERS)
 
 
-def test_temporal_can_listen_on_a_reserved_port_again_and_again(address: str):
+def test_temporal_can_listen_on_a_reserved_port_repeatedly(address: str):
     with up._reserved_port(address) as reserved:
         for _ in range(2):
             # create_server sets SO_REUSEADDR, as Go does.
@@ -38,7 +38,7 @@ def test_temporal_can_listen_on_a_reserved_port_again_and_again(address: str):
                     server.accept()[0].close()
 
 
-def test_ports_in_use_are_passed_over(address: str, monkeypatch: pytest.MonkeyPatch):
+def test_ports_in_use_are_skipped(address: str, monkeypatch: pytest.MonkeyPatch):
     first, second = up.PORTS_CLOSED_TO_BROWSERS[:2]
     monkeypatch.setattr(up, "PORTS_CLOSED_TO_BROWSERS", (first, second))
     with socket.create_server((address, first)), up._reserved_port(address) as reserved:

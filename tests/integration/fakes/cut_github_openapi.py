@@ -1,11 +1,11 @@
-"""Cuts the operations that the forge serves out of GitHub's OpenAPI description.
+"""Extract the operations of the fake GitHub from GitHub's OpenAPI description.
 
 Source: `generated/api.github.com.json` of the npm package @octokit/openapi. From the checkout:
 
     PYTHONPATH=. python tests/integration/fakes/cut_github_openapi.py <api.github.com.json>
 
-writes `github_openapi.json` beside it, whose schemas are plain JSON Schema (draft 4): prose and
-examples are gone, and OpenAPI's `nullable` has become a choice with `null`.
+writes `github_openapi.json` next to it, with plain JSON Schema (draft 4): without prose and
+examples, and with OpenAPI's `nullable` replaced by a choice with `null`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from fakes.github.operations import OPERATIONS
 
 _LICENCE = "MIT License Copyright (c) 2020 Octokit contributors"
 _TARGET = Path(__file__).with_name("github_openapi.json")
-# Replies that any operation may give, whether its description lists them or not.
+# Answers that every operation may give, even if its description does not list them.
 _GENERAL = {
     "400": "bad_request",
     "401": "requires_authentication",

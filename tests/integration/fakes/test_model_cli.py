@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from fakes.anthropic.default_replies import tell
+from fakes.anthropic.default_replies import reply
 from fakes.anthropic.server import ScriptedModel, Step
 
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(not CLI.exists(), reason="The Claude Code CLI is
 
 
 class Session:
-    """A Claude Code session in a git repository of its own."""
+    """A Claude Code session in a separate git repository."""
 
     def __init__(self, root: Path, url: str, **environment: str) -> None:
         self.id = str(uuid.uuid4())
@@ -81,7 +81,7 @@ def finish(process: subprocess.Popen[bytes], prompt: str) -> tuple[int, dict[str
 
 @pytest.fixture
 def model() -> Iterator[ScriptedModel]:
-    with ScriptedModel(tell).serve() as running:
+    with ScriptedModel(reply).serve() as running:
         yield running
 
 
@@ -113,7 +113,7 @@ def test_a_code_run_writes_and_commits(model: ScriptedModel, tmp_path: Path) -> 
     assert results[:2] == ["tool_result", "tool_result"]
 
 
-def test_a_resumed_session_goes_on_in_its_script(model: ScriptedModel, tmp_path: Path) -> None:
+def test_a_resumed_session_continues_its_script(model: ScriptedModel, tmp_path: Path) -> None:
     model.script("talk", [{"text": "Which color?"}, {"text": "Blue it is."}])
     session = Session(tmp_path, model.base_url)
     assert session.run("Paint it [[script:talk]]")[1]["result"] == "Which color?"
@@ -139,7 +139,7 @@ def test_a_refused_key_ends_the_run(model: ScriptedModel, tmp_path: Path) -> Non
     assert len(model.requests("locked")) == 2
 
 
-def test_a_stream_that_is_cut_is_asked_for_again(model: ScriptedModel, tmp_path: Path) -> None:
+def test_a_truncated_stream_is_requested_again(model: ScriptedModel, tmp_path: Path) -> None:
     url = model.script("cut", [{"text": "Partly", "drop": "mid"}, {"text": "Whole."}])
     code, result = Session(tmp_path, url).run("Hello")
     assert (code, result["result"]) == (0, "Whole.")
@@ -158,7 +158,9 @@ def test_two_sessions_use_one_script_at_once(model: ScriptedModel, tmp_path: Pat
     assert [model.remaining("both", session.id) for session in sessions] == [0, 0]
 
 
-def test_the_stories_carry_a_code_run_and_a_task(model: ScriptedModel, tmp_path: Path) -> None:
+def test_the_default_replies_complete_a_code_run_and_a_task(
+    model: ScriptedModel, tmp_path: Path
+) -> None:
     session = Session(tmp_path / "code", model.base_url)
     for resume in (False, True):
         code, result = session.run("Add a logout button", resume=resume)

@@ -104,7 +104,7 @@ def test_a_streamed_reply_has_the_events_in_order(model: ScriptedModel, http: ht
     assert found[-2]["usage"]["output_tokens"] == 9
 
 
-def test_without_streaming_the_whole_message_comes_as_one(
+def test_without_streaming_the_message_is_complete(
     model: ScriptedModel, http: httpx.Client
 ) -> None:
     url = model.script(
@@ -119,7 +119,7 @@ def test_without_streaming_the_whole_message_comes_as_one(
     )
 
 
-def test_calls_beyond_the_end_fail_loudly(model: ScriptedModel, http: httpx.Client) -> None:
+def test_calls_after_the_end_of_the_script_fail(model: ScriptedModel, http: httpx.Client) -> None:
     url = model.script("s", [{"text": "only"}])
     assert reply_text(ask(http, url)) == "only"
     status, kind, message = error_of(ask(http, url))
@@ -128,7 +128,7 @@ def test_calls_beyond_the_end_fail_loudly(model: ScriptedModel, http: httpx.Clie
     assert len(model.requests("s")) == 2
 
 
-def test_a_last_step_repeats_when_asked_to(model: ScriptedModel, http: httpx.Client) -> None:
+def test_the_last_step_can_repeat(model: ScriptedModel, http: httpx.Client) -> None:
     url = model.script("s", [{"text": "a"}, {"text": "b"}], repeat_last=True)
     assert [reply_text(ask(http, url)) for _ in range(4)] == ["a", "b", "b", "b"]
 
@@ -205,14 +205,14 @@ def test_a_marker_in_the_first_message_chooses_the_script(
     assert (len(model.requests("a")), len(model.requests("b"))) == (4, 0)
 
 
-def test_subagents_take_from_steps_of_their_own(model: ScriptedModel, http: httpx.Client) -> None:
+def test_subagents_have_their_own_steps(model: ScriptedModel, http: httpx.Client) -> None:
     url = model.script("s", [{"text": "main"}], subagent=[{"text": "sub"}])
     assert reply_text(ask(http, url, session="1", agent="x")) == "sub"
     assert reply_text(ask(http, url, session="1", agent="y")) == "sub"
     assert reply_text(ask(http, url, session="1")) == "main"
 
 
-def test_a_call_that_chooses_no_script_is_refused_or_told_a_story(http: httpx.Client) -> None:
+def test_a_call_without_a_script_is_refused_or_answered_by_the_story(http: httpx.Client) -> None:
     with ScriptedModel().serve() as silent:
         status, _, message = error_of(ask(http, silent.base_url))
         assert status == 400

@@ -24,7 +24,7 @@ def test_steps_answer_in_order_and_as_often_as_they_say() -> None:
     assert scripts.remaining("s") == 0
 
 
-def test_the_same_steps_serve_two_scripts_with_separate_places() -> None:
+def test_two_scripts_with_the_same_steps_have_separate_positions() -> None:
     scripts = Scripts()
     scripts.put("one", make_script(STEPS))
     scripts.put("two", make_script(STEPS))
@@ -41,7 +41,7 @@ def test_a_stored_script_does_not_change_with_the_list_it_came_from() -> None:
     assert step["tools"][0][1] == {"file_path": "a"}
 
 
-def test_sessions_and_agents_have_their_own_places() -> None:
+def test_sessions_and_agents_have_their_own_positions() -> None:
     scripts = Scripts()
     scripts.put("s", make_script(STEPS, [{"text": "sub"}]))
     assert taken(scripts, "s", 3, session="1") == ["a", "a", "b"]
@@ -51,14 +51,14 @@ def test_sessions_and_agents_have_their_own_places() -> None:
     assert [scripts.remaining("s", session) for session in ("1", "2", "3")] == [0, 2, 3]
 
 
-def test_the_last_step_repeats_when_asked_to() -> None:
+def test_the_last_step_can_repeat() -> None:
     scripts = Scripts()
     scripts.put("s", make_script(STEPS, repeat_last=True))
     assert taken(scripts, "s", 6) == ["a", "a", "b", "b", "b", "b"]
     assert taken(scripts, "s", 1, agent="no-steps-for-agents") == [None]
 
 
-def test_storing_a_script_again_starts_it_afresh() -> None:
+def test_storing_a_script_again_resets_it() -> None:
     scripts = Scripts()
     scripts.put("s", make_script(STEPS))
     taken(scripts, "s", 3)
@@ -77,18 +77,18 @@ def test_the_log_keeps_the_latest_requests() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "a/b", "a b", "x" * 65])
-def test_names_that_fit_no_url_are_refused(name: str) -> None:
+def test_names_that_are_invalid_in_urls_are_refused(name: str) -> None:
     with pytest.raises(InvalidRequest, match="1 to 64 letters"):
         Scripts().put(name, make_script([]))
 
 
-def test_an_unknown_script_is_said_so() -> None:
+def test_an_unknown_script_is_named() -> None:
     with pytest.raises(NotFound, match="no script 'missing'"):
         Scripts().take("missing", "", "")
 
 
 @pytest.mark.parametrize(
-    ("step", "complaint"),
+    ("step", "message"),
     [
         ({"txt": "typo"}, "no key 'txt'"),
         ({"drop": "late"}, "drop of a step"),
@@ -99,10 +99,10 @@ def test_an_unknown_script_is_said_so() -> None:
         ("text", "is an object"),
     ],
 )
-def test_malformed_steps_are_refused(step: Any, complaint: str) -> None:
-    with pytest.raises(InvalidRequest, match=complaint):
+def test_malformed_steps_are_refused(step: Any, message: str) -> None:
+    with pytest.raises(InvalidRequest, match=message):
         make_script([step])
-    with pytest.raises(InvalidRequest, match=complaint):
+    with pytest.raises(InvalidRequest, match=message):
         make_script([], [step])
 
 

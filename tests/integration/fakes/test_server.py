@@ -18,8 +18,8 @@ async def hang(scope: Scope, receive: Receive, send: Send) -> None:
         pass
 
 
-class Visitors:
-    """Connect and ask as fast as they can, until they are told to leave."""
+class Clients:
+    """Connect and send requests as fast as possible until they are stopped."""
 
     def __init__(self, url: str) -> None:
         self.connected: list[socket.socket] = []
@@ -44,12 +44,12 @@ class Visitors:
             each.close()
 
 
-def test_a_server_leaves_no_connection_open_that_came_as_it_ended() -> None:
+def test_a_connection_accepted_during_the_stop_is_closed() -> None:
     with warnings.catch_warnings(record=True) as left_open:
         warnings.simplefilter("always", ResourceWarning)
         for _ in range(TIMES):
             with serving(hang, patience=0) as url:
-                visitors = Visitors(url)
+                visitors = Clients(url)
                 visitors.have_come.wait(10)
             visitors.leave()
         gc.collect()

@@ -1,4 +1,4 @@
-"""The users that run a sandbox in the tests, and the directories they share."""
+"""The users that run a sandbox in the tests, and their shared directories."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 PYTHON = shutil.which("python3", path="/usr/bin:/usr/local/bin") or "/usr/bin/python3"
-"""A Python that every user may run; the one of the tests can be in a home directory."""
+"""A Python that every user may run; the Python of the tests may be in a home directory."""
 
 SYSTEM = ["/usr", "/bin", "/lib", "/lib32", "/lib64", "/etc"]
 """Directories of programs, their libraries and their configuration."""
@@ -22,7 +22,7 @@ _UNPRIVILEGED = 61_234
 
 @dataclass(frozen=True)
 class Account:
-    """A user, by number; without a name in /etc/passwd."""
+    """A user by uid, without an entry in /etc/passwd."""
 
     uid: int
     gid: int
@@ -33,7 +33,7 @@ class Account:
 
     @property
     def popen(self) -> dict[str, Any]:
-        """Arguments of Popen with which a process is this user's."""
+        """Arguments of Popen to run a process as this user."""
         if self.uid == os.geteuid():
             return {}
         return {"user": self.uid, "group": self.gid, "extra_groups": []}
@@ -45,7 +45,7 @@ class Account:
 
 
 def accounts() -> list[Account]:
-    """The user of the tests, and one without privileges if that is root."""
+    """The user of the tests, and an unprivileged user if that is root."""
     own = Account(os.geteuid(), os.getegid())
     return [own, Account(_UNPRIVILEGED, _UNPRIVILEGED)] if own.is_root else [own]
 
@@ -56,7 +56,7 @@ def name_of(account: Account) -> str:
 
 @contextmanager
 def readable_directory() -> Iterator[Path]:
-    """A directory that every user may enter, which those of pytest are not."""
+    """A directory that every user may enter, unlike those of pytest."""
     with tempfile.TemporaryDirectory() as name:
         path = Path(name).resolve()
         path.chmod(0o755)

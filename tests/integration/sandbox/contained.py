@@ -1,4 +1,4 @@
-"""Commands in the real sandbox, started the way Claude is: supervisor, bwrap, limits and proxy."""
+"""Run commands in the real sandbox like Claude: with supervisor, bwrap, limits and proxy."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ from sandbox.supervision.supervised import Control
 from tests.integration.sandbox.accounts import PYTHON, Account, readable_directory
 
 ENDING = 20.0
-"""Seconds that a command may take."""
+"""Time limit of a command in seconds."""
 
 SEARCH_PATH = "/usr/local/bin:/usr/bin:/bin"
 CREDENTIAL = {"ANTHROPIC_API_KEY": "canary-claude", "ANTHROPIC_BASE_URL": "http://127.0.0.1:9"}
-"""Of a worker; a contained process must not have the key."""
+"""The environment of a worker; a contained process must not see the key."""
 
 
 @functools.cache
@@ -48,13 +48,13 @@ def etc() -> Path:
 
 
 @dataclass(frozen=True)
-class Room:
-    """A directory of a user, with a job's files in it.
+class ContainedJob:
+    """The directory of a job, and the account that runs its commands.
 
     Args:
-        account: who runs the sandbox.
+        account: the user that runs the sandbox.
         base: a directory that this user may enter.
-        visible: what sandboxes show beside the system.
+        visible: more paths that are readable in the sandbox.
     """
 
     account: Account
@@ -65,7 +65,7 @@ class Room:
         for each in (self.work, self.home, self.outside):
             each.mkdir()
             self.account.own(each)
-        # The Python of the tests and the checkout can be in a home directory of another user.
+        # The Python of the tests and the checkout may be in another user's home directory.
         modules = self.base / "program" / "sandbox" / "supervision"
         modules.mkdir(parents=True)
         for module in (supervisor, namespaces, limits_module, cgroups):
@@ -83,7 +83,7 @@ class Room:
 
     @property
     def outside(self) -> Path:
-        """A directory that the job does not reach."""
+        """A directory that the job cannot access."""
         return self.base / "outside"
 
     @property
@@ -114,7 +114,7 @@ class Room:
         reach: Reach | None = None,
         bubblewrap: Bubblewrap | None = None,
     ) -> AsyncIterator[Launch]:
-        """Serve the proxy of one command, which the block starts; it is stopped at the end."""
+        """Serve the proxy of one command that the block starts, and stop the command at the end."""
         connection = ConnectionVariables({})
         model = ModelUpstream.from_variables(CREDENTIAL, connection)
         gateway = Gateway(policy or Policy(Network.INTERNET), connection, model)
@@ -148,13 +148,13 @@ class Room:
         below: Sequence[str] = (),
         **options: Any,
     ) -> AsyncIterator[Running]:
-        """Start a command; nothing of it is left afterwards.
+        """Start a command, and end all its processes at the end.
 
         Args:
             command: an absolute path and its arguments.
-            environment: further variables.
-            below: a program that becomes the supervisor.
-            options: those of `served`.
+            environment: additional variables.
+            below: a program that executes the supervisor.
+            options: options of `served`.
         """
         async with self.served(**options) as launch:
             with subprocess.Popen(  # noqa: ASYNC220 - it takes some milliseconds
@@ -180,7 +180,7 @@ class Room:
         seconds: float = ENDING,
         **options: Any,
     ) -> Ended:
-        """Run a command to its end, of which it has `seconds`; options are those of `running`."""
+        """Run a command for at most `seconds`; the options are those of `running`."""
         async with asyncio.timeout(seconds), self.running(*command, **options) as running:
             printed = [asyncio.to_thread(each.read) for each in (running.stdout, running.stderr)]
             stdout, stderr = await asyncio.gather(*printed)
@@ -188,25 +188,25 @@ class Room:
         return Ended(code, stdout.decode(), stderr.decode(), running.control)
 
     async def shell(self, script: str, **options: Any) -> str:
-        """Run a script, which must succeed, and return what it prints."""
+        """Run a script that must succeed, and return its output."""
         ended = await self.run("/bin/bash", "-euc", script, **options)
         assert ended.code == 0, ended
         return ended.stdout
 
     async def python(self, code: str, *arguments: object, **options: Any) -> Ended:
-        """Run a program to its end."""
+        """Run a Python program."""
         words = map(str, arguments)
         return await self.run(PYTHON, "-I", "-S", "-c", code, *words, **options)
 
 
 @dataclass
 class Launch:
-    """How one command is started; it is added to `line`.
+    """The start of a command line; append the command to `line`.
 
     Attributes:
-        line: the beginning of the supervisor's command line.
+        line: the supervisor's command line without the command.
         control: the worker's end of the socket.
-        variables: by which the command finds its proxy.
+        variables: proxy variables for the command.
     """
 
     line: Sequence[str]
@@ -216,11 +216,11 @@ class Launch:
 
     @property
     def descriptor(self) -> int:
-        """What the supervisor inherits."""
+        """The descriptors that the supervisor inherits."""
         return self._theirs.fileno()
 
     def started(self) -> None:
-        """Let go of the supervisor's end, so that its end is noticed."""
+        """Close the supervisor's end of the socket here, so that its exit is detected."""
         self._theirs.close()
 
 
@@ -267,13 +267,13 @@ class Running:
 
     @property
     def command(self) -> int:
-        """The process id, outside, of the command itself."""
+        """The process id of the command in the host's namespace."""
         return children(self.init)[0]
 
 
 @dataclass(frozen=True)
 class Ended:
-    """What became of a command."""
+    """The result of a command."""
 
     code: int
     stdout: str
@@ -286,14 +286,14 @@ class Ended:
 
 
 @contextlib.contextmanager
-def contained_room(account: Account) -> Iterator[Room]:
-    """Make a room for a while."""
+def contained_room(account: Account) -> Iterator[ContainedJob]:
+    """Create a job, and remove it at the end."""
     with readable_directory() as base:
-        yield Room(account, base)
+        yield ContainedJob(account, base)
 
 
 def children(pid: int) -> list[int]:
-    """Return the children of a process, the oldest first."""
+    """Return the children of a process, oldest first."""
     found = [
         int(child)
         for task in Path(f"/proc/{pid}/task").iterdir()

@@ -1,8 +1,8 @@
-"""Operations on files, run inside a sandbox and outside.
+"""File operations to run inside and outside of a sandbox.
 
-`python file_operations.py DIRECTORY ALLOWED` does each operation to files of its own, which
-`prepare` has made in DIRECTORY. ALLOWED is a directory for the other end of links and moves. The
-output is a JSON object: for each operation, "done" or the name of the error.
+`python file_operations.py DIRECTORY ALLOWED` runs each operation on separate files that `prepare`
+created in DIRECTORY. ALLOWED is the directory for the other end of links and moves. The output is a
+JSON object: for each operation, "done" or the name of the error.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ def names(operations):
 
 
 def prepare(directory):
-    """Make the files of each operation."""
+    """Create the files of each operation."""
     for name in names(OPERATIONS):
         place = directory / name
         (place / "empty").mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""The attacks against SANDBOX=on, started as Claude is: not one succeeds."""
+"""No attack succeeds against SANDBOX=on, started in the same way as Claude."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from sandbox.supervision.limits import Limits
 from tests.integration.sandbox.accounts import Account
 from tests.integration.sandbox.attacks import inside, targets
 from tests.integration.sandbox.attacks.targets import Attempt, Targets
-from tests.integration.sandbox.contained import Room
+from tests.integration.sandbox.contained import ContainedJob
 
 OPEN = {"A39"}
-"""All that succeed; a job has to be able to commit."""
+"""All attacks that succeed. A job must be able to commit."""
 
 WATCHED = {"A34": "SANDBOX_MEMORY_GB", "A33": "SANDBOX_PROCESSES"}
-"""Limits that are watched over, so that the job ends, with the setting that is named."""
+"""Attacks on monitored limits, which stop the job, with the named setting."""
 
 PROCESSES, FILE, MEMORY = 64, 1 << 20, 64 << 20
 HELD = targets.Limits(PROCESSES, MEMORY, FILE, hold_seconds=30)
@@ -31,8 +31,8 @@ def prepared(account: Account) -> Iterator[Targets]:
 
 
 @pytest.fixture(scope="module")
-def room(prepared: Targets) -> Room:
-    return Room(prepared.account, prepared.base, visible=(prepared.tools,))
+def job(prepared: Targets) -> ContainedJob:
+    return ContainedJob(prepared.account, prepared.base, visible=(prepared.tools,))
 
 
 @pytest.fixture(scope="module")
@@ -41,11 +41,11 @@ def reach(prepared: Targets) -> Reach:
 
 
 @pytest.fixture(scope="module")
-async def attempts(prepared: Targets, room: Room, reach: Reach) -> dict[str, Attempt]:
+async def attempts(prepared: Targets, job: ContainedJob, reach: Reach) -> dict[str, Attempt]:
     before = prepared.outside()
     limits = Limits(processes=PROCESSES, file_bytes=FILE)
     chosen = sorted(inside.ATTACKS.keys() - WATCHED.keys())
-    async with room.served(limits=limits, reach=reach) as launch:
+    async with job.served(limits=limits, reach=reach) as launch:
         found = await asyncio.to_thread(
             prepared.attacked,
             *launch.line,
@@ -64,11 +64,11 @@ def test_no_attack_succeeds(attempts: dict[str, Attempt]):
 
 
 @pytest.mark.parametrize("name", sorted(WATCHED))
-async def test_the_job_ends_that_takes_too_much(
-    name: str, prepared: Targets, room: Room, reach: Reach
+async def test_a_job_that_exceeds_a_limit_is_stopped(
+    name: str, prepared: Targets, job: ContainedJob, reach: Reach
 ):
     limits = Limits(processes=PROCESSES, memory_bytes=MEMORY)
-    ended = await room.run(*prepared.attack, name, limits=limits, reach=reach)
+    ended = await job.run(*prepared.attack, name, limits=limits, reach=reach)
     assert ended.stdout == ""
     assert ended.limit is not None
     assert WATCHED[name] in ended.limit

@@ -1,4 +1,4 @@
-"""The attacks against Landlock: which succeed, and why."""
+"""The attacks that succeed against Landlock, and the reasons."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ OPEN = {
     "A33": NO_LIMITS,
     "A34": NO_LIMITS,
     "A35": NO_LIMITS,
-    "A39": "a job has to be able to commit",
+    "A39": "a job must be able to commit",
 }
 """All attacks that succeed."""
 

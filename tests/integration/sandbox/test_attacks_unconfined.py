@@ -11,12 +11,12 @@ from tests.integration.sandbox.attacks import inside
 from tests.integration.sandbox.attacks.targets import Attempt, Targets, targets
 
 UP_TO_THE_MACHINE = {"A26", "A27", "A36", "A37", "A38"}
-"""User namespaces and files of root, which a machine or a container may close by itself."""
+"""User namespaces and files of root, which a host or container may restrict by itself."""
 
 OF_ROOT = UP_TO_THE_MACHINE - {"A26"}
 
 NEEDED_BY_ROOT = 1 << 21 | 1 << 27
-"""CAP_SYS_ADMIN and CAP_MKNOD, which containers take away."""
+"""CAP_SYS_ADMIN and CAP_MKNOD, which containers remove."""
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def attempts(prepared: Targets) -> dict[str, Attempt]:
     return found
 
 
-def test_every_attack_is_made(attempts: dict[str, Attempt]):
+def test_every_attack_is_attempted(attempts: dict[str, Attempt]):
     assert attempts.keys() >= inside.ATTACKS.keys() - {"A28"}
     assert inside.ATTACKS.keys() >= {
         *(f"A{number:02}" for number in range(1, 40)),
@@ -51,7 +51,7 @@ def test_every_part_of_an_attack_succeeds(attempts: dict[str, Attempt]):
     assert [detail for detail in details if "Error" in detail] == []
 
 
-def test_files_of_root_are_open_to_root_only(account: Account, attempts: dict[str, Attempt]):
+def test_only_root_can_open_files_of_root(account: Account, attempts: dict[str, Attempt]):
     if account.is_root and not has_all_of_root():
         pytest.skip("this root is one of a container")
     assert {attempts[name].is_open for name in OF_ROOT} == {account.is_root}

@@ -1,6 +1,6 @@
-"""The control groups of jobs, in a group that is delegated to the worker as systemd does it.
+"""Control groups of jobs, in a group delegated to the worker in the same way as by systemd.
 
-It needs root. A limit is tried where the kernel offers its controller to cgroup v2.
+Needs root. A limit is tested only if the kernel offers its controller for cgroup v2.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ print("left", *left)
 
 @pytest.fixture
 def delegated(account: Account) -> Iterator[Path]:
-    """A group with the mark of systemd, which belongs to the account of the worker."""
+    """A group with the mark of systemd, owned by the account of the worker."""
     with open("/proc/self/mountinfo", encoding="ascii") as file:
         mounts = [Path(row[4]) for row in map(str.split, file) if "cgroup2" in row]
     if os.geteuid() != 0 or not mounts:
@@ -69,7 +69,7 @@ def delegated(account: Account) -> Iterator[Path]:
 def run(
     group: Path, account: Account, kind: str, script: str, limits: tuple[int, int]
 ) -> list[str]:
-    """Run a script as a worker in the group does; return what the supervisor and it said."""
+    """Run a script like a worker in the group; return the output of script and supervisor."""
     enter = 'echo $$ > "$1"; shift; exec setpriv --reuid "$1" --regid "$2" --clear-groups "${@:3}"'
     command = [
         *("/bin/bash", "-c", enter, "-", str(group / "cgroup.procs")),
@@ -95,7 +95,7 @@ BOMB = "bomb() { bomb | bomb & }; bomb; sleep 60"
 
 
 @pytest.mark.parametrize("kind", ["contained", "uncontained"])
-def test_a_fork_bomb_ends_at_the_limit(delegated: Path, account: Account, kind: str):
+def test_a_fork_bomb_is_stopped_at_the_limit(delegated: Path, account: Account, kind: str):
     require(delegated, "pids")
     said = run(delegated, account, kind, BOMB, (64, 0))
     assert "limit It started more processes and threads than SANDBOX_PROCESSES allows: 64." in said
@@ -109,7 +109,7 @@ def test_a_command_within_its_limits_runs(delegated: Path, account: Account):
     assert said == ["1", "left"]
 
 
-def test_memory_ends_at_the_limit(delegated: Path, account: Account):
+def test_memory_is_limited(delegated: Path, account: Account):
     require(delegated, "memory")
     script = "head -c 500M /dev/zero | tail; sleep 60"
     said = run(delegated, account, "contained", script, (0, 64 << 20))
@@ -118,7 +118,7 @@ def test_memory_ends_at_the_limit(delegated: Path, account: Account):
 
 @pytest.mark.parametrize("kind", ["contained", "uncontained"])
 def test_the_watchdog_ends_the_whole_group(delegated: Path, account: Account, kind: str):
-    """Without a controller, as here with `memory` for cgroup v1, the watchdog finds the excess."""
+    """Without a controller, here because of cgroup v1, the watchdog detects the excess."""
     script = "for n in $(seq 80); do sleep 60 & done; wait"
     said = run(delegated, account, kind, script, (64, 0))
     assert len(said) == (3 if kind == "contained" else 2)

@@ -1,4 +1,4 @@
-"""Files that a job could have written: what it can put in their place, and what comes of it."""
+"""Safe access to files that a job could have written or replaced."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def no_descriptor_is_left() -> Iterator[None]:
 
 @contextlib.contextmanager
 def repeating(action: Callable[[], object]) -> Iterator[None]:
-    """Do something over and over in another thread, as a job's process would."""
+    """Repeat an action in another thread, as a job's process could."""
     done = threading.Event()
 
     def repeat() -> None:
@@ -67,7 +67,7 @@ def repeating(action: Callable[[], object]) -> Iterator[None]:
 
 
 def as_ordinary_user(script: str, *arguments: Path) -> None:
-    """Run a script as a user who is bound by permissions, which root is not."""
+    """Run a script as an unprivileged user: permissions do not apply to root."""
     bound = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
     prefix = bound if os.geteuid() == 0 else []
     subprocess.run([*prefix, sys.executable, "-c", script, *arguments], check=True)
@@ -75,7 +75,7 @@ def as_ordinary_user(script: str, *arguments: Path) -> None:
 
 @contextlib.contextmanager
 def few_descriptors(number: int) -> Iterator[None]:
-    """Let the process open only so many files more."""
+    """Limit the number of files that the process can still open."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     null = os.open(os.devnull, os.O_RDONLY)
     taken = [null]
@@ -95,7 +95,7 @@ def few_descriptors(number: int) -> Iterator[None]:
 
 
 def nest(directory: Path, depth: int, name: str) -> str:
-    """Make directories in one another, a file in the last; returns the file's relative name."""
+    """Create nested directories with a file in the last one; return its relative name."""
     descriptor = os.open(directory, os.O_RDONLY)
     for _ in range(depth):
         os.mkdir(name, dir_fd=descriptor)
@@ -117,7 +117,7 @@ def test_a_regular_file_is_read(root: Path, tmp_path: Path) -> None:
     assert (tmp_path / "copy").read_bytes() == b"x" * LIMIT
 
 
-def test_what_is_missing_is_told_from_what_is_unsafe(root: Path) -> None:
+def test_missing_and_unsafe_files_have_different_errors(root: Path) -> None:
     for name in ("missing", "missing/file"):
         with pytest.raises(FileNotFoundError):
             files.read(root, name, limit=LIMIT)
@@ -211,9 +211,9 @@ def test_a_copy_replaces_nothing(root: Path, neighbour: Path) -> None:
     assert (neighbour / "file").read_bytes() == b"the neighbour's"
 
 
-def test_a_leased_file_does_not_make_the_reader_wait(root: Path) -> None:
+def test_a_leased_file_does_not_block_the_reader(root: Path) -> None:
     with (root / "file").open("w") as file:
-        # The kernel tells the owner of the lease by a signal, SIGIO by default.
+        # The kernel notifies the owner of the lease by a signal, SIGIO by default.
         fcntl.fcntl(file, fcntl.F_SETSIG, signal.SIGURG)
         fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
         with pytest.raises(UnsafeFile):
@@ -222,7 +222,7 @@ def test_a_leased_file_does_not_make_the_reader_wait(root: Path) -> None:
 
 @pytest.mark.parametrize("place", ["d", "d/e"])
 @pytest.mark.parametrize("target", ["neighbour", "nothing", "file"])
-def test_no_link_is_followed_on_the_way(
+def test_no_link_in_a_parent_is_followed(
     root: Path, neighbour: Path, place: str, target: str
 ) -> None:
     if target == "file":
@@ -257,7 +257,7 @@ def test_the_root_may_be_a_link(root: Path, tmp_path: Path) -> None:
     assert files.names(root) == []
 
 
-def test_a_directory_that_is_being_replaced_leads_nowhere(root: Path, neighbour: Path) -> None:
+def test_a_directory_replaced_during_a_read_is_safe(root: Path, neighbour: Path) -> None:
     numbers = itertools.count()
 
     def swap() -> None:
@@ -280,7 +280,7 @@ def test_a_directory_that_is_being_replaced_leads_nowhere(root: Path, neighbour:
     assert [path.name for path in neighbour.iterdir()] == ["file"]
 
 
-def test_a_tree_is_not_left_while_its_directories_are_being_replaced(
+def test_deleting_stays_in_the_tree_while_directories_are_replaced(
     root: Path, neighbour: Path
 ) -> None:
     def swap() -> None:
@@ -297,7 +297,7 @@ def test_a_tree_is_not_left_while_its_directories_are_being_replaced(
     assert (neighbour / "file").read_bytes() == b"the neighbour's"
 
 
-def test_another_name_of_a_file_keeps_its_content(root: Path, neighbour: Path) -> None:
+def test_another_hard_link_keeps_its_content(root: Path, neighbour: Path) -> None:
     (root / "file").hardlink_to(neighbour / "file")
     files.write(root, "file", b"new")
     assert (neighbour / "file").read_bytes() == b"the neighbour's"
@@ -310,13 +310,13 @@ def test_another_name_of_a_file_keeps_its_content(root: Path, neighbour: Path) -
 @pytest.mark.parametrize(
     "name", ["", ".", "..", "../neighbour/file", "a/..", "a/../..", "f\0", "/"]
 )
-def test_a_name_that_can_lead_out_is_refused(root: Path, neighbour: Path, name: str) -> None:
+def test_a_name_that_leaves_the_root_is_refused(root: Path, neighbour: Path, name: str) -> None:
     (root / "a").mkdir()
     with pytest.raises(UnsafeFile):
         files.read(root, name, limit=LIMIT)
     assert not files.is_file(root, name)
     assert not files.is_directory(root, name)
-    # A mistake here must not cost more than the test's own files.
+    # An error here must not delete more than the test's own files.
     if name != "/":
         with pytest.raises(UnsafeFile):
             files.remove(root, name)
@@ -341,7 +341,7 @@ def test_an_absolute_name_is_refused(root: Path, neighbour: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a\nb", "-rf", " ", "a\udcffb", "ä" * 127, "n" * 255])
-def test_odd_names_are_names(root: Path, name: str) -> None:
+def test_unusual_names_are_valid(root: Path, name: str) -> None:
     files.write(root, f"{name}/{name}", b"x")
     assert files.names(root) == files.names(root, name) == [name]
     assert files.read(root, f"{name}/{name}", limit=1) == b"x"
@@ -350,7 +350,7 @@ def test_odd_names_are_names(root: Path, name: str) -> None:
     assert files.names(root) == []
 
 
-def test_an_odd_name_cannot_forge_a_line_of_the_log(root: Path) -> None:
+def test_an_unusual_name_cannot_fake_a_log_line(root: Path) -> None:
     (root / "a\nERROR b\udcff").mkdir()
     with pytest.raises(UnsafeFile) as refused:
         files.read(root, "a\nERROR b\udcff", limit=LIMIT)
@@ -366,7 +366,7 @@ def test_a_name_that_is_too_long_is_unsafe(root: Path) -> None:
 
 @pytest.mark.parametrize(("depth", "name"), [(1500, "d"), (1500, "n" * 200)])
 def test_any_depth_is_read_and_deleted(root: Path, depth: int, name: str) -> None:
-    """It is beyond Python's limit of recursion, and the second one's path beyond PATH_MAX."""
+    """The depth exceeds Python's recursion limit, and the second path exceeds PATH_MAX."""
     file = nest(root, depth, name)
     assert files.read(root, file, limit=LIMIT) == b""
     files.write(root, file, b"new")
@@ -375,7 +375,7 @@ def test_any_depth_is_read_and_deleted(root: Path, depth: int, name: str) -> Non
     assert files.names(root) == []
 
 
-def test_a_tree_takes_few_descriptors(root: Path) -> None:
+def test_a_tree_needs_few_descriptors(root: Path) -> None:
     nest(root, 300, "d")
     for number in range(300):
         (root / "d" / f"{number}").mkdir()
@@ -385,7 +385,7 @@ def test_a_tree_takes_few_descriptors(root: Path) -> None:
 
 
 def test_a_host_without_descriptors_does_not_make_a_file_unsafe(root: Path) -> None:
-    """Or a session would be given up because of it."""
+    """Otherwise a session would be discarded because of it."""
     (root / "file").write_bytes(b"mine")
     with few_descriptors(0), pytest.raises(OSError, match="Too many open files") as refused:
         files.read(root, "file", limit=LIMIT)
@@ -443,14 +443,12 @@ for mode in (0o500, 0o000):
 """
 
 
-def test_permissions_that_a_job_took_away_are_no_hindrance(root: Path) -> None:
+def test_removed_permissions_do_not_prevent_access(root: Path) -> None:
     as_ordinary_user(READ_ONLY, root)
 
 
-def test_a_directory_of_another_user_is_told_of(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Only root can make one."""
+def test_a_directory_of_another_user_is_named(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only root can create one."""
     files.write(root, "d/file", b"x")
     (root / "d").chmod(0o500)
 
@@ -464,8 +462,10 @@ def test_a_directory_of_another_user_is_told_of(
     assert files.read(root, "d/file", limit=LIMIT) == b"x"
 
 
-def test_what_can_be_deleted_is_deleted(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only root can make a file that its owner cannot delete."""
+def test_one_undeletable_file_does_not_keep_the_others(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only root can create a file that its owner cannot delete."""
     for name in ("a/b/c", "a/d", "e"):
         (root / "tree" / name).mkdir(parents=True)
         (root / "tree" / name / "file").touch()
@@ -488,7 +488,7 @@ def test_what_can_be_deleted_is_deleted(root: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("name", ["file", "d/file", "d/d/d/file"])
-def test_deleting_ends_when_its_time_is_over(root: Path, name: str) -> None:
+def test_deleting_has_a_time_limit(root: Path, name: str) -> None:
     """A process can add files as fast as they are deleted."""
     files.write(root, f"tree/{name}", b"")
     with pytest.raises(TimeoutError):
@@ -497,10 +497,10 @@ def test_deleting_ends_when_its_time_is_over(root: Path, name: str) -> None:
     assert files.names(root) == []
 
 
-def test_a_link_that_waits_for_the_draft_of_a_file_is_not_followed(
+def test_a_link_at_the_name_of_the_draft_is_not_followed(
     root: Path, neighbour: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The draft's name cannot be guessed; this one is told."""
+    """The name of the draft cannot be guessed, so the test sets it."""
     monkeypatch.setattr(secrets, "token_hex", lambda _: "known")
     (root / ".known").symlink_to(neighbour / "file")
     with pytest.raises(FileExistsError):

@@ -1,4 +1,4 @@
-"""A contained command inherits nothing from the worker but its streams."""
+"""A contained command inherits only its streams from the worker."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from collections.abc import Iterator
 import pytest
 
 from tests.integration.sandbox.accounts import PYTHON, Account
-from tests.integration.sandbox.contained import Room, contained_room
+from tests.integration.sandbox.contained import ContainedJob, contained_room
 
 NUMBERS = {"x86_64": (248, 250), "aarch64": (217, 219)}
-"""Of add_key(2) and keyctl(2)."""
+"""System call numbers of add_key(2) and keyctl(2)."""
 
 KEYS = """
 import ctypes, os, sys
@@ -35,26 +35,26 @@ os.execv(sys.argv[3], sys.argv[3:])
 
 
 @pytest.fixture(scope="module")
-def room(account: Account) -> Iterator[Room]:
+def job(account: Account) -> Iterator[ContainedJob]:
     with contained_room(account) as made:
         yield made
 
 
-async def test_no_descriptor_is_inherited(room: Room):
+async def test_no_descriptor_is_inherited(job: ContainedJob):
     code = "import os; print(sorted(map(int, os.listdir('/proc/self/fd')))[:-1])"
-    ended = await room.python(code)
+    ended = await job.python(code)
     assert ended.stdout == "[0, 1, 2]\n"
 
 
-async def test_no_key_of_the_session_is_inherited(room: Room):
+async def test_no_key_of_the_session_is_inherited(job: ContainedJob):
     numbers = list(map(str, NUMBERS[platform.machine()]))
     with_a_key = [PYTHON, "-I", "-S", "-c", WITH_A_KEY, *numbers]
     looking = [PYTHON, "-I", "-S", "-c", LOOKING, *numbers]
     outside = subprocess.run(  # noqa: ASYNC221
-        [*with_a_key, *looking], capture_output=True, text=True, **room.account.popen
+        [*with_a_key, *looking], capture_output=True, text=True, **job.account.popen
     )
     if outside.returncode:
         pytest.skip(f"there are no keys here: {outside.stderr}")
     assert outside.stdout == "canary-key"
-    ended = await room.run(*looking, below=with_a_key)
+    ended = await job.run(*looking, below=with_a_key)
     assert (ended.code, ended.stdout) == (0, "")

@@ -30,8 +30,8 @@ os.execv("/bin/sleep", ["sleep", "300"])
 
 
 @dataclass(frozen=True)
-class Room:
-    """Directories of one test, and short ways to run programs in them."""
+class ContainedJob:
+    """The directories of one test, and methods to run programs in them."""
 
     account: Account
     base: Path
@@ -63,7 +63,7 @@ class Room:
         return [*launcher, *options, *system, *paths, "--", *map(str, command)]
 
     def run(self, *command: str | Path, options: tuple[str, ...] = (), **popen: Any) -> str:
-        """Run a command inside to its end and return its output."""
+        """Run a command inside and return its output."""
         done = self.try_run(*command, options=options, **popen)
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -74,7 +74,7 @@ class Room:
         return self.outside_run(*self.command(*command, options=options), **popen)
 
     def outside_run(self, *command: str | Path, **popen: Any) -> subprocess.CompletedProcess[str]:
-        """Run a command as the same user, not contained."""
+        """Run a command as the same user, without the sandbox."""
         arguments = {"cwd": self.work, "env": self.environment, **self.account.popen, **popen}
         return subprocess.run(command, capture_output=True, text=True, **arguments)
 
@@ -92,7 +92,7 @@ class Room:
         return self.run(PYTHON, "-I", "-S", "-c", code, *map(str, arguments), **popen)
 
     def answers(self, code: str, *arguments: object, **popen: Any) -> tuple[str, str]:
-        """Return the output of a program, not contained and contained."""
+        """Return the output of a program without and with the sandbox."""
         words = (PYTHON, "-I", "-S", "-c", code, *map(str, arguments))
         free = self.outside_run(*words, **popen)
         assert free.returncode == 0, free.stderr
@@ -116,19 +116,19 @@ class Room:
 
 
 @pytest.fixture
-def room(account: Account) -> Iterator[Room]:
+def job(account: Account) -> Iterator[ContainedJob]:
     with readable_directory() as base:
-        yield Room(account, base)
+        yield ContainedJob(account, base)
 
 
-def file_outcomes(room: Room, directory: Path, *, contained: bool) -> dict[str, str]:
+def file_outcomes(job: ContainedJob, directory: Path, *, contained: bool) -> dict[str, str]:
     """Return the result of each operation on files in a new directory."""
     file_operations.prepare(directory)
-    room.account.own(directory)
-    allowed = Path(tempfile.mkdtemp(dir=room.work))
-    room.account.own(allowed)
-    run = room.try_run if contained else room.outside_run
-    program = room.readable / "file_operations.py"
+    job.account.own(directory)
+    allowed = Path(tempfile.mkdtemp(dir=job.work))
+    job.account.own(allowed)
+    run = job.try_run if contained else job.outside_run
+    program = job.readable / "file_operations.py"
     done = run(PYTHON, "-I", "-S", program, directory, allowed)
     assert done.returncode == 0, done.stderr
     found: dict[str, str] = json.loads(done.stdout)
@@ -136,37 +136,37 @@ def file_outcomes(room: Room, directory: Path, *, contained: bool) -> dict[str, 
     return found
 
 
-def test_other_files_are_closed(room: Room):
-    free = file_outcomes(room, room.outside / "free", contained=False)
+def test_other_files_cannot_be_accessed(job: ContainedJob):
+    free = file_outcomes(job, job.outside / "free", contained=False)
     assert set(free.values()) == {"done"}
-    found = file_outcomes(room, room.outside / "contained", contained=True)
+    found = file_outcomes(job, job.outside / "contained", contained=True)
     assert set(found.values()) <= {"EACCES", "EXDEV"}
 
 
-def test_files_below_writable_paths_are_open(room: Room):
-    found = file_outcomes(room, room.work / "inner", contained=True)
+def test_files_below_writable_paths_can_be_written(job: ContainedJob):
+    found = file_outcomes(job, job.work / "inner", contained=True)
     assert set(found.values()) == {"done"}
 
 
-def test_files_below_readable_paths_are_read_and_executed_only(room: Room):
-    found = file_outcomes(room, room.readable / "inner", contained=True)
+def test_files_below_readable_paths_can_only_be_read_and_executed(job: ContainedJob):
+    found = file_outcomes(job, job.readable / "inner", contained=True)
     open_ones = {name for name, answer in found.items() if answer == "done"}
     reading = [*file_operations.READING, *file_operations.EXECUTING]
     assert open_ones == file_operations.names(reading)
 
 
-def test_files_below_a_readable_path_in_a_writable_one_are_writable(room: Room):
-    inner = room.work / "inner"
+def test_files_below_a_readable_path_in_a_writable_one_are_writable(job: ContainedJob):
+    inner = job.work / "inner"
     inner.mkdir()
-    room.account.own(inner)
-    room.run("/bin/sh", "-c", f"echo > {inner}/file", options=("--ro", str(inner)))
+    job.account.own(inner)
+    job.run("/bin/sh", "-c", f"echo > {inner}/file", options=("--ro", str(inner)))
 
 
 @pytest.mark.parametrize(("option", "writable"), [("--ro", False), ("--rw", True)])
-def test_single_files_are_allowed_alone(room: Room, option: str, writable: bool):
+def test_single_files_can_be_allowed(job: ContainedJob, option: str, writable: bool):
     for name in ("one", "two"):
-        (room.outside / name).write_text(name)
-    room.account.own(room.outside)
+        (job.outside / name).write_text(name)
+    job.account.own(job.outside)
     script = """
 import sys
 def said(call):
@@ -176,23 +176,23 @@ def said(call):
 one, two = sys.argv[1:]
 print([said(lambda: open(one)), said(lambda: open(one, "w")), said(lambda: open(two))])
 """
-    paths = [room.outside / "one", room.outside / "two"]
+    paths = [job.outside / "one", job.outside / "two"]
     words = [PYTHON, "-I", "-S", "-c", script, *map(str, paths)]
     refused = "Permission denied"
     wanted = ["done", "done" if writable else refused, refused]
-    assert room.run(*words, options=(option, str(paths[0]))) == f"{wanted}\n"
+    assert job.run(*words, options=(option, str(paths[0]))) == f"{wanted}\n"
 
 
-def test_a_link_in_a_path_is_followed_when_the_rule_is_made(room: Room):
-    (room.outside / "file").write_text("found")
-    link = room.base / "link"
-    link.symlink_to(room.outside)
-    reading = f"cat {link}/file {room.outside}/file"
-    assert room.try_run("/bin/sh", "-c", reading).returncode == 1
-    assert room.run("/bin/sh", "-c", reading, options=("--ro", str(link))) == "foundfound"
+def test_a_link_in_a_path_is_followed_when_the_rule_is_created(job: ContainedJob):
+    (job.outside / "file").write_text("found")
+    link = job.base / "link"
+    link.symlink_to(job.outside)
+    reading = f"cat {link}/file {job.outside}/file"
+    assert job.try_run("/bin/sh", "-c", reading).returncode == 1
+    assert job.run("/bin/sh", "-c", reading, options=("--ro", str(link))) == "foundfound"
 
 
-def test_devices_that_programs_need_are_open(room: Room):
+def test_devices_that_programs_need_can_be_used(job: ContainedJob):
     code = """
 import termios
 for name in ("null", "zero", "full", "random", "urandom"):
@@ -201,29 +201,29 @@ with open("/dev/null", "w") as null:
     try: termios.tcgetattr(null)
     except termios.error as error: print(error.args[1])
 """
-    assert room.python(code) == "Inappropriate ioctl for device\n"
-    assert room.run("/bin/sh", "-c", "(echo again | cat /dev/stdin > /dev/fd/1) | cat") == "again\n"
+    assert job.python(code) == "Inappropriate ioctl for device\n"
+    assert job.run("/bin/sh", "-c", "(echo again | cat /dev/stdin > /dev/fd/1) | cat") == "again\n"
 
 
 @pytest.mark.parametrize("directory", ["/tmp", "/var/tmp", "/dev/shm", "/dev/pts", "/sys", "/"])
-def test_shared_directories_are_closed(room: Room, directory: str):
+def test_shared_directories_cannot_be_accessed(job: ContainedJob, directory: str):
     code = """
 import os, sys
 try: print(len(os.listdir(sys.argv[1])) >= 0)
 except PermissionError: print("refused")
 """
-    assert room.answers(code, directory) == ("True\n", "refused\n")
+    assert job.answers(code, directory) == ("True\n", "refused\n")
 
 
-def test_no_device_can_be_made(room: Room):
-    """The one without a driver, 0:0, needs no capability."""
+def test_no_device_can_be_created(job: ContainedJob):
+    """The device 0:0, which has no driver, needs no capability."""
     code = """
 import os, stat
 try: os.mknod("device", stat.S_IFCHR | 0o600, os.makedev(0, 0))
 except PermissionError: print("refused")
 else: os.unlink("device")
 """
-    assert room.answers(code) == ("", "refused\n")
+    assert job.answers(code) == ("", "refused\n")
 
 
 USING_THE_TERMINAL = """
@@ -235,8 +235,8 @@ with open("/dev/tty", "w") as terminal:
 """
 
 
-def test_the_terminal_of_the_caller_cannot_be_controlled(room: Room):
-    """It could be typed into otherwise (TIOCSTI)."""
+def test_the_terminal_of_the_caller_cannot_be_controlled(job: ContainedJob):
+    """Otherwise a job could type into it (TIOCSTI)."""
     leader = """
 import fcntl, os, sys, termios
 os.setsid()
@@ -245,8 +245,8 @@ os.execv(sys.argv[2], sys.argv[2:])
 """
     ours, theirs = os.openpty()
     with open(ours, "rb") as screen, open(theirs, "rb"):
-        words = [PYTHON, "-I", "-S", "-c", leader, str(theirs), *room.command(PYTHON, "-c")]
-        done = room.outside_run(*words, USING_THE_TERMINAL, pass_fds=[theirs])
+        words = [PYTHON, "-I", "-S", "-c", leader, str(theirs), *job.command(PYTHON, "-c")]
+        done = job.outside_run(*words, USING_THE_TERMINAL, pass_fds=[theirs])
         assert (done.stdout, screen.read1()) == ("Permission denied\n", b"written")
 
 
@@ -261,9 +261,9 @@ OF_THE_KERNEL = [
 ]
 
 
-def test_root_cannot_open_a_setting_of_the_kernel_for_writing(room: Room):
-    """It stays the owner of these files, so that only Landlock is between."""
-    if not room.account.is_root:
+def test_root_cannot_open_a_setting_of_the_kernel_for_writing(job: ContainedJob):
+    """Root stays the owner of these files, so only Landlock protects them."""
+    if not job.account.is_root:
         pytest.skip("they are root's")
     code = """
 import os, sys
@@ -273,11 +273,11 @@ for path in sys.argv[1:]:
 """
     existing = [path for path in OF_THE_KERNEL if Path(path).exists()]
     assert len(existing) > 3
-    free, contained = room.answers(code, *existing)
+    free, contained = job.answers(code, *existing)
     assert (free, contained.split()[1::2]) == ("", existing)
 
 
-def test_git_commits_in_an_allowed_repository(room: Room):
+def test_git_commits_in_an_allowed_repository(job: ContainedJob):
     script = """
 set -e
 git init --quiet repository && cd repository
@@ -285,10 +285,10 @@ echo content > file && git add file
 git -c user.name=A -c user.email=a@example.com commit --quiet --message=One
 git log --format=%s && git status --short
 """
-    assert room.run("/bin/sh", "-c", script) == "One\n"
+    assert job.run("/bin/sh", "-c", script) == "One\n"
 
 
-def test_programs_work_with_children_pipes_threads_and_temporary_files(room: Room):
+def test_programs_work_with_children_pipes_threads_and_temporary_files(job: ContainedJob):
     code = """
 import subprocess, sys, tempfile, threading
 with tempfile.TemporaryFile() as file: file.write(b"x")
@@ -298,7 +298,7 @@ thread.join()
 sys.stdout.flush()
 subprocess.run("echo shell | cat; (sleep 0 & wait)", shell=True, check=True)
 """
-    assert room.python(code) == "thread\nshell\n"
+    assert job.python(code) == "thread\nshell\n"
 
 
 REACHING_A_PROCESS = """
@@ -334,9 +334,9 @@ for attempt in (environ, memory, descriptors, trace, kill, kill_by_descriptor):
 """
 
 
-def test_other_processes_are_closed(room: Room):
-    with room.other_process() as other:
-        free, contained = room.answers(REACHING_A_PROCESS, other.pid)
+def test_other_processes_cannot_be_accessed(job: ContainedJob):
+    with job.other_process() as other:
+        free, contained = job.answers(REACHING_A_PROCESS, other.pid)
     assert free == ""
     assert contained.split() == [
         "environ",
@@ -348,7 +348,7 @@ def test_other_processes_are_closed(room: Room):
     ]
 
 
-def test_own_children_are_open(room: Room):
+def test_own_children_can_be_controlled(job: ContainedJob):
     code = f"""
 import subprocess, sys
 words = [sys.executable, "-c", {TRACEABLE!r}]
@@ -358,7 +358,7 @@ with subprocess.Popen(words, stdout=subprocess.PIPE) as child:
     child.terminate()
 print(done.returncode, child.returncode)
 """
-    assert room.python(code) == "0 -15\n"
+    assert job.python(code) == "0 -15\n"
 
 
 CONNECTING = """
@@ -378,24 +378,24 @@ def listening(address: str) -> Iterator[None]:
         yield
 
 
-def test_abstract_sockets_of_others_are_closed(room: Room):
-    name = f"@{room.base}"
+def test_abstract_sockets_of_other_processes_are_refused(job: ContainedJob):
+    name = f"@{job.base}"
     with listening(name):
-        assert room.answers(CONNECTING, name) == ("connected\n", "refused\n")
+        assert job.answers(CONNECTING, name) == ("connected\n", "refused\n")
 
 
-def test_named_sockets_of_others_are_closed_where_the_kernel_can(room: Room):
-    path = room.outside / "socket"
+def test_named_sockets_of_other_processes_are_refused_on_newer_kernels(job: ContainedJob):
+    path = job.outside / "socket"
     with listening(str(path)):
-        room.account.own(room.outside)
-        free, contained = room.answers(CONNECTING, path)
+        job.account.own(job.outside)
+        free, contained = job.answers(CONNECTING, path)
     assert free == "connected\n"
     assert contained == ("connected\n" if landlock.available() < 9 else "refused\n")
 
 
 @pytest.mark.parametrize("name", ["@own", "own"])
-def test_own_sockets_are_open(room: Room, name: str):
-    unique = f"@{room.base}" if name.startswith("@") else name
+def test_own_sockets_can_be_used(job: ContainedJob, name: str):
+    unique = f"@{job.base}" if name.startswith("@") else name
     code = f"""
 import socket, subprocess, sys
 listener = socket.socket(socket.AF_UNIX)
@@ -403,11 +403,11 @@ listener.bind(sys.argv[1].replace("@", "\\0"))
 listener.listen()
 subprocess.run([sys.executable, "-c", {CONNECTING!r}, sys.argv[1]], check=True)
 """
-    assert room.python(code, unique) == "connected\n"
+    assert job.python(code, unique) == "connected\n"
 
 
-def test_inherited_descriptors_keep_their_rights(room: Room):
-    path = room.outside / "log"
+def test_inherited_descriptors_keep_their_rights(job: ContainedJob):
+    path = job.outside / "log"
     code = """
 import os, sys
 number = int(sys.argv[1])
@@ -417,7 +417,7 @@ os.lseek(number, 0, os.SEEK_SET)
 print(os.read(number, 9))
 """
     with path.open("w+b") as file:
-        assert room.python(code, file.fileno(), pass_fds=[file.fileno()]) == "b'writ'\n"
+        assert job.python(code, file.fileno(), pass_fds=[file.fileno()]) == "b'writ'\n"
 
 
 READING_AGAIN = """
@@ -430,37 +430,35 @@ except PermissionError: print("refused")
 @pytest.mark.parametrize(
     ("place", "answer"), [("outside", "refused"), ("readable", "prompt"), ("work", "prompt")]
 )
-def test_a_file_without_a_name_is_opened_again_by_its_directory(
-    room: Room, place: str, answer: str
+def test_a_file_without_a_name_is_reopened_by_its_directory(
+    job: ContainedJob, place: str, answer: str
 ):
-    with tempfile.TemporaryFile(dir=room.base / place) as file:
-        os.fchown(file.fileno(), room.account.uid, room.account.gid)
+    with tempfile.TemporaryFile(dir=job.base / place) as file:
+        os.fchown(file.fileno(), job.account.uid, job.account.gid)
         file.write(b"prompt")
         file.flush()
         number = file.fileno()
-        found = room.answers(READING_AGAIN, number, pass_fds=[number])
+        found = job.answers(READING_AGAIN, number, pass_fds=[number])
     assert found == ("prompt\n", f"{answer}\n")
 
 
-def test_a_file_in_memory_can_be_opened_again(room: Room):
+def test_a_file_in_memory_can_be_reopened(job: ContainedJob):
     number = os.memfd_create("prompt")
     with os.fdopen(number, "wb") as file:
-        os.fchown(number, room.account.uid, room.account.gid)
+        os.fchown(number, job.account.uid, job.account.gid)
         file.write(b"prompt")
         file.flush()
-        assert room.python(READING_AGAIN, number, pass_fds=[number]) == "prompt\n"
+        assert job.python(READING_AGAIN, number, pass_fds=[number]) == "prompt\n"
 
 
-def test_exit_codes_pass_through(room: Room):
-    assert room.try_run("/bin/sh", "-c", "exit 7").returncode == 7
-    assert room.try_run("/bin/sh", "-c", "kill -USR1 $$").returncode == -signal.SIGUSR1
+def test_exit_codes_pass_through(job: ContainedJob):
+    assert job.try_run("/bin/sh", "-c", "exit 7").returncode == 7
+    assert job.try_run("/bin/sh", "-c", "kill -USR1 $$").returncode == -signal.SIGUSR1
 
 
-def test_the_command_takes_the_place_of_the_launcher(room: Room):
-    command = room.command(
-        "/bin/sh", "-c", "trap 'exit 9' TERM; echo $$; while :; do sleep 0; done"
-    )
-    with subprocess.Popen(command, stdout=subprocess.PIPE, **room.account.popen) as process:
+def test_the_command_replaces_the_launcher_process(job: ContainedJob):
+    command = job.command("/bin/sh", "-c", "trap 'exit 9' TERM; echo $$; while :; do sleep 0; done")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, **job.account.popen) as process:
         assert process.stdout is not None
         assert int(process.stdout.readline()) == process.pid
         process.send_signal(signal.SIGTERM)
@@ -470,24 +468,24 @@ def test_the_command_takes_the_place_of_the_launcher(room: Room):
 @pytest.mark.parametrize(
     "environment", [{}, {"A": "b\nc", "B": "", "LC_CTYPE": "C", "Ü": "\udcff"}]
 )
-def test_the_environment_stays_as_it_was(room: Room, environment: dict[str, str]):
+def test_the_environment_is_unchanged(job: ContainedJob, environment: dict[str, str]):
     wanted = sorted(os.fsencode(f"{name}={value}") for name, value in environment.items())
-    command = room.command("/usr/bin/env", "-0")
-    done = subprocess.run(command, env=environment, capture_output=True, **room.account.popen)
+    command = job.command("/usr/bin/env", "-0")
+    done = subprocess.run(command, env=environment, capture_output=True, **job.account.popen)
     assert sorted(filter(None, done.stdout.split(b"\0"))) == wanted
 
 
-def test_the_working_directory_stays_as_it_was(room: Room):
-    assert room.run("/bin/sh", "-c", "pwd -P", cwd=room.outside) == f"{room.outside}\n"
+def test_the_working_directory_is_unchanged(job: ContainedJob):
+    assert job.run("/bin/sh", "-c", "pwd -P", cwd=job.outside) == f"{job.outside}\n"
 
 
 def status(text: str) -> dict[str, str]:
     return dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)
 
 
-def test_no_further_signal_is_ignored(room: Room):
-    """Python ignores SIGPIPE and SIGXFSZ. `nohup` and `make` have programs ignore others."""
-    ignored = int(status(room.run("/bin/cat", "/proc/self/status"))["SigIgn"], 16)
+def test_no_further_signal_is_ignored(job: ContainedJob):
+    """Python ignores SIGPIPE and SIGXFSZ. Programs started by `nohup` and `make` ignore others."""
+    ignored = int(status(job.run("/bin/cat", "/proc/self/status"))["SigIgn"], 16)
     inherited = subprocess.run(["/bin/cat", "/proc/self/status"], capture_output=True, text=True)
     assert ignored & ~int(status(inherited.stdout)["SigIgn"], 16) == 0
 
@@ -495,28 +493,28 @@ def test_no_further_signal_is_ignored(room: Room):
 CAPABILITY_SETS = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
 
 
-def test_there_are_no_privileges(room: Room):
-    fields = status(room.run("/bin/cat", "/proc/self/status"))
+def test_there_are_no_privileges(job: ContainedJob):
+    fields = status(job.run("/bin/cat", "/proc/self/status"))
     sets = {name: int(fields[name], 16) for name in CAPABILITY_SETS}
-    # Emptying the bounding set takes CAP_SETPCAP.
-    bounding = 0 if room.account.is_root else sets["CapBnd"]
+    # Clearing the bounding set needs CAP_SETPCAP.
+    bounding = 0 if job.account.is_root else sets["CapBnd"]
     assert sets == {**dict.fromkeys(CAPABILITY_SETS, 0), "CapBnd": bounding}
     assert fields["NoNewPrivs"] == "1"
 
 
-def test_capabilities_do_not_come_back_from_a_bounding_set_that_stays(room: Room):
-    if not room.account.is_root:
+def test_capabilities_are_not_regained_from_a_remaining_bounding_set(job: ContainedJob):
+    if not job.account.is_root:
         pytest.skip("only root has capabilities")
     lacking = ["/usr/bin/setpriv", "--bounding-set=-setpcap", "--inh-caps=-all"]
-    command = room.command("/bin/sh", "-c", "exec cat /proc/self/status")
-    fields = status(room.outside_run(*lacking, *command).stdout)
+    command = job.command("/bin/sh", "-c", "exec cat /proc/self/status")
+    fields = status(job.outside_run(*lacking, *command).stdout)
     assert int(fields["CapBnd"], 16) != 0
     assert (int(fields["CapPrm"], 16), int(fields["CapEff"], 16)) == (0, 0)
 
 
-def test_a_readable_path_that_does_not_exist_is_left_out(room: Room):
-    missing = ("--ro", str(room.base / "missing"), "--ro", str(room.base / "landlock.py" / "x"))
-    assert room.run("/bin/echo", "ran", options=missing) == "ran\n"
+def test_a_missing_readable_path_is_skipped(job: ContainedJob):
+    missing = ("--ro", str(job.base / "missing"), "--ro", str(job.base / "landlock.py" / "x"))
+    assert job.run("/bin/echo", "ran", options=missing) == "ran\n"
 
 
 @pytest.mark.parametrize(
@@ -527,16 +525,18 @@ def test_a_readable_path_that_does_not_exist_is_left_out(room: Room):
         (("--die-with-parent", "TERM"), "--die-with-parent 'TERM' is not an option"),
     ],
 )
-def test_a_wrong_command_line_is_refused(room: Room, options: tuple[str, ...], sentence: str):
-    done = room.try_run("/bin/echo", "ran", options=options)
+def test_a_wrong_command_line_is_refused(
+    job: ContainedJob, options: tuple[str, ...], sentence: str
+):
+    done = job.try_run("/bin/echo", "ran", options=options)
     assert (done.returncode, done.stdout) == (landlock.NOT_CONTAINED, "")
     assert sentence in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize("command", [(), ("echo",)])
-def test_the_command_has_to_be_a_path(room: Room, command: tuple[str, ...]):
-    done = room.try_run(*command)
+def test_the_command_must_be_a_path(job: ContainedJob, command: tuple[str, ...]):
+    done = job.try_run(*command)
     assert done.returncode == landlock.NOT_CONTAINED
     assert "the path of a command has to follow --" in done.stderr
 
@@ -545,11 +545,11 @@ def test_the_command_has_to_be_a_path(room: Room, command: tuple[str, ...]):
     ("program", "reason"),
     [("/usr/bin/missing", "No such file or directory"), ("outside", "Permission denied")],
 )
-def test_a_command_that_cannot_be_started_is_named(room: Room, program: str, reason: str):
-    (room.outside / "program").write_text("#!/bin/sh\n")
-    (room.outside / "program").chmod(0o755)
-    path = str(room.outside / "program") if program == "outside" else program
-    done = room.try_run(path)
+def test_a_command_that_cannot_be_started_is_named(job: ContainedJob, program: str, reason: str):
+    (job.outside / "program").write_text("#!/bin/sh\n")
+    (job.outside / "program").chmod(0o755)
+    path = str(job.outside / "program") if program == "outside" else program
+    done = job.try_run(path)
     assert done.returncode == landlock.NOT_STARTED
     assert done.stderr.startswith(f"{path} cannot be started: {reason}.")
 
@@ -577,9 +577,9 @@ os.execv(sys.argv[2], sys.argv[2:])
         (12, "the kernel said: Cannot allocate memory"),
     ],
 )
-def test_without_landlock_nothing_is_run(room: Room, number: int, reason: str):
+def test_without_landlock_no_command_runs(job: ContainedJob, number: int, reason: str):
     words = [PYTHON, "-I", "-S", "-c", WITHOUT_LANDLOCK, str(number)]
-    done = room.outside_run(*words, *room.command("/bin/echo", "ran"))
+    done = job.outside_run(*words, *job.command("/bin/echo", "ran"))
     assert (done.returncode, done.stdout) == (landlock.NOT_CONTAINED, "")
     assert done.stderr == (
         "The command cannot be contained: Landlock of Linux 6.12 or newer (ABI 6) is needed, "
@@ -587,10 +587,10 @@ def test_without_landlock_nothing_is_run(room: Room, number: int, reason: str):
     )
 
 
-def test_a_kernel_that_offers_less_is_refused(
+def test_an_older_landlock_is_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    """No kernel can be made to offer less, so its answer is replaced."""
+    """No kernel can be configured to offer less, so its answer is replaced."""
     monkeypatch.setattr(landlock, "_syscall", lambda *_: 5)
     with pytest.raises(landlock.NotContained, match=r"and this kernel has ABI 5\.$"):
         landlock.available()
@@ -598,7 +598,7 @@ def test_a_kernel_that_offers_less_is_refused(
     assert "this kernel has ABI 5" in capsys.readouterr().err
 
 
-def test_another_system_is_refused(monkeypatch: pytest.MonkeyPatch):
+def test_other_operating_systems_are_refused(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(sys, "platform", "darwin")
     with pytest.raises(landlock.NotContained, match=r"and this is darwin\.$"):
         landlock.available()
@@ -621,14 +621,14 @@ landlock.main(["--ro", "/usr", "--rw", "/tmp", "--", "/missing/command"])
 """
 
 
-def test_a_newer_kernel_is_asked_to_close_named_sockets(room: Room):
-    """This one may be too old to be asked, so its answers are replaced."""
-    done = room.outside_run(PYTHON, "-I", "-S", "-c", NEWER_KERNEL, room.base)
+def test_a_newer_kernel_restricts_named_sockets(job: ContainedJob):
+    """This kernel may be too old, so its answers are replaced."""
+    done = job.outside_run(PYTHON, "-I", "-S", "-c", NEWER_KERNEL, job.base)
     system = ["allowed 0"] * 7
     assert done.stdout.splitlines() == ["handled 1", *system, "allowed 0", "allowed 1"]
 
 
-def test_asking_changes_nothing():
+def test_the_abi_query_changes_nothing():
     before = Path("/proc/self/status").read_text()
     assert landlock.available() >= landlock.REQUIRED_ABI
     for field in ("NoNewPrivs", "Seccomp", *CAPABILITY_SETS):
@@ -651,13 +651,13 @@ CHILD = "trap 'echo asked; exit' USR1; echo $$; for i in $(seq 1000); do sleep 0
     ("options", "own"), [(("--die-with-parent", "SIGUSR1"), 0), ((), signal.SIGUSR1)]
 )
 def test_the_command_gets_a_signal_when_its_parent_dies(
-    room: Room, options: tuple[str, ...], own: int
+    job: ContainedJob, options: tuple[str, ...], own: int
 ):
-    """Asked for by an option, or by the caller before it started the launcher."""
-    contained = room.command("/bin/sh", "-c", CHILD, options=options)
+    """Requested by an option, or by the caller before it starts the launcher."""
+    contained = job.command("/bin/sh", "-c", CHILD, options=options)
     words = [PYTHON, "-I", "-S", "-c", PARENT, str(int(own)), *contained]
     pipe = subprocess.PIPE
-    with subprocess.Popen(words, stdin=pipe, stdout=pipe, **room.account.popen) as parent:
+    with subprocess.Popen(words, stdin=pipe, stdout=pipe, **job.account.popen) as parent:
         assert parent.stdout is not None
         assert int(parent.stdout.readline())
         parent.kill()
@@ -673,9 +673,9 @@ sys.exit(landlock.main(["--die-with-parent", "SIGKILL", "--", "/bin/echo", "ran"
 """
 
 
-def test_a_command_whose_parent_has_just_died_is_not_started(room: Room):
-    """The moment cannot be hit from outside, so the parent's numbers are replaced."""
-    done = room.outside_run(PYTHON, "-I", "-S", "-c", ORPHANED, room.base)
+def test_a_command_whose_parent_has_just_died_is_not_started(job: ContainedJob):
+    """The exact moment cannot be reached from outside, so the parent ids are replaced."""
+    done = job.outside_run(PYTHON, "-I", "-S", "-c", ORPHANED, job.base)
     assert (done.returncode, done.stdout) == (landlock.NOT_CONTAINED, "")
     assert done.stderr == "The command cannot be contained: its parent has ended.\n"
 
@@ -706,13 +706,13 @@ for attempt in attempts:
 """
 
 
-def test_known_gaps_are_open(room: Room):
-    """Those of the module's documentation; a kernel that closes one makes this fail."""
-    path = room.outside / "file"
+def test_documented_gaps_exist(job: ContainedJob):
+    """The gaps in the module's documentation. The test fails if a newer kernel closes one."""
+    path = job.outside / "file"
     path.touch()
-    room.account.own(room.outside)
-    with room.other_process() as other:
-        assert room.python(LEFT_OPEN, path, other.pid) == ""
+    job.account.own(job.outside)
+    with job.other_process() as other:
+        assert job.python(LEFT_OPEN, path, other.pid) == ""
         limits = Path(f"/proc/{other.pid}/limits").read_text()
     assert path.stat().st_mode & 0o777 == 0o644
     assert "16                   16                   files" in limits

@@ -37,7 +37,7 @@ def test_a_code_job_is_recorded_in_the_project(
     job_id = on_supabase.post_job(client, prompt, branchName="feature/new")
     job = on_supabase.wait_for(job_id, "completed")
     assert (job["outcome"], job["pr_number"]) == ("pull_request", 1)
-    assert on_supabase.forge.read_file(OWNER, name, "feature/new", "new.txt") == "new\n"
+    assert on_supabase.github.read_file(OWNER, name, "feature/new", "new.txt") == "new\n"
     row = rows(supabase_project, "agent_jobs")[job_id]
     assert (row["status"], row["pr_url"], row["lease"]) == ("completed", job["pr_url"], 1)
     assert row["code_branch_id"] in rows(supabase_project, "code_branches")

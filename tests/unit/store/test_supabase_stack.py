@@ -93,7 +93,7 @@ def hosted(
 def test_a_code_job_ends_in_a_pull_request(hosted: Stack):
     client, name = hosted.new_repository()
     job = hosted.wait_for(hosted.post_job(client, "Add a logout button"), "completed")
-    [pull] = hosted.forge.pull_requests(OWNER, name)
+    [pull] = hosted.github.pull_requests(OWNER, name)
     assert (job["outcome"], job["pr_number"]) == ("pull_request", pull.number)
     seqs = [message["seq"] for message in hosted.messages(job["id"])]
     assert seqs == list(range(1, len(seqs) + 1))
@@ -137,7 +137,7 @@ def test_an_outage_in_the_middle_of_a_job_loses_and_doubles_nothing(hosted: Stac
     eventually(lambda: hosted.http.get("/health").status_code == 200, 60, "the store is back")
     job = hosted.wait_for(job_id, "completed", 120)
     assert job["attempt"] == 1
-    assert [pull.number for pull in hosted.forge.pull_requests(OWNER, name)] == [job["pr_number"]]
+    assert [pull.number for pull in hosted.github.pull_requests(OWNER, name)] == [job["pr_number"]]
     messages = hosted.messages(job_id)
     assert [message["seq"] for message in messages] == list(range(1, len(messages) + 1))
     told = [message["content"] for message in messages if message["type"] == "stdout"]

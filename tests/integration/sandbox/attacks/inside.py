@@ -1,17 +1,17 @@
 """The attacks of a hostile job, run inside a sandbox: `python inside.py TARGETS [ATTACK...]`.
 
-TARGETS is the path of a JSON file that `targets.py` writes; it says where everything is. The output
+TARGETS is the path of a JSON file from `targets.py` with the locations of the targets. The output
 is one line, a JSON object: for each attack's id, "open" (whether it succeeded) and "detail".
-Without names of attacks all are made.
+Without names, all attacks run.
 
-Each attack succeeds without a sandbox, so a closed one is the sandbox's doing. All targets are
-canaries. Files of the machine itself (A27, A36, A37, A38) are opened and never written.
+Each attack succeeds without a sandbox, so only the sandbox can prevent it. All targets are
+canaries. Files of the host itself (A27, A36, A37, A38) are opened and never written.
 
-B07 and B08 try to leave processes behind. Their "open" says only that these were started; see
-`Targets.attacked`, which notices from outside whether they outlive the sandbox. They end after a
+B07 and B08 try to leave processes behind. Their "open" means only that these were started.
+`Targets.attacked` detects from outside whether they outlive the sandbox. They end after a
 minute, or when the scratch directory has a file named `stop`.
 
-It needs only the standard library of Python 3.9 or newer.
+Needs only the standard library of Python 3.9 or newer.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ Targets = dict[str, Any]
 Attack = Callable[[Targets], str]
 
 SECONDS = 5
-"""How long a service or a process may take to answer."""
+"""Seconds for a service or process to answer."""
 
 CANARY = b"canary-"
-"""Every secret begins with it."""
+"""Every secret starts with this text."""
 
 ATTACKS: dict[str, Attack] = {}
 
 
 class Refused(Exception):
-    """An attack that failed without an error of the system."""
+    """An attack that failed without a system error."""
 
 
 def attack(identifier: str) -> Callable[[Attack], Attack]:
@@ -200,7 +200,7 @@ def read_and_write_other_transcript(targets: Targets) -> str:
     return any_of(partial(secret_in, path), partial(appended, path))
 
 
-# Signals, and processes that stay
+# Signals, and processes that remain
 
 
 @attack("A17")
@@ -220,7 +220,7 @@ def terminate_supervisor(targets: Targets) -> str:
 
 @attack("B06")
 def kill_supervisor_from_daemon(targets: Targets) -> str:
-    """From a session of its own, without the variables by which a job's processes are found."""
+    """In a new session, without the variables that mark a job's processes."""
     victim = targets["victims"]["B06"]
     code = f"import os; os.setsid(); os.kill({number_of(victim)}, 9)"
     run([sys.executable, "-I", "-S", "-c", code], env={})
@@ -304,7 +304,7 @@ def reach_abstract_socket(targets: Targets) -> str:
     return greeting("\0" + targets["abstract_socket"])
 
 
-# The kernel and the machine
+# The kernel and the host
 
 
 @attack("A26")
@@ -315,7 +315,7 @@ def make_user_namespace(_: Targets) -> str:
 
 @attack("A27")
 def open_disk(targets: Targets) -> str:
-    """By its own device, or by a new one with the number of the root's disk."""
+    """With its own device file, or with a new one for the root's disk."""
     for path in targets["devices"]:
         with contextlib.suppress(OSError):
             os.close(os.open(path, os.O_RDONLY))
@@ -381,7 +381,7 @@ def use_too_much_memory(targets: Targets) -> str:
 
 @attack("A35")
 def write_too_large_file(targets: Targets) -> str:
-    """Its last byte only, so that it takes no room."""
+    """Writes only the last byte, so that the file takes no space."""
     large = Path(targets["scratch"], "large")
     try:
         with large.open("wb") as file:
@@ -409,7 +409,7 @@ def change_system_configuration(targets: Targets) -> str:
 
 @attack("A39")
 def commit_own_work(targets: Targets) -> str:
-    """No attack: every job has to be able to do this."""
+    """Not an attack: every job must be able to do this."""
     repository: str = targets["repository"]
     Path(repository, "work").write_text("done\n")
     run(["git", "-C", repository, "add", "--all"])
@@ -429,7 +429,7 @@ def of_libc(result: int) -> int:
 
 
 def in_child(action: Callable[[], object]) -> None:
-    """Do something in a child, which may die of it."""
+    """Run a function in a child, which may crash."""
     child = os.fork()
     if not child:
         code = 0
@@ -454,7 +454,7 @@ def run(command: list[str], **options: Any) -> str:
 
 
 def any_of(*parts: Callable[[], str]) -> str:
-    """Try all parts of one attack, which succeeds when one of them does."""
+    """Try all parts of an attack. It succeeds if one of them does."""
     found = [outcome(part) for part in parts]
     details = "; ".join(str(each["detail"]) for each in found)
     if not any(each["open"] for each in found):
@@ -480,7 +480,7 @@ def created(path: Path) -> str:
 
 
 def replaced(path: Path) -> str:
-    """Existing files only: in the place of one that is hidden, another could be made."""
+    """Only existing files: a new file could be created in place of a hidden one."""
     path.stat()
     draft = path.with_name("draft")
     draft.write_text("planted\n")
@@ -494,7 +494,7 @@ def opened_for_writing(path: str) -> str:
 
 
 def in_database(path: str, statement: str) -> str:
-    """Existing databases only: one that is hidden is not made anew."""
+    """Only existing databases: a hidden one is not created again."""
     with contextlib.closing(sqlite3.connect(f"file:{path}?mode=rw", uri=True)) as database:
         cursor = database.execute(statement)
         rows = cursor.fetchall() if cursor.description else cursor.rowcount
@@ -536,7 +536,7 @@ def greeting(address: str) -> str:
 
 
 def number_of(process: Any) -> int:
-    """Return the number of a process outside; inside, another one may have it."""
+    """Return the id of a process outside; inside, another process may have the same id."""
     with contextlib.suppress(OSError):
         fields = Path(f"/proc/{process['pid']}/stat").read_text().rpartition(")")[2].split()
         if int(fields[19]) != process["started"]:
@@ -567,9 +567,9 @@ while time.monotonic() < end and not os.path.exists(stop):
 
 
 def left_behind(targets: Targets, name: str, *, chains: int) -> str:
-    """Start processes that try to stay; `chains` of them fork all the time, and the parents end.
+    """Start processes that try to remain. `chains` of them fork continuously, and the parents end.
 
-    B07 holds standard output open and B08 standard error, by which their end is noticed.
+    B07 keeps standard output open and B08 standard error, so that their end can be detected.
     """
     words = [sys.executable, "-I", "-S", "-c", LEFT_BEHIND, targets["scratch"], name, str(chains)]
     null = subprocess.DEVNULL

@@ -20,14 +20,14 @@ from tests.integration.sandbox.accounts import PYTHON, Account, readable_directo
 
 HERE = Path(__file__).parent
 ENDING = 30.0
-"""Seconds that processes may take to end."""
+"""Seconds for processes to end."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits that a sandbox may set, in numbers and bytes; the attacks go a little beyond them.
+    """Limits of a sandbox, in numbers and bytes. The attacks exceed them slightly.
 
-    They stay there for `hold_seconds`, where the sandbox has to look to notice.
+    They stay above the limit for `hold_seconds`, if the sandbox checks periodically.
     """
 
     processes: int = 64
@@ -46,7 +46,7 @@ class Attempt:
 class Targets:
     """The canaries, and two directories of the job itself.
 
-    The job has to be able to write below `job` and to read `tools`.
+    The job must be able to write below `job` and to read `tools`.
     """
 
     base: Path
@@ -81,7 +81,7 @@ class Targets:
 
     @property
     def attack(self) -> list[str]:
-        """The attacking program, which takes the names of attacks; all without any."""
+        """The command line of the attacks; append names to select some."""
         program, description = self.tools / "inside.py", self.tools / "targets.json"
         return [PYTHON, "-I", "-S", str(program), str(description)]
 
@@ -92,13 +92,12 @@ class Targets:
         inherited: tuple[int, ...] = (),
         **changes: str,
     ) -> dict[str, Attempt]:
-        """Make attacks in a sandbox and return the results. Call it once.
+        """Run attacks in a sandbox and return the results. Call it once.
 
         Args:
-            sandbox: the beginning of the command line, which the attacking program is added to;
-                empty for no sandbox.
-            names: of the attacks; all without any.
-            inherited: descriptors that the sandbox is started with.
+            sandbox: the start of the command line; empty for no sandbox.
+            names: ids of attacks; empty for all.
+            inherited: descriptors that the sandbox inherits.
             changes: variables that replace those of the job's environment.
         """
         with subprocess.Popen(
@@ -123,7 +122,7 @@ class Targets:
         return {name: self._seen(name, each, staying) for name, each in found.items()}
 
     def _staying(self, streams: dict[str, IO[bytes]]) -> set[str]:
-        """Return the attacks whose processes still answer, and end these."""
+        """Return the attacks whose processes still answer, and end the processes."""
         (self.scratch / "are-you-there").touch()
         open_streams = dict(streams)
         staying: set[str] = set()
@@ -169,7 +168,7 @@ def has_ended(stream: IO[bytes]) -> bool:
 
 @contextlib.contextmanager
 def targets(account: Account, limits: Limits | None = None) -> Iterator[Targets]:
-    """Set everything up for a user, and take it down."""
+    """Set up all targets for a user, and remove them at the end."""
     with readable_directory() as base, contextlib.ExitStack() as running:
         secret = f"canary-api-{secrets.token_hex(8)}"
         files = make_files(base, secret)
@@ -193,7 +192,7 @@ def targets(account: Account, limits: Limits | None = None) -> Iterator[Targets]
 
 
 def make_files(base: Path, secret: str) -> dict[str, Path]:
-    """Make all directories and files; returns where they are."""
+    """Create all directories and files, and return their paths."""
     files = {
         "github_token": "data/credentials/github-token",
         "api_secret": "data/api-secret",
@@ -248,7 +247,7 @@ def make_database(path: Path) -> None:
 
 
 def make_setuid_program(directory: Path, account: Account) -> dict[str, object]:
-    """Make a program that runs as another user; only root can, and only on some disks."""
+    """Create a setuid program of another user. Only root can, and only on some disks."""
     if os.geteuid() != 0 or os.statvfs(directory).f_flag & os.ST_NOSUID:
         return {}
     other = 65_534 if account.is_root else 0
@@ -272,7 +271,7 @@ def start_worker(
             **account.popen,
         )
     )
-    # Its services go on until it is killed, whatever is connected.
+    # The services run until the process is killed, even without connections.
     running.callback(process.kill)
     assert process.stdout is not None
     return process, {**json.loads(process.stdout.readline()), **sockets}
@@ -285,13 +284,13 @@ def start_victim(account: Account, running: contextlib.ExitStack) -> subprocess.
 
 
 def identity(process: subprocess.Popen[bytes]) -> dict[str, int]:
-    """Return the number and the time of start, which together no other process has."""
+    """Return process id and start time, which together are unique."""
     fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
     return {"pid": process.pid, "started": int(fields[19])}
 
 
 def of_the_machine() -> dict[str, object]:
-    """Return files of the machine that only root can open."""
+    """Return files of the host that only root can open."""
     devices = [path for path in sorted(Path("/dev").iterdir()) if is_disk(path)]
     cron = Path("/etc/cron.d")
     return {

@@ -1,8 +1,8 @@
-"""Stands for a worker and for all services of an installation: `python worker.py NAMED ABSTRACT`.
+"""A worker and all services of an installation, for attacks: `python worker.py NAMED ABSTRACT`.
 
-It has a secret in its environment and one in its memory, and listens: an API that asks for the
-secret, Temporal and its UI that do not, a service on loopback, a port that stands for the network,
-and unix sockets of the two names. Prints its ports as one line of JSON; ends with its input.
+It has one secret in its environment and one in its memory. It serves an API that requires the
+secret, Temporal and its UI without one, a service on loopback, a port as "the network", and unix
+sockets with the two names. Prints its ports as one line of JSON, and ends with its input.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 IN_MEMORY = "canary-memory-" + secrets.token_hex(16)
 SETTINGS_FRAME = bytes(3) + b"\4" + bytes(5)
-"""How an HTTP/2 server begins."""
+"""The first bytes of an HTTP/2 server."""
 
 
 class Open(BaseHTTPRequestHandler):
@@ -65,7 +65,7 @@ def serve(listener, greeting):
 
 
 def main(named, abstract):
-    # Where Yama is on, only a process that is asked to may trace this one.
+    # With Yama, a process may trace this one only with permission.
     ctypes.CDLL(None).prctl(0x59616D61, ctypes.c_ulong(-1), 0, 0, 0)
     for address in (named, "\0" + abstract):
         listener = socket.socket(socket.AF_UNIX)

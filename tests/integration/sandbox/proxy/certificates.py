@@ -1,4 +1,4 @@
-"""A certificate authority, and what it has signed."""
+"""A certificate authority and a signed certificate."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from cryptography.x509.oid import NameOID
 
 @dataclass(frozen=True)
 class Certificates:
-    """Files in PEM: the authority's certificate, and a signed one with its key after it."""
+    """PEM files: the authority's certificate, and a signed certificate followed by its key."""
 
     authority: Path
     signed: Path
 
     def server_context(self, *, asks: bool = False) -> ssl.SSLContext:
-        """Return a server's side of TLS, which may ask for a certificate in turn."""
+        """Return a TLS context for a server, which may require a client certificate."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.signed)
         if asks:
@@ -31,7 +31,7 @@ class Certificates:
 
 
 def make_certificates(directory: Path, *names: str) -> Certificates:
-    """Make an authority and a certificate for some host names."""
+    """Create an authority and a certificate for some host names."""
     key, signed_key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     authority = _certificate(key, key, "Test authority", [], is_authority=True)
     signed = _certificate(signed_key, key, names[0], names, is_authority=False)

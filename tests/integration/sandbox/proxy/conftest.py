@@ -1,4 +1,4 @@
-"""Claude's API in a real server, and certificates, for the tests of the proxy."""
+"""Fixtures for the tests of the proxy: a server for Claude's API, and certificates."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from fakes.server import serving as serving_app
 from tests.integration.sandbox.proxy.certificates import Certificates, make_certificates
-from tests.integration.sandbox.proxy.talk import Api
+from tests.integration.sandbox.proxy.clients import Api
 
 
 @pytest.fixture

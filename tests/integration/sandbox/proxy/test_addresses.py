@@ -1,4 +1,4 @@
-"""Which addresses are public, and which spellings are hosts at all."""
+"""Public addresses, and valid spellings of hosts."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ PUBLIC_V6 = ["2001:4860:4860::8888", "2606:4700::6810:84e5", "2a00:1450:4001::1"
 
 
 @pytest.mark.parametrize("text", PRIVATE_V4 + PRIVATE_V6)
-def test_what_is_not_public(text: str):
+def test_addresses_that_are_not_public(text: str):
     assert not is_public(ipaddress.ip_address(text))
 
 
 @pytest.mark.parametrize("text", PUBLIC_V4 + PUBLIC_V6)
-def test_what_is_public(text: str):
+def test_public_addresses(text: str):
     assert is_public(ipaddress.ip_address(text))
 
 
 def embedded(text: str) -> dict[str, ipaddress.IPv6Address]:
-    """Return the forms of IPv6 that lead to an IPv4 address."""
+    """Return the IPv6 addresses that embed an IPv4 address."""
     number = int(ipaddress.IPv4Address(text))
     return {
         "mapped": ipaddress.IPv6Address((0xFFFF << 32) | number),
@@ -64,13 +64,13 @@ def test_no_form_of_ipv6_makes_a_private_ipv4_address_public(text: str):
 
 
 @pytest.mark.parametrize("text", PUBLIC_V4)
-def test_public_ipv4_addresses_are_reached_in_the_forms_in_use(text: str):
+def test_public_ipv4_addresses_are_public_in_the_ipv6_forms_in_use(text: str):
     public = {name for name, address in embedded(text).items() if is_public(address)}
     assert public == {"mapped", "nat64"}
 
 
-def test_what_the_standard_library_calls_not_global_is_not_public():
-    """Only one direction: its own list differs between versions of Python."""
+def test_addresses_that_the_standard_library_calls_private_are_not_public():
+    """Only in one direction: the list of the standard library differs between Python versions."""
     middle = (0, 1, 31, 63, 64, 88, 100, 127, 168, 254, 255)
     for parts in itertools.product(range(256), middle, (0, 2, 99), (1,)):
         address = ipaddress.IPv4Address(bytes(parts))
@@ -99,7 +99,7 @@ def test_an_address_with_a_zone_is_not_public():
         ("4chan.org", "4chan.org"),
     ],
 )
-def test_one_spelling_for_each_host(text: str, host: str):
+def test_each_host_has_one_canonical_spelling(text: str, host: str):
     assert parse_host(text) == host
 
 
@@ -116,13 +116,13 @@ def test_one_spelling_for_each_host(text: str, host: str):
         "example。com", "\u212aernel.org", "localhost%00.example.com", "*.example.com", "a,b",
     ],
 )  # fmt: skip
-def test_odd_spellings_are_no_hosts(text: str):
+def test_invalid_hosts_are_refused(text: str):
     with pytest.raises(ValueError, match="is not a host name or an IP address"):
         parse_host(text)
 
 
-def test_no_number_that_the_system_reads_as_an_address_is_taken_for_a_name():
-    """The name service would read these as addresses, the policy as names."""
+def test_numbers_that_the_system_parses_as_addresses_are_not_names():
+    """The name service would parse these as addresses, but the policy as names."""
     for value in (0, 1, 127, 0x7F000001, 0x08080808, 0xFFFFFFFF):
         packed = struct.pack(">I", value)
         for spelling in (str(value), hex(value), f"0{value:o}", f"{packed[0]}.{value & 0xFFFFFF}"):
@@ -154,7 +154,7 @@ def test_a_host_with_a_port(text: str, expected: tuple[str, int | None]):
         "example.com: 80", "a@example.com:443", "a:b@example.com:443", "[::1]443", "[::1]:", "",
     ],
 )  # fmt: skip
-def test_what_is_no_host_with_a_port(text: str):
+def test_invalid_hosts_with_a_port_are_refused(text: str):
     with pytest.raises(ValueError, match="is not a host"):
         parse_authority(text)
 
@@ -166,13 +166,13 @@ def test_a_message_shows_a_hostile_spelling_escaped_and_short():
     assert len(str(error.value)) < 200
 
 
-def test_the_addresses_of_this_host_are_its_own():
+def test_addresses_of_this_host_are_recognized():
     assert is_own(ipaddress.ip_address("127.0.0.1"))
     assert not is_own(ipaddress.ip_address("192.0.2.1"))
     assert not is_own(ipaddress.ip_address("2001:db8::1"))
 
 
-def test_a_public_address_of_this_host_is_not_outside(monkeypatch: pytest.MonkeyPatch):
+def test_a_public_address_of_this_host_is_not_allowed(monkeypatch: pytest.MonkeyPatch):
     address = ipaddress.ip_address("127.0.0.1")
     monkeypatch.setattr("sandbox.proxy.own_addresses.is_public", lambda _: True)
     assert not is_outside(address)

@@ -1,4 +1,4 @@
-"""Which proxies and certificates the operator's variables name."""
+"""The proxies and certificates of the operator's variables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one job can take: connections, time and header bytes."""
+"""Limits for one job: connections, time and header bytes."""
 
 from __future__ import annotations
 
@@ -13,16 +13,7 @@ import pytest
 from domain.isolation import Network
 from sandbox.proxy import accepting, inside
 from sandbox.proxy.policy import Policy
-from tests.integration.sandbox.proxy.rig import (
-    PATIENCE,
-    connected,
-    everywhere_at,
-    proxy,
-    said,
-    server,
-    upstream,
-)
-from tests.integration.sandbox.proxy.talk import (
+from tests.integration.sandbox.proxy.clients import (
     echo,
     ended,
     open_tunnel,
@@ -31,9 +22,18 @@ from tests.integration.sandbox.proxy.talk import (
     silent,
     until,
 )
+from tests.integration.sandbox.proxy.harness import (
+    PATIENCE,
+    connected,
+    everywhere_at,
+    exchange,
+    proxy,
+    server,
+    upstream,
+)
 
 
-async def test_further_connections_wait_for_one_to_end(monkeypatch: pytest.MonkeyPatch):
+async def test_more_connections_wait_until_one_ends(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(accepting, "MAX_CONNECTIONS", 2)
     async with server(echo) as port, proxy(everywhere_at(port)) as through:
         async with connected(through) as one, connected(through) as two:
@@ -60,7 +60,7 @@ async def test_connections_wait_while_the_process_has_no_file_descriptors(
             highest = waiting.fileno()
             resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1, limits[1]))
             try:
-                # The number of the next descriptor may be lower, where others were closed before.
+                # The next descriptor may have a lower number, if others were closed before.
                 fillers = []
                 with contextlib.suppress(OSError):
                     while True:
@@ -77,9 +77,7 @@ async def test_connections_wait_while_the_process_has_no_file_descriptors(
 
 
 @pytest.mark.parametrize("begun", [b"", b"G", b"POST /v1/messages HTTP/1.1\r\nHost: x\r\n"])
-async def test_headers_that_do_not_come_end_the_connection(
-    begun: bytes, monkeypatch: pytest.MonkeyPatch
-):
+async def test_missing_headers_end_the_connection(begun: bytes, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(inside, "HEADER_SECONDS", 0.05)
     monkeypatch.setattr(inside, "IDLE_SECONDS", 0.05)
     async with proxy() as through, connected(through) as raw:
@@ -87,14 +85,14 @@ async def test_headers_that_do_not_come_end_the_connection(
         assert await ended(raw)
 
 
-async def test_headers_that_trickle_end_the_connection(monkeypatch: pytest.MonkeyPatch):
-    """Every byte is in time, and all of them together are not."""
+async def test_slow_headers_end_the_connection(monkeypatch: pytest.MonkeyPatch):
+    """Each byte arrives in time, but all of them together do not."""
     monkeypatch.setattr(inside, "HEADER_SECONDS", 0.2)
     async with proxy() as through, connected(through) as raw:
         assert await reset(raw, sending=b"G")
 
 
-async def test_a_body_that_does_not_come_ends_the_connection(monkeypatch: pytest.MonkeyPatch):
+async def test_a_missing_body_ends_the_connection(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(inside, "BODY_SECONDS", 0.05)
     async with server(silent) as port, upstream(f"http://127.0.0.1:{port}") as model:
         async with proxy(model=model) as through, connected(through) as raw:
@@ -105,15 +103,15 @@ async def test_a_body_that_does_not_come_ends_the_connection(monkeypatch: pytest
 @pytest.mark.parametrize(
     "request_line", ["GET /" + "a" * inside.HEADER_BYTES, "GET / HTTP/1.1\r\nX: " + "a" * 70_000]
 )
-async def test_headers_have_a_limit(request_line: str):
+async def test_headers_have_a_size_limit(request_line: str):
     async with proxy() as through:
-        answer = await said(through, request_line.encode())
+        answer = await exchange(through, request_line.encode())
     assert answer.startswith("HTTP/1.1 431 The request is not HTTP, or its headers are over 64 KiB")
 
 
 @pytest.mark.parametrize(
     "text", [b"\x16\x03\x01\x02\x00\r\n\r\n", b"SSH-2.0-x\r\n\r\n", b"GET /\r\n\r\n"]
 )
-async def test_what_is_not_http_gets_a_sentence(text: bytes):
+async def test_other_protocols_get_an_http_error(text: bytes):
     async with proxy() as through:
-        assert (await said(through, text)).startswith("HTTP/1.1 400 The request is not HTTP")
+        assert (await exchange(through, text)).startswith("HTTP/1.1 400 The request is not HTTP")

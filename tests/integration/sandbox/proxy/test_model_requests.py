@@ -1,4 +1,4 @@
-"""Requests to Claude's API: which are passed on, and with which headers."""
+"""Requests to Claude's API: forwarded requests, their headers, and refusals."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ import httpx
 import pytest
 
 from sandbox.proxy.model import ModelUpstream, parse_custom_headers
-from tests.integration.sandbox.proxy.rig import (
-    KEY,
-    NO_VARIABLES,
-    WORD,
-    Recorder,
-    connected,
-    proxy,
-    said,
-)
-from tests.integration.sandbox.proxy.talk import (
+from tests.integration.sandbox.proxy.clients import (
     Api,
     client,
     model_proxy,
     post,
     raw_model,
+)
+from tests.integration.sandbox.proxy.harness import (
+    KEY,
+    NO_VARIABLES,
+    PLACEHOLDER,
+    Recorder,
+    connected,
+    exchange,
+    proxy,
 )
 
 MODEL_PATHS = ["/v1/messages", "/v1/messages/count_tokens"]
@@ -42,7 +42,7 @@ async def test_a_request_arrives_with_the_real_key(api: Api, api_url: str, path:
     assert scope["query_string"] == b"beta=true&x=%2e%2e"
     assert dict(api.headers)["host"] == api_url.removeprefix("http://")
     assert [value for name, value in api.headers if name == "x-api-key"] == [KEY]
-    assert WORD not in str(api.headers)
+    assert PLACEHOLDER not in str(api.headers)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,9 @@ async def test_a_request_arrives_with_the_real_key(api: Api, api_url: str, path:
         ),
     ],
 )
-@pytest.mark.parametrize("given", [f"x-api-key: {WORD}", f"Authorization: bearer {WORD}"])
+@pytest.mark.parametrize(
+    "given", [f"x-api-key: {PLACEHOLDER}", f"Authorization: bearer {PLACEHOLDER}"]
+)
 async def test_each_credential_has_its_header(
     api: Api, api_url: str, variables: dict[str, str], headers: dict[str, str], given: str
 ):
@@ -112,9 +114,7 @@ async def test_the_operators_headers_replace_those_of_the_job(api: Api, api_url:
         "X-Original-URL", "X-Rewrite-URL", "Upgrade", "TE", "Keep-Alive",
     ],
 )  # fmt: skip
-async def test_headers_that_a_gateway_could_be_led_by_do_not_arrive(
-    api: Api, api_url: str, name: str
-):
+async def test_headers_that_could_redirect_a_gateway_are_removed(api: Api, api_url: str, name: str):
     async with model_proxy(api_url) as port, client(port) as job:
         await job.post("/v1/messages", json={}, headers={name: "DELETE"})
     assert name.lower() not in dict(api.headers)
@@ -135,7 +135,7 @@ async def test_headers_that_a_gateway_could_be_led_by_do_not_arrive(
 async def test_no_other_path_reaches_the_server(path: str):
     recorder = Recorder()
     async with raw_model(recorder) as port:
-        answer = await said(port, post(path, "Content-Length: 0", "Connection: close", body=""))
+        answer = await exchange(port, post(path, "Content-Length: 0", "Connection: close", body=""))
     status = answer.split(" ")[1]
     assert status == ("400" if path.startswith("\\") else "403")
     assert not recorder.received
@@ -161,18 +161,18 @@ async def test_no_other_method_reaches_the_server(api: Api, api_url: str, method
         {},
         {"x-api-key": "wrong"},
         {"x-api-key": ""},
-        {"x-api-key": WORD.upper()},
-        {"x-api-key": f"{WORD}x"},
-        {"x-api-key": WORD[:-1]},
+        {"x-api-key": PLACEHOLDER.upper()},
+        {"x-api-key": f"{PLACEHOLDER}x"},
+        {"x-api-key": PLACEHOLDER[:-1]},
         {"x-api-key": KEY},
-        {"authorization": WORD},
-        {"authorization": f"Digest {WORD}"},
+        {"authorization": PLACEHOLDER},
+        {"authorization": f"Digest {PLACEHOLDER}"},
         {"authorization": "Bearer"},
-        {"cookie": f"x-api-key={WORD}"},
+        {"cookie": f"x-api-key={PLACEHOLDER}"},
         {"x-api-key": "ungültig"},
     ],
 )
-async def test_a_wrong_word_is_refused(api: Api, api_url: str, headers: dict[str, str]):
+async def test_a_wrong_placeholder_is_refused(api: Api, api_url: str, headers: dict[str, str]):
     async with (
         model_proxy(api_url) as port,
         httpx.AsyncClient(trust_env=False, verify=False) as job,
@@ -193,8 +193,8 @@ async def test_nothing_secret_is_logged(api: Api, api_url: str, caplog: pytest.L
         async with connected(port) as raw:
             await raw.send(post())
             await raw.head()
-        await said(port, post("/v1/models", "Connection: close", body=""))
-    for secret in (KEY, WORD, "g-secret"):
+        await exchange(port, post("/v1/models", "Connection: close", body=""))
+    for secret in (KEY, PLACEHOLDER, "g-secret"):
         assert secret not in caplog.text
 
 
@@ -225,5 +225,5 @@ def test_a_variable_that_cannot_be_used_is_named_without_its_value(
     assert "secret" not in str(error.value)
 
 
-def test_custom_headers_are_one_a_line():
+def test_custom_headers_are_one_per_line():
     assert parse_custom_headers("A: b\n\n  C :d: e \r\n") == [("A", "b"), ("C", "d: e")]

@@ -7,7 +7,14 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.integration.sandbox.proxy.rig import (
+from tests.integration.sandbox.proxy.clients import (
+    Api,
+    client,
+    model_proxy,
+    post,
+    raw_model,
+)
+from tests.integration.sandbox.proxy.harness import (
     KEY,
     PATIENCE,
     Recorder,
@@ -15,13 +22,6 @@ from tests.integration.sandbox.proxy.rig import (
     proxy,
     server,
     upstream,
-)
-from tests.integration.sandbox.proxy.talk import (
-    Api,
-    client,
-    model_proxy,
-    post,
-    raw_model,
 )
 
 
@@ -64,19 +64,19 @@ async def test_an_expected_continue_comes_before_the_body(api: Api, api_url: str
     assert "expect" not in dict(api.headers)
 
 
-async def test_a_refused_body_is_not_asked_for(api: Api, api_url: str):
+async def test_a_refused_body_is_not_requested(api: Api, api_url: str):
     async with model_proxy(api_url) as port, connected(port) as raw:
         await raw.send(post("/v1/other", "Expect: 100-continue", "Content-Length: 2", body=""))
         assert (await raw.head()).startswith("HTTP/1.1 403 ")
 
 
 async def test_a_refusal_arrives_although_its_body_is_still_being_sent(api: Api, api_url: str):
-    async with model_proxy(api_url) as port, client(port, word="wrong") as job:
+    async with model_proxy(api_url) as port, client(port, placeholder="wrong") as job:
         answer = await job.post("/v1/messages", content=bytes(8_000_000))
     assert answer.status_code == 401
 
 
-async def test_each_event_passes_when_it_comes():
+async def test_each_event_is_forwarded_at_once():
     seen = asyncio.Event()
 
     async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -96,7 +96,7 @@ async def test_each_event_passes_when_it_comes():
             assert await anext(parts) == b"second\n\n"
 
 
-async def test_the_answer_is_passed_as_it_is_encoded():
+async def test_the_encoding_of_the_answer_is_unchanged():
     compressed = b"\x1f\x8b\x00\xff"
     answer = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\n" + compressed
     async with raw_model(Recorder(answer)) as port, connected(port) as raw:
@@ -141,8 +141,8 @@ async def test_a_client_that_leaves_in_the_middle_of_its_body_cancels_its_reques
 
 
 @pytest.mark.parametrize("version", [b"HTTP/1.0", b"HTTP/1.1"])
-async def test_an_answer_that_breaks_off_does_not_look_complete(version: bytes):
-    """In HTTP/1.0 the end of the connection is the end of the answer."""
+async def test_a_truncated_answer_does_not_look_complete(version: bytes):
+    """In HTTP/1.0 the end of the connection ends the answer."""
 
     async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"{}")
@@ -176,7 +176,7 @@ async def test_a_server_that_fails_gives_502_with_a_sentence(answer: bytes, sent
     assert KEY not in response.text
 
 
-async def test_a_server_that_is_not_there_gives_502_with_a_sentence():
+async def test_an_unreachable_server_gives_502_with_a_sentence():
     async with server(Recorder()) as closed:
         pass
     async with model_proxy(f"http://127.0.0.1:{closed}") as port, client(port) as job:

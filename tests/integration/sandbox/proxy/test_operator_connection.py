@@ -1,4 +1,4 @@
-"""The operator's own proxies and certificates on the way to the network and to the model."""
+"""Connections through the operator's own proxies and with the operator's certificates."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from domain.isolation import Network
 from sandbox.proxy.connection_variables import ConnectionVariables
 from sandbox.proxy.policy import Policy
 from tests.integration.sandbox.proxy.certificates import Certificates
-from tests.integration.sandbox.proxy.rig import (
-    KEY,
-    PATIENCE,
-    WORD,
-    Names,
-    Recorder,
-    connected,
-    everywhere_at,
-    proxy,
-    said,
-    server,
-    upstream,
-)
-from tests.integration.sandbox.proxy.talk import (
+from tests.integration.sandbox.proxy.clients import (
     INTERNET,
     connect,
 )
+from tests.integration.sandbox.proxy.harness import (
+    KEY,
+    PATIENCE,
+    PLACEHOLDER,
+    FakeResolver,
+    Recorder,
+    connected,
+    everywhere_at,
+    exchange,
+    proxy,
+    server,
+    upstream,
+)
 
 AUTHORIZATION = "Basic " + base64.b64encode(b"user:pa:ss@word").decode()
-PRIVATE = Names({"server.example": [["10.0.0.1"]]})
-UNKNOWN = Names({})
-PUBLIC = Names({"server.example": [["8.8.8.8"]]})
+PRIVATE = FakeResolver({"server.example": [["10.0.0.1"]]})
+UNKNOWN = FakeResolver({})
+PUBLIC = FakeResolver({"server.example": [["8.8.8.8"]]})
 LISTED = everywhere_at(80, 443)
 
 
@@ -56,7 +56,7 @@ class OtherProxy(Recorder):
 
 
 @pytest.mark.parametrize("names", [UNKNOWN, PUBLIC], ids=["unknown here", "public here"])
-async def test_a_tunnel_goes_through_the_operators_proxy_by_name(names: Names):
+async def test_a_tunnel_goes_through_the_operators_proxy_by_name(names: FakeResolver):
     other = OtherProxy()
     async with server(other) as at:
         async with proxy(INTERNET, connection=through_proxy(at), resolve=names) as through:
@@ -71,7 +71,7 @@ async def test_a_tunnel_goes_through_the_operators_proxy_by_name(names: Names):
     assert "X-Job" not in other.text
 
 
-async def test_a_tunnel_goes_through_a_proxy_that_speaks_tls(certificates: Certificates):
+async def test_a_tunnel_goes_through_a_proxy_with_tls(certificates: Certificates):
     other = OtherProxy()
     async with server(other, certificates.server_context()) as at:
         connection = ConnectionVariables(
@@ -99,7 +99,7 @@ async def test_plain_http_goes_through_the_operators_proxy_by_name():
                 "GET http://server.example/a?b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
                 "Proxy-Authorization: Basic job\r\n\r\n"
             )
-            answer = await said(through, request.encode())
+            answer = await exchange(through, request.encode())
     assert answer.startswith("HTTP/1.1 200 ")
     assert recorder.text.startswith("GET http://server.example:80/a?b HTTP/1.1\r\n")
     assert f"Proxy-Authorization: {AUTHORIZATION}\r\n" in recorder.text
@@ -122,13 +122,13 @@ async def test_plain_http_goes_through_the_operators_proxy_by_name():
 )
 @pytest.mark.parametrize("form", ["CONNECT {host}:443", "GET http://{host}/"])
 async def test_the_policy_applies_before_the_operators_proxy(
-    form: str, host: str, policy: Policy, names: Names, sentence: str
+    form: str, host: str, policy: Policy, names: FakeResolver, sentence: str
 ):
     other = OtherProxy()
     request = f"{form.format(host=host)} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
     async with server(other) as at:
         async with proxy(policy, connection=through_proxy(at), resolve=names) as through:
-            answer = await said(through, request.encode())
+            answer = await exchange(through, request.encode())
     assert answer.startswith("HTTP/1.1 403 ")
     assert sentence in answer
     assert not other.received
@@ -145,17 +145,17 @@ async def test_the_policy_applies_before_the_operators_proxy(
 async def test_a_proxy_that_refuses_a_tunnel_gives_502(answer: bytes, sentence: str):
     async with server(OtherProxy(answer)) as at:
         async with proxy(INTERNET, connection=through_proxy(at), resolve=UNKNOWN) as through:
-            text = await said(through, connect("server.example:443", "Connection: close"))
+            text = await exchange(through, connect("server.example:443", "Connection: close"))
     assert text.startswith("HTTP/1.1 502 ")
     assert sentence in text
     assert "pa:ss" not in text
 
 
-async def test_a_proxy_that_is_not_there_gives_502():
+async def test_an_unreachable_proxy_gives_502():
     async with server(OtherProxy()) as at:
         pass
     async with proxy(INTERNET, connection=through_proxy(at), resolve=UNKNOWN) as through:
-        text = await said(through, connect("server.example:443", "Connection: close"))
+        text = await exchange(through, connect("server.example:443", "Connection: close"))
     assert text.startswith("HTTP/1.1 502 The operator's proxy does not answer")
 
 
@@ -165,18 +165,18 @@ async def test_hosts_of_no_proxy_are_connected_to_directly():
         connection = through_proxy(at, NO_PROXY=".example")
         async with proxy(everywhere_at(port), connection=connection) as through:
             request = f"GET http://server.example:{port}/ HTTP/1.1\r\nHost: x\r\n"
-            answer = await said(through, f"{request}Connection: close\r\n\r\n".encode())
+            answer = await exchange(through, f"{request}Connection: close\r\n\r\n".encode())
     assert answer.startswith("HTTP/1.1 200 ")
     assert not other.received
 
 
 async def ask(port: int) -> httpx.Response:
     async with httpx.AsyncClient(trust_env=False, verify=False) as job:
-        headers = {"x-api-key": WORD}
+        headers = {"x-api-key": PLACEHOLDER}
         return await job.post(f"http://127.0.0.1:{port}/v1/messages", content="{}", headers=headers)
 
 
-async def test_a_plain_model_is_asked_through_the_operators_proxy():
+async def test_a_model_without_tls_is_reached_through_the_operators_proxy():
     recorder = Recorder()
     async with server(recorder) as at:
         async with upstream("http://model.example/gateway", through_proxy(at)) as model:
@@ -188,10 +188,10 @@ async def test_a_plain_model_is_asked_through_the_operators_proxy():
     assert f"x-api-key: {KEY}\r\n" in recorder.text
 
 
-async def test_a_model_with_tls_is_asked_through_the_operators_proxy(certificates: Certificates):
-    """The operator's proxy is one of ours here."""
+async def test_a_model_with_tls_is_reached_through_the_operators_proxy(certificates: Certificates):
+    """Here the operator's proxy is another instance of the product's proxy."""
     recorder = Recorder()
-    names = Names({"model.example": [["127.0.0.1"]]})
+    names = FakeResolver({"model.example": [["127.0.0.1"]]})
     async with server(recorder, certificates.server_context()) as port:
         other = everywhere_at(port, name="model.example")
         async with proxy(other, resolve=names) as at:
@@ -230,7 +230,7 @@ async def test_an_unknown_authority_or_another_name_gives_502(
     assert not recorder.received
 
 
-async def test_the_operators_certificate_is_shown_to_the_model(certificates: Certificates):
+async def test_the_operators_certificate_is_sent_to_the_model(certificates: Certificates):
     connection = ConnectionVariables(
         {
             "NODE_EXTRA_CA_CERTS": str(certificates.authority),

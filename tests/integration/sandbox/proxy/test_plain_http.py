@@ -1,4 +1,4 @@
-"""Requests for http:// URLs: passed on to allowed hosts, in a form that cannot be misread."""
+"""Requests for http:// URLs: forwarded to allowed hosts in an unambiguous form."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import pytest
 
 from domain.isolation import Network
 from sandbox.proxy.policy import Policy
-from tests.integration.sandbox.proxy.rig import (
+from tests.integration.sandbox.proxy.harness import (
     KEY,
     PATIENCE,
-    WORD,
-    Names,
+    PLACEHOLDER,
+    FakeResolver,
     Recorder,
     connected,
     everywhere_at,
+    exchange,
     proxy,
-    said,
     server,
     upstream,
 )
@@ -29,7 +29,7 @@ def get(url: str, *lines: str, method: str = "GET", body: str = "") -> bytes:
     return f"{head}\r\n\r\n{body}".encode()
 
 
-async def test_a_request_passes_with_its_body_and_the_response_with_its_own():
+async def test_request_and_response_are_forwarded_with_their_bodies():
     recorder = Recorder(b"HTTP/1.1 201 Made\r\nContent-Length: 2\r\nX-Tag: a\r\n\r\nok")
     async with server(recorder) as port, proxy(everywhere_at(port)) as through:
         async with httpx.AsyncClient(
@@ -54,15 +54,15 @@ async def test_a_request_passes_with_its_body_and_the_response_with_its_own():
         ("http://server.example:{port}//a/../b?http://c/", "GET //a/../b?http://c/ HTTP/1.1"),
     ],
 )
-async def test_the_host_is_that_of_the_url_and_not_that_of_the_header(url: str, line: str):
+async def test_the_host_of_the_url_replaces_that_of_the_header(url: str, line: str):
     recorder = Recorder()
     async with server(recorder) as port, proxy(everywhere_at(port)) as through:
-        await said(through, get(url.format(port=port), "Connection: close"))
+        await exchange(through, get(url.format(port=port), "Connection: close"))
     assert recorder.text.startswith(f"{line}\r\nHost: server.example:{port}\r\n")
     assert "other.example" not in recorder.text
 
 
-async def test_headers_of_one_connection_are_not_passed_on():
+async def test_hop_by_hop_headers_are_not_forwarded():
     recorder = Recorder(
         b"HTTP/1.1 200 OK\r\nConnection: X-Private\r\nX-Private: 1\r\nKeep-Alive: timeout=1\r\n"
         b"Proxy-Authenticate: Basic\r\nUpgrade: h2c\r\nContent-Length: 2\r\n\r\nok"
@@ -73,7 +73,7 @@ async def test_headers_of_one_connection_are_not_passed_on():
         "X-Public: 1",
     )  # fmt: skip
     async with server(recorder) as port, proxy(everywhere_at(port)) as through:
-        answer = await said(through, get(f"http://server.example:{port}/", *hops))
+        answer = await exchange(through, get(f"http://server.example:{port}/", *hops))
     sent = [line.partition(":")[0].lower() for line in recorder.text.split("\r\n")[1:] if line]
     assert sent == ["host", "x-public"]
     assert [line.partition(":")[0] for line in answer.split("\r\n")[1:3]] == [
@@ -89,9 +89,9 @@ async def test_a_response_without_a_length_ends_with_its_connection():
 
     async with server(speak) as port, proxy(everywhere_at(port)) as through:
         request = get(f"http://server.example:{port}/", "Connection: close")
-        answer = await said(through, request)
+        answer = await exchange(through, request)
         assert answer.endswith("\r\n\r\n9\r\nall of it\r\n0\r\n\r\n")
-        old = await said(through, request.replace(b"HTTP/1.1", b"HTTP/1.0"))
+        old = await exchange(through, request.replace(b"HTTP/1.1", b"HTTP/1.0"))
         assert old.endswith("\r\n\r\nall of it")
 
 
@@ -99,10 +99,10 @@ async def test_a_head_request_has_no_body():
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"
     async with server(Recorder(answer)) as port, proxy(everywhere_at(port)) as through:
         request = get(f"http://server.example:{port}/", "Connection: close", method="HEAD")
-        text = await said(through, request)
+        text = await exchange(through, request)
         assert "Content-Length: 5\r\n" in text
         assert text.endswith("\r\n\r\n")
-        refused = await said(
+        refused = await exchange(
             through, get("http://evil.example/", "Connection: close", method="HEAD")
         )
     assert refused.startswith("HTTP/1.1 403 ")
@@ -111,7 +111,7 @@ async def test_a_head_request_has_no_body():
 
 async def test_the_connection_to_a_server_is_kept_and_goes_to_the_checked_address():
     recorder = Recorder()
-    names = Names({"server.example": [["127.0.0.1"], ["10.0.0.1"]]})
+    names = FakeResolver({"server.example": [["127.0.0.1"], ["10.0.0.1"]]})
     async with server(recorder) as port, proxy(everywhere_at(port), resolve=names) as through:
         async with connected(through) as raw:
             for _ in range(3):
@@ -130,9 +130,9 @@ async def test_the_connection_to_a_server_is_kept_and_goes_to_the_checked_addres
     ],
 )  # fmt: skip
 async def test_private_addresses_are_refused(url: str):
-    names = Names({"private.example": [["192.168.0.1"]]})
+    names = FakeResolver({"private.example": [["192.168.0.1"]]})
     async with proxy(Policy(Network.INTERNET), resolve=names) as through:
-        answer = await said(through, get(url, "Connection: close"))
+        answer = await exchange(through, get(url, "Connection: close"))
     assert answer.startswith("HTTP/1.1 403 ")
     assert "because its address is private." in answer
 
@@ -163,7 +163,7 @@ async def test_private_addresses_are_refused(url: str):
 )
 async def test_other_targets_are_refused(url: str, status: int):
     async with proxy(Policy(Network.INTERNET)) as through:
-        answer = await said(through, get(url, "Connection: close"))
+        answer = await exchange(through, get(url, "Connection: close"))
     assert answer.startswith(f"HTTP/1.1 {status} ")
 
 
@@ -171,7 +171,7 @@ async def test_trace_is_refused_because_its_answer_shows_all_headers():
     recorder = Recorder()
     async with server(recorder) as port, proxy(everywhere_at(port)) as through:
         request = get(f"http://server.example:{port}/", "Connection: close", method="TRACE")
-        assert (await said(through, request)).startswith("HTTP/1.1 405 ")
+        assert (await exchange(through, request)).startswith("HTTP/1.1 405 ")
     assert not recorder.received
 
 
@@ -184,25 +184,25 @@ async def test_trace_is_refused_because_its_answer_shows_all_headers():
         ("Transfer-Encoding : chunked",),
     ],
 )
-async def test_a_request_with_an_unclear_end_is_refused(lines: tuple[str, ...]):
+async def test_a_request_with_an_ambiguous_end_is_refused(lines: tuple[str, ...]):
     recorder = Recorder()
     async with server(recorder) as port, proxy(everywhere_at(port)) as through:
         hidden = "0\r\n\r\nGET http://server.example/admin HTTP/1.1\r\nHost: x\r\n\r\n"
         request = get(f"http://server.example:{port}/", *lines, method="POST", body=hidden)
-        answer = await said(through, request)
+        answer = await exchange(through, request)
     assert answer.startswith(("HTTP/1.1 400 ", "HTTP/1.1 501 "))
     assert not recorder.received
 
 
-async def test_the_credential_goes_to_the_model_and_nowhere_else():
+async def test_the_credential_is_sent_only_to_the_model():
     model_server, other = Recorder(), Recorder()
     async with server(model_server) as at, server(other) as port:
         async with upstream(f"http://127.0.0.1:{at}") as model:
             async with proxy(everywhere_at(port), model=model) as through:
                 for target in ("v1/messages", "v1/messages?x"):
                     url = f"http://server.example:{port}/{target}"
-                    key = f"x-api-key: {WORD}"
-                    answer = await said(through, get(url, key, "Connection: close"))
+                    key = f"x-api-key: {PLACEHOLDER}"
+                    answer = await exchange(through, get(url, key, "Connection: close"))
                     assert answer.startswith("HTTP/1.1 200 ")
                     assert KEY not in answer
     assert not model_server.received
@@ -226,10 +226,10 @@ async def test_a_client_that_leaves_cancels_its_request():
             await ended.wait()
 
 
-async def test_a_server_that_breaks_off_gives_502():
+async def test_a_truncated_response_gives_502():
     async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
 
     async with server(speak) as port, proxy(everywhere_at(port)) as through:
-        answer = await said(through, get(f"http://server.example:{port}/", "Connection: close"))
+        answer = await exchange(through, get(f"http://server.example:{port}/", "Connection: close"))
     assert answer.startswith("HTTP/1.1 502 server.example cannot be reached: ")

@@ -1,4 +1,4 @@
-"""What the modes allow, and the sentences of the refusals."""
+"""The allowed hosts of each mode, and the sentences of the refusals."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_a_wrong_entry_of_sandbox_hosts(entry: str, sentence: str):
 
 
 @pytest.mark.parametrize("network", [Network.INTERNET, Network.HOST])
-def test_the_internet_is_reached_at_two_ports(network: Network):
+def test_the_internet_is_allowed_on_two_ports(network: Network):
     policy = Policy(network)
     policy.check_target("example.com", 443)
     policy.check_target("example.com", 80)
@@ -80,7 +80,7 @@ def test_the_internet_is_reached_at_two_ports(network: Network):
     )
 
 
-def test_only_the_listed_hosts():
+def test_only_listed_hosts_are_allowed():
     policy = Policy(Network.HOSTS, rules("pypi.org", "*.example.com", "git.example.com:8443"))
     allowed = [
         ("pypi.org", 443), ("pypi.org", 80), ("a.example.com", 443), ("a.b.example.com", 80),
@@ -100,7 +100,7 @@ def test_only_the_listed_hosts():
     )
 
 
-def test_no_network():
+def test_no_host_is_allowed_without_a_network():
     assert refusal(Policy(Network.NONE, rules("example.com")), "example.com", 443) == (
         "The sandbox has no network, so example.com cannot be reached. "
         "The operator can change SANDBOX_NETWORK."
@@ -122,14 +122,14 @@ def test_one_private_address_is_enough_to_refuse_a_host(network: Network):
 @pytest.mark.parametrize(
     "host", ["localhost", "intranet", "a.localhost", "printer.local", "metadata.google.internal"]
 )
-def test_names_that_are_private_by_their_zone_are_not_left_to_another_proxy(host: str):
+def test_names_in_private_zones_are_not_passed_to_the_operators_proxy(host: str):
     policy = Policy(Network.INTERNET)
     policy.check_delegated("example.com", 443)
     with pytest.raises(Refused, match="private"):
         policy.check_delegated(host, 443)
 
 
-def test_an_exempt_host_is_reached_at_its_port_wherever_it_is():
+def test_an_exempt_host_is_allowed_on_its_port_with_any_address():
     policy = Policy(Network.NONE, exempt=frozenset({("git.internal", 8443)}))
     policy.check_target("git.internal", 8443)
     policy.check_addresses("git.internal", 8443, [PRIVATE])

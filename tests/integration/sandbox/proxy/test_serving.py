@@ -1,4 +1,4 @@
-"""One job's proxy as a whole: its life, its log, and the forwards."""
+"""One job's proxy: start, end, log and forwards."""
 
 from __future__ import annotations
 
@@ -16,20 +16,7 @@ from domain.isolation import Network
 from sandbox.proxy import inside
 from sandbox.proxy.policy import Policy
 from sandbox.proxy.server import Forward
-from tests.integration.sandbox.proxy.rig import (
-    PATIENCE,
-    WORD,
-    Names,
-    Recorder,
-    connected,
-    everywhere_at,
-    new_listener,
-    proxy,
-    said,
-    server,
-    upstream,
-)
-from tests.integration.sandbox.proxy.talk import (
+from tests.integration.sandbox.proxy.clients import (
     echo,
     ended,
     open_tunnel,
@@ -37,6 +24,19 @@ from tests.integration.sandbox.proxy.talk import (
     reset,
     silent,
     until,
+)
+from tests.integration.sandbox.proxy.harness import (
+    PATIENCE,
+    PLACEHOLDER,
+    FakeResolver,
+    Recorder,
+    connected,
+    everywhere_at,
+    exchange,
+    new_listener,
+    proxy,
+    server,
+    upstream,
 )
 
 
@@ -46,7 +46,7 @@ def tasks_of_the_proxy() -> list[str]:
     return [str(file) for file in files if file.parent == Path(inside.__file__).parent]
 
 
-async def test_the_end_closes_everything_and_leaves_no_task():
+async def test_the_end_closes_all_connections_and_leaves_no_task():
     forwarded = new_listener()
     async with AsyncExitStack() as stack:
         port = await stack.enter_async_context(server(silent))
@@ -75,21 +75,25 @@ async def test_the_end_closes_everything_and_leaves_no_task():
             await asyncio.open_connection("127.0.0.1", through)
 
 
-async def test_jobs_in_one_process_have_words_policies_and_ends_of_their_own():
+async def test_jobs_in_one_process_have_separate_placeholders_and_policies():
     recorder = Recorder()
     async with server(recorder) as port, upstream(f"http://127.0.0.1:{port}") as model:
         async with proxy(everywhere_at(port), model=model) as one:
-            async with proxy(Policy(Network.NONE), model=model, word="another") as other:
-                wrong = f"HTTP/1.1\r\nHost: x\r\nx-api-key: {WORD}\r\nConnection: close\r\n\r\n"
-                answer = await said(other, f"GET /v1/messages {wrong}".encode())
+            async with proxy(Policy(Network.NONE), model=model, placeholder="another") as other:
+                wrong = (
+                    f"HTTP/1.1\r\nHost: x\r\nx-api-key: {PLACEHOLDER}\r\nConnection: close\r\n\r\n"
+                )
+                answer = await exchange(other, f"GET /v1/messages {wrong}".encode())
                 assert answer.startswith("HTTP/1.1 401 ")
-                answer = await said(other, f"GET http://server.example:{port}/ {wrong}".encode())
+                answer = await exchange(
+                    other, f"GET http://server.example:{port}/ {wrong}".encode()
+                )
                 assert answer.startswith("HTTP/1.1 403 ")
-            answer = await said(one, f"GET /v1/messages {wrong}".encode())
+            answer = await exchange(one, f"GET /v1/messages {wrong}".encode())
             assert answer.startswith("HTTP/1.1 200 ")
 
 
-async def test_a_forward_leads_to_one_service_whatever_is_sent():
+async def test_a_forward_leads_only_to_its_service():
     forwarded = new_listener()
     async with server(echo) as port:
         forward = Forward(forwarded, "127.0.0.1", port)
@@ -102,7 +106,7 @@ async def test_a_forward_leads_to_one_service_whatever_is_sent():
 
 async def test_a_forward_finds_its_service_by_name():
     forwarded = new_listener()
-    names = Names({"mcp.internal": [["127.0.0.1"]]})
+    names = FakeResolver({"mcp.internal": [["127.0.0.1"]]})
     async with server(echo) as port:
         forward = Forward(forwarded, "mcp.internal", port)
         async with proxy(Policy(Network.NONE), forwards=[forward], resolve=names):
@@ -112,7 +116,7 @@ async def test_a_forward_finds_its_service_by_name():
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "nowhere.internal"])
-async def test_a_forward_to_a_service_that_is_not_there_is_reset_and_logged(
+async def test_a_forward_to_an_unreachable_service_is_reset_and_logged(
     host: str, caplog: pytest.LogCaptureFixture
 ):
     caplog.set_level(logging.INFO, "sandbox.proxy")
@@ -132,7 +136,7 @@ async def test_refusals_are_logged_once_for_each_host(caplog: pytest.LogCaptureF
         for host in ("a.example", "b.example", "a.example"):
             for port in (443, 8443):
                 target = f"CONNECT {host}:{port} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
-                assert (await said(through, target.encode())).startswith("HTTP/1.1 403 ")
+                assert (await exchange(through, target.encode())).startswith("HTTP/1.1 403 ")
     assert [record.getMessage() for record in caplog.records] == [
         f"Job job-7: The sandbox does not allow {host}. The operator can add it to SANDBOX_HOSTS."
         for host in ("a.example", "b.example")
@@ -140,7 +144,7 @@ async def test_refusals_are_logged_once_for_each_host(caplog: pytest.LogCaptureF
     assert {record.levelname for record in caplog.records} == {"INFO"}
 
 
-async def test_a_failure_in_the_code_ends_one_connection_and_is_logged(
+async def test_an_internal_error_ends_one_connection_and_is_logged(
     caplog: pytest.LogCaptureFixture,
 ):
     async def broken(_: str) -> list[Any]:

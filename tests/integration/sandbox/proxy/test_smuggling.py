@@ -1,19 +1,19 @@
-"""Requests that two servers could read in two ways."""
+"""Requests that two servers could interpret differently."""
 
 from __future__ import annotations
 
 import pytest
 
-from tests.integration.sandbox.proxy.rig import (
-    KEY,
-    Recorder,
-    connected,
-    said,
-)
-from tests.integration.sandbox.proxy.talk import (
+from tests.integration.sandbox.proxy.clients import (
     SMUGGLED,
     post,
     raw_model,
+)
+from tests.integration.sandbox.proxy.harness import (
+    KEY,
+    Recorder,
+    connected,
+    exchange,
 )
 
 
@@ -40,10 +40,10 @@ from tests.integration.sandbox.proxy.talk import (
         ("no colon",),
     ],
 )
-async def test_a_request_with_an_unclear_end_is_refused(lines: tuple[str, ...]):
+async def test_a_request_with_an_ambiguous_end_is_refused(lines: tuple[str, ...]):
     recorder = Recorder()
     async with raw_model(recorder) as port:
-        answer = await said(port, post("/v1/messages", *lines, body=f"0\r\n\r\n{SMUGGLED}"))
+        answer = await exchange(port, post("/v1/messages", *lines, body=f"0\r\n\r\n{SMUGGLED}"))
     assert answer.startswith(("HTTP/1.1 400 ", "HTTP/1.1 501 "))
     assert answer.count("HTTP/1.1") == 1
     assert not recorder.received
@@ -53,7 +53,7 @@ async def test_chunks_of_http_1_0_are_refused():
     recorder = Recorder()
     request = post("/v1/messages", "Transfer-Encoding: chunked", body=f"0\r\n\r\n{SMUGGLED}")
     async with raw_model(recorder) as port:
-        answer = await said(port, request.replace(b"HTTP/1.1", b"HTTP/1.0", 1))
+        answer = await exchange(port, request.replace(b"HTTP/1.1", b"HTTP/1.0", 1))
     assert answer.startswith("HTTP/1.1 400 ")
     assert not recorder.received
 
@@ -69,8 +69,8 @@ async def test_chunks_of_http_1_0_are_refused():
         ("Content-Length: 2\r\nContent-Length: 2", "content-length: 2\r\n"),
     ],
 )
-async def test_what_is_lenient_is_written_anew(given: str, arrives: str):
-    """Old forms of headers reach the server in the one form that all servers read alike."""
+async def test_old_header_forms_are_normalized(given: str, arrives: str):
+    """Old forms of headers are forwarded in the form that all servers interpret equally."""
     recorder = Recorder()
     lines = (given,) if "Content-Length" in given else (given, "Content-Length: 2")
     async with raw_model(recorder) as port, connected(port) as raw:
@@ -85,7 +85,7 @@ async def test_what_is_lenient_is_written_anew(given: str, arrives: str):
     assert KEY in text
 
 
-async def test_bytes_after_a_request_are_the_next_request_and_are_judged_too():
+async def test_bytes_after_a_request_are_checked_as_the_next_request():
     recorder = Recorder()
     async with raw_model(recorder) as port, connected(port) as raw:
         await raw.send(post() + SMUGGLED.encode())
@@ -95,7 +95,7 @@ async def test_bytes_after_a_request_are_the_next_request_and_are_judged_too():
     assert "/v1/models" not in recorder.text
 
 
-async def test_chunks_are_read_strictly_and_written_anew():
+async def test_chunks_are_parsed_strictly_and_encoded_again():
     recorder = Recorder()
     body = "2;x=y\r\n{}\r\n0\r\nX-Api-Key: trailer\r\n\r\n"
     async with raw_model(recorder) as port, connected(port) as raw:
@@ -105,4 +105,4 @@ async def test_chunks_are_read_strictly_and_written_anew():
     for broken in ("2\n{}\r\n0\r\n\r\n", "2\r\n{}xx0\r\n\r\n", "-2\r\n{}\r\n", "g\r\n"):
         async with raw_model(Recorder()) as port:
             request = post("/v1/messages", "Transfer-Encoding: chunked", body=broken)
-            assert (await said(port, request)).startswith("HTTP/1.1 400 ")
+            assert (await exchange(port, request)).startswith("HTTP/1.1 400 ")

@@ -1,4 +1,4 @@
-"""CONNECT: where tunnels lead, and how bytes pass through them."""
+"""CONNECT: the targets of tunnels, and their bytes."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from domain.isolation import HostRule, Network
 from domain.names.addresses import Address
 from sandbox.proxy.policy import Policy
 from sandbox.proxy.relay import CHUNK, reset_when_closed
-from tests.integration.sandbox.proxy.rig import (
-    PATIENCE,
-    Names,
-    connected,
-    everywhere_at,
-    proxy,
-    said,
-    server,
-)
-from tests.integration.sandbox.proxy.talk import (
+from tests.integration.sandbox.proxy.clients import (
     INTERNET,
     connect,
     echo,
     open_tunnel,
 )
+from tests.integration.sandbox.proxy.harness import (
+    PATIENCE,
+    FakeResolver,
+    connected,
+    everywhere_at,
+    exchange,
+    proxy,
+    server,
+)
 
 
-async def test_bytes_pass_both_ways_and_each_direction_ends_by_itself():
+async def test_bytes_pass_in_both_directions_which_end_separately():
     async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         size = len(await reader.read())
         writer.write(f"{size} bytes came".encode())
@@ -61,7 +61,7 @@ async def test_a_server_that_ends_its_direction_still_receives():
 
 @pytest.mark.parametrize("host", ["Host: x\r\n", ""])
 async def test_a_tunnel_of_http_1_0(host: str):
-    """Python's own HTTP client asks so, which pip uses."""
+    """Python's own HTTP client, which pip uses, sends such requests."""
     async with server(echo) as port, proxy(everywhere_at(port)) as through:
         async with connected(through) as raw:
             await raw.send(f"CONNECT server.example:{port} HTTP/1.0\r\n{host}\r\n".encode())
@@ -70,7 +70,7 @@ async def test_a_tunnel_of_http_1_0(host: str):
             assert await raw.reader.readexactly(5) == b"hello"
 
 
-async def test_bytes_that_come_with_the_request_are_not_lost():
+async def test_bytes_sent_with_the_request_are_not_lost():
     async with server(echo) as port, proxy(everywhere_at(port)) as through:
         async with connected(through) as raw:
             await raw.send(connect(f"server.example:{port}") + b"early")
@@ -78,7 +78,7 @@ async def test_bytes_that_come_with_the_request_are_not_lost():
             assert await raw.reader.readexactly(5) == b"early"
 
 
-async def test_what_passes_is_not_changed():
+async def test_bytes_are_not_changed():
     block = hashlib.sha256(b"seed").digest() * 40_000
 
     async def speak(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -92,10 +92,10 @@ async def test_what_passes_is_not_changed():
             assert await raw.rest() == block * 20
 
 
-async def test_a_reader_that_stops_stops_the_sender():
-    """What is on its way is bounded by one chunk and the buffers of the system.
+async def test_a_stopped_reader_stops_the_sender():
+    """Bytes in transit are limited to one chunk and the buffers of the system.
 
-    That a sender can go no further shows only in time.
+    Only waiting shows that the sender is blocked.
     """
     loop = asyncio.get_running_loop()
     listener = socket.create_server(("127.0.0.1", 0))
@@ -132,19 +132,19 @@ async def test_a_connection_that_is_reset_resets_the_other_side():
 
 
 async def test_the_name_is_resolved_once_and_the_checked_address_is_used():
-    names = Names({"server.example": [["127.0.0.1"], ["10.0.0.1"]]})
+    names = FakeResolver({"server.example": [["127.0.0.1"], ["10.0.0.1"]]})
     async with server(echo) as port, proxy(everywhere_at(port), resolve=names) as through:
         async with connected(through) as raw:
             await open_tunnel(raw, port)
             await raw.send(b"hello")
             assert await raw.reader.readexactly(5) == b"hello"
         assert names.asked == ["server.example"]
-        answer = await said(through, connect(f"server.example:{port}", "Connection: close"))
+        answer = await exchange(through, connect(f"server.example:{port}", "Connection: close"))
     assert "its address is private" in answer
 
 
 async def test_the_next_address_is_tried_when_one_does_not_answer():
-    names = Names({"server.example": [["127.0.0.2", "127.0.0.1"]]})
+    names = FakeResolver({"server.example": [["127.0.0.2", "127.0.0.1"]]})
     async with server(echo) as port:
         rules = (HostRule("server.example", ports=frozenset({port})),)
         policy = Policy(Network.HOSTS, rules, allows_address=lambda address: address.is_loopback)
@@ -152,20 +152,20 @@ async def test_the_next_address_is_tried_when_one_does_not_answer():
             await open_tunnel(raw, port)
 
 
-async def test_an_exempt_host_is_reached_although_its_address_is_private():
+async def test_an_exempt_host_with_a_private_address_is_reachable():
     async with server(echo) as port:
         policy = Policy(Network.INTERNET, exempt=frozenset({("server.example", port)}))
         async with proxy(policy) as through, connected(through) as raw:
             await open_tunnel(raw, port)
 
 
-async def test_a_name_with_other_letter_case_and_a_dot_is_the_same_host():
+async def test_letter_case_and_a_final_dot_do_not_matter():
     async with server(echo) as port, proxy(everywhere_at(port)) as through:
         async with connected(through) as raw:
             await open_tunnel(raw, port, "SERVER.Example.")
 
 
-async def test_the_lookup_does_not_hold_up_the_loop_and_leaves_with_its_client():
+async def test_the_lookup_does_not_block_the_loop_and_is_cancelled_with_its_client():
     asked, cancelled = asyncio.Event(), asyncio.Event()
 
     async def never(_: str) -> list[Address]:
@@ -181,7 +181,7 @@ async def test_the_lookup_does_not_hold_up_the_loop_and_leaves_with_its_client()
         async with connected(through) as raw:
             await raw.send(connect("slow.example:443"))
             await asked.wait()
-            assert "its address is private" in await said(
+            assert "its address is private" in await exchange(
                 through, connect("127.0.0.1:443", "Connection: close")
             )
         await cancelled.wait()

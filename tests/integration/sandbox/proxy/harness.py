@@ -1,4 +1,4 @@
-"""A running proxy on loopback, and what its tests put on both sides of it."""
+"""A running proxy on loopback, with servers and connections for its tests."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from sandbox.proxy.outside import Resolve
 from sandbox.proxy.policy import Policy
 from sandbox.proxy.server import Forward, serving
 
-WORD = "a-random-word"
+PLACEHOLDER = "a-random-placeholder"
 KEY = "sk-ant-the-real-key"
 LOOPBACK = ipaddress.ip_address("127.0.0.1")
 PATIENCE = 20
-# Loading certificates takes a while.
+# Loading certificates is slow.
 NO_VARIABLES = ConnectionVariables({})
 
 Speak = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 @dataclass
-class Names:
-    """Stands for the name service: each question takes the next answer, the last one stays."""
+class FakeResolver:
+    """Replaces the name service: each lookup takes the next answer, and the last one repeats."""
 
     answers: Mapping[str, Sequence[Sequence[str]]]
     asked: list[str] = field(default_factory=list)
@@ -44,11 +44,11 @@ class Names:
         return [ipaddress.ip_address(text) for text in answer]
 
 
-NAMES = Names({"server.example": [["127.0.0.1"]]})
+NAMES = FakeResolver({"server.example": [["127.0.0.1"]]})
 
 
 def everywhere_at(*ports: int, name: str = "server.example") -> Policy:
-    """Allow a name at some ports, and take loopback for a public address."""
+    """Allow a name on some ports, and treat loopback as a public address."""
     rules = (HostRule(name, ports=frozenset(ports)), HostRule(name, True, frozenset(ports)))
     return Policy(Network.HOSTS, rules, allows_address=lambda address: address == LOOPBACK)
 
@@ -66,7 +66,7 @@ async def proxy(
     connection: ConnectionVariables = NO_VARIABLES,
     forwards: Sequence[Forward] = (),
     job_id: str = "job",
-    word: str = WORD,
+    placeholder: str = PLACEHOLDER,
 ) -> AsyncIterator[int]:
     """Run a proxy; yields its port. By default `server.example` is at 127.0.0.1."""
     listener = new_listener()
@@ -77,7 +77,7 @@ async def proxy(
         policy=policy or Policy(Network.NONE),
         connection=connection,
         model=model,
-        word=word,
+        placeholder=placeholder,
         forwards=forwards,
         resolve=resolve,
     ):
@@ -88,7 +88,7 @@ async def proxy(
 async def upstream(
     base_url: str, connection: ConnectionVariables = NO_VARIABLES, *, custom: str = ""
 ) -> AsyncIterator[ModelUpstream]:
-    """Make an upstream for the model with the key of the tests, and close it."""
+    """Create an upstream for the model with the key of the tests, and close it at the end."""
     given = {
         "ANTHROPIC_BASE_URL": base_url,
         "ANTHROPIC_API_KEY": KEY,
@@ -104,14 +104,14 @@ async def upstream(
 
 @contextlib.asynccontextmanager
 async def server(speak: Speak, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
-    """Run a server that speaks with each of its connections and closes it; yields its port."""
+    """Run a server that handles and closes each connection; yields its port."""
     speaking: set[asyncio.Task[None]] = set()
 
     async def run(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
         speaking.add(task)
-        # asyncio logs a speaking task that was cancelled as a failure.
+        # asyncio logs a cancelled handler task as an error.
         with contextlib.suppress(
             ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError
         ):
@@ -131,7 +131,7 @@ async def server(speak: Speak, tls: ssl.SSLContext | None = None) -> AsyncIterat
 
 
 class Recorder:
-    """Keeps what each connection sends, and answers every request with the same bytes."""
+    """Records the bytes of each connection, and answers every request with the same bytes."""
 
     def __init__(self, answer: bytes = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok") -> None:
         self.answer = answer
@@ -155,7 +155,7 @@ class Recorder:
 
 @dataclass
 class Raw:
-    """A connection to the proxy, byte for byte."""
+    """A raw connection to the proxy."""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
@@ -186,8 +186,8 @@ async def connected(port: int) -> AsyncIterator[Raw]:
             await writer.wait_closed()
 
 
-async def said(port: int, request: bytes) -> str:
-    """Send bytes, and return all that the proxy says until it closes the connection."""
+async def exchange(port: int, request: bytes) -> str:
+    """Send bytes, and return all bytes until the proxy closes the connection."""
     async with connected(port) as raw:
         await raw.send(request)
         return (await raw.rest()).decode()

@@ -1,4 +1,4 @@
-"""Unmodified PyGithub against the forge: what works, and every way in which it is refused."""
+"""Unmodified PyGithub against the fake GitHub: successes and all refusals."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ Connect = Callable[[str | None], Github]
 
 
 @pytest.fixture
-def forge(tmp_path: Path) -> Iterator[FakeGitHub]:
-    """A running forge with acme/shop, whose branch feat/x is one commit ahead of main."""
+def fake_github(tmp_path: Path) -> Iterator[FakeGitHub]:
+    """A running fake GitHub with acme/shop, whose branch feat/x is one commit ahead of main."""
     tokens = {
         "writer-token": TokenGrant("bot"),
         "reader-token": TokenGrant("reader", "read", scopes=None),
         "narrow-token": TokenGrant("narrow", repositories=frozenset({"acme/elsewhere"})),
     }
-    forge = FakeGitHub(tmp_path, tokens)
-    forge.create_repository("acme", "shop")
-    forge.commit("acme", "shop", "feat/x", {"a.txt": "1\n2\n"}, "Add a")
-    with forge.serve():
-        yield forge
+    fake_github = FakeGitHub(tmp_path, tokens)
+    fake_github.create_repository("acme", "shop")
+    fake_github.commit("acme", "shop", "feat/x", {"a.txt": "1\n2\n"}, "Add a")
+    with fake_github.serve():
+        yield fake_github
 
 
 @pytest.fixture
-def connect(forge: FakeGitHub) -> Iterator[Connect]:
+def connect(fake_github: FakeGitHub) -> Iterator[Connect]:
     with contextlib.ExitStack() as stack:
 
         def connected(token: str | None) -> Github:
             github = Github(
                 auth=Auth.Token(token) if token else None,
-                base_url=forge.api_url,
+                base_url=fake_github.api_url,
                 retry=None,
                 seconds_between_requests=None,
                 seconds_between_writes=None,
@@ -61,7 +61,7 @@ def open_pull(shop: Repository, head: str = "feat/x", **more: Any) -> PullReques
 
 
 def refusal(attempt: Callable[[], object]) -> tuple[int, str, list[dict[str, str]]]:
-    """The status, message and errors with which an attempt is refused."""
+    """Return status, message and errors of a refused call."""
     with pytest.raises(GithubException) as caught:
         attempt()
     data = caught.value.data
@@ -69,7 +69,7 @@ def refusal(attempt: Callable[[], object]) -> tuple[int, str, list[dict[str, str
     return caught.value.status, data["message"], data.get("errors", [])
 
 
-def test_a_token_says_who_it_belongs_to_and_what_it_may_do(connect: Connect) -> None:
+def test_a_token_shows_its_user_and_scopes(connect: Connect) -> None:
     writer, reader = connect("writer-token"), connect("reader-token")
     assert (writer.get_user().login, writer.oauth_scopes) == ("bot", ["repo"])
     assert (reader.get_user().login, reader.oauth_scopes) == ("reader", None)
@@ -99,21 +99,21 @@ def test_no_token_is_refused(connect: Connect) -> None:
 
 
 def test_no_token_is_needed_to_read_a_public_repository(
-    forge: FakeGitHub, connect: Connect
+    fake_github: FakeGitHub, connect: Connect
 ) -> None:
-    forge.repository("acme", "shop").private = False
+    fake_github.repository("acme", "shop").private = False
     shop = connect(None).get_repo("acme/shop")
     assert refusal(lambda: open_pull(shop))[:2] == (401, "Requires authentication")
 
 
-def test_a_token_can_be_revoked_at_any_time(forge: FakeGitHub, shop: Repository) -> None:
-    del forge.tokens["writer-token"]
+def test_a_token_can_be_revoked_at_any_time(fake_github: FakeGitHub, shop: Repository) -> None:
+    del fake_github.tokens["writer-token"]
     with pytest.raises(BadCredentialsException):
         open_pull(shop)
 
 
 @pytest.mark.parametrize(("token", "name"), [("narrow-token", "shop"), ("writer-token", "none")])
-def test_what_may_not_be_seen_does_not_exist(connect: Connect, token: str, name: str) -> None:
+def test_an_invisible_repository_does_not_exist(connect: Connect, token: str, name: str) -> None:
     with pytest.raises(UnknownObjectException):
         connect(token).get_repo(f"acme/{name}")
 
@@ -123,29 +123,35 @@ def test_names_are_found_in_any_case(connect: Connect) -> None:
     assert (found.full_name, found.default_branch) == ("acme/shop", "main")
 
 
-def test_a_read_only_token_may_not_open_a_pull_request(forge: FakeGitHub, connect: Connect) -> None:
+def test_a_read_only_token_may_not_open_a_pull_request(
+    fake_github: FakeGitHub, connect: Connect
+) -> None:
     shop = connect("reader-token").get_repo("acme/shop")
     message = "Resource not accessible by personal access token"
     assert refusal(lambda: open_pull(shop)) == (403, message, [])
-    assert forge.pull_requests("acme", "shop") == []
+    assert fake_github.pull_requests("acme", "shop") == []
 
 
-def test_an_archived_repository_cannot_be_changed(forge: FakeGitHub, shop: Repository) -> None:
-    forge.repository("acme", "shop").archived = True
+def test_an_archived_repository_cannot_be_changed(
+    fake_github: FakeGitHub, shop: Repository
+) -> None:
+    fake_github.repository("acme", "shop").archived = True
     message = "Repository was archived so is read-only."
     assert refusal(lambda: open_pull(shop))[:2] == (403, message)
     assert list(shop.get_pulls()) == []
 
 
-def test_a_pull_request_has_what_it_was_opened_with(forge: FakeGitHub, shop: Repository) -> None:
+def test_a_pull_request_has_the_values_it_was_opened_with(
+    fake_github: FakeGitHub, shop: Repository
+) -> None:
     pull = open_pull(shop, draft=True)
     assert (pull.number, pull.title, pull.body, pull.state) == (1, "T", "B", "open")
     assert (pull.draft, pull.merged, pull.user.login) == (True, False, "bot")
     assert (pull.head.label, pull.base.label) == ("acme:feat/x", "acme:main")
-    assert pull.head.sha == forge.branches("acme", "shop")["feat/x"]
-    assert pull.base.sha == forge.branches("acme", "shop")["main"]
-    assert pull.html_url == f"{forge.url}/acme/shop/pull/1"
-    assert forge.pull_requests("acme", "shop")[0].title == "T"
+    assert pull.head.sha == fake_github.branches("acme", "shop")["feat/x"]
+    assert pull.base.sha == fake_github.branches("acme", "shop")["main"]
+    assert pull.html_url == f"{fake_github.url}/acme/shop/pull/1"
+    assert fake_github.pull_requests("acme", "shop")[0].title == "T"
 
 
 @pytest.mark.parametrize(
@@ -161,7 +167,7 @@ def test_a_missing_branch_is_refused(shop: Repository, field: str, branch: str) 
 
 
 @pytest.mark.parametrize("base", ["main", "feat/x"])
-def test_a_head_without_commits_of_its_own_is_refused(shop: Repository, base: str) -> None:
+def test_a_head_without_new_commits_is_refused(shop: Repository, base: str) -> None:
     status, _, errors = refusal(lambda: shop.create_pull(base=base, head="main", title="T"))
     assert status == 422
     assert errors[0]["message"] == f"No commits between {base} and main"
@@ -190,9 +196,9 @@ def test_after_closing_another_one_may_be_opened(shop: Repository) -> None:
 
 
 def test_pull_requests_are_found_by_head_base_and_state(
-    forge: FakeGitHub, shop: Repository
+    fake_github: FakeGitHub, shop: Repository
 ) -> None:
-    forge.commit("acme", "shop", "feat/y", {"y.txt": "y"}, "Add y")
+    fake_github.commit("acme", "shop", "feat/y", {"y.txt": "y"}, "Add y")
     x, y = open_pull(shop), open_pull(shop, "feat/y")
     x.edit(state="closed")
 
@@ -210,21 +216,23 @@ def test_pull_requests_are_found_by_head_base_and_state(
     assert found(base="none") == []
 
 
-def test_lists_come_in_pages(forge: FakeGitHub, connect: Connect) -> None:
+def test_lists_come_in_pages(fake_github: FakeGitHub, connect: Connect) -> None:
     for number in range(5):
-        forge.commit("acme", "shop", f"feat/{number}", {"n.txt": str(number)}, "Add n")
+        fake_github.commit("acme", "shop", f"feat/{number}", {"n.txt": str(number)}, "Add n")
     shop = connect("writer-token").get_repo("acme/shop")
     shop.requester.per_page = 3
     for number in range(5):
         open_pull(shop, f"feat/{number}")
-    before = len(forge.requests)
+    before = len(fake_github.requests)
     assert [pull.number for pull in shop.get_pulls()] == [5, 4, 3, 2, 1]
-    assert len(forge.requests) - before == 2
+    assert len(fake_github.requests) - before == 2
     assert shop.get_pulls().totalCount == 5
 
 
-def test_a_pull_request_can_be_edited_and_labelled(forge: FakeGitHub, shop: Repository) -> None:
-    forge.commit("acme", "shop", "next", {"n.txt": "n"}, "Add n")
+def test_a_pull_request_can_be_edited_and_labelled(
+    fake_github: FakeGitHub, shop: Repository
+) -> None:
+    fake_github.commit("acme", "shop", "next", {"n.txt": "n"}, "Add n")
     pull = open_pull(shop)
     pull.edit(title="T2", body="B2", base="next")
     pull.add_to_labels("agent", "agent")
@@ -237,20 +245,22 @@ def test_a_pull_request_can_be_edited_and_labelled(forge: FakeGitHub, shop: Repo
     assert refusal(lambda: pull.create_review_request(reviewers=["bot"]))[0] == 422
 
 
-def test_a_pull_request_follows_its_branch(forge: FakeGitHub, shop: Repository) -> None:
+def test_a_pull_request_follows_its_branch(fake_github: FakeGitHub, shop: Repository) -> None:
     pull = open_pull(shop)
     assert (pull.commits, pull.changed_files, pull.additions, pull.deletions) == (1, 1, 2, 0)
     files: dict[str, str | bytes | None] = {"a.txt": "1\n", "b.txt": "b\n", "ü.bin": b"\x00\x01"}
-    sha = forge.commit("acme", "shop", "feat/x", files, "Change a")
-    forge.commit("acme", "shop", "main", {"other.txt": "o\n"}, "Somebody else's")
+    sha = fake_github.commit("acme", "shop", "feat/x", files, "Change a")
+    fake_github.commit("acme", "shop", "main", {"other.txt": "o\n"}, "Somebody else's")
     pull = shop.get_pull(1)
     assert pull.head.sha == sha
     assert (pull.commits, pull.changed_files, pull.additions, pull.deletions) == (2, 3, 2, 0)
 
 
-def test_deleting_the_head_closes_the_pull_request(forge: FakeGitHub, shop: Repository) -> None:
+def test_deleting_the_head_closes_the_pull_request(
+    fake_github: FakeGitHub, shop: Repository
+) -> None:
     sha = open_pull(shop).head.sha
-    forge.repository("acme", "shop").bare.delete("feat/x")
+    fake_github.repository("acme", "shop").bare.delete("feat/x")
     closed = shop.get_pull(1)
     assert (closed.state, closed.head.sha, closed.commits) == ("closed", sha, 1)
     assert refusal(lambda: closed.edit(state="open"))[0] == 422

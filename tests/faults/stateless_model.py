@@ -1,4 +1,4 @@
-"""A scripted model that can be held, and that loses count of nothing when an answer is lost."""
+"""A scripted model without a cursor, so that a lost answer does not lose a step."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 
 from fakes.anthropic.app import ModelApp
-from fakes.anthropic.default_replies import tell
+from fakes.anthropic.default_replies import reply
 from fakes.anthropic.scripts import Scripts
 from fakes.anthropic.server import Conversation, RecordedRequest, ScriptedModel, Step
 from tests.faults.holding import HeldRequests
 
 
-class ForgetfulModel(ScriptedModel):
-    """Chooses each step by what the conversation already holds, as a real model does.
+class StatelessModel(ScriptedModel):
+    """Chooses each step from the conversation, as a real model does.
 
-    A step whose answer got lost is thus given again, and one that the session remembers is not.
+    A step whose answer was lost is sent again. A step that the session contains is not.
     """
 
     def __init__(self) -> None:
-        super().__init__(tell)
+        super().__init__(reply)
         self._steps: dict[str | None, list[Step]] = {}
-        self._disturbances: dict[str | None, list[Step]] = {}
-        app = _App(self._scripts, self._steps, self._disturbances)
+        self._replacements: dict[str | None, list[Step]] = {}
+        app = _App(self._scripts, self._steps, self._replacements)
         self.calls = app.calls
         self._app = app
 
@@ -40,9 +40,9 @@ class ForgetfulModel(ScriptedModel):
         self._steps[name] = list(steps)
         return super().script(name, steps, subagent=subagent, repeat_last=repeat_last)
 
-    def disturb(self, name: str, step: Step, times: int) -> None:
-        """Let the next calls of a script get this instead."""
-        self._disturbances[name] = [step] * times
+    def replace_next(self, name: str, step: Step, times: int) -> None:
+        """Answer the next calls of a script with this step instead."""
+        self._replacements[name] = [step] * times
 
 
 class _App(ModelApp):
@@ -50,11 +50,11 @@ class _App(ModelApp):
         self,
         scripts: Scripts,
         steps: dict[str | None, list[Step]],
-        disturbances: dict[str | None, list[Step]],
+        replacements: dict[str | None, list[Step]],
     ) -> None:
-        super().__init__(scripts, tell)
+        super().__init__(scripts, reply)
         self._steps = steps
-        self._disturbances = disturbances
+        self._replacements = replacements
         self.calls = HeldRequests(super().asgi())
 
     def asgi(self) -> Starlette:
@@ -70,13 +70,13 @@ class _App(ModelApp):
         steps = self._steps.get(name)
         if steps is None or not recorded["main"]:
             return super()._step(request, recorded, conversation, name)
-        if self._disturbances.get(name):
-            return self._disturbances[name].pop()
+        if self._replacements.get(name):
+            return self._replacements[name].pop()
         return steps[min(_calls(recorded["body"]), len(steps) - 1)]
 
 
 def _calls(body: Any) -> int:
-    """How many tools were called so far; the CLI also adds answers of its own when it resumes."""
+    """Return the number of tool calls. Messages do not count: the CLI adds some when it resumes."""
     return sum(
         block["type"] == "tool_use"
         for message in body["messages"]

@@ -1,4 +1,4 @@
-"""Files and directories that a job may read, where a link leads to them."""
+"""Readable files and directories that are reached through links."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ def a_program(path: Path) -> Path:
     return path
 
 
-def test_a_link_in_a_directory_that_can_be_read(tmp_path: Path):
-    """As where Claude Code installs itself."""
+def test_a_link_in_a_readable_directory(tmp_path: Path):
+    """Claude Code installs itself in this way."""
     program = a_program(tmp_path / "share" / "claude" / "versions" / "2.1.330")
     link = tmp_path / "bin" / "claude"
     link.parent.mkdir()
     link.symlink_to(program)
     assert said_inside(str(link), [link.parent, link]) == "ran\n"
     assert said_inside(str(link), [link, link.parent]) == "ran\n"
-    # The link shows its target, and no more of the directory that has it.
+    # The link shows only its target, and no other entry of its directory.
     assert said_inside(f"ls {program.parent}", [link]) == "2.1.330\n"
 
 
-def test_a_link_on_the_way(tmp_path: Path):
+def test_a_link_in_a_parent_directory(tmp_path: Path):
     program = a_program(tmp_path / "v20" / "bin" / "node")
     (tmp_path / "current").symlink_to("v20")
     by_link = tmp_path / "current" / "bin" / "node"
@@ -42,7 +42,7 @@ def test_a_link_on_the_way(tmp_path: Path):
     assert said_inside(str(by_link), [by_link]) == "ran\n"
 
 
-def test_links_of_the_system_and_to_nothing(tmp_path: Path):
+def test_system_links_and_dangling_links(tmp_path: Path):
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
     paths = [Path("/usr/bin/sh"), Path("/bin"), tmp_path / "dangling", tmp_path / "missing"]
     assert said_inside(f"ls {tmp_path}", paths) == "dangling\n"

@@ -1,4 +1,4 @@
-"""The forge's requests and replies held against GitHub's own OpenAPI description."""
+"""Compare the fake GitHub's requests and replies with GitHub's OpenAPI description."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Exchange(NamedTuple):
 
 
 class Recorder:
-    """Keeps the bodies of every REST request and reply."""
+    """Records the bodies of all REST requests and replies."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -56,7 +56,7 @@ class Recorder:
             return message
 
         async def recording_send(message: Message) -> None:
-            # Nothing is sent before it is kept: the client goes on as soon as it has the reply.
+            # Record before sending: the client continues as soon as it has the reply.
             if message["type"] == "http.response.start":
                 start.update(message)
                 return
@@ -70,19 +70,19 @@ class Recorder:
 
 
 class Recorded(NamedTuple):
-    forge: FakeGitHub
+    fake_github: FakeGitHub
     url: str
     exchanges: list[Exchange]
 
 
 @pytest.fixture
 def recorded(tmp_path: Path) -> Iterator[Recorded]:
-    forge = FakeGitHub(tmp_path, TOKENS)
-    forge.create_repository("acme", "shop")
-    forge.commit("acme", "shop", "feat/x", {"a.txt": "a\n"}, "Add a")
-    recorder = Recorder(forge.app)
+    fake_github = FakeGitHub(tmp_path, TOKENS)
+    fake_github.create_repository("acme", "shop")
+    fake_github.commit("acme", "shop", "feat/x", {"a.txt": "a\n"}, "Add a")
+    recorder = Recorder(fake_github.app)
     with serving(recorder, 0) as url:
-        yield Recorded(forge, f"{url}/api", recorder.exchanges)
+        yield Recorded(fake_github, f"{url}/api", recorder.exchanges)
 
 
 def operation_name(method: str, path: str) -> str:
@@ -107,7 +107,7 @@ def is_uri(value: object) -> bool:
 
 
 def closed(schema: Any) -> Any:
-    """The same schema, but fields that it does not name are errors."""
+    """Return the same schema with unknown fields as errors."""
     if isinstance(schema, list):
         return [closed(item) for item in schema]
     if not isinstance(schema, dict):
@@ -130,7 +130,7 @@ def problems(schema: Any, body: bytes, *, exact: bool) -> list[str]:
 
 
 def reply_schema(exchange: Exchange) -> Any:
-    """GitHub describes some refusals for all operations together, or without their body."""
+    """GitHub describes some refusals for all operations together, or without a body."""
     described = GITHUB["operations"].get(exchange.operation, {}).get("responses", {})
     status = str(exchange.status)
     return described.get(status) or GITHUB["general"].get(status)
@@ -151,7 +151,7 @@ def described_body(exchange: Exchange) -> bytes:
     return exchange.sent
 
 
-def test_the_description_covers_exactly_what_the_forge_serves() -> None:
+def test_the_description_covers_exactly_what_the_fake_serves() -> None:
     described = {
         (operation["id"], operation["method"], operation["path"])
         for operation in GITHUB["operations"].values()
@@ -159,7 +159,7 @@ def test_the_description_covers_exactly_what_the_forge_serves() -> None:
     assert described == {(each.id, each.method, each.path) for each in OPERATIONS}
 
 
-def test_every_operation_as_pygithub_calls_it(recorded: Recorded) -> None:
+def test_every_operation_called_by_pygithub_has_the_described_shape(recorded: Recorded) -> None:
     github = Github(
         auth=Auth.Token(WRITER),
         base_url=recorded.url,
@@ -224,7 +224,7 @@ def call_everything(github: Github) -> None:
         (READER, "POST", f"{SHOP}/issues/1/labels", ["x"], 403),
     ],
 )
-def test_every_refusal(
+def test_every_refusal_has_the_described_shape(
     refusing: Recorded, token: str | None, method: str, path: str, body: Any, status: int
 ) -> None:
     headers = {"authorization": f"Bearer {token}"} if token else {}
@@ -240,18 +240,18 @@ def test_every_refusal(
 
 @pytest.fixture(scope="module")
 def refusing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recorded]:
-    forge = FakeGitHub(tmp_path_factory.mktemp("forge"), TOKENS)
-    shop = forge.create_repository("acme", "shop")
+    fake_github = FakeGitHub(tmp_path_factory.mktemp("fake_github"), TOKENS)
+    shop = fake_github.create_repository("acme", "shop")
     for branch in ("feat/x", "open"):
-        forge.commit("acme", "shop", branch, {"a.txt": f"{branch}\n"}, "Add a")
+        fake_github.commit("acme", "shop", branch, {"a.txt": f"{branch}\n"}, "Add a")
     shop.pulls.open("bot", "T", None, "open", "main", draft=False)
-    recorder = Recorder(forge.app)
+    recorder = Recorder(fake_github.app)
     with serving(recorder, 0) as url:
-        yield Recorded(forge, f"{url}/api", recorder.exchanges)
+        yield Recorded(fake_github, f"{url}/api", recorder.exchanges)
 
 
 def test_archived_repositories_refuse_in_the_described_shape(recorded: Recorded) -> None:
-    recorded.forge.repository("acme", "shop").archived = True
+    recorded.fake_github.repository("acme", "shop").archived = True
     headers = {"authorization": f"token {WRITER}"}
     answer = httpx.post(f"{recorded.url}{SHOP}/pulls", json=PULL, headers=headers)
     assert answer.status_code == 403
@@ -260,7 +260,7 @@ def test_archived_repositories_refuse_in_the_described_shape(recorded: Recorded)
 
 @pytest.mark.parametrize("secondary", [False, True])
 def test_rate_limits_have_the_described_shape(recorded: Recorded, secondary: bool) -> None:
-    recorded.forge.limit_next(secondary=secondary)
+    recorded.fake_github.limit_next(secondary=secondary)
     assert httpx.get(f"{recorded.url}/user").status_code == 403
     assert exchange_problems(recorded.exchanges[-1]) == []
 

@@ -1,4 +1,4 @@
-"""A mode that does not work here runs nothing, and says why and what to do."""
+"""A mode that does not work on this host runs no command, and names the reason and remedy."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def ready(directory: Path, search_path: str, mode: SandboxMode = SandboxMode.ON)
 
 
 def program(directory: Path, text: str) -> str:
-    """Make a `bwrap` of one's own and return a PATH with it."""
+    """Create a fake `bwrap` and return a PATH with it."""
     directory.mkdir()
     bwrap = directory / "bwrap"
     bwrap.write_text(f"#!/bin/sh\n{text}\n")
@@ -45,7 +45,7 @@ def program(directory: Path, text: str) -> str:
 
 
 async def refusal(sandbox: Sandbox) -> str:
-    """Return the message with which jobs are refused."""
+    """Return the message of the refusal."""
     with pytest.raises(JobFailure) as refused:
         await sandbox.require()
     assert refused.value.code is FailureCode.SANDBOX_UNAVAILABLE
@@ -58,7 +58,7 @@ async def refusal(sandbox: Sandbox) -> str:
 
 
 @pytest.mark.parametrize("is_old", [False, True], ids=["missing", "old"])
-async def test_without_a_usable_bubblewrap_nothing_runs(
+async def test_without_a_usable_bubblewrap_no_command_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_old: bool
 ):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
@@ -84,15 +84,15 @@ async def test_a_kernel_that_refuses_namespaces_is_quoted(tmp_path: Path):
     assert "CAP_SETFCAP" in message
 
 
-async def test_a_bubblewrap_that_cannot_be_run_any_more_is_named(tmp_path: Path):
+async def test_a_bubblewrap_that_no_longer_runs_is_named(tmp_path: Path):
     path = program(tmp_path / "bin", "echo bubblewrap 0.8.0")
     sandbox = ready(tmp_path, path)
     shutil.rmtree(path)
     assert "bwrap cannot be run: " in await refusal(sandbox)
 
 
-def test_where_no_user_namespace_can_be_made(tmp_path: Path):
-    """In a real one without room for others, as a sysctl or a container make it."""
+def test_user_namespaces_are_exhausted(tmp_path: Path):
+    """In a real user namespace with a limit of 0, as set by a sysctl or a container."""
     bwrap = shutil.which("bwrap") or pytest.skip("bwrap is not installed")
     command = [
         *(bwrap, "--unshare-user", "--disable-userns", "--bind", "/", "/", "--dev", "/dev"),
@@ -103,22 +103,20 @@ def test_where_no_user_namespace_can_be_made(tmp_path: Path):
     assert done.stdout.startswith("The kernel refuses bubblewrap its namespaces (bwrap: ")
 
 
-async def test_bwrap_that_fails_as_claude_is_started_starts_nothing(account: Account):
-    """The kernel may refuse what it has allowed a moment before."""
-    with contained_room(account) as room:
-        marker = room.work / "started"
-        failing = program(room.base / "bin", "echo no >&2; exit 1")
-        bubblewrap = type(room.bubblewrap)(Path(failing, "bwrap"), etc())
-        ended = await room.run("/usr/bin/touch", marker, bubblewrap=bubblewrap)
+async def test_bubblewrap_that_fails_at_the_start_of_claude_starts_no_command(account: Account):
+    """The kernel may refuse a namespace that it allowed a moment ago."""
+    with contained_room(account) as job:
+        marker = job.work / "started"
+        failing = program(job.base / "bin", "echo no >&2; exit 1")
+        bubblewrap = type(job.bubblewrap)(Path(failing, "bwrap"), etc())
+        ended = await job.run("/usr/bin/touch", marker, bubblewrap=bubblewrap)
         assert ended.control.has_no_sandbox
         assert ended.code == 1
         assert not marker.exists()
 
 
-async def test_landlock_that_the_kernel_does_not_have(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    """A launcher stands in that fails as `sandbox.landlock` does without it."""
+async def test_a_kernel_without_landlock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A replacement launcher fails in the same way as `sandbox.landlock` without Landlock."""
     launcher = tmp_path / "landlock.py"
     sentence = "The kernel does not offer Landlock."
     launcher.write_text(f"import sys\nsys.exit({sentence!r})\n")
@@ -127,7 +125,7 @@ async def test_landlock_that_the_kernel_does_not_have(
     assert f"Landlock does not work here: {sentence}" in message
 
 
-async def test_a_mode_that_works_is_not_tried_again_at_once(tmp_path: Path):
+async def test_a_working_mode_is_not_checked_again_at_once(tmp_path: Path):
     count = tmp_path / "count"
     real = shutil.which("bwrap") or pytest.skip("bwrap is not installed")
     path = program(tmp_path / "bin", f'echo x >> {count}\nexec {real} "$@"')

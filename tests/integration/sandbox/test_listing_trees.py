@@ -10,7 +10,7 @@ from workspace.worktree.deletion import delete_tree
 
 
 def listed(root: Path) -> dict[str, bool]:
-    """Return what is listed, and whether each is a regular file."""
+    """Return the listed paths, and whether each is a regular file."""
     return {name: entry.is_file(follow_symlinks=False) for name, entry in files.below(root)}
 
 
@@ -40,12 +40,12 @@ def test_entries_can_be_removed_while_they_are_listed(tmp_path: Path) -> None:
     assert listed(tmp_path) == {}
 
 
-def test_a_root_that_is_missing(tmp_path: Path) -> None:
+def test_a_missing_root(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         listed(tmp_path / "missing")
 
 
-def test_any_depth_is_listed_as_far_as_paths_lead(tmp_path: Path) -> None:
+def test_trees_are_listed_up_to_the_path_limit(tmp_path: Path) -> None:
     directory = os.open(tmp_path, os.O_RDONLY)
     try:
         for _ in range(3000):

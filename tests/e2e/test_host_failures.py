@@ -1,4 +1,4 @@
-"""Jobs that fail by what their machine lacks, or by what somebody does to them from outside."""
+"""Jobs that fail because their host lacks something, or because an operator intervenes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.small_disk import can_mount, small_disk
 from tests.stack import Stack, eventually, running_stack
 
 PROGRAMS = ("git", "sh", "cat", "bash", "head")
-"""All that is on the poor machine's PATH; git-lfs is not."""
+"""All programs on the PATH of the minimal host; git-lfs is missing.; git-lfs is not."""
 
 
 @pytest.fixture(scope="module")
@@ -32,9 +32,9 @@ def claude_bin(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def poor(tmp_path_factory: pytest.TempPathFactory, claude_bin: Path) -> Iterator[Stack]:
-    """An installation on a machine that has little, and, where it can be had, a small disk."""
-    root = tmp_path_factory.mktemp("poor")
+def minimal(tmp_path_factory: pytest.TempPathFactory, claude_bin: Path) -> Iterator[Stack]:
+    """An installation on a host with few programs and, if it can be mounted, a small disk."""
+    root = tmp_path_factory.mktemp("minimal")
     programs, disk = root / "bin", root / "disk"
     programs.mkdir()
     for name in PROGRAMS:
@@ -53,58 +53,60 @@ def poor(tmp_path_factory: pytest.TempPathFactory, claude_bin: Path) -> Iterator
 
 
 def sweep(stack: Stack) -> None:
-    """Let a new worker begin, which sweeps at its start."""
+    """Restart the worker, which sweeps at its start."""
     [worker] = stack.pids("cli.py worker")
     os.kill(worker, signal.SIGTERM)
 
 
 @pytest.mark.failure(FailureCode.CLAUDE_NOT_FOUND)
-def test_a_machine_without_claude(poor: Stack, claude_bin: Path):
-    client, name = poor.new_repository()
+def test_a_host_without_claude(minimal: Stack, claude_bin: Path):
+    client, name = minimal.new_repository()
     aside = claude_bin.rename(claude_bin.with_name("aside"))
     try:
-        job = failed_as(poor, poor.post_job(client, "Change it"), FailureCode.CLAUDE_NOT_FOUND)
+        job = failed_as(
+            minimal, minimal.post_job(client, "Change it"), FailureCode.CLAUDE_NOT_FOUND
+        )
     finally:
         aside.rename(claude_bin)
     assert str(claude_bin) in job["error"]
-    assert_unpublished(poor, name)
-    assert kept_files(poor, job["id"]) == set()
+    assert_unpublished(minimal, name)
+    assert kept_files(minimal, job["id"]) == set()
 
 
 @pytest.mark.failure(FailureCode.GIT_LFS_MISSING)
-def test_a_machine_without_git_lfs(poor: Stack):
+def test_a_host_without_git_lfs(minimal: Stack):
     files = {".gitattributes": "*.psd filter=lfs diff=lfs merge=lfs -text\n"}
-    client, name = poor.new_repository(files=files)
-    job = failed_as(poor, poor.post_job(client, "Change it"), FailureCode.GIT_LFS_MISSING)
+    client, name = minimal.new_repository(files=files)
+    job = failed_as(minimal, minimal.post_job(client, "Change it"), FailureCode.GIT_LFS_MISSING)
     assert job["attempt"] == 0
-    assert_unpublished(poor, name)
-    assert kept_files(poor, job["id"]) == set()
+    assert_unpublished(minimal, name)
+    assert kept_files(minimal, job["id"]) == set()
 
 
 @pytest.mark.failure(FailureCode.DISK_FULL)
 @pytest.mark.skipif(not can_mount(), reason="only root may mount a small disk")
-def test_a_disk_that_claude_fills(poor: Stack):
-    """Nothing can be kept on it either, until there is space again."""
-    client, name = poor.new_repository(files={".gitignore": "*.bin\n"})
+def test_a_disk_that_claude_fills(minimal: Stack):
+    """The work cannot be kept on the full disk either, until there is space again."""
+    client, name = minimal.new_repository(files={".gitignore": "*.bin\n"})
     fill = bash("head -c 64M /dev/zero > big.bin; true")
-    prompt = poor.script([write("a.txt", "a"), fill, say("Done.")])
-    job_id = poor.post_job(client, prompt)
-    poor.wait_for(job_id, lambda job: job["status"] == "failed" and job["phase"] is None, 90)
-    told = poor.call("GET", f"/jobs/{job_id}/patch", status=404)
+    prompt = minimal.script([write("a.txt", "a"), fill, say("Done.")])
+    job_id = minimal.post_job(client, prompt)
+    minimal.wait_for(job_id, lambda job: job["status"] == "failed" and job["phase"] is None, 90)
+    told = minimal.call("GET", f"/jobs/{job_id}/patch", status=404)
     assert "could not keep it yet" in told["error"]
 
-    worktree = Path(poor.job(job_id)["worktree_path"])
+    worktree = Path(minimal.job(job_id)["worktree_path"])
     (worktree / "big.bin").unlink()
-    sweep(poor)
+    sweep(minimal)
     eventually(lambda: not worktree.exists(), 30, "it is swept")
-    failed_as(poor, job_id, FailureCode.DISK_FULL)
-    assert_unpublished(poor, name)
-    assert kept_files(poor, job_id) == {"a.txt"}
+    failed_as(minimal, job_id, FailureCode.DISK_FULL)
+    assert_unpublished(minimal, name)
+    assert kept_files(minimal, job_id) == {"a.txt"}
 
 
 @pytest.mark.failure(FailureCode.INTERNAL)
-def test_a_fault_that_no_code_is_for(stack: Stack):
-    """A directory lies where the record of the worktree is to be."""
+def test_an_internal_error(stack: Stack):
+    """A directory blocks the path of the worktree's record."""
     client, name = stack.new_repository()
     prompt = stack.script([say("First."), say("Not reached.")])
     job_id = stack.post_job(client, prompt, jobType="task")
@@ -124,12 +126,12 @@ def test_a_fault_that_no_code_is_for(stack: Stack):
 
 
 @pytest.mark.failure(FailureCode.WORKFLOW_ENDED)
-async def test_a_workflow_that_somebody_terminates(stack: Stack):
+async def test_a_workflow_that_an_operator_terminates(stack: Stack):
     client, name = stack.new_repository()
-    gate = stack.gate()
-    prompt = stack.script([write("a.txt", "a"), wait_for_file(gate), say("Done.")])
+    signal_file = stack.signal_file()
+    prompt = stack.script([write("a.txt", "a"), wait_for_file(signal_file), say("Done.")])
     job_id = stack.post_job(client, prompt)
-    eventually(lambda: commands_of(job_id, str(gate)), 60, "the command runs")
+    eventually(lambda: commands_of(job_id, str(signal_file)), 60, "the command runs")
     temporal = await TemporalClient.connect(stack.temporal_address)
     await temporal.get_workflow_handle(f"job-{job_id}").terminate("by hand")
     job = stack.wait_for(job_id, "failed")

@@ -1,4 +1,4 @@
-"""A user who writes to a conversation and remembers what was answered."""
+"""A user who sends messages to a conversation and records the answers."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from tests.stack import Stack
 
 ANSWERED = 200
 REFUSED = frozenset({400, 404, 503})
-"""Says that the message was not taken, so Claude must never see it."""
+"""The message was not accepted, so Claude must never see it."""
 
-
-INSISTING = 100
+MAX_ATTEMPTS = 100
 PAUSE = 0.5
+"""Seconds between attempts; 100 attempts take longer than any fault."""
 
 
-class Mail:
-    """Messages of one user, each with a text of its own, in the order of sending."""
+class UserMessages:
+    """The messages of one user, each with a different text, in the order of sending."""
 
     def __init__(self, stack: Stack, job_id: str) -> None:
         self._stack = stack
@@ -31,7 +31,7 @@ class Mail:
         self.unknown: list[str] = []
 
     def send(self, text: str) -> int | None:
-        """Send one message; returns the HTTP status, None when the connection broke."""
+        """Send one message; return the HTTP status, or None if the connection failed."""
         try:
             answer = self._stack.http.post(f"/jobs/{self._job_id}/message", json={"message": text})
         except httpx.TransportError:
@@ -43,7 +43,7 @@ class Mail:
         return status
 
     def start_sending(self, count: int) -> None:
-        """Send messages one after the other, beside the test."""
+        """Send messages one after the other in a thread."""
 
         def write() -> None:
             for number in range(count):
@@ -51,11 +51,11 @@ class Mail:
 
         self._start(write)
 
-    def start_insisting(self) -> None:
-        """Send a message, and another until one is accepted, beside the test."""
+    def start_until_accepted(self) -> None:
+        """Send messages in a thread until one is accepted."""
 
         def write() -> None:
-            for number in range(INSISTING):
+            for number in range(MAX_ATTEMPTS):
                 if self.send(f"Message {number}.") == ANSWERED:
                     return
                 time.sleep(PAUSE)
@@ -67,7 +67,7 @@ class Mail:
         self._writer.start()
 
     def wait(self, seconds: float = 90) -> None:
-        """Wait until everything has been answered."""
+        """Wait until all messages have an answer."""
         if self._writer is not None:
             self._writer.join(seconds)
-            assert not self._writer.is_alive(), "a message was not answered at all"
+            assert not self._writer.is_alive(), "a message got no answer"

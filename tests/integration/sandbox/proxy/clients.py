@@ -1,4 +1,4 @@
-"""What the tests of the proxy say to it, and who answers."""
+"""Requests to the proxy, and an API that answers them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from starlette.types import Receive, Scope, Send
 
 from domain.isolation import Network
 from sandbox.proxy.policy import Policy
-from tests.integration.sandbox.proxy.rig import (
+from tests.integration.sandbox.proxy.harness import (
     PATIENCE,
-    WORD,
+    PLACEHOLDER,
     Raw,
     Speak,
     proxy,
@@ -29,7 +29,7 @@ SMUGGLED = "GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n"
 
 @dataclass
 class Api:
-    """Records each request, and answers with what it got."""
+    """Records each request, and echoes it."""
 
     requests: list[tuple[Scope, bytes]] = field(default_factory=list)
 
@@ -54,10 +54,10 @@ class Api:
 
 
 @asynccontextmanager
-async def client(port: int, word: str = WORD) -> AsyncIterator[httpx.AsyncClient]:
+async def client(port: int, placeholder: str = PLACEHOLDER) -> AsyncIterator[httpx.AsyncClient]:
     async with httpx.AsyncClient(
         base_url=f"http://127.0.0.1:{port}",
-        headers={"x-api-key": word},
+        headers={"x-api-key": placeholder},
         trust_env=False,
         verify=False,
     ) as made:
@@ -72,14 +72,14 @@ async def model_proxy(base_url: str, custom: str = "") -> AsyncIterator[int]:
 
 @asynccontextmanager
 async def raw_model(speak: Speak) -> AsyncIterator[int]:
-    """Run a proxy in front of a server that speaks byte for byte."""
+    """Run a proxy in front of a raw server."""
     async with server(speak) as port, model_proxy(f"http://127.0.0.1:{port}") as through:
         yield through
 
 
 def post(path: str = "/v1/messages", *lines: str, body: str = "{}") -> bytes:
     given = lines or (f"Content-Length: {len(body)}",)
-    head = "\r\n".join((f"POST {path} HTTP/1.1", "Host: x", f"x-api-key: {WORD}", *given))
+    head = "\r\n".join((f"POST {path} HTTP/1.1", "Host: x", f"x-api-key: {PLACEHOLDER}", *given))
     return f"{head}\r\n\r\n{body}".encode()
 
 
@@ -104,12 +104,12 @@ async def silent(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
 
 async def until(holds: Callable[[], bool]) -> None:
     async with asyncio.timeout(PATIENCE):
-        while not holds():  # noqa: ASYNC110 (what is waited for has no event)
+        while not holds():  # noqa: ASYNC110 (the condition has no event)
             await asyncio.sleep(0.01)
 
 
 async def ended(raw: Raw) -> bool:
-    """Return whether the proxy closes the connection, in whichever way."""
+    """Return whether the proxy closes or resets the connection."""
     try:
         await raw.rest()
     except ConnectionError:
@@ -118,7 +118,7 @@ async def ended(raw: Raw) -> bool:
 
 
 async def reset(raw: Raw, sending: bytes = b"") -> bool:
-    """Return whether the proxy resets the connection; meanwhile bytes are sent, in time."""
+    """Return whether the proxy resets the connection, while bytes keep it active."""
     try:
         async with asyncio.timeout(PATIENCE):
             while not raw.reader.at_eof():

@@ -45,7 +45,7 @@ def error_of(response: httpx.Response) -> tuple[int, str, str]:
     return response.status_code, document["error"]["type"], document["error"]["message"]
 
 
-def test_errors_and_headers_come_as_scripted(model: ScriptedModel, http: httpx.Client) -> None:
+def test_errors_and_headers_are_as_scripted(model: ScriptedModel, http: httpx.Client) -> None:
     url = model.script(
         "s",
         [
@@ -83,9 +83,7 @@ def test_a_cut_stream_ends_after_its_first_delta(model: ScriptedModel, http: htt
     assert '"def"' not in "".join(received)
 
 
-def test_an_error_event_takes_the_place_of_the_stop(
-    model: ScriptedModel, http: httpx.Client
-) -> None:
+def test_an_error_event_replaces_the_stop(model: ScriptedModel, http: httpx.Client) -> None:
     url = model.script("s", [{"text": "a", "sse_error": "overloaded_error"}])
     response = ask(http, url)
     assert kinds(response)[-2:] == ["content_block_stop", "error"]
@@ -108,7 +106,7 @@ def servers() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "loopback-server"]
 
 
-def test_a_hung_answer_neither_comes_nor_delays_the_end(http: httpx.Client) -> None:
+def test_a_hung_answer_never_arrives_and_does_not_delay_the_end(http: httpx.Client) -> None:
     others = servers()
     with ScriptedModel().serve() as model:
         url = model.script(

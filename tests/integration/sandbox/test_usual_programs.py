@@ -1,4 +1,4 @@
-"""What jobs do all day works in the sandbox."""
+"""The usual programs of jobs work in the sandbox."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ import pytest
 from domain.isolation import HostRule, Network
 from sandbox.proxy.policy import Policy
 from tests.integration.sandbox.accounts import Account
-from tests.integration.sandbox.contained import Room, contained_room
+from tests.integration.sandbox.contained import ContainedJob, contained_room
 
 HOST = "127.0.0.2"
-"""Of the server; unlike 127.0.0.1 it is asked for through the proxy."""
+"""The name of the server, which is reached through the proxy, unlike 127.0.0.1."""
 
 
 @pytest.fixture(scope="module")
-def room(account: Account) -> Iterator[Room]:
+def job(account: Account) -> Iterator[ContainedJob]:
     with contained_room(account) as made:
         yield made
 
 
 @pytest.fixture
-def repository(room: Room) -> Iterator[Path]:
-    path = room.work / "repository"
+def repository(job: ContainedJob) -> Iterator[Path]:
+    path = job.work / "repository"
     subprocess.run(["git", "init", "--quiet", "--initial-branch=main", path], check=True)
-    room.account.own(path)
+    job.account.own(path)
     yield path
     shutil.rmtree(path)
 
@@ -48,7 +48,7 @@ class Quiet(SimpleHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ThreadingHTTPServer]:
-    """Serves a file, a Python index, an npm registry and a git repository."""
+    """Serve a file, a Python index, an npm registry and a git repository."""
     directory = tmp_path_factory.mktemp("served")
     (directory / "hello").write_text("hello\n")
     with ThreadingHTTPServer(
@@ -151,43 +151,43 @@ GIT = {
 
 
 @pytest.mark.parametrize("name", GIT)
-async def test_git(room: Room, repository: Path, name: str):
-    await room.shell(f"cd {repository}\n{GIT[name]}")
+async def test_git(job: ContainedJob, repository: Path, name: str):
+    await job.shell(f"cd {repository}\n{GIT[name]}")
 
 
-async def test_files_are_fetched_through_the_proxy(room: Room, url: str, policy: Policy):
+async def test_files_are_fetched_through_the_proxy(job: ContainedJob, url: str, policy: Policy):
     script = f"curl -sSf {url}/hello; wget -qO- {url}/hello; git ls-remote {url}/served.git HEAD"
-    printed = (await room.shell(script, policy=policy)).split()
+    printed = (await job.shell(script, policy=policy)).split()
     assert printed[:2] == ["hello", "hello"]
     assert printed[-1] == "HEAD"
 
 
-async def test_what_is_refused_says_why(room: Room, url: str):
+async def test_a_refusal_is_shown_by_the_program(job: ContainedJob, url: str):
     policy = Policy(Network.HOSTS, (HostRule.parse("example.com"),))
-    said = await room.shell(f"curl -sS {url}/hello", policy=policy)
+    said = await job.shell(f"curl -sS {url}/hello", policy=policy)
     assert said == (
         f"The sandbox does not allow {HOST}. The operator can add it to SANDBOX_HOSTS.\n"
     )
 
 
-async def test_pip_installs_through_the_proxy(room: Room, url: str, policy: Policy):
+async def test_pip_installs_through_the_proxy(job: ContainedJob, url: str, policy: Policy):
     if not shutil.which("pip3", path="/usr/bin"):
         pytest.skip("pip is not installed")
     script = (
         f"pip3 install -q --index-url {url}/simple --trusted-host {HOST} --target lib demo-package"
         "\nPYTHONPATH=lib python3 -c 'import demo_package; print(demo_package.word)'"
     )
-    assert await room.shell(script, policy=policy, seconds=60) == "installed\n"
+    assert await job.shell(script, policy=policy, seconds=60) == "installed\n"
 
 
-async def test_npm_installs_through_the_proxy(room: Room, url: str, policy: Policy):
+async def test_npm_installs_through_the_proxy(job: ContainedJob, url: str, policy: Policy):
     if not shutil.which("npm", path="/usr/bin"):
         pytest.skip("npm is not installed")
     script = (
         f"mkdir -p node; cd node; npm install --silent --registry {url} demo-package > /dev/null\n"
         "node -e 'console.log(require(\"demo-package\"))'"
     )
-    assert await room.shell(script, policy=policy, seconds=60) == "installed\n"
+    assert await job.shell(script, policy=policy, seconds=60) == "installed\n"
 
 
 PROGRAMS = {
@@ -216,10 +216,10 @@ PROGRAMS = {
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-async def test_programs(room: Room, name: str):
-    assert await room.shell(PROGRAMS[name])
+async def test_programs(job: ContainedJob, name: str):
+    assert await job.shell(PROGRAMS[name])
 
 
-async def test_much_output(room: Room):
-    printed = await room.shell("head -c 20M /dev/zero | tr '\\0' x")
+async def test_large_output(job: ContainedJob):
+    printed = await job.shell("head -c 20M /dev/zero | tr '\\0' x")
     assert printed == "x" * (20 << 20)

@@ -1,4 +1,4 @@
-"""Limits of a job, each gone beyond for real."""
+"""Jobs that really exceed each resource limit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sandbox.containment import Reach
 from sandbox.supervision import namespaces
 from sandbox.supervision.limits import Limits
 from tests.integration.sandbox.accounts import PYTHON, Account
-from tests.integration.sandbox.contained import Room, contained_room
+from tests.integration.sandbox.contained import ContainedJob, contained_room
 
 MIB = 1 << 20
 FORKING = """
@@ -81,33 +81,33 @@ else:
 
 
 @pytest.fixture(scope="module")
-def room(account: Account) -> Iterator[Room]:
+def job(account: Account) -> Iterator[ContainedJob]:
     with contained_room(account) as made:
         yield made
 
 
 @pytest.mark.parametrize("program", [FORKING, THREADS], ids=["processes", "threads"])
-async def test_too_many_processes(room: Room, program: str):
-    ended = await room.python(program, limits=Limits(processes=64))
+async def test_too_many_processes(job: ContainedJob, program: str):
+    ended = await job.python(program, limits=Limits(processes=64))
     assert ended.limit is not None
     assert ended.limit.startswith("It had ")
     assert ended.limit.endswith(" processes and threads, and SANDBOX_PROCESSES is 64.")
 
 
-async def test_processes_are_bounded_by_the_kernel_too(room: Room):
-    """As root only where process ids belong to their namespace."""
-    if room.account.is_root and namespaces.kernel() < (6, 14):
+async def test_the_kernel_limits_processes_too(job: ContainedJob):
+    """For root only if each namespace has its own process ids."""
+    if job.account.is_root and namespaces.kernel() < (6, 14):
         pytest.skip("the kernel binds no process of root")
     command = (PYTHON, "-I", "-S", "-c", COUNTING)
-    async with room.running(*command, limits=Limits(processes=400)) as running:
+    async with job.running(*command, limits=Limits(processes=400)) as running:
         assert await running.line() == "ready"
         os.kill(running.process.pid, signal.SIGSTOP)
-        (room.work / "go").touch()
+        (job.work / "go").touch()
         assert 400 <= int(await running.line()) <= 700
         os.kill(running.process.pid, signal.SIGCONT)
         await running.ended()
         assert running.control.limit is not None
-    (room.work / "go").unlink()
+    (job.work / "go").unlink()
 
 
 @pytest.mark.parametrize(
@@ -121,53 +121,53 @@ async def test_processes_are_bounded_by_the_kernel_too(room: Room):
     ],
     ids=["one process", "many processes", "shared memory", "/dev/shm", "/tmp"],
 )
-async def test_too_much_memory(room: Room, program: str, arguments: list[str]):
-    ended = await room.python(program, *arguments, limits=Limits(memory_bytes=150 * MIB))
+async def test_too_much_memory(job: ContainedJob, program: str, arguments: list[str]):
+    ended = await job.python(program, *arguments, limits=Limits(memory_bytes=150 * MIB))
     assert ended.limit is not None, ended
     assert ended.limit.endswith(" GiB of memory, and SANDBOX_MEMORY_GB is 0.1.")
     assert ended.code == 128 + 9
 
 
-async def test_too_much_memory_after_being_asked_to_end(room: Room):
+async def test_too_much_memory_after_sigterm(job: ContainedJob):
     code = f"import signal, time; signal.signal(15, lambda *_: exec({ONE!r}))"
     command = (PYTHON, "-I", "-S", "-c", f"{code}; print('ready', flush=True); time.sleep(60)")
-    async with room.running(*command, limits=Limits(memory_bytes=150 * MIB)) as running:
+    async with job.running(*command, limits=Limits(memory_bytes=150 * MIB)) as running:
         assert await running.line() == "ready"
         running.control.ask_to_stop(60.0)
         await running.ended()
         assert running.control.limit is not None
 
 
-async def test_too_many_empty_files_in_memory(room: Room):
-    ended = await room.python(SMALL_FILES, "/tmp/", limits=Limits(memory_bytes=40 * MIB))
+async def test_too_many_empty_files_in_memory(job: ContainedJob):
+    ended = await job.python(SMALL_FILES, "/tmp/", limits=Limits(memory_bytes=40 * MIB))
     assert ended.limit is not None, ended
     assert "SANDBOX_MEMORY_GB" in ended.limit
 
 
-async def test_memory_that_processes_share_counts_once(room: Room):
-    ended = await room.python(SHARING, limits=Limits(memory_bytes=150 * MIB))
+async def test_shared_memory_counts_once(job: ContainedJob):
+    ended = await job.python(SHARING, limits=Limits(memory_bytes=150 * MIB))
     assert (ended.stdout, ended.limit) == ("kept\n", None)
 
 
-async def test_no_file_can_be_put_where_nothing_limits_it(room: Room):
+async def test_no_writable_place_is_without_a_limit(job: ContainedJob):
     places = "/ /dev /dev/pts /proc /etc /usr /opt"
-    tried = await room.shell(
+    tried = await job.shell(
         f"for place in {places}; do touch $place/new 2> /dev/null && echo $place; done; true"
     )
     assert tried == ""
 
 
-async def test_too_large_a_file(room: Room):
-    """Its program is told so, and goes on."""
+async def test_a_file_that_is_too_large(job: ContainedJob):
+    """The program gets an error and continues."""
     script = "head -c 4M /dev/zero > large || echo refused; stat -c %s large"
-    ended = await room.run("/bin/sh", "-c", script, limits=Limits(file_bytes=MIB))
+    ended = await job.run("/bin/sh", "-c", script, limits=Limits(file_bytes=MIB))
     assert ended.stdout.split() == ["refused", str(MIB)]
     assert ended.limit is None
 
 
 @pytest.fixture
 def disk(account: Account, tmp_path: Path) -> Iterator[Path]:
-    """A file system of 64 MB, of which writes are counted, unlike on a tmpfs."""
+    """A file system of 64 MB on which writes are counted, unlike on a tmpfs."""
     if os.geteuid() != 0:
         pytest.skip("only root may mount a disk")
     image, place = tmp_path / "image", tmp_path / "disk"
@@ -186,17 +186,17 @@ def disk(account: Account, tmp_path: Path) -> Iterator[Path]:
         yield place
 
 
-async def test_a_disk_that_becomes_full(room: Room, disk: Path):
-    """The job that fills it is stopped, and not the one beside it."""
+async def test_a_disk_that_becomes_full(job: ContainedJob, disk: Path):
+    """Only the job that fills the disk is stopped."""
     limits = Limits(free_bytes=40 * MIB)
     for parent in disk.parents:
         parent.chmod(parent.stat().st_mode | 0o755)
     idle = Reach((disk / "idle",))
-    async with room.running("/bin/sleep", "60", limits=limits, reach=idle) as neighbour:
+    async with job.running("/bin/sleep", "60", limits=limits, reach=idle) as neighbour:
         script = f"cd {disk}/writing; for n in $(seq 50); do head -c 1M /dev/zero > $n; sync; done"
         command = ("/bin/sh", "-c", f"{script}; sleep 60")
         reach = Reach((disk / "writing",))
-        ended = await room.run(*command, limits=limits, reach=reach)
+        ended = await job.run(*command, limits=limits, reach=reach)
         assert ended.limit is not None, ended
         assert ended.limit.endswith("SANDBOX_MIN_FREE_GB is 0.")
         assert neighbour.process.poll() is None

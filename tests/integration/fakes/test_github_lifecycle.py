@@ -1,4 +1,4 @@
-"""The forge as a server and as an object: starting, stopping, looking inside."""
+"""The fake GitHub: starting, stopping and inspecting it."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ ODD_NAME = 'd/"a"\n\\.txt'
 
 
 @pytest.fixture
-def forge(tmp_path: Path) -> FakeGitHub:
-    forge = FakeGitHub(tmp_path, {TOKEN: TokenGrant("bot")})
-    forge.create_repository("acme", "shop")
-    return forge
+def fake_github(tmp_path: Path) -> FakeGitHub:
+    fake_github = FakeGitHub(tmp_path, {TOKEN: TokenGrant("bot")})
+    fake_github.create_repository("acme", "shop")
+    return fake_github
 
 
 @pytest.fixture
-def url(forge: FakeGitHub) -> Iterator[str]:
-    with forge.serve() as url:
+def url(fake_github: FakeGitHub) -> Iterator[str]:
+    with fake_github.serve() as url:
         yield url
 
 
@@ -50,12 +50,12 @@ def wait_until_no_git_runs() -> None:
 
 
 def unfinished_push(url: str) -> socket.socket:
-    """Start a push whose body never ends, and return its connection once git is waiting for it."""
+    """Start a push whose body never ends, and return its connection once git waits for it."""
     host, _, port = url.removeprefix("http://").partition(":")
     connection = socket.create_connection((host, int(port)), timeout=10)
     credentials = base64.b64encode(f"x:{TOKEN}".encode()).decode()
     connection.sendall(
-        b"POST /acme/shop.git/git-receive-pack HTTP/1.1\r\nhost: forge\r\n"
+        b"POST /acme/shop.git/git-receive-pack HTTP/1.1\r\nhost: fake_github\r\n"
         b"content-type: application/x-git-receive-pack-request\r\n"
         b"authorization: Basic %b\r\ncontent-length: 1000000\r\n\r\n0" % credentials.encode()
     )
@@ -66,57 +66,57 @@ def unfinished_push(url: str) -> socket.socket:
     return connection
 
 
-def test_it_starts_and_stops_quickly_and_completely(forge: FakeGitHub) -> None:
+def test_it_starts_and_stops_quickly_and_completely(fake_github: FakeGitHub) -> None:
     threads = threading.active_count()
     started = time.monotonic()
-    with forge.serve() as url:
+    with fake_github.serve() as url:
         assert time.monotonic() - started < 2
-        assert url == forge.url
-        assert forge.api_url == f"{url}/api"
+        assert url == fake_github.url
+        assert fake_github.api_url == f"{url}/api"
         assert requests.get(url, timeout=5).status_code == 404
     assert threading.active_count() == threads
     with pytest.raises(requests.ConnectionError):
         requests.get(url, timeout=5)
 
 
-def test_it_serves_on_a_given_port_again_and_again(forge: FakeGitHub) -> None:
-    with forge.serve() as first:
+def test_it_serves_on_a_given_port_repeatedly(fake_github: FakeGitHub) -> None:
+    with fake_github.serve() as first:
         pass
     port = int(first.rsplit(":", 1)[1])
-    with forge.serve(port) as second:
+    with fake_github.serve(port) as second:
         assert second == first
         assert requests.get(f"{second}/api/rate_limit", timeout=5).status_code == 200
 
 
-def test_it_ends_git_when_it_stops(forge: FakeGitHub) -> None:
-    with forge.serve() as url:
+def test_it_ends_git_when_it_stops(fake_github: FakeGitHub) -> None:
+    with fake_github.serve() as url:
         connection = unfinished_push(url)
     connection.close()
     wait_until_no_git_runs()
 
 
-def test_it_ends_git_when_the_client_goes_away(forge: FakeGitHub, url: str) -> None:
+def test_it_ends_git_when_the_client_goes_away(fake_github: FakeGitHub, url: str) -> None:
     unfinished_push(url).close()
     wait_until_no_git_runs()
-    objects = forge.root / "acme" / "shop.git" / "objects"
+    objects = fake_github.root / "acme" / "shop.git" / "objects"
     assert not list(objects.glob("*incoming*"))
-    assert forge.branches("acme", "shop").keys() == {"main"}
+    assert fake_github.branches("acme", "shop").keys() == {"main"}
 
 
-def test_it_stops_although_a_delay_is_under_way(forge: FakeGitHub) -> None:
-    forge.delay_next("rate-limit/get", 60)
-    with forge.serve() as url, pytest.raises(requests.ReadTimeout):
+def test_it_stops_during_a_delay(fake_github: FakeGitHub) -> None:
+    fake_github.delay_next("rate-limit/get", 60)
+    with fake_github.serve() as url, pytest.raises(requests.ReadTimeout):
         requests.get(f"{url}/api/rate_limit", timeout=0.2)
 
 
-def test_the_log_has_no_secrets(forge: FakeGitHub, url: str) -> None:
+def test_the_log_has_no_secrets(fake_github: FakeGitHub, url: str) -> None:
     requests.get(f"{url}/api/user", auth=("x", TOKEN), timeout=5)
     requests.get(f"{url}/api/user?access_token={TOKEN}", timeout=5)
-    assert forge.requests == [("GET", "/api/user", 200), ("GET", "/api/user", 401)]
-    assert TOKEN not in repr(forge) + repr(forge.requests) + repr(vars(forge.app))
+    assert fake_github.requests == [("GET", "/api/user", 200), ("GET", "/api/user", 401)]
+    assert TOKEN not in repr(fake_github) + repr(fake_github.requests) + repr(vars(fake_github.app))
 
 
-def test_every_reply_has_githubs_headers(forge: FakeGitHub, url: str) -> None:
+def test_every_reply_has_githubs_headers(fake_github: FakeGitHub, url: str) -> None:
     for token, status in ((TOKEN, 200), ("unknown-token", 401)):
         headers = {"authorization": f"token {token}"}
         answer = requests.get(f"{url}/api/user", headers=headers, timeout=5)
@@ -133,33 +133,35 @@ def test_unreadable_credentials_are_refused(url: str, presented: str) -> None:
     assert requests.get(f"{url}/api/user", headers=headers, timeout=5).status_code == 401
 
 
-def test_files_are_committed_changed_and_deleted(forge: FakeGitHub) -> None:
-    first = forge.commit("acme", "shop", "x", {ODD_NAME: b"1", "b.txt": "2\n"}, "First\n\nWhy")
-    second = forge.commit("acme", "shop", "x", {"b.txt": None, "README.md": "new"}, "Second")
-    assert [entry[:2] for entry in forge.log("acme", "shop", "x")[:2]] == [
+def test_files_are_committed_changed_and_deleted(fake_github: FakeGitHub) -> None:
+    first = fake_github.commit(
+        "acme", "shop", "x", {ODD_NAME: b"1", "b.txt": "2\n"}, "First\n\nWhy"
+    )
+    second = fake_github.commit("acme", "shop", "x", {"b.txt": None, "README.md": "new"}, "Second")
+    assert [entry[:2] for entry in fake_github.log("acme", "shop", "x")[:2]] == [
         (second, "Second"),
         (first, "First"),
     ]
-    assert forge.read_file("acme", "shop", "x", ODD_NAME) == "1"
-    assert forge.read_file("acme", "shop", first, "b.txt") == "2\n"
+    assert fake_github.read_file("acme", "shop", "x", ODD_NAME) == "1"
+    assert fake_github.read_file("acme", "shop", first, "b.txt") == "2\n"
     with pytest.raises(RuntimeError, match=r"b\.txt"):
-        forge.read_file("acme", "shop", "x", "b.txt")
+        fake_github.read_file("acme", "shop", "x", "b.txt")
 
 
-def test_what_is_not_there_is_said(forge: FakeGitHub) -> None:
+def test_an_unknown_repository_is_named(fake_github: FakeGitHub) -> None:
     with pytest.raises(LookupError, match="no repository acme/none"):
-        forge.branches("acme", "none")
+        fake_github.branches("acme", "none")
     with pytest.raises(ValueError, match="already"):
-        forge.create_repository("Acme", "Shop")
+        fake_github.create_repository("Acme", "Shop")
 
 
 @pytest.mark.parametrize(
     ("owner", "name"),
     [("api", "x"), ("..", "x"), ("a", ".."), ("a/b", "c"), ("a", "b c"), ("-a", "b"), ("a", "")],
 )
-def test_names_are_checked(forge: FakeGitHub, owner: str, name: str) -> None:
+def test_names_are_checked(fake_github: FakeGitHub, owner: str, name: str) -> None:
     with pytest.raises(ValueError, match="not a repository name"):
-        forge.create_repository(owner, name)
+        fake_github.create_repository(owner, name)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A TCP connection that can be cut as a network is: nobody is told, and nothing arrives."""
+"""A TCP proxy that can fail like a network: without an error, and without any data."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ import threading
 CHUNK = 65536
 
 
-class Wire:
-    """Leads from a port of its own to a server, until it is closed.
+class NetworkLink:
+    """Forwards a local port to a server until it is closed.
 
-    What is sent while it is cut arrives when it is mended, as TCP would deliver it.
+    Data sent during a cut arrives after `restore`, as TCP would deliver it.
     """
 
     def __init__(self, host: str, port: int) -> None:
         self._server = (host, port)
-        self._whole = threading.Event()
-        self._whole.set()
+        self._connected = threading.Event()
+        self._connected.set()
         self._sockets: list[socket.socket] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         threading.Thread(target=self._accept, daemon=True).start()
 
     @property
     def address(self) -> str:
-        """host:port of the near end."""
+        """The local `host:port`."""
         return f"127.0.0.1:{self._listener.getsockname()[1]}"
 
     def cut(self) -> None:
-        self._whole.clear()
+        self._connected.clear()
 
-    def mend(self) -> None:
-        self._whole.set()
+    def restore(self) -> None:
+        self._connected.set()
 
     def close(self) -> None:
-        """Let everything go; the threads end with their connections."""
-        self.mend()
+        """Close all connections, which also ends the threads."""
+        self.restore()
         for each in (self._listener, *self._sockets):
             with contextlib.suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
@@ -49,11 +49,11 @@ class Wire:
                 far = socket.create_connection(self._server)
                 self._sockets += (near, far)
                 for source, target in ((near, far), (far, near)):
-                    threading.Thread(target=self._lead, args=(source, target), daemon=True).start()
+                    threading.Thread(target=self._copy, args=(source, target), daemon=True).start()
 
-    def _lead(self, source: socket.socket, target: socket.socket) -> None:
+    def _copy(self, source: socket.socket, target: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(CHUNK):
-                self._whole.wait()
+                self._connected.wait()
                 target.sendall(data)
             target.shutdown(socket.SHUT_WR)

@@ -1,4 +1,4 @@
-"""However a contained command ends, nothing of it is left, and its ending is known."""
+"""After any end of a contained command, no process is left and its exit code is known."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from agent.process.idle_detector import processor_seconds
 from agent.process.orphans import end_run
 from sandbox.supervision.supervisor import descendants
 from tests.integration.sandbox.accounts import PYTHON, Account
-from tests.integration.sandbox.contained import Room, Running, contained_room
+from tests.integration.sandbox.contained import ContainedJob, Running, contained_room
 
 LEAVING = """
 import os, signal, subprocess, sys, time
@@ -42,20 +42,20 @@ for kind in ("daemon", "double", "chains"):
     subprocess.Popen([sys.executable, "-I", "-S", "-c", code, name, kind], env={}, cwd="/")
 time.sleep(60)
 """
-"""Leaves a daemon, one that was forked twice, and three chains of forks, all without a marker."""
+"""Leaves a daemon, a double-forked daemon, and three chains of forks, all without a marker."""
 
 STARTED = 5
-"""Lines that they print."""
+"""Number of lines that they print."""
 
 
 @pytest.fixture(scope="module")
-def room(account: Account) -> Iterator[Room]:
+def job(account: Account) -> Iterator[ContainedJob]:
     with contained_room(account) as made:
         yield made
 
 
 def left(name: str) -> list[int]:
-    """Return the living processes that have a word in their command line."""
+    """Return the running processes with a word in their command line."""
     found = []
     for entry in Path("/proc").iterdir():
         try:
@@ -82,9 +82,9 @@ KILLS: dict[str, Callable[[Running], int]] = {
 
 
 @pytest.mark.parametrize("killed", KILLS)
-async def test_a_kill_leaves_nothing(room: Room, killed: str):
+async def test_a_kill_leaves_no_process(job: ContainedJob, killed: str):
     name = uuid.uuid4().hex
-    async with room.running(PYTHON, "-I", "-S", "-c", LEAVING, name) as running:
+    async with job.running(PYTHON, "-I", "-S", "-c", LEAVING, name) as running:
         for _ in range(STARTED):
             assert await running.line() == "started"
         os.kill(KILLS[killed](running), signal.SIGKILL)
@@ -93,30 +93,30 @@ async def test_a_kill_leaves_nothing(room: Room, killed: str):
     assert code == (-signal.SIGKILL if killed == "supervisor" else 128 + signal.SIGKILL)
 
 
-async def test_the_death_of_the_worker_leaves_nothing(room: Room):
+async def test_the_death_of_the_worker_leaves_no_process(job: ContainedJob):
     name = uuid.uuid4().hex
-    async with room.running(PYTHON, "-I", "-S", "-c", LEAVING, name) as running:
+    async with job.running(PYTHON, "-I", "-S", "-c", LEAVING, name) as running:
         for _ in range(STARTED):
             assert await running.line() == "started"
         running.control.close()
         await all_gone(name, seconds=4.0)
 
 
-async def test_the_end_of_the_command_leaves_nothing(room: Room):
+async def test_the_end_of_the_command_leaves_no_process(job: ContainedJob):
     name = uuid.uuid4().hex
-    ended = await room.run(PYTHON, "-I", "-S", "-c", LEAVING.replace("time.sleep(60)\n", ""), name)
+    ended = await job.run(PYTHON, "-I", "-S", "-c", LEAVING.replace("time.sleep(60)\n", ""), name)
     assert ended.code == 0
     assert left(name) == []
 
 
 @pytest.mark.parametrize("code", [0, 3, 255])
-async def test_exit_codes_pass_through(room: Room, code: int):
-    assert (await room.run("/bin/sh", "-c", f"exit {code}")).code == code
+async def test_exit_codes_pass_through(job: ContainedJob, code: int):
+    assert (await job.run("/bin/sh", "-c", f"exit {code}")).code == code
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL, signal.SIGSEGV])
-async def test_signals_become_exit_codes(room: Room, number: signal.Signals):
-    assert (await room.run("/bin/sh", "-c", f"kill -{number} $$")).code == 128 + number
+async def test_signals_become_exit_codes(job: ContainedJob, number: signal.Signals):
+    assert (await job.run("/bin/sh", "-c", f"kill -{number} $$")).code == 128 + number
 
 
 FINISHING = """
@@ -132,8 +132,8 @@ while True: time.sleep(60)
 
 
 @pytest.mark.parametrize("is_stopped", [False, True], ids=["running", "stopped"])
-async def test_the_command_may_finish_when_it_is_asked_to_end(room: Room, is_stopped: bool):
-    async with room.running(PYTHON, "-I", "-S", "-c", FINISHING) as running:
+async def test_the_command_may_finish_after_sigterm(job: ContainedJob, is_stopped: bool):
+    async with job.running(PYTHON, "-I", "-S", "-c", FINISHING) as running:
         assert await running.line() == "ready"
         if is_stopped:
             os.kill(running.command, signal.SIGSTOP)
@@ -142,32 +142,32 @@ async def test_the_command_may_finish_when_it_is_asked_to_end(room: Room, is_sto
         assert await running.ended() == 7
 
 
-async def test_sigterm_to_the_supervisor_asks_the_command(room: Room):
-    async with room.running(PYTHON, "-I", "-S", "-c", FINISHING) as running:
+async def test_sigterm_to_the_supervisor_reaches_the_command(job: ContainedJob):
+    async with job.running(PYTHON, "-I", "-S", "-c", FINISHING) as running:
         assert await running.line() == "ready"
         running.process.terminate()
         assert await running.line() == "finished"
         assert await running.ended() == 7
 
 
-async def test_a_command_that_ignores_sigterm_is_killed(room: Room):
+async def test_a_command_that_ignores_sigterm_is_killed(job: ContainedJob):
     script = "trap '' TERM; echo ready; while true; do sleep 1; done"
-    async with room.running("/bin/bash", "-c", script) as running:
+    async with job.running("/bin/bash", "-c", script) as running:
         assert await running.line() == "ready"
         running.control.ask_to_stop(0.2)
         assert await running.ended() == 128 + signal.SIGKILL
 
 
-async def test_a_command_that_cannot_be_started_says_so(room: Room):
-    ended = await room.run("/no/such/program")
+async def test_a_command_that_cannot_be_started_is_named(job: ContainedJob):
+    ended = await job.run("/no/such/program")
     assert ended.code == 1
     assert "No such file or directory" in ended.stderr
     assert not ended.control.has_no_sandbox
 
 
-async def test_work_inside_counts(room: Room):
+async def test_work_inside_counts_as_activity(job: ContainedJob):
     script = "echo ready; while true; do :; done"
-    async with room.running("/bin/bash", "-c", script) as running:
+    async with job.running("/bin/bash", "-c", script) as running:
         assert await running.line() == "ready"
         before = processor_seconds(running.process.pid)
         async with asyncio.timeout(20):
@@ -175,22 +175,22 @@ async def test_work_inside_counts(room: Room):
                 await asyncio.sleep(0.05)
 
 
-async def test_processes_inside_are_found_by_their_marker(room: Room):
-    """Also by a worker of an unprivileged user, which looks as that user."""
+async def test_processes_inside_are_found_by_their_marker(job: ContainedJob):
+    """A worker of an unprivileged user must find them too."""
     marker = Marker("data", "boot", uuid.uuid4().hex)
     script = "sleep 60 & setsid sleep 60 & echo ready; wait"
     environment = {MARKER_NAME: str(marker)}
-    async with room.running("/bin/bash", "-c", script, environment=environment) as running:
+    async with job.running("/bin/bash", "-c", script, environment=environment) as running:
         assert await running.line() == "ready"
         inside = {pid for pid, _ in descendants(running.init)}
         assert len(inside) == 3
-        found = await asyncio.to_thread(as_user, room.account, lambda: end_run(marker))
+        found = await asyncio.to_thread(as_user, job.account, lambda: end_run(marker))
         assert found >= len(inside)
         await running.ended()
 
 
 def as_user(account: Account, count: Callable[[], list[int]]) -> int:
-    """Return how many processes are found in a process of this user."""
+    """Return the number of found processes, searching as this user."""
     child = os.fork()
     if child == 0:
         if not account.is_root:
