@@ -18,8 +18,8 @@ from store.codec.rows import (
 )
 from store.codec.values import canonical_id, column_value
 from store.protocol import ClientStore
+from store.sqlite.connections import SqliteAggregate, reading, writing
 from store.sqlite.errors import is_duplicate
-from store.sqlite.operations import SqliteAggregate, reading, writing
 from store.sqlite.statements import exists, insert_new, named, selected
 
 _CLIENTS = f"SELECT {selected(CLIENT_COLUMNS, 'c')} FROM clients c"

@@ -11,13 +11,13 @@ import os
 import queue
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from domain.errors import DependencyFailed
+from domain.errors import DependencyFailed, DependencyUnavailable
 from store.sqlite.errors import translated
 from store.sqlite.schema import create_schema
 
@@ -206,3 +206,43 @@ def _use_write_ahead_log(connection: sqlite3.Connection, path: Path) -> None:
             "write-ahead log needs. Put the data directory on a local disk.",
             "store",
         )
+
+
+class SqliteAggregate:
+    """A part of the store. All parts of one store share its connections."""
+
+    _connections: SqliteConnections | None = None
+
+    @property
+    def _opened(self) -> SqliteConnections:
+        if self._connections is None:
+            raise DependencyUnavailable("The store is not open. Open it first.", "store")
+        return self._connections
+
+
+Part = TypeVar("Part", bound=SqliteAggregate)
+Arguments = ParamSpec("Arguments")
+Operation = Callable[Concatenate[Part, sqlite3.Connection, Arguments], Result]
+Method = Callable[Concatenate[Part, Arguments], Coroutine[Any, Any, Result]]
+
+
+def reading(operation: Operation[Part, Arguments, Result]) -> Method[Part, Arguments, Result]:
+    """Make a coroutine method of an operation that reads one snapshot."""
+
+    async def method(self: Part, /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        return await self._opened.read(
+            lambda connection: operation(self, connection, *args, **kwargs)
+        )
+
+    return method
+
+
+def writing(operation: Operation[Part, Arguments, Result]) -> Method[Part, Arguments, Result]:
+    """Make a coroutine method of an operation that writes, in a transaction of its own."""
+
+    async def method(self: Part, /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        return await self._opened.write(
+            lambda connection: operation(self, connection, *args, **kwargs)
+        )
+
+    return method

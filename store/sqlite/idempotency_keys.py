@@ -19,7 +19,7 @@ from store.codec.values import (
     time_text,
 )
 from store.protocol import KeyStore
-from store.sqlite.operations import SqliteAggregate, writing
+from store.sqlite.connections import SqliteAggregate, writing
 from store.sqlite.statements import marks, named
 
 _COLUMNS = ", ".join(KEYED_REQUEST_COLUMNS)

@@ -1,4 +1,4 @@
-"""One job at a time: created, read, changed under a guard, and found again when it is stuck."""
+"""Single jobs, with their usage, branches and pull requests."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from typing_extensions import override
 
 from domain.errors import Conflict, InvalidRequest
-from domain.job_details import JobDetails
+from domain.job_details import JobDetails, PullRequestRecord
 from domain.jobs import Job, Usage
 from domain.timestamps import utc_now
 from store.codec.rows import (
@@ -18,13 +18,14 @@ from store.codec.rows import (
     job_changes_to_row,
     job_from_row,
     job_to_row,
+    pull_request_to_rows,
     repository_from_row,
     usage_to_row,
 )
 from store.codec.values import ColumnValue, canonical_id, required_id, time_text
-from store.protocol import Guard, JobChanges, JobStore
+from store.protocol import Guard, JobChanges, JobStore, PullRequestStore
+from store.sqlite.connections import SqliteAggregate, reading, writing
 from store.sqlite.errors import is_duplicate
-from store.sqlite.operations import SqliteAggregate, reading, writing
 from store.sqlite.schema import HOLDS_BRANCH, IS_LIVE, STILL_CLEANS_UP
 from store.sqlite.statements import (
     bounded,
@@ -71,8 +72,8 @@ _ADD_USAGE = """
 """
 
 
-class SqliteJobs(SqliteAggregate, JobStore):
-    """Single jobs."""
+class SqliteJobs(SqliteAggregate, JobStore, PullRequestStore):
+    """Single jobs, with their branches and pull requests."""
 
     @override
     @writing
@@ -161,6 +162,23 @@ class SqliteJobs(SqliteAggregate, JobStore):
         }
         rows = connection.execute(statement, bounds)
         return [_job_from_values(values) for values in rows]
+
+    @override
+    @writing
+    def record_pull_request(
+        self, connection: sqlite3.Connection, record: PullRequestRecord
+    ) -> None:
+        now = time_text(utc_now())
+        times: dict[str, ColumnValue] = {"created_at": now, "updated_at": now}
+        branch, pull_request = pull_request_to_rows(record)
+        try:
+            insert_new(connection, "code_branches", branch | times)
+            insert_new(connection, "code_pull_requests", pull_request | times)
+        except sqlite3.IntegrityError as error:
+            raise InvalidRequest(
+                f"The repository {record.repository_id} or the feature of pull request "
+                f"{record.number} does not exist."
+            ) from error
 
 
 def details_from_values(values: tuple[Any, ...]) -> JobDetails:

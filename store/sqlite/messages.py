@@ -1,27 +1,33 @@
-"""The lines of jobs' transcripts, and the messages that are to become some."""
+"""The message logs of jobs, the messages that wait for a job, and the session files."""
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
+import zlib
 from collections.abc import Sequence
 
 from typing_extensions import override
 
 from domain.errors import LeaseLost
 from domain.messages import Message, NewMessage, sanitize_text
+from domain.timestamps import utc_now
 from store.codec.rows import MESSAGE_COLUMNS, message_from_row
 from store.codec.values import canonical_id, required_id, time_text
-from store.protocol import MessageStore
-from store.sqlite.operations import SqliteAggregate, reading, writing
+from store.protocol import MessageStore, SessionStore
+from store.sqlite.connections import SqliteAggregate, reading, writing
 from store.sqlite.statements import bounded, existing_job, json_list, named
 
 _COLUMNS = ", ".join(MESSAGE_COLUMNS)
 
 StoredLine = tuple[str, str, str, str]
 
+COMPRESSION_LEVEL = 1
+"""A JSON transcript shrinks about as much as at higher levels, in a fraction of their time."""
 
-class SqliteMessages(SqliteAggregate, MessageStore):
-    """The transcripts of jobs and their inboxes."""
+
+class SqliteMessages(SqliteAggregate, MessageStore, SessionStore):
+    """The message logs of jobs, their inboxes and session files."""
 
     @override
     @writing
@@ -79,6 +85,33 @@ class SqliteMessages(SqliteAggregate, MessageStore):
         if line is not None:
             _append_lines(connection, job, {message: line}, lease=None)
         return _is_in_transcript(connection, job, message)
+
+    @override
+    async def save_session(self, job_id: str, session_id: str, transcript: bytes) -> None:
+        compressed = await asyncio.to_thread(zlib.compress, transcript, COMPRESSION_LEVEL)
+        await self._save_compressed(job_id, session_id, compressed)
+
+    @writing
+    def _save_compressed(
+        self, connection: sqlite3.Connection, job_id: str, session_id: str, compressed: bytes
+    ) -> None:
+        known = existing_job(connection, job_id)
+        connection.execute(
+            "INSERT INTO agent_job_sessions (job_id, session_id, updated_at, transcript) "
+            "VALUES (?, ?, ?, ?) ON CONFLICT (job_id) DO UPDATE SET "
+            "session_id = excluded.session_id, updated_at = excluded.updated_at, "
+            "transcript = excluded.transcript",
+            (known, sanitize_text(session_id), time_text(utc_now()), compressed),
+        )
+
+    @override
+    @reading
+    def load_session(self, connection: sqlite3.Connection, job_id: str) -> tuple[str, bytes] | None:
+        found = connection.execute(
+            "SELECT session_id, transcript FROM agent_job_sessions WHERE job_id = ?",
+            (canonical_id(job_id),),
+        ).fetchone()
+        return None if found is None else (found[0], zlib.decompress(found[1]))
 
 
 def _prepare_lines(messages: Sequence[NewMessage]) -> dict[str, StoredLine]:

@@ -12,7 +12,7 @@ from domain.job_details import KeptWork
 from store.codec.rows import KEPT_WORK_COLUMNS, kept_work_from_row, kept_work_to_row
 from store.codec.values import canonical_id, time_text
 from store.protocol import SalvageStore
-from store.sqlite.operations import SqliteAggregate, reading, writing
+from store.sqlite.connections import SqliteAggregate, reading, writing
 from store.sqlite.statements import existing_job, marks, named
 
 _COLUMNS = ", ".join(KEPT_WORK_COLUMNS)

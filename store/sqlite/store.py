@@ -10,16 +10,12 @@ from typing_extensions import override
 from store.protocol import Store
 from store.sqlite.clients import SqliteClients
 from store.sqlite.connections import SqliteConnections
-from store.sqlite.credential_holds import SqliteCredentialHolds
 from store.sqlite.hosts import SqliteHosts
 from store.sqlite.idempotency_keys import SqliteIdempotencyKeys
 from store.sqlite.job_lists import SqliteJobLists
 from store.sqlite.jobs import SqliteJobs
 from store.sqlite.messages import SqliteMessages
-from store.sqlite.pull_requests import SqlitePullRequests
-from store.sqlite.queue import SqliteQueue
 from store.sqlite.salvage import SqliteKeptWork
-from store.sqlite.sessions import SqliteSessions
 
 BUSY_SECONDS = 10.0
 """How long a write waits for other processes; theirs take milliseconds."""
@@ -29,13 +25,9 @@ class SqliteStore(
     SqliteClients,
     SqliteJobs,
     SqliteJobLists,
-    SqliteQueue,
     SqliteMessages,
-    SqliteSessions,
-    SqlitePullRequests,
     SqliteHosts,
     SqliteKeptWork,
-    SqliteCredentialHolds,
     SqliteIdempotencyKeys,
     Store,
 ):

@@ -1,17 +1,18 @@
-"""Pages of jobs, newest first."""
+"""Lists of jobs: pages, newest first, and the queue."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from typing import Any
 
 from postgrest import AsyncSelectRequestBuilder
 from typing_extensions import override
 
-from domain.job_details import JobFilter, JobPage
-from store.codec.rows import Row
+from domain.job_details import JobFilter, JobPage, Queue
+from store.codec.rows import Row, queue_entry_from_row
 from store.codec.values import canonical_id, parse_time, time_text
-from store.protocol import JobListStore
+from store.protocol import JobListStore, QueueStore
 from store.supabase.connection import MAX_INTEGER, SupabaseAggregate, SupabaseConnection
 from store.supabase.jobs import DETAILS_COLUMNS, TABLE, details_from_row
 
@@ -20,8 +21,8 @@ FAR = 1000
 up the names of rows that it skips, too (measured at offset 200,000: 3.3 s)."""
 
 
-class SupabaseJobLists(SupabaseAggregate, JobListStore):
-    """Pages of jobs."""
+class SupabaseJobLists(SupabaseAggregate, JobListStore, QueueStore):
+    """Pages of jobs, and the queue."""
 
     @override
     async def list_jobs(self, where: JobFilter, limit: int, offset: int) -> JobPage:
@@ -39,6 +40,38 @@ class SupabaseJobLists(SupabaseAggregate, JobListStore):
             self._connection.call("orchestrator_count_jobs", wanted),
         )
         return JobPage([details_from_row(row) for row in rows], int(total))
+
+    @override
+    async def queue_position(self, job_id: str) -> int:
+        known = canonical_id(job_id)
+        if known is None:
+            return 0
+        return int(await self._connection.call("orchestrator_queue_position", {"job": known}))
+
+    @override
+    async def first_in_queue(self, beyond: Collection[str]) -> str | None:
+        known = sorted({found for found in map(canonical_id, beyond) if found is not None})
+        first: str | None = await self._connection.call(
+            "orchestrator_first_in_queue", {"beyond": known}
+        )
+        return first
+
+    @override
+    async def queue(self, limit: int) -> Queue:
+        entries = min(max(limit, 0), MAX_INTEGER)
+        found = await self._connection.call("orchestrator_queue", {"entries": entries})
+        running, waiting, queued = (
+            [queue_entry_from_row(row) for row in found[kind]]
+            for kind in ("running", "waiting", "queued")
+        )
+        return Queue(
+            running=running,
+            waiting=waiting,
+            queued=queued,
+            running_total=found["running_total"],
+            waiting_total=found["waiting_total"],
+            queued_total=found["queued_total"],
+        )
 
 
 async def _page(

@@ -1,7 +1,8 @@
-"""One job at a time: created, read, changed under a guard, and found again when it is stuck."""
+"""Single jobs, with their usage, branches and pull requests."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -9,7 +10,7 @@ from postgrest import AsyncSelectRequestBuilder, ReturnMethod
 from typing_extensions import override
 
 from domain.errors import Conflict, InvalidRequest, NotFound, OrchestratorError
-from domain.job_details import JobDetails
+from domain.job_details import JobDetails, PullRequestRecord
 from domain.jobs import LIVE, Job, JobType, Usage
 from domain.messages import sanitize_text
 from domain.timestamps import utc_now
@@ -20,11 +21,12 @@ from store.codec.rows import (
     job_changes_to_row,
     job_from_row,
     job_to_row,
+    pull_request_to_rows,
     repository_from_row,
     usage_to_row,
 )
 from store.codec.values import ColumnValue, canonical_id, required_id, time_text
-from store.protocol import Guard, JobChanges, JobStore
+from store.protocol import Guard, JobChanges, JobStore, PullRequestStore
 from store.supabase.connection import SupabaseAggregate, SupabaseConnection, rows_of
 from store.supabase.errors import DUPLICATE, MISSING_REFERENCE, Refusal, translated
 
@@ -40,8 +42,8 @@ _COLUMNS_LESS_PROMPT = tuple(name for name in JOB_COLUMNS if name != "prompt")
 _IS_LIVE = f"status.in.({','.join(sorted(LIVE))})"
 
 
-class SupabaseJobs(SupabaseAggregate, JobStore):
-    """Single jobs."""
+class SupabaseJobs(SupabaseAggregate, JobStore, PullRequestStore):
+    """Single jobs, with their branches and pull requests."""
 
     @override
     async def create_job(self, job: Job) -> None:
@@ -117,6 +119,24 @@ class SupabaseJobs(SupabaseAggregate, JobStore):
         rows = await self._connection.pages(page, limit)
         return [job_from_row({**row, "prompt": ""}) for row in rows]
 
+    @override
+    async def record_pull_request(self, record: PullRequestRecord) -> None:
+        now = time_text(utc_now())
+        times: dict[str, ColumnValue] = {"created_at": now, "updated_at": now}
+        branch, pull_request = pull_request_to_rows(record)
+        try:
+            # The branch has the same references, so it is refused first. A repeat completes what an
+            # interruption left undone.
+            await _insert_new(self._connection, "code_branches", branch | times)
+            await _insert_new(self._connection, "code_pull_requests", pull_request | times)
+        except Refusal as refused:
+            if refused.code == MISSING_REFERENCE:
+                raise InvalidRequest(
+                    f"The repository {record.repository_id} or the feature of pull request "
+                    f"{record.number} does not exist."
+                ) from refused
+            raise translated(refused) from refused
+
 
 def details_from_row(row: Row) -> JobDetails:
     """Return the job of a row selected as `DETAILS_COLUMNS`."""
@@ -186,3 +206,12 @@ def _refused_change(refused: Refusal, row: dict[str, ColumnValue]) -> Orchestrat
             f"{refused.column} {row[refused.column]} does not exist. Send the id of one that does."
         )
     return translated(refused)
+
+
+async def _insert_new(
+    connection: SupabaseConnection, table: str, row: Mapping[str, ColumnValue]
+) -> None:
+    query = connection.table(table).upsert(
+        row, on_conflict="id", ignore_duplicates=True, returning=ReturnMethod.minimal
+    )
+    await connection.attempt(query)

@@ -1,22 +1,27 @@
-"""The lines of jobs' transcripts, and the messages that are to become some."""
+"""The message logs of jobs, the messages that wait for a job, and the session files."""
 
 from __future__ import annotations
 
+import asyncio
+import base64
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
-from postgrest import AsyncSelectRequestBuilder
+from postgrest import AsyncSelectRequestBuilder, ReturnMethod
 from typing_extensions import override
 
 from domain.errors import LeaseLost
 from domain.messages import Message, NewMessage, sanitize_text
+from domain.timestamps import utc_now
 from store.codec.rows import MESSAGE_COLUMNS, Row, message_from_row
 from store.codec.values import canonical_id, required_id, time_text
-from store.protocol import MessageStore
+from store.protocol import MessageStore, SessionStore
 from store.supabase.connection import SupabaseAggregate, SupabaseConnection
+from store.supabase.errors import MISSING_REFERENCE, Refusal, translated
 from store.supabase.jobs import existing_id, no_such_job
 
-_TABLE = "agent_job_messages"
+_MESSAGES = "agent_job_messages"
 
 IDS_IN_ADDRESS = 100
 """Ids in one request's address: 4 KB, half of what common gateways take."""
@@ -24,9 +29,13 @@ IDS_IN_ADDRESS = 100
 LARGEST_SEQ = 2**53 - 1
 """The largest number that JSON keeps exactly everywhere."""
 
+_SESSIONS = "agent_job_sessions"
+_COMPRESSION_LEVEL = 1
+"""A JSON transcript shrinks about as much as at higher levels, in a fraction of their time."""
 
-class SupabaseMessages(SupabaseAggregate, MessageStore):
-    """The transcripts of jobs and their inboxes."""
+
+class SupabaseMessages(SupabaseAggregate, MessageStore, SessionStore):
+    """The message logs of jobs, their inboxes and session files."""
 
     @override
     async def append_messages(
@@ -98,6 +107,45 @@ class SupabaseMessages(SupabaseAggregate, MessageStore):
         names = {"job": job, "message": message}
         return bool(await self._connection.call("orchestrator_take_from_inbox", names))
 
+    @override
+    async def save_session(self, job_id: str, session_id: str, transcript: bytes) -> None:
+        row = {
+            "job_id": existing_id(job_id),
+            "session_id": sanitize_text(session_id),
+            "updated_at": time_text(utc_now()),
+            "transcript": await asyncio.to_thread(_packed, transcript),
+        }
+        query = self._connection.table(_SESSIONS).upsert(
+            row, on_conflict="job_id", returning=ReturnMethod.minimal
+        )
+        try:
+            await self._connection.attempt(query)
+        except Refusal as refused:
+            if refused.code == MISSING_REFERENCE:
+                raise no_such_job(job_id) from refused
+            raise translated(refused) from refused
+
+    @override
+    async def load_session(self, job_id: str) -> tuple[str, bytes] | None:
+        known = canonical_id(job_id)
+        if known is None:
+            return None
+        query = (
+            self._connection.table(_SESSIONS).select("session_id", "transcript").eq("job_id", known)
+        )
+        rows = await self._connection.rows(query)
+        if not rows:
+            return None
+        return rows[0]["session_id"], await asyncio.to_thread(_unpacked, rows[0]["transcript"])
+
 
 def _of_job(connection: SupabaseConnection, job: str) -> AsyncSelectRequestBuilder:
-    return connection.table(_TABLE).select(*MESSAGE_COLUMNS).eq("job_id", job)
+    return connection.table(_MESSAGES).select(*MESSAGE_COLUMNS).eq("job_id", job)
+
+
+def _packed(transcript: bytes) -> str:
+    return base64.b64encode(zlib.compress(transcript, _COMPRESSION_LEVEL)).decode("ascii")
+
+
+def _unpacked(text: str) -> bytes:
+    return zlib.decompress(base64.b64decode(text))

@@ -9,29 +9,21 @@ from typing_extensions import override
 from store.protocol import Store
 from store.supabase.clients import SupabaseClients
 from store.supabase.connection import RetryLimits, SupabaseConnection
-from store.supabase.credential_holds import SupabaseCredentialHolds
 from store.supabase.hosts import SupabaseHosts
 from store.supabase.idempotency_keys import SupabaseIdempotencyKeys
 from store.supabase.job_lists import SupabaseJobLists
 from store.supabase.jobs import SupabaseJobs
 from store.supabase.messages import SupabaseMessages
-from store.supabase.pull_requests import SupabasePullRequests
-from store.supabase.queue import SupabaseQueue
 from store.supabase.salvage import SupabaseKeptWork
-from store.supabase.sessions import SupabaseSessions
 
 
 class SupabaseStore(
     SupabaseClients,
     SupabaseJobs,
     SupabaseJobLists,
-    SupabaseQueue,
     SupabaseMessages,
-    SupabaseSessions,
-    SupabasePullRequests,
     SupabaseHosts,
     SupabaseKeptWork,
-    SupabaseCredentialHolds,
     SupabaseIdempotencyKeys,
     Store,
 ):
