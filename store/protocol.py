@@ -349,9 +349,15 @@ class Store(
     async def close(self) -> None:
         """Close the connections. Idempotent."""
 
+    def without_retries(self) -> Store:
+        """Return a view of this store that sends each request once, for callers that retry.
+
+        It shares the connections. Open and close only the original.
+        """
+
     async def ping(self) -> None:
-        """Return if the store answers.
+        """Check that the store answers.
 
         Raises:
-            DependencyUnavailable: it does not.
+            DependencyUnavailable: it does not answer.
         """

@@ -108,9 +108,9 @@ class SqliteConnections:
         connection = self._write_connection
         assert connection is not None
         # Those that queued up behind a lock have waited for it already.
-        patience = max(0, round((deadline - time.monotonic()) * 1000))
+        timeout = max(0, round((deadline - time.monotonic()) * 1000))
         with translated(self._path):
-            connection.execute(f"PRAGMA busy_timeout = {patience}")
+            connection.execute(f"PRAGMA busy_timeout = {timeout}")
             with transaction(connection, "IMMEDIATE"):
                 return work(connection)
 

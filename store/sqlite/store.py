@@ -1,4 +1,4 @@
-"""The embedded store: one SQLite file, which several processes may use at once."""
+"""The embedded store: one SQLite file, which several processes may use concurrently."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from store.sqlite.messages import SqliteMessages
 from store.sqlite.salvage import SqliteKeptWork
 
 BUSY_SECONDS = 10.0
-"""How long a write waits for other processes; theirs take milliseconds."""
+"""How long a write waits for other processes, whose writes take milliseconds."""
 
 
 class SqliteStore(
@@ -31,9 +31,9 @@ class SqliteStore(
     SqliteIdempotencyKeys,
     Store,
 ):
-    """Keeps everything in one file, created with its directory for this user alone.
+    """Stores everything in one file, which only this user may read.
 
-    Cancelling a call never leaves it half done: it happens whole or not at all.
+    A cancelled call is executed completely or not at all.
 
     Args:
         path: the database file, on a local disk.
@@ -64,6 +64,10 @@ class SqliteStore(
         connections, self._connections = self._connections, None
         if connections is not None:
             await asyncio.shield(connections.close())
+
+    @override
+    def without_retries(self) -> Store:
+        return self
 
     @override
     async def ping(self) -> None:

@@ -71,7 +71,7 @@ class SupabaseClients(SupabaseAggregate, ClientStore):
             "orchestrator_add_repository", repository_to_row(repository)
         )
         try:
-            added = (await self._connection.attempt(query)).data
+            added = (await self._connection.send(query)).data
         except Refusal as refused:
             if refused.code == MISSING_REFERENCE:
                 raise InvalidRequest(

@@ -52,7 +52,7 @@ class SupabaseJobs(SupabaseAggregate, JobStore, PullRequestStore):
             row, on_conflict="id", ignore_duplicates=True, returning=ReturnMethod.minimal
         )
         try:
-            await self._connection.attempt(query)
+            await self._connection.send(query)
         except Refusal as refused:
             if refused.code == DUPLICATE:
                 raise await _branch_is_held(self._connection, row) from refused
@@ -74,7 +74,7 @@ class SupabaseJobs(SupabaseAggregate, JobStore, PullRequestStore):
         if known is None or not when.statuses:
             return False
         try:
-            answer = await self._connection.attempt(_guarded(self._connection, known, row, when))
+            answer = await self._connection.send(_guarded(self._connection, known, row, when))
         except Refusal as refused:
             if refused.code == DUPLICATE:
                 raise Conflict(
@@ -97,9 +97,7 @@ class SupabaseJobs(SupabaseAggregate, JobStore, PullRequestStore):
             **usage_to_row(usage),
         }
         try:
-            await self._connection.attempt(
-                self._connection.function("orchestrator_add_usage", report)
-            )
+            await self._connection.send(self._connection.function("orchestrator_add_usage", report))
         except Refusal as refused:
             if refused.code == MISSING_REFERENCE:
                 raise no_such_job(job_id) from refused
@@ -214,4 +212,4 @@ async def _insert_new(
     query = connection.table(table).upsert(
         row, on_conflict="id", ignore_duplicates=True, returning=ReturnMethod.minimal
     )
-    await connection.attempt(query)
+    await connection.send(query)

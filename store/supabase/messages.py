@@ -17,19 +17,16 @@ from domain.timestamps import utc_now
 from store.codec.rows import MESSAGE_COLUMNS, Row, message_from_row
 from store.codec.values import canonical_id, required_id, time_text
 from store.protocol import MessageStore, SessionStore
-from store.supabase.connection import SupabaseAggregate, SupabaseConnection
+from store.supabase.connection import IDS_IN_ADDRESS, SupabaseAggregate, SupabaseConnection
 from store.supabase.errors import MISSING_REFERENCE, Refusal, translated
 from store.supabase.jobs import existing_id, no_such_job
 
 _MESSAGES = "agent_job_messages"
-
-IDS_IN_ADDRESS = 100
-"""Ids in one request's address: 4 KB, half of what common gateways take."""
+_SESSIONS = "agent_job_sessions"
 
 LARGEST_SEQ = 2**53 - 1
-"""The largest number that JSON keeps exactly everywhere."""
+"""The largest integer that JSON parsers keep exactly."""
 
-_SESSIONS = "agent_job_sessions"
 _COMPRESSION_LEVEL = 1
 """A JSON transcript shrinks about as much as at higher levels, in a fraction of their time."""
 
@@ -119,7 +116,7 @@ class SupabaseMessages(SupabaseAggregate, MessageStore, SessionStore):
             row, on_conflict="job_id", returning=ReturnMethod.minimal
         )
         try:
-            await self._connection.attempt(query)
+            await self._connection.send(query)
         except Refusal as refused:
             if refused.code == MISSING_REFERENCE:
                 raise no_such_job(job_id) from refused

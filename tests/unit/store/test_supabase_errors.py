@@ -69,8 +69,8 @@ ANSWERS: dict[str, tuple[Instead, type[OrchestratorError], int]] = {
 
 @pytest.fixture
 def open_at() -> Opener:
-    patience = RetryLimits(first_pause=0.01)
-    return lambda url, key: SupabaseStore(url, key, patience=patience)
+    limits = RetryLimits(first_pause=0.01)
+    return lambda url, key: SupabaseStore(url, key, limits=limits)
 
 
 @pytest.fixture
