@@ -5,17 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from domain.jobs import Job, JobStatus, Phase
+from domain.jobs import Job, JobState, JobStatus, Phase
 from domain.repositories import Repository
 
 
-@dataclass(frozen=True, slots=True)
-class JobDetails:
-    """A job with the names of what it refers to."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobStateDetails:
+    """A job without its prompt, and its repository."""
+
+    job: JobState
+    repository: Repository | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobDetails(JobStateDetails):
+    """A job with its repository, and the names of its client and feature."""
 
     job: Job
     client_name: str
-    repository: Repository | None
     feature_title: str | None
 
 

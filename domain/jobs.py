@@ -124,23 +124,26 @@ class Usage:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One row of `agent_jobs`. Times are aware and in UTC; ids are lower-case UUID text.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobState:
+    """A row of `agent_jobs` without its prompt, which has up to `MAX_PROMPT_BYTES`.
 
-    `queued_at` orders the queue: the creation time, and for a conversation the time its next turn
-    began to wait. `lease` is the number of the last grant of a slot, 0 before the first; a writer
-    that carries an older lease changes nothing. `started_at` is the first grant.
-    `claude_seconds` is the time Claude's processes ran, over all turns and attempts.
-    `resumes_at` is when a job that waits for a limit goes on. `clock` is the one that ran out, with
-    `failure_code` timed_out. `cost_is_estimate` tells that nobody is billed `usage.cost_usd`: the
-    credential is a subscription. `retry_from` is set on a retry of `retry_of` that begins late.
+    Times are aware and in UTC; ids are lower-case UUID text.
+    `queued_at` orders the queue. It is the creation time, and for a conversation the time when its
+    next turn began to wait.
+    `lease` is the number of the last slot grant, 0 before the first. A write with an older lease
+    changes nothing. `started_at` is the time of the first grant.
+    `claude_seconds` is the running time of Claude's processes over all turns and attempts.
+    `resumes_at` is the time when a job that waits for a limit continues.
+    `clock` is the time limit that ran out, with `failure_code` timed_out.
+    `cost_is_estimate` means that the credential is a subscription, so `usage.cost_usd` is not
+    billed.
+    `retry_from` is set on a retry of `retry_of` that skips steps.
     """
 
     id: str
     client_id: str
     repository_id: str
-    prompt: str
     branch_name: str
     created_at: datetime
     queued_at: datetime
@@ -186,3 +189,10 @@ class Job:
     def is_live(self) -> bool:
         """Whether the job can still change."""
         return self.status in LIVE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job(JobState):
+    """A row of `agent_jobs`."""
+
+    prompt: str

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from domain.errors import InvalidRequest
-from domain.jobs import Job
+from domain.jobs import JobState
 
 _OWNER = re.compile(r"(?=.{1,39}\Z)(?!-)(?!.*--)[A-Za-z0-9-]+(?<!-)(_[A-Za-z0-9]+)?")
 _REPOSITORY = re.compile(r"[A-Za-z0-9._-]{1,100}")
@@ -88,6 +88,6 @@ def validate_repository_name(name: str) -> str:
     return name
 
 
-def base_branch(job: Job, repository: Repository) -> str:
+def base_branch(job: JobState, repository: Repository) -> str:
     """Return the branch that a job's own starts from, and that its pull request is for."""
     return job.options.base_branch or repository.default_branch

@@ -25,11 +25,12 @@ from domain.job_details import (
     JobDetails,
     JobFilter,
     JobPage,
+    JobStateDetails,
     KeptWork,
     PullRequestRecord,
     Queue,
 )
-from domain.jobs import Job, JobStatus, Outcome, Phase, Usage
+from domain.jobs import Job, JobState, JobStatus, Outcome, Phase, Usage
 from domain.keyed_requests import KeyedRequest
 from domain.messages import Message, NewMessage
 from domain.repositories import Client, ClientDetails, Repository
@@ -132,6 +133,9 @@ class JobStore(Protocol):
     async def get_job(self, job_id: str) -> JobDetails | None:
         """Return a job with the names of its client, repository and feature."""
 
+    async def get_job_state(self, job_id: str) -> JobStateDetails | None:
+        """Return a job without its prompt, with its repository."""
+
     async def update_job(self, job_id: str, changes: JobChanges, when: Guard) -> bool:
         """Change a job if `when` holds, and set `updated_at`. Return whether it was changed.
 
@@ -152,10 +156,12 @@ class JobStore(Protocol):
             NotFound: no such job.
         """
 
-    async def jobs_to_reconcile(self, older_than: datetime, after_id: str, limit: int) -> list[Job]:
+    async def jobs_to_reconcile(
+        self, older_than: datetime, after_id: str, limit: int
+    ) -> list[JobState]:
         """Return live jobs, and ended ones with a phase, not updated since `older_than`, by id.
 
-        Only ids above `after_id` are returned ("" for the first page). Prompts are empty.
+        Only ids above `after_id` are returned ("" for the first page).
         """
 
 

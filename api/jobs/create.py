@@ -7,7 +7,7 @@ from api.jobs.options import checked_options
 from api.jobs.schemas import NewJob
 from domain.errors import Conflict, InvalidRequest
 from domain.job_details import KeptWork
-from domain.jobs import Job, JobStatus, JobType, RetryFrom
+from domain.jobs import Job, JobState, JobStatus, JobType, RetryFrom
 from domain.names.branches import retry_branch_name, task_branch_name, validate_branch_name
 from domain.repositories import Repository, validate_owner_name, validate_repository_name
 from domain.timestamps import utc_now
@@ -97,7 +97,7 @@ async def build_retry(
     return job, details.repository
 
 
-async def _publishable(store: Store, original: Job) -> tuple[Job, KeptWork]:
+async def _publishable(store: Store, original: Job) -> tuple[JobState, KeptWork]:
     """Return the job that left the work, and the work."""
     if original.job_type is not JobType.CODE:
         raise InvalidRequest(

@@ -13,7 +13,7 @@ from api.jobs.schemas import Error, KeptPatch
 from api.jobs.views import kept_patch_view
 from domain.errors import Conflict, NotFound, OrchestratorError
 from domain.job_details import JobDetails, KeptWork
-from domain.jobs import Job, JobStatus
+from domain.jobs import Job, JobState, JobStatus
 from store.retry_chain import salvaged_work_of
 
 PATCH_TYPE = "text/x-patch"
@@ -65,7 +65,7 @@ def _wants_json(accept: str) -> bool:
     return "application/json" in kinds and PATCH_TYPE not in kinds
 
 
-def _nothing_kept(job: Job, keeper: Job | None) -> OrchestratorError:
+def _nothing_kept(job: Job, keeper: JobState | None) -> OrchestratorError:
     """Say why nothing is kept of a job; `keeper` left the work that the job was to publish."""
     if job.is_live:
         return Conflict("The job has not ended yet. Ask again when it has.")

@@ -15,6 +15,7 @@ from domain.job_details import KeptWork, PullRequestRecord, QueueEntry
 from domain.jobs import (
     Job,
     JobOptions,
+    JobState,
     JobStatus,
     JobType,
     Outcome,
@@ -48,8 +49,10 @@ USAGE_COLUMNS = {
 }
 """Field of `Usage` to column of `agent_jobs` and `agent_job_usage_reports`."""
 
-_JOB_FIELDS = tuple(field.name for field in fields(Job) if field.name != "usage")
-JOB_COLUMNS = (*_JOB_FIELDS, *USAGE_COLUMNS.values())
+_STATE_FIELDS = tuple(field.name for field in fields(JobState) if field.name != "usage")
+_JOB_FIELDS = (*_STATE_FIELDS, "prompt")
+JOB_STATE_COLUMNS = (*_STATE_FIELDS, *USAGE_COLUMNS.values())
+JOB_COLUMNS = (*JOB_STATE_COLUMNS, "prompt")
 CLIENT_COLUMNS = tuple(field.name for field in fields(Client))
 REPOSITORY_COLUMNS = tuple(field.name for field in fields(Repository))
 MESSAGE_COLUMNS = tuple(field.name for field in fields(Message))
@@ -73,7 +76,6 @@ JOB_ID_COLUMNS = (
 _JOB_COLUMNS_AS_STORED = (
     "id",
     "client_id",
-    "prompt",
     "branch_name",
     "title",
     "feature_id",
@@ -143,8 +145,16 @@ def usage_to_row(usage: Usage) -> dict[str, ColumnValue]:
 
 def job_from_row(row: Row) -> Job:
     """Return the job of a row that has all of `JOB_COLUMNS`."""
-    return Job(
-        **{name: row[name] for name in _JOB_COLUMNS_AS_STORED},
+    return Job(prompt=row["prompt"], **_job_state_values(row))
+
+
+def job_state_from_row(row: Row) -> JobState:
+    """Return the job of a row that has all of `JOB_STATE_COLUMNS`."""
+    return JobState(**_job_state_values(row))
+
+
+def _job_state_values(row: Row) -> dict[str, Any]:
+    return {name: row[name] for name in _JOB_COLUMNS_AS_STORED} | dict(
         repository_id=row["repository_id"] or "",
         job_type=_job_type(row["job_type"]),
         status=JobStatus(row["status"]),

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 from typing_extensions import override
 
 from domain.errors import Conflict, InvalidRequest
-from domain.job_details import JobDetails, PullRequestRecord
-from domain.jobs import Job, Usage
+from domain.job_details import JobDetails, JobStateDetails, PullRequestRecord
+from domain.jobs import Job, JobState, Usage
+from domain.repositories import Repository
 from domain.timestamps import utc_now
 from store.codec.rows import (
     JOB_COLUMNS,
+    JOB_STATE_COLUMNS,
     REPOSITORY_COLUMNS,
+    Row,
     job_changes_to_row,
     job_from_row,
+    job_state_from_row,
     job_to_row,
     pull_request_to_rows,
     repository_from_row,
@@ -51,7 +56,7 @@ _REFERENCES = {
 DETAILS_COLUMNS = (
     f"{selected(JOB_COLUMNS, 'j')}, {selected(REPOSITORY_COLUMNS, 'r')}, c.name, f.title"
 )
-_COLUMNS_LESS_PROMPT = ", ".join("''" if name == "prompt" else f"j.{name}" for name in JOB_COLUMNS)
+_STATE_COLUMNS = selected(JOB_STATE_COLUMNS, "j")
 DETAILS_TABLES = """
     LEFT JOIN clients c ON c.id = j.client_id
     LEFT JOIN code_repositories r ON r.id = j.repository_id
@@ -92,6 +97,21 @@ class SqliteJobs(SqliteAggregate, JobStore, PullRequestStore):
         statement = f"SELECT {DETAILS_COLUMNS} FROM agent_jobs j {DETAILS_TABLES} WHERE j.id = ?"
         values = connection.execute(statement, (canonical_id(job_id),)).fetchone()
         return None if values is None else details_from_values(values)
+
+    @override
+    @reading
+    def get_job_state(self, connection: sqlite3.Connection, job_id: str) -> JobStateDetails | None:
+        statement = f"""
+            SELECT {_STATE_COLUMNS}, {selected(REPOSITORY_COLUMNS, "r")} FROM agent_jobs j
+            LEFT JOIN code_repositories r ON r.id = j.repository_id WHERE j.id = ?
+        """
+        values = connection.execute(statement, (canonical_id(job_id),)).fetchone()
+        if values is None:
+            return None
+        after_job = len(JOB_STATE_COLUMNS)
+        return JobStateDetails(
+            job=_state_from_values(values[:after_job]), repository=_repository(values[after_job:])
+        )
 
     @override
     @writing
@@ -144,9 +164,9 @@ class SqliteJobs(SqliteAggregate, JobStore, PullRequestStore):
     @reading
     def jobs_to_reconcile(
         self, connection: sqlite3.Connection, older_than: datetime, after_id: str, limit: int
-    ) -> list[Job]:
+    ) -> list[JobState]:
         statement = f"""
-            SELECT {_COLUMNS_LESS_PROMPT} FROM (
+            SELECT {_STATE_COLUMNS} FROM (
               SELECT id FROM agent_jobs INDEXED BY agent_jobs_live
                 WHERE {IS_LIVE} AND id > :after_id AND updated_at < :older_than
               UNION ALL
@@ -161,7 +181,7 @@ class SqliteJobs(SqliteAggregate, JobStore, PullRequestStore):
             "limit": bounded(limit),
         }
         rows = connection.execute(statement, bounds)
-        return [_job_from_values(values) for values in rows]
+        return [_state_from_values(values) for values in rows]
 
     @override
     @writing
@@ -186,18 +206,25 @@ def details_from_values(values: tuple[Any, ...]) -> JobDetails:
     after_job = len(JOB_COLUMNS)
     *repository, client_name, feature_title = values[after_job:]
     return JobDetails(
-        job=_job_from_values(values[:after_job]),
+        job=job_from_row(_job_row(JOB_COLUMNS, values[:after_job])),
         client_name=client_name,
-        repository=(
-            repository_from_row(named(REPOSITORY_COLUMNS, repository)) if repository[0] else None
-        ),
+        repository=_repository(repository),
         feature_title=feature_title,
     )
 
 
-def _job_from_values(values: tuple[Any, ...]) -> Job:
-    row = named(JOB_COLUMNS, values)
-    return job_from_row({**row, "options": json_value(row["options"])})
+def _state_from_values(values: Sequence[Any]) -> JobState:
+    return job_state_from_row(_job_row(JOB_STATE_COLUMNS, values))
+
+
+def _job_row(columns: Sequence[str], values: Sequence[Any]) -> Row:
+    row = named(columns, values)
+    return {**row, "options": json_value(row["options"])}
+
+
+def _repository(values: Sequence[Any]) -> Repository | None:
+    row = named(REPOSITORY_COLUMNS, values)
+    return repository_from_row(row) if row["id"] else None
 
 
 def _branch_is_held(connection: sqlite3.Connection, row: dict[str, ColumnValue]) -> Conflict:

@@ -10,16 +10,19 @@ from postgrest import AsyncSelectRequestBuilder, ReturnMethod
 from typing_extensions import override
 
 from domain.errors import Conflict, InvalidRequest, NotFound, OrchestratorError
-from domain.job_details import JobDetails, PullRequestRecord
-from domain.jobs import LIVE, Job, JobType, Usage
+from domain.job_details import JobDetails, JobStateDetails, PullRequestRecord
+from domain.jobs import LIVE, Job, JobState, JobType, Usage
 from domain.messages import sanitize_text
+from domain.repositories import Repository
 from domain.timestamps import utc_now
 from store.codec.rows import (
     JOB_COLUMNS,
+    JOB_STATE_COLUMNS,
     REPOSITORY_COLUMNS,
     Row,
     job_changes_to_row,
     job_from_row,
+    job_state_from_row,
     job_to_row,
     pull_request_to_rows,
     repository_from_row,
@@ -32,13 +35,13 @@ from store.supabase.errors import DUPLICATE, MISSING_REFERENCE, Refusal, transla
 
 TABLE = "agent_jobs"
 
+_REPOSITORY = f"repository:code_repositories!repository_id({','.join(REPOSITORY_COLUMNS)})"
 DETAILS_COLUMNS = (
     *JOB_COLUMNS,
     "client:clients!client_id(name)",
-    f"repository:code_repositories!repository_id({','.join(REPOSITORY_COLUMNS)})",
+    _REPOSITORY,
     "feature:features!feature_id(title)",
 )
-_COLUMNS_LESS_PROMPT = tuple(name for name in JOB_COLUMNS if name != "prompt")
 _IS_LIVE = f"status.in.({','.join(sorted(LIVE))})"
 
 
@@ -66,6 +69,19 @@ class SupabaseJobs(SupabaseAggregate, JobStore, PullRequestStore):
         query = self._connection.table(TABLE).select(*DETAILS_COLUMNS).eq("id", known)
         rows = await self._connection.rows(query)
         return details_from_row(rows[0]) if rows else None
+
+    @override
+    async def get_job_state(self, job_id: str) -> JobStateDetails | None:
+        known = canonical_id(job_id)
+        if known is None:
+            return None
+        query = self._connection.table(TABLE).select(*JOB_STATE_COLUMNS, _REPOSITORY)
+        rows = await self._connection.rows(query.eq("id", known))
+        if not rows:
+            return None
+        return JobStateDetails(
+            job=job_state_from_row(rows[0]), repository=_repository(rows[0]["repository"])
+        )
 
     @override
     async def update_job(self, job_id: str, changes: JobChanges, when: Guard) -> bool:
@@ -104,18 +120,20 @@ class SupabaseJobs(SupabaseAggregate, JobStore, PullRequestStore):
             raise translated(refused) from refused
 
     @override
-    async def jobs_to_reconcile(self, older_than: datetime, after_id: str, limit: int) -> list[Job]:
+    async def jobs_to_reconcile(
+        self, older_than: datetime, after_id: str, limit: int
+    ) -> list[JobState]:
         stale = f"updated_at.lt.{time_text(older_than)}"
         # In one condition, because a second `or` parameter would replace the first.
         stuck = f"and({_IS_LIVE},{stale}),and(phase.not.is.null,{stale})"
 
         def page(read: list[Row]) -> AsyncSelectRequestBuilder:
             after = read[-1]["id"] if read else canonical_id(after_id)
-            query = self._connection.table(TABLE).select(*_COLUMNS_LESS_PROMPT).or_(stuck)
+            query = self._connection.table(TABLE).select(*JOB_STATE_COLUMNS).or_(stuck)
             return (query.gt("id", after) if after else query).order("id")
 
         rows = await self._connection.pages(page, limit)
-        return [job_from_row({**row, "prompt": ""}) for row in rows]
+        return [job_state_from_row(row) for row in rows]
 
     @override
     async def record_pull_request(self, record: PullRequestRecord) -> None:
@@ -138,13 +156,17 @@ class SupabaseJobs(SupabaseAggregate, JobStore, PullRequestStore):
 
 def details_from_row(row: Row) -> JobDetails:
     """Return the job of a row selected as `DETAILS_COLUMNS`."""
-    client, repository, feature = row["client"], row["repository"], row["feature"]
+    client, feature = row["client"], row["feature"]
     return JobDetails(
         job=job_from_row(row),
         client_name=client["name"] if client else "",
-        repository=repository_from_row(repository) if repository else None,
+        repository=_repository(row["repository"]),
         feature_title=feature["title"] if feature else None,
     )
+
+
+def _repository(row: Row | None) -> Repository | None:
+    return None if row is None else repository_from_row(row)
 
 
 def _guarded(

@@ -18,8 +18,17 @@ MARK = f"\n\n---\n\nMade by Claude Code. Job: `{JOB_ID}`\n"
 
 
 def a_job(**values: Any) -> Job:
-    given = {"prompt": "Add a login page", "branch_name": "feature/x", **values}
-    return Job(JOB_ID, "c", "r", created_at=MOMENT, queued_at=MOMENT, updated_at=MOMENT, **given)
+    defaults: dict[str, Any] = {
+        "id": JOB_ID,
+        "client_id": "c",
+        "repository_id": "r",
+        "prompt": "Add a login page",
+        "branch_name": "feature/x",
+        "created_at": MOMENT,
+        "queued_at": MOMENT,
+        "updated_at": MOMENT,
+    }
+    return Job(**defaults | values)
 
 
 class TestSubjects:

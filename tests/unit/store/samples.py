@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
 from domain.hosts import Host
 from domain.job_details import JobDetails, KeptWork
-from domain.jobs import Job
+from domain.jobs import Job, JobState
 from domain.keyed_requests import KeyedRequest
 from domain.messages import Message, MessageType, NewMessage
 from domain.repositories import Client, Repository
@@ -119,6 +119,11 @@ async def new_world(store: Store) -> World:
     await store.create_client(client)
     await store.add_repository(repository)
     return World(store, client, repository)
+
+
+def state_of(job: Job) -> JobState:
+    """Return the job as it is read without its prompt."""
+    return JobState(**{field.name: getattr(job, field.name) for field in fields(JobState)})
 
 
 def last_seq(lines: Sequence[Message]) -> int:

@@ -38,6 +38,7 @@ NOTHING: dict[str, tuple[Call, Any]] = {
     "feature_exists": (lambda r, no_id: r.store.feature_exists(no_id), False),
     "team_member_exists": (lambda r, no_id: r.store.team_member_exists(no_id), False),
     "get_job": (lambda r, no_id: r.store.get_job(no_id), None),
+    "get_job_state": (lambda r, no_id: r.store.get_job_state(no_id), None),
     "jobs of a client": (
         lambda r, no_id: r.store.list_jobs(JobFilter(client_id=no_id), 50, 0),
         JobPage([], 0),

@@ -10,7 +10,7 @@ import pytest
 
 from domain.errors import Conflict, InvalidRequest
 from domain.failures import FailureCode, TimeLimit
-from domain.job_details import JobDetails, JobFilter, PullRequestRecord
+from domain.job_details import JobDetails, JobFilter, JobStateDetails, PullRequestRecord
 from domain.jobs import (
     FINAL,
     LIVE,
@@ -24,12 +24,14 @@ from domain.jobs import (
     Usage,
 )
 from store.protocol import Guard, Store
-from tests.unit.store.samples import START, UNKNOWN_ID, RawTables, World, later, new_id
+from tests.unit.store.samples import START, UNKNOWN_ID, RawTables, World, later, new_id, state_of
 
 
 async def test_a_new_job_is_read_as_it_was_written(world: World) -> None:
     job = await world.add_job()
-    assert await world.details(job) == JobDetails(job, "Acme", world.repository, None)
+    assert await world.details(job) == JobDetails(
+        job=job, client_name="Acme", repository=world.repository, feature_title=None
+    )
     assert await world.store.get_job(job.id.upper()) == await world.store.get_job(job.id)
 
 
@@ -85,7 +87,11 @@ async def test_a_job_with_every_field_set_is_read_as_it_was_written(
         code_pull_request_id=record.pull_request_id,
     )
     assert [field.name for field in fields(Job) if getattr(job, field.name) == field.default] == []
-    assert await world.details(job) == JobDetails(job, "Acme", world.repository, "Login")
+    state = JobStateDetails(job=state_of(job), repository=world.repository)
+    assert await world.store.get_job_state(job.id) == state
+    assert await world.details(job) == JobDetails(
+        job=job, client_name="Acme", repository=world.repository, feature_title="Login"
+    )
 
 
 EVERY_OPTION = JobOptions(
@@ -126,7 +132,7 @@ async def test_options_are_read_in_lists_too(world: World) -> None:
     job = await world.add_job(options=EVERY_OPTION)
     (listed,) = (await world.store.list_jobs(JobFilter(), 10, 0)).jobs
     (stale,) = await world.store.jobs_to_reconcile(later(1), "", 10)
-    assert (listed.job, stale) == (job, replace(job, prompt=""))
+    assert (listed.job, stale) == (job, state_of(job))
 
 
 def a_record(world: World) -> PullRequestRecord:
@@ -240,6 +246,8 @@ async def test_a_job_of_another_type_without_a_repository_is_read(
     assert found is not None
     assert (found.client_name, found.repository, found.feature_title) == ("Acme", None, None)
     job = found.job
+    state = await world.store.get_job_state(job_id)
+    assert state == JobStateDetails(job=state_of(job), repository=None)
     assert job.repository_id == ""
     assert (job.job_type, job.status, job.phase) == (JobType.CODE, JobStatus.FAILED, None)
     assert (job.priority, job.lease, job.attempt, job.usage) == (3, 0, 0, Usage())

@@ -30,6 +30,7 @@ READS: dict[str, Read] = {
     "ended jobs of a client": lambda s: s.list_jobs(JobFilter(FINAL, CLIENTS[0]), 50, 0),
     "live jobs of a feature": lambda s: s.list_jobs(JobFilter(LIVE, None, FEATURE), 50, 0),
     "one job": lambda s: s.get_job(WAITING[0]),
+    "one job's state": lambda s: s.get_job_state(WAITING[0]),
     "queue": lambda s: s.queue(100),
     "position": lambda s: s.queue_position(WAITING[-1]),
     "first": lambda s: s.first_in_queue(WAITING[:5]),
