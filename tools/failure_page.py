@@ -1,4 +1,4 @@
-"""docs/failures.md, made of the failures themselves: `make docs`."""
+"""Writes docs/failures.md from the failure codes: `make docs`."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ _INTRODUCTION = """\
 
 Made by `make docs` from `domain/failures.py`.
 
-A failed job has `failure`: its `code`, the particulars as `message`, the `remedy`, and `retryable`,
-which tells whether posting the same job again can help without anybody changing anything first. A
-retry with `from` set to publish does not run Claude again; see [api.md](api.md).
+A failed job has a `failure` with a `code`, a `message`, a `remedy` and `retryable`. The table calls
+`message` the error message. `retryable` means that a retry can succeed although nothing was
+changed. A retry with `from` set to publish does not run Claude again; see [api.md](api.md).
 """
 _CLOCKS = """
-With `timed_out`, `clock` names the time limit that ran out, and `remedy` and `retryable` are those
-of that limit.
+With `timed_out`, `clock` names the time limit that ran out. `remedy` and `retryable` are those of
+that limit.
 """
 
 

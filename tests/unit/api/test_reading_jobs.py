@@ -152,7 +152,7 @@ class TestFailures:
 
     async def test_without_particulars_it_says_what_it_means(self, api: Api) -> None:
         failure = await self.failure(api, failure_code=FailureCode.HOST_LOST)
-        assert failure["message"] == "The machine that ran the job was lost too often."
+        assert failure["message"] == "The host that ran the job was lost too often."
 
     async def test_only_a_failure_has_one(self, api: Api) -> None:
         assert await self.failure(api, status=JobStatus.CANCELLED, error="Stopped.") is None
