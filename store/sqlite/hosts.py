@@ -48,8 +48,8 @@ class SqliteHosts(SqliteAggregate, HostStore, CredentialStore):
 
     @override
     @writing
-    def forget_hosts(self, connection: sqlite3.Connection, seen_before: datetime) -> None:
-        connection.execute("DELETE FROM agent_hosts WHERE last_seen < ?", (time_text(seen_before),))
+    def forget_hosts(self, connection: sqlite3.Connection, older_than: datetime) -> None:
+        connection.execute("DELETE FROM agent_hosts WHERE last_seen < ?", (time_text(older_than),))
 
     @override
     @writing

@@ -83,9 +83,9 @@ class SqliteIdempotencyKeys(SqliteAggregate, KeyStore):
 
     @override
     @writing
-    def forget_keys(self, connection: sqlite3.Connection, claimed_before: datetime) -> None:
+    def forget_keys(self, connection: sqlite3.Connection, older_than: datetime) -> None:
         connection.execute(
-            "DELETE FROM agent_idempotency_keys WHERE created_at < ?", (time_text(claimed_before),)
+            "DELETE FROM agent_idempotency_keys WHERE created_at < ?", (time_text(older_than),)
         )
 
 

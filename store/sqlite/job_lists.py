@@ -70,11 +70,13 @@ class SqliteJobLists(SqliteAggregate, JobListStore, QueueStore):
 
     @override
     @reading
-    def first_in_queue(self, connection: sqlite3.Connection, beyond: Collection[str]) -> str | None:
+    def first_in_queue(
+        self, connection: sqlite3.Connection, exclude: Collection[str]
+    ) -> str | None:
         first = connection.execute(
             f"SELECT id FROM agent_jobs {_IN_ORDER} WHERE {WAITS_FOR_SLOT} "
             f"AND id NOT IN (SELECT value FROM json_each(?)) ORDER BY {_ORDER} LIMIT 1",
-            (json_list(beyond),),
+            (json_list(exclude),),
         ).fetchone()
         return None if first is None else first[0]
 

@@ -87,8 +87,8 @@ class SqliteMessages(SqliteAggregate, MessageStore, SessionStore):
         return _is_in_transcript(connection, job, message)
 
     @override
-    async def save_session(self, job_id: str, session_id: str, transcript: bytes) -> None:
-        compressed = await asyncio.to_thread(zlib.compress, transcript, COMPRESSION_LEVEL)
+    async def save_session(self, job_id: str, session_id: str, session_file: bytes) -> None:
+        compressed = await asyncio.to_thread(zlib.compress, session_file, COMPRESSION_LEVEL)
         await self._save_compressed(job_id, session_id, compressed)
 
     @writing

@@ -42,10 +42,10 @@ class SqliteKeptWork(SqliteAggregate, SalvageStore):
     @override
     @writing
     def forget_work(
-        self, connection: sqlite3.Connection, kept_before: datetime, spared: Collection[str]
+        self, connection: sqlite3.Connection, older_than: datetime, exclude: Collection[str]
     ) -> None:
         old = connection.execute(
-            "SELECT job_id FROM agent_job_kept_work WHERE created_at < ?", (time_text(kept_before),)
+            "SELECT job_id FROM agent_job_kept_work WHERE created_at < ?", (time_text(older_than),)
         )
-        expired = [values for values in old.fetchall() if values[0] not in spared]
+        expired = [values for values in old.fetchall() if values[0] not in exclude]
         connection.executemany("DELETE FROM agent_job_kept_work WHERE job_id = ?", expired)

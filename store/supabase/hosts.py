@@ -45,9 +45,9 @@ class SupabaseHosts(SupabaseAggregate, HostStore, CredentialStore):
         )
 
     @override
-    async def forget_hosts(self, seen_before: datetime) -> None:
+    async def forget_hosts(self, older_than: datetime) -> None:
         query = self._connection.table(_TABLE).delete(returning=ReturnMethod.minimal)
-        await self._connection.rows(query.lt("last_seen", time_text(seen_before)))
+        await self._connection.rows(query.lt("last_seen", time_text(older_than)))
 
     @override
     async def hold_credential(self, credential: str, until: datetime) -> None:

@@ -49,8 +49,8 @@ class SupabaseJobLists(SupabaseAggregate, JobListStore, QueueStore):
         return int(await self._connection.call("orchestrator_queue_position", {"job": known}))
 
     @override
-    async def first_in_queue(self, beyond: Collection[str]) -> str | None:
-        known = sorted({found for found in map(canonical_id, beyond) if found is not None})
+    async def first_in_queue(self, exclude: Collection[str]) -> str | None:
+        known = sorted({found for found in map(canonical_id, exclude) if found is not None})
         first: str | None = await self._connection.call(
             "orchestrator_first_in_queue", {"beyond": known}
         )

@@ -105,12 +105,12 @@ class SupabaseMessages(SupabaseAggregate, MessageStore, SessionStore):
         return bool(await self._connection.call("orchestrator_take_from_inbox", names))
 
     @override
-    async def save_session(self, job_id: str, session_id: str, transcript: bytes) -> None:
+    async def save_session(self, job_id: str, session_id: str, session_file: bytes) -> None:
         row = {
             "job_id": existing_id(job_id),
             "session_id": sanitize_text(session_id),
             "updated_at": time_text(utc_now()),
-            "transcript": await asyncio.to_thread(_packed, transcript),
+            "transcript": await asyncio.to_thread(_packed, session_file),
         }
         query = self._connection.table(_SESSIONS).upsert(
             row, on_conflict="job_id", returning=ReturnMethod.minimal
@@ -140,8 +140,8 @@ def _of_job(connection: SupabaseConnection, job: str) -> AsyncSelectRequestBuild
     return connection.table(_MESSAGES).select(*MESSAGE_COLUMNS).eq("job_id", job)
 
 
-def _packed(transcript: bytes) -> str:
-    return base64.b64encode(zlib.compress(transcript, _COMPRESSION_LEVEL)).decode("ascii")
+def _packed(session_file: bytes) -> str:
+    return base64.b64encode(zlib.compress(session_file, _COMPRESSION_LEVEL)).decode("ascii")
 
 
 def _unpacked(text: str) -> bytes:

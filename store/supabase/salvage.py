@@ -45,12 +45,12 @@ class SupabaseKeptWork(SupabaseAggregate, SalvageStore):
         return kept_work_from_row(rows[0]) if rows else None
 
     @override
-    async def forget_work(self, kept_before: datetime, spared: Collection[str]) -> None:
-        limit = time_text(kept_before)
+    async def forget_work(self, older_than: datetime, exclude: Collection[str]) -> None:
+        limit = time_text(older_than)
         old = await self._connection.rows(
             self._connection.table(_TABLE).select("job_id").lt("created_at", limit)
         )
-        expired = [row["job_id"] for row in old if row["job_id"] not in spared]
+        expired = [row["job_id"] for row in old if row["job_id"] not in exclude]
         for start in range(0, len(expired), IDS_IN_ADDRESS):
             query = self._connection.table(_TABLE).delete(returning=ReturnMethod.minimal)
             some = expired[start : start + IDS_IN_ADDRESS]
