@@ -12,7 +12,7 @@ from store.codec.rows import HOST_COLUMNS, host_from_row, host_to_row
 from store.codec.values import column_value, parse_time, time_text
 from store.protocol import CredentialStore, HostStore
 from store.sqlite.connections import SqliteAggregate, reading, writing
-from store.sqlite.statements import marks, named
+from store.sqlite.statements import named, placeholders
 
 _COLUMNS = ", ".join(HOST_COLUMNS)
 
@@ -24,7 +24,8 @@ class SqliteHosts(SqliteAggregate, HostStore, CredentialStore):
     @writing
     def report_host(self, connection: sqlite3.Connection, host: Host) -> None:
         connection.execute(
-            f"INSERT OR REPLACE INTO agent_hosts ({_COLUMNS}) VALUES ({marks(len(HOST_COLUMNS))})",
+            f"INSERT OR REPLACE INTO agent_hosts ({_COLUMNS}) "
+            f"VALUES ({placeholders(len(HOST_COLUMNS))})",
             tuple(host_to_row(host)[name] for name in HOST_COLUMNS),
         )
 

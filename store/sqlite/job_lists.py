@@ -14,20 +14,20 @@ from store.protocol import JobListStore, QueueStore
 from store.sqlite.connections import SqliteAggregate, reading
 from store.sqlite.jobs import DETAILS_COLUMNS, DETAILS_TABLES, details_from_values
 from store.sqlite.schema import NEEDS_NO_SLOT, RUNS, WAITS_FOR_SLOT
-from store.sqlite.statements import bounded, json_list, marks, named
+from store.sqlite.statements import bounded, json_list, named, placeholders
 
 Condition = tuple[str, tuple[str | None, ...]]
 
 _ENTRY_COLUMNS = ", ".join(QUEUE_COLUMNS)
 _ORDER = "priority, queued_at, id"
 
-# Named, because the planner would take an index on `status` alone and sort.
+# The planner would use an index on `status` and sort, so each query names its index.
 _IN_ORDER = "INDEXED BY agent_jobs_waiting_for_slot"
 _RUNNING = "INDEXED BY agent_jobs_running"
 _NEEDING_NO_SLOT = "INDEXED BY agent_jobs_needing_no_slot"
 
-# Three ranges, because SQLite is slower at comparing the three columns as one value (measured with
-# 100,000 waiting jobs: 9 ms against 16).
+# Three ranges are faster than a comparison of row values (measured with 100,000 waiting jobs: 9 ms
+# and 16 ms).
 _WAITING_BEFORE = f"SELECT count(*) FROM agent_jobs {_IN_ORDER} WHERE {WAITS_FOR_SLOT}"
 _COUNT_UP_TO = f"""
     SELECT ({_WAITING_BEFORE} AND priority < ?1)
@@ -101,10 +101,10 @@ def _merged(conditions: Iterable[str]) -> str:
 
 
 def _scans(where: JobFilter) -> list[Condition]:
-    """Return conditions that each match an index in the page's order.
+    """Return one condition per index scan; each index has the order of the page.
 
-    SQLite merges ordered parts as it reads them (https://www.sqlite.org/eqp.html, "compound
-    queries"), whereas `status IN (...)` would have it sort all that match.
+    SQLite merges sorted subqueries while it reads them (https://www.sqlite.org/eqp.html, "compound
+    queries"). With `status IN (...)` it would sort all matching rows.
     """
     if where.feature_id is not None:
         return [_of_feature(where)]
@@ -119,14 +119,14 @@ def _scans(where: JobFilter) -> list[Condition]:
 
 
 def _of_feature(where: JobFilter) -> Condition:
-    """Return the condition that walks the feature's index; a plus keeps SQLite from another."""
+    """Return a condition that uses the feature's index; each plus excludes another index."""
     condition = "feature_id = ?"
     parameters = [canonical_id(where.feature_id or "")]
     if where.client_id is not None:
         condition += " AND +client_id = ?"
         parameters.append(canonical_id(where.client_id))
     if where.statuses is not None:
-        condition += f" AND +status IN ({marks(len(where.statuses))})"
+        condition += f" AND +status IN ({placeholders(len(where.statuses))})"
         parameters.extend(sorted(where.statuses))
     return condition, tuple(parameters)
 

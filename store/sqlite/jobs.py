@@ -38,8 +38,8 @@ from store.sqlite.statements import (
     exists,
     insert_new,
     json_value,
-    marks,
     named,
+    placeholders,
     selected,
 )
 
@@ -121,7 +121,7 @@ class SqliteJobs(SqliteAggregate, JobStore, PullRequestStore):
         row = job_changes_to_row(changes) | {"updated_at": _now()}
         statement = (
             f"UPDATE agent_jobs SET {', '.join(f'{name} = ?' for name in row)} "
-            f"WHERE id = ? AND status IN ({marks(len(when.statuses))}) "
+            f"WHERE id = ? AND status IN ({placeholders(len(when.statuses))}) "
             "AND lease = coalesce(?, lease) AND lease < coalesce(?, lease + 1)"
         )
         guard = (canonical_id(job_id), *sorted(when.statuses), when.lease, when.lease_below)
@@ -130,7 +130,7 @@ class SqliteJobs(SqliteAggregate, JobStore, PullRequestStore):
         except sqlite3.IntegrityError as error:
             if is_duplicate(error):
                 raise Conflict(
-                    "Another live job works on the branch; wait for it to end."
+                    "Another live job works on the branch. Wait for it to end."
                 ) from error
             raise _missing_reference(connection, row) from error
 
@@ -144,17 +144,17 @@ class SqliteJobs(SqliteAggregate, JobStore, PullRequestStore):
         usage: Usage,
         claude_seconds: float,
     ) -> None:
-        known = existing_job(connection, job_id)
+        canonical = existing_job(connection, job_id)
         report: dict[str, ColumnValue] = {
             "report_id": required_id(report_id, "report_id"),
-            "job_id": known,
+            "job_id": canonical,
             "claude_seconds": claude_seconds,
             "created_at": _now(),
             **usage_to_row(usage),
         }
         stored = connection.execute(
             f"INSERT INTO agent_job_usage_reports ({', '.join(report)}) "
-            f"VALUES ({marks(len(report))}) ON CONFLICT (report_id) DO NOTHING",
+            f"VALUES ({placeholders(len(report))}) ON CONFLICT (report_id) DO NOTHING",
             tuple(report.values()),
         )
         if stored.rowcount == 1:
@@ -202,7 +202,7 @@ class SqliteJobs(SqliteAggregate, JobStore, PullRequestStore):
 
 
 def details_from_values(values: tuple[Any, ...]) -> JobDetails:
-    """Return the job of a row selected as `DETAILS_COLUMNS` from `agent_jobs j`."""
+    """Return the job of a row that was selected with `DETAILS_COLUMNS`."""
     after_job = len(JOB_COLUMNS)
     *repository, client_name, feature_title = values[after_job:]
     return JobDetails(
@@ -244,8 +244,10 @@ def _missing_reference(
     for column, table in _REFERENCES.items():
         value = row.get(column)
         if value is not None and not exists(connection, table, str(value)):
-            return InvalidRequest(f"{column} {value} does not exist. Send the id of one that does.")
-    return InvalidRequest("The job lacks a value, or has one that is not allowed.")
+            return InvalidRequest(
+                f"{column} {value} does not exist. Send the id of an existing row."
+            )
+    return InvalidRequest("The job has no value, or an invalid value, in a required column.")
 
 
 def _now() -> str:

@@ -23,7 +23,7 @@ _COLUMNS = ", ".join(MESSAGE_COLUMNS)
 StoredLine = tuple[str, str, str, str]
 
 COMPRESSION_LEVEL = 1
-"""A JSON transcript shrinks about as much as at higher levels, in a fraction of their time."""
+"""Higher levels take much longer and compress session files only slightly better."""
 
 
 class SqliteMessages(SqliteAggregate, MessageStore, SessionStore):
@@ -62,13 +62,13 @@ class SqliteMessages(SqliteAggregate, MessageStore, SessionStore):
     def put_in_inbox(
         self, connection: sqlite3.Connection, job_id: str, message: NewMessage
     ) -> None:
-        known = existing_job(connection, job_id)
+        canonical = existing_job(connection, job_id)
         (line,) = _prepare_lines([message]).values()
-        if not _is_in_transcript(connection, known, line[0]):
+        if not _is_in_transcript(connection, canonical, line[0]):
             connection.execute(
                 "INSERT INTO agent_job_inbox (id, type, content, created_at, job_id) "
                 "VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
-                (*line, known),
+                (*line, canonical),
             )
 
     @override
@@ -95,13 +95,13 @@ class SqliteMessages(SqliteAggregate, MessageStore, SessionStore):
     def _save_compressed(
         self, connection: sqlite3.Connection, job_id: str, session_id: str, compressed: bytes
     ) -> None:
-        known = existing_job(connection, job_id)
+        canonical = existing_job(connection, job_id)
         connection.execute(
             "INSERT INTO agent_job_sessions (job_id, session_id, updated_at, transcript) "
             "VALUES (?, ?, ?, ?) ON CONFLICT (job_id) DO UPDATE SET "
             "session_id = excluded.session_id, updated_at = excluded.updated_at, "
             "transcript = excluded.transcript",
-            (known, sanitize_text(session_id), time_text(utc_now()), compressed),
+            (canonical, sanitize_text(session_id), time_text(utc_now()), compressed),
         )
 
     @override
@@ -115,10 +115,10 @@ class SqliteMessages(SqliteAggregate, MessageStore, SessionStore):
 
 
 def _prepare_lines(messages: Sequence[NewMessage]) -> dict[str, StoredLine]:
-    """Return id to (id, type, content, created_at), each id once.
+    """Return a mapping from id to (id, type, content, created_at).
 
     Raises:
-        InvalidRequest: an id is no UUID.
+        InvalidRequest: an id is not a UUID.
     """
     lines: dict[str, StoredLine] = {}
     for message in messages:
@@ -136,38 +136,38 @@ def _prepare_lines(messages: Sequence[NewMessage]) -> dict[str, StoredLine]:
 def _append_lines(
     connection: sqlite3.Connection, job_id: str, lines: dict[str, StoredLine], lease: int | None
 ) -> None:
-    """Store those lines whose id is new, numbered on from the job's last.
+    """Append the lines with a new id, numbered from the job's last `seq`.
 
     Raises:
         LeaseLost: the job has another lease.
-        NotFound: no such job.
+        NotFound: the job does not exist.
     """
-    known = existing_job(connection, job_id)
-    _check_lease(connection, known, lease)
+    canonical = existing_job(connection, job_id)
+    _check_lease(connection, canonical, lease)
     stored = connection.execute(
         "SELECT id FROM agent_job_messages "
         "WHERE job_id = ? AND id IN (SELECT value FROM json_each(?))",
-        (known, json_list(lines)),
+        (canonical, json_list(lines)),
     )
     old = {line_id for (line_id,) in stored}
     (last,) = connection.execute(
-        "SELECT coalesce(max(seq), 0) FROM agent_job_messages WHERE job_id = ?", (known,)
+        "SELECT coalesce(max(seq), 0) FROM agent_job_messages WHERE job_id = ?", (canonical,)
     ).fetchone()
     new = [line for line_id, line in lines.items() if line_id not in old]
     connection.executemany(
         "INSERT INTO agent_job_messages (job_id, seq, id, type, content, created_at) "
         "VALUES (?, ?, ?, ?, ?, ?)",
-        [(known, seq, *line) for seq, line in enumerate(new, last + 1)],
+        [(canonical, seq, *line) for seq, line in enumerate(new, last + 1)],
     )
 
 
-def _check_lease(connection: sqlite3.Connection, known: str, lease: int | None) -> None:
+def _check_lease(connection: sqlite3.Connection, canonical: str, lease: int | None) -> None:
     (present,) = connection.execute(
-        "SELECT lease FROM agent_jobs WHERE id = ?", (known,)
+        "SELECT lease FROM agent_jobs WHERE id = ?", (canonical,)
     ).fetchone()
     if lease is not None and present != lease:
         raise LeaseLost(
-            f"The job {known} is at lease {present}, not {lease} any more; stop working on it."
+            f"The job {canonical} has lease {present}, not {lease}. Stop working on it."
         )
 
 

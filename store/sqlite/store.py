@@ -15,7 +15,7 @@ from store.sqlite.idempotency_keys import SqliteIdempotencyKeys
 from store.sqlite.job_lists import SqliteJobLists
 from store.sqlite.jobs import SqliteJobs
 from store.sqlite.messages import SqliteMessages
-from store.sqlite.salvage import SqliteKeptWork
+from store.sqlite.salvage import SqliteSalvage
 
 BUSY_SECONDS = 10.0
 """How long a write waits for other processes, whose writes take milliseconds."""
@@ -27,7 +27,7 @@ class SqliteStore(
     SqliteJobLists,
     SqliteMessages,
     SqliteHosts,
-    SqliteKeptWork,
+    SqliteSalvage,
     SqliteIdempotencyKeys,
     Store,
 ):

@@ -1,4 +1,4 @@
-"""The keys by which a repeated request is known, and what was answered to it."""
+"""Idempotency keys: the keys of clients' requests, and the responses."""
 
 from __future__ import annotations
 

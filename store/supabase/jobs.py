@@ -63,20 +63,20 @@ class SupabaseJobs(SupabaseAggregate, JobStore, PullRequestStore):
 
     @override
     async def get_job(self, job_id: str) -> JobDetails | None:
-        known = canonical_id(job_id)
-        if known is None:
+        canonical = canonical_id(job_id)
+        if canonical is None:
             return None
-        query = self._connection.table(TABLE).select(*DETAILS_COLUMNS).eq("id", known)
+        query = self._connection.table(TABLE).select(*DETAILS_COLUMNS).eq("id", canonical)
         rows = await self._connection.rows(query)
         return details_from_row(rows[0]) if rows else None
 
     @override
     async def get_job_state(self, job_id: str) -> JobStateDetails | None:
-        known = canonical_id(job_id)
-        if known is None:
+        canonical = canonical_id(job_id)
+        if canonical is None:
             return None
         query = self._connection.table(TABLE).select(*JOB_STATE_COLUMNS, _REPOSITORY)
-        rows = await self._connection.rows(query.eq("id", known))
+        rows = await self._connection.rows(query.eq("id", canonical))
         if not rows:
             return None
         return JobStateDetails(
@@ -86,20 +86,20 @@ class SupabaseJobs(SupabaseAggregate, JobStore, PullRequestStore):
     @override
     async def update_job(self, job_id: str, changes: JobChanges, when: Guard) -> bool:
         row = job_changes_to_row(changes) | {"updated_at": time_text(utc_now())}
-        known = canonical_id(job_id)
-        if known is None or not when.statuses:
+        canonical = canonical_id(job_id)
+        if canonical is None or not when.statuses:
             return False
         try:
-            answer = await self._connection.send(_guarded(self._connection, known, row, when))
+            answer = await self._connection.send(_guarded(self._connection, canonical, row, when))
         except Refusal as refused:
             if refused.code == DUPLICATE:
                 raise Conflict(
-                    "Another live job works on the branch; wait for it to end."
+                    "Another live job works on the branch. Wait for it to end."
                 ) from refused
             raise _refused_change(refused, row) from refused
         if rows_of(answer):
             return True
-        return answer.repeated and await _was_changed(self._connection, known, row)
+        return answer.repeated and await _was_changed(self._connection, canonical, row)
 
     @override
     async def add_usage(
@@ -124,7 +124,7 @@ class SupabaseJobs(SupabaseAggregate, JobStore, PullRequestStore):
         self, older_than: datetime, after_id: str, limit: int
     ) -> list[JobState]:
         stale = f"updated_at.lt.{time_text(older_than)}"
-        # In one condition, because a second `or` parameter would replace the first.
+        # One condition, because a second `or` parameter would replace the first.
         stuck = f"and({_IS_LIVE},{stale}),and(phase.not.is.null,{stale})"
 
         def page(read: list[Row]) -> AsyncSelectRequestBuilder:
@@ -141,8 +141,8 @@ class SupabaseJobs(SupabaseAggregate, JobStore, PullRequestStore):
         times: dict[str, ColumnValue] = {"created_at": now, "updated_at": now}
         branch, pull_request = pull_request_to_rows(record)
         try:
-            # The branch has the same references, so it is refused first. A repeat completes what an
-            # interruption left undone.
+            # The branch has the same references, so it is refused first. After an interruption, a
+            # repeated call inserts the missing row.
             await _insert_new(self._connection, "code_branches", branch | times)
             await _insert_new(self._connection, "code_pull_requests", pull_request | times)
         except Refusal as refused:
@@ -155,7 +155,7 @@ class SupabaseJobs(SupabaseAggregate, JobStore, PullRequestStore):
 
 
 def details_from_row(row: Row) -> JobDetails:
-    """Return the job of a row selected as `DETAILS_COLUMNS`."""
+    """Return the job of a row that was selected with `DETAILS_COLUMNS`."""
     client, feature = row["client"], row["feature"]
     return JobDetails(
         job=job_from_row(row),
@@ -170,9 +170,9 @@ def _repository(row: Row | None) -> Repository | None:
 
 
 def _guarded(
-    connection: SupabaseConnection, known: str, row: dict[str, ColumnValue], when: Guard
+    connection: SupabaseConnection, canonical: str, row: dict[str, ColumnValue], when: Guard
 ) -> AsyncSelectRequestBuilder:
-    query = connection.table(TABLE).update(row).eq("id", known)
+    query = connection.table(TABLE).update(row).eq("id", canonical)
     query = query.in_("status", sorted(when.statuses))
     if when.lease is not None:
         query = query.eq("lease", when.lease)
@@ -182,28 +182,28 @@ def _guarded(
 
 
 async def _was_changed(
-    connection: SupabaseConnection, known: str, row: dict[str, ColumnValue]
+    connection: SupabaseConnection, canonical: str, row: dict[str, ColumnValue]
 ) -> bool:
-    """Return whether a try with a lost answer did it: `updated_at` is this update's own time."""
-    query = connection.table(TABLE).select("id").eq("id", known)
+    """Return whether an earlier try changed the row: `updated_at` is the time of this update."""
+    query = connection.table(TABLE).select("id").eq("id", canonical)
     return bool(await connection.rows(query.eq("updated_at", row["updated_at"])))
 
 
 def existing_id(job_id: str) -> str:
-    """Return a job's id as it is stored.
+    """Return the stored form of a job's id.
 
     Raises:
-        NotFound: it is no UUID, so there is no such job.
+        NotFound: `job_id` is not a UUID, so the job does not exist.
     """
-    known = canonical_id(job_id)
-    if known is None:
+    canonical = canonical_id(job_id)
+    if canonical is None:
         raise no_such_job(job_id)
-    return known
+    return canonical
 
 
 def no_such_job(job_id: str) -> NotFound:
     """Return the error for a job that does not exist."""
-    return NotFound(f"There is no job {sanitize_text(job_id)[:80]!r}.")
+    return NotFound(f"The job {sanitize_text(job_id)[:80]!r} does not exist.")
 
 
 async def _branch_is_held(
@@ -223,7 +223,8 @@ async def _branch_is_held(
 def _refused_change(refused: Refusal, row: dict[str, ColumnValue]) -> OrchestratorError:
     if refused.code == MISSING_REFERENCE and row.get(refused.column) is not None:
         return InvalidRequest(
-            f"{refused.column} {row[refused.column]} does not exist. Send the id of one that does."
+            f"{refused.column} {row[refused.column]} does not exist. Send the id of an existing "
+            "row."
         )
     return translated(refused)
 

@@ -1,4 +1,7 @@
-"""The message logs of jobs, the messages that wait for a job, and the session files."""
+"""The message logs of jobs, the messages that wait for a job, and the session files.
+
+Session files are stored as base64, because Postgres's `bytea` would be sent in hexadecimal.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ LARGEST_SEQ = 2**53 - 1
 """The largest integer that JSON parsers keep exactly."""
 
 _COMPRESSION_LEVEL = 1
-"""A JSON transcript shrinks about as much as at higher levels, in a fraction of their time."""
+"""Higher levels take much longer and compress session files only slightly better."""
 
 
 class SupabaseMessages(SupabaseAggregate, MessageStore, SessionStore):
@@ -41,9 +44,9 @@ class SupabaseMessages(SupabaseAggregate, MessageStore, SessionStore):
         lines: dict[str, NewMessage] = {}
         for message in messages:
             lines.setdefault(required_id(message.id, "message id"), message)
-        known = existing_id(job_id)
+        canonical = existing_id(job_id)
         batch = {
-            "job": known,
+            "job": canonical,
             "held_lease": lease,
             "ids": list(lines),
             "types": [line.type.value for line in lines.values()],
@@ -55,26 +58,28 @@ class SupabaseMessages(SupabaseAggregate, MessageStore, SessionStore):
             raise no_such_job(job_id)
         if lease is not None and present != lease:
             raise LeaseLost(
-                f"The job {known} is at lease {present}, not {lease} any more; stop working on it.",
+                f"The job {canonical} has lease {present}, not {lease}. Stop working on it.",
                 present,
             )
 
     @override
     async def read_messages(self, job_id: str, after: int, limit: int) -> list[Message]:
-        known = canonical_id(job_id)
-        if known is None:
+        canonical = canonical_id(job_id)
+        if canonical is None:
             return []
 
         def page(read: list[Row]) -> AsyncSelectRequestBuilder:
             last = read[-1]["seq"] if read else min(max(after, 0), LARGEST_SEQ)
-            return _of_job(self._connection, known).gt("seq", last).order("seq")
+            return _of_job(self._connection, canonical).gt("seq", last).order("seq")
 
         return [message_from_row(row) for row in await self._connection.pages(page, limit)]
 
     @override
     async def messages_by_id(self, job_id: str, ids: Sequence[str]) -> list[Message]:
         job = canonical_id(job_id)
-        wanted = sorted({known for known in map(canonical_id, ids) if known is not None})
+        wanted = sorted(
+            {canonical for canonical in map(canonical_id, ids) if canonical is not None}
+        )
         if job is None:
             return []
         rows: list[Row] = []
@@ -124,11 +129,13 @@ class SupabaseMessages(SupabaseAggregate, MessageStore, SessionStore):
 
     @override
     async def load_session(self, job_id: str) -> tuple[str, bytes] | None:
-        known = canonical_id(job_id)
-        if known is None:
+        canonical = canonical_id(job_id)
+        if canonical is None:
             return None
         query = (
-            self._connection.table(_SESSIONS).select("session_id", "transcript").eq("job_id", known)
+            self._connection.table(_SESSIONS)
+            .select("session_id", "transcript")
+            .eq("job_id", canonical)
         )
         rows = await self._connection.rows(query)
         if not rows:

@@ -1,4 +1,4 @@
-"""Work of ended jobs that was not delivered."""
+"""Undelivered work of ended jobs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from store.supabase.jobs import existing_id, no_such_job
 _TABLE = "agent_job_kept_work"
 
 
-class SupabaseKeptWork(SupabaseAggregate, SalvageStore):
+class SupabaseSalvage(SupabaseAggregate, SalvageStore):
     """Undelivered work of ended jobs."""
 
     @override
@@ -37,10 +37,10 @@ class SupabaseKeptWork(SupabaseAggregate, SalvageStore):
 
     @override
     async def kept_work(self, job_id: str) -> KeptWork | None:
-        known = canonical_id(job_id)
-        if known is None:
+        canonical = canonical_id(job_id)
+        if canonical is None:
             return None
-        query = self._connection.table(_TABLE).select(*KEPT_WORK_COLUMNS).eq("job_id", known)
+        query = self._connection.table(_TABLE).select(*KEPT_WORK_COLUMNS).eq("job_id", canonical)
         rows = await self._connection.rows(query)
         return kept_work_from_row(rows[0]) if rows else None
 

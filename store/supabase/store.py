@@ -15,7 +15,7 @@ from store.supabase.idempotency_keys import SupabaseIdempotencyKeys
 from store.supabase.job_lists import SupabaseJobLists
 from store.supabase.jobs import SupabaseJobs
 from store.supabase.messages import SupabaseMessages
-from store.supabase.salvage import SupabaseKeptWork
+from store.supabase.salvage import SupabaseSalvage
 
 
 class SupabaseStore(
@@ -24,7 +24,7 @@ class SupabaseStore(
     SupabaseJobLists,
     SupabaseMessages,
     SupabaseHosts,
-    SupabaseKeptWork,
+    SupabaseSalvage,
     SupabaseIdempotencyKeys,
     Store,
 ):

@@ -1,4 +1,4 @@
-"""Rows for the store's tests: each with what its test does not care about filled in."""
+"""Sample rows for the tests of the store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ids that name no row are answered alike by every operation, malformed ones like unknown ones."""
+"""Every operation has the same answer for malformed and unknown ids."""
 
 from __future__ import annotations
 
@@ -95,7 +95,9 @@ async def outcome_of(call: Call, rows: Rows, no_id: str) -> Any:
         return type(error)
 
 
-async def test_an_id_that_names_nothing_finds_and_changes_nothing(rows: Rows, world: World) -> None:
+async def test_an_unknown_or_malformed_id_finds_and_changes_nothing(
+    rows: Rows, world: World
+) -> None:
     expected = NOTHING | {name: (call, NotFound) for name, call in NOT_FOUND.items()}
     offenders = [
         f"{name} with {no_id[:50]!r}: {outcome!r}"

@@ -110,7 +110,7 @@ ONE_OPTION = [
 
 
 @pytest.mark.parametrize("options", ONE_OPTION)
-async def test_only_the_options_that_were_chosen_are_written(
+async def test_only_options_that_differ_from_the_default_are_written(
     world: World, tables: RawTables, options: JobOptions
 ) -> None:
     chosen, plain = await world.add_job(options=options), await world.add_job()
@@ -128,7 +128,7 @@ async def test_only_the_options_that_were_chosen_are_written(
     assert len(written) == 1
 
 
-async def test_options_are_read_in_lists_too(world: World) -> None:
+async def test_options_are_read_in_lists(world: World) -> None:
     job = await world.add_job(options=EVERY_OPTION)
     (listed,) = (await world.store.list_jobs(JobFilter(), 10, 0)).jobs
     (stale,) = await world.store.jobs_to_reconcile(later(1), "", 10)
@@ -171,14 +171,16 @@ async def test_creating_a_job_twice_changes_nothing(world: World) -> None:
     ["client_id", "repository_id", "feature_id", "created_by_team_member_id", "retry_of"],
 )
 @pytest.mark.parametrize("no_id", [UNKNOWN_ID, "", "no-such-id", "\x00", "\ud800"])
-async def test_a_reference_to_nothing_is_refused(world: World, reference: str, no_id: str) -> None:
+async def test_a_reference_to_a_missing_row_is_refused(
+    world: World, reference: str, no_id: str
+) -> None:
     job = world.job(**{reference: no_id})
     with pytest.raises(InvalidRequest, match=reference):
         await world.store.create_job(job)
     assert await world.store.get_job(job.id) is None
 
 
-async def test_a_job_of_no_uuid_is_refused(world: World) -> None:
+async def test_a_malformed_job_id_is_refused(world: World) -> None:
     with pytest.raises(InvalidRequest, match="id 'job-1'"):
         await world.add_job(id="job-1")
 
@@ -194,7 +196,7 @@ async def test_a_live_code_job_holds_its_branch(
 
 
 @pytest.mark.parametrize("status", sorted(FINAL))
-async def test_an_ended_job_holds_no_branch(world: World, status: JobStatus) -> None:
+async def test_an_ended_job_does_not_hold_its_branch(world: World, status: JobStatus) -> None:
     await world.add_job(branch_name="feat/x", status=status)
     await world.add_job(branch_name="feat/x")
 
@@ -211,7 +213,7 @@ async def test_another_repository_has_its_own_branches(world: World) -> None:
     await world.add_job(branch_name="feat/X")
 
 
-async def test_of_two_that_take_a_branch_at_once_one_conflicts(
+async def test_one_of_concurrent_jobs_gets_a_branch(
     world: World, connect: Callable[[], Awaitable[Store]]
 ) -> None:
     stores = [world.store, await connect()]
@@ -255,7 +257,7 @@ async def test_a_job_of_another_type_without_a_repository_is_read(
     assert (job.clock, job.resumes_at) == (None, None)
 
 
-async def test_words_of_a_newer_version_are_read(world: World, tables: RawTables) -> None:
+async def test_values_of_a_newer_version_are_read(world: World, tables: RawTables) -> None:
     job_id = new_id()
     row = {
         "id": job_id,

@@ -1,4 +1,4 @@
-"""Totals stay true whatever writers do at once, and reads cost the same at any size."""
+"""Totals are correct after concurrent writes, and the cost of reads does not grow."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def ask(project: SupabaseProject, query: str) -> Any:
     return json.loads(await asyncio.to_thread(project.server.run, DATABASE, query))
 
 
-async def test_totals_are_true_after_many_changes_at_once(
+async def test_totals_are_correct_after_concurrent_changes(
     supabase_project: SupabaseProject, store: Store
 ) -> None:
     worlds = [await new_world(store) for _ in range(2)]
@@ -94,7 +94,7 @@ READS = {
 }
 
 
-async def test_reads_do_not_grow_with_what_is_stored(
+async def test_the_cost_of_reads_does_not_grow_with_the_number_of_rows(
     supabase_project: SupabaseProject, store: Store
 ) -> None:
     world = await new_world(store)
@@ -131,7 +131,7 @@ async def buffers(project: SupabaseProject, call: str) -> int:
     return int(plan["Shared Hit Blocks"]) + int(plan["Shared Read Blocks"])
 
 
-async def test_a_job_may_be_deleted_with_its_parts(
+async def test_deleting_a_job_deletes_its_parts(
     supabase_project: SupabaseProject, store: Store
 ) -> None:
     world = await new_world(store)

@@ -1,4 +1,4 @@
-"""What can be kept in one adapter's tables can be kept in the other's."""
+"""The tables of both adapters have the same columns, keys and references."""
 
 from __future__ import annotations
 

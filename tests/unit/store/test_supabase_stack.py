@@ -1,4 +1,4 @@
-"""The whole product on Supabase: both walkthroughs, and an outage in the middle of a job."""
+"""The complete product on a local Supabase: a job, a conversation, and an outage."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_a_code_job_ends_in_a_pull_request(hosted: Stack):
     assert seqs == list(range(1, len(seqs) + 1))
 
 
-def test_a_conversation_goes_back_and_forth(hosted: Stack):
+def test_a_conversation_has_several_turns(hosted: Stack):
     client, _ = hosted.new_repository()
     job_id = hosted.post_job(client, "Can you spec me a feature?", jobType="task")
     hosted.wait_for(job_id, "waiting_for_user")
@@ -110,7 +110,7 @@ def test_a_conversation_goes_back_and_forth(hosted: Stack):
 
 
 @pytest.mark.timeout(300)
-def test_an_outage_in_the_middle_of_a_job_loses_and_doubles_nothing(hosted: Stack, wire: Wire):
+def test_an_outage_during_a_job_loses_and_duplicates_nothing(hosted: Stack, wire: Wire):
     client, name = hosted.new_repository()
     lines = "".join(f"print('line {number}')\n" for number in range(200))
     command = f"cat > count.py <<'END'\n{lines}END\nfor i in 1 2 3; do echo $i; done"
