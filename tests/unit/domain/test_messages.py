@@ -38,7 +38,7 @@ def test_storable_text_is_unchanged(text: str) -> None:
         ("\ud800", "\ufffd"),
         ("x\udfff", "x\ufffd"),
         ("a\ud83db", "a\ufffdb"),
-        # Two halves that stand together are two code points in Python, not an emoji.
+        # In Python, two adjacent surrogates are two code points, not an emoji.
         ("\ud83d\ude80", "\ufffd\ufffd"),
     ],
     ids=ascii,

@@ -32,7 +32,7 @@ NO_IDS = (
     "٣b2f7a0c-5a07-4f5e-9d0e-3f6f5a0b1c2d",
     "x" * 100_000,
 )
-"""Ids that name no row: unknown ones, and what is no id at all."""
+"""Unknown and malformed ids."""
 
 TEXTS = {
     "quotes": """it's "quoted" `here`; DROP TABLE agent_jobs; -- \\ \\n %s {} $1 ?""",
@@ -50,7 +50,7 @@ TEXTS = {
 
 
 class RawTables(Protocol):
-    """The tables of an adapter, beside its store: for rows that no operation writes or reads."""
+    """Direct access to the tables of an adapter, for rows without a store operation."""
 
     async def insert(self, table: str, rows: Sequence[Mapping[str, Any]]) -> None: ...
 
@@ -59,7 +59,7 @@ class RawTables(Protocol):
 
 @dataclass(frozen=True)
 class Backend:
-    """An adapter under test: its open store, its tables, and how to open one more on the same."""
+    """An adapter under test: an open store, its tables, and a function that opens another store."""
 
     store: Store
     tables: RawTables
@@ -68,7 +68,7 @@ class Backend:
 
 @dataclass(frozen=True)
 class World:
-    """A store with one client that has one repository."""
+    """A store with one client and one repository."""
 
     store: Store
     client: Client

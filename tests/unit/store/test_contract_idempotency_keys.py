@@ -123,7 +123,7 @@ async def test_a_late_repeated_release_keeps_the_new_claim(store: Store) -> None
 
 
 async def test_a_shared_key_is_not_released(store: Store) -> None:
-    """Neither by the one that claimed it nor by the one that shares it."""
+    """Neither the first request nor the request that shares the key can release it."""
     request = a_request()
     await store.claim_key(request)
     for _ in range(2):
@@ -204,7 +204,7 @@ async def test_a_key_may_be_any_text(store: Store, text: str) -> None:
 
 
 async def test_a_key_may_have_two_thousand_bytes(store: Store) -> None:
-    # Random, because Postgres compresses what repeats itself.
+    # Random, because Postgres compresses repeated text.
     key = "".join(new_id() for _ in range(54))
     request = a_request(key, scope="x" * (2000 - len(key)))
     assert await store.claim_key(request) == request

@@ -21,7 +21,7 @@ ANY = Guard(frozenset(JobStatus))
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows beside which an id names nothing."""
+    """Existing rows, so that only the id under test is wrong."""
 
     store: Store
     job: Job
@@ -65,7 +65,7 @@ NOTHING: dict[str, tuple[Call, Any]] = {
         None,
     ),
 }
-"""Operations with the answer that means nothing was found or changed."""
+"""Operations, each with its answer when nothing was found or changed."""
 
 NOT_FOUND: dict[str, Call] = {
     "add_usage": lambda r, no_id: r.store.add_usage(no_id, new_id(), Usage(1), 1.0),

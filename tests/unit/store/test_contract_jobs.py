@@ -229,7 +229,7 @@ async def test_one_of_concurrent_jobs_gets_a_branch(
 async def test_a_job_of_another_type_without_a_repository_is_read(
     world: World, tables: RawTables
 ) -> None:
-    """As the earlier product left some."""
+    """The earlier product has stored such jobs."""
     job_id, moment = new_id(), START.isoformat()
     row: dict[str, Any] = {
         "id": job_id,

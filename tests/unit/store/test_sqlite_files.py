@@ -207,7 +207,7 @@ async def test_a_full_disk_is_unavailable_and_the_write_is_rolled_back(
 
 
 def limit_pages(store: SqliteStore, pages: int) -> None:
-    """Let the file grow to so many pages, or its present size; then SQLite says it is full."""
+    """Limit the file to this number of pages, or to its current size."""
     connections = store._connections
     assert connections is not None
     assert connections._write_connection is not None

@@ -104,7 +104,7 @@ async def stores(
 
 
 async def steps(store: SqliteStore, read: Read) -> int:
-    """Return how many of SQLite's virtual machine instructions a read takes."""
+    """Return the number of SQLite bytecode instructions of a read."""
     counted = 0
 
     def count() -> None:

@@ -108,7 +108,7 @@ async def test_the_cost_of_reads_does_not_grow_with_the_number_of_rows(
 async def buffers_of_reads(
     project: SupabaseProject, world: World, first: Job, jobs: int
 ) -> dict[str, int]:
-    """Add so many jobs, half of them waiting, and return the pages that each read takes."""
+    """Add jobs, half of them waiting, and return the number of pages that each read uses."""
     script = f"""
       insert into agent_jobs (client_id, prompt, branch_name, status, phase, queued_at)
       select '{world.client.id}', 'p', gen_random_uuid(),
@@ -124,7 +124,7 @@ async def buffers_of_reads(
 
 
 async def buffers(project: SupabaseProject, call: str) -> int:
-    """The pages that a call takes the second time, when its plan is made."""
+    """Return the number of pages of the second call, which has a cached plan."""
     explain = f"explain (analyze, buffers, format json) select * from {call}"
     answer = await asyncio.to_thread(project.server.run, DATABASE, f"select {call};\n{explain}")
     plan = json.loads(answer[answer.index("[\n") :])[0]["Plan"]

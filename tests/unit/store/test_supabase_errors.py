@@ -27,7 +27,7 @@ from tests.unit.store.supabase.data_api import PUBLISHABLE_KEY, SECRET_KEY, Data
 from tests.unit.store.supabase.fault_proxy import Fault, FaultProxy, Instead, fault_proxy
 from tests.unit.store.supabase.project import SupabaseProject
 
-ROW = "what the prompt says"
+ROW = "the text of the prompt"
 
 Opener = Callable[[str, str], Store]
 
@@ -99,9 +99,9 @@ async def test_an_error_is_translated(
     assert len(proxy.requests) == tries
     assert type(caught.value) is error
     assert caught.value.message.endswith(".")
-    told = "".join(traceback.format_exception(caught.value))
-    assert ROW not in told
-    assert SECRET_KEY not in told
+    output = "".join(traceback.format_exception(caught.value))
+    assert ROW not in output
+    assert SECRET_KEY not in output
 
 
 async def test_a_value_that_postgres_refuses_is_not_in_the_error(

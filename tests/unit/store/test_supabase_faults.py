@@ -241,8 +241,8 @@ ACTIONS: list[Callable[[Faulty], Awaitable[None]]] = [
 ]
 
 
-# A lost answer is each action's own matter: it may have been carried out already. Retrying after
-# the other faults is the connection's, so a guarded update and reads stand for all actions.
+# After a lost answer, the action may have been executed, so each action is tested. The retries
+# after other faults are the same for all actions, so a guarded update and reads are enough.
 CASES = [
     *((act, "lost_twice") for act in ACTIONS),
     *(

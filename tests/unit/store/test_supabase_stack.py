@@ -20,7 +20,7 @@ OUTAGE_SECONDS = 60.0
 
 
 class Wire:
-    """A line to the data API that can be cut: then nothing gets through, and nobody answers."""
+    """A proxy before the data API. While it is cut, no request is answered."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -126,7 +126,7 @@ def test_an_outage_during_a_job_loses_and_duplicates_nothing(hosted: Stack, wire
 
     wire.cut()
     began = time.monotonic()
-    health = eventually(lambda: _failing(hosted, "/health"), 30, "health tells")
+    health = eventually(lambda: _failing(hosted, "/health"), 30, "health reports the outage")
     assert health["store"] == {"ok": False}
     for path in (f"/jobs/{job_id}", "/jobs", "/queue", "/clients"):
         assert "error" in hosted.call("GET", path, status=503)
@@ -140,10 +140,10 @@ def test_an_outage_during_a_job_loses_and_duplicates_nothing(hosted: Stack, wire
     assert [pull.number for pull in hosted.forge.pull_requests(OWNER, name)] == [job["pr_number"]]
     messages = hosted.messages(job_id)
     assert [message["seq"] for message in messages] == list(range(1, len(messages) + 1))
-    told = [message["content"] for message in messages if message["type"] == "stdout"]
-    assert len(told) == len(set(told))
+    output = [message["content"] for message in messages if message["type"] == "stdout"]
+    assert len(output) == len(set(output))
     positions = [
-        next(index for index, line in enumerate(told) if f'"text":"{word}"' in line)
+        next(index for index, line in enumerate(output) if f'"text":"{word}"' in line)
         for word in ("First", "Second", "Done.")
     ]
     assert positions == sorted(positions)

@@ -39,7 +39,7 @@ QUESTION = "00000000-0000-4000-9000-00000000ffff"
 
 @dataclass
 class Upgrade:
-    """A database of the earlier product, its rows before and after, and its data API."""
+    """A database of the earlier product: the data API, and the rows before and after."""
 
     server: PostgresServer
     before: Rows
@@ -73,7 +73,7 @@ async def upgraded(upgrade: Upgrade) -> AsyncIterator[Store]:
 
 
 def all_rows(server: PostgresServer, database: str) -> Rows:
-    """Every row of every table that has an id, by table and id."""
+    """Return all rows with an id, by table and id."""
     listing = """
       select table_name from information_schema.columns
       where table_schema = 'public' and column_name = 'id' order by 1
@@ -86,7 +86,7 @@ def all_rows(server: PostgresServer, database: str) -> Rows:
 
 
 def changes_of(upgrade: Upgrade, table: str, row_id: str) -> dict[str, Any]:
-    """Return the values that the upgrade put in place of others."""
+    """Return the values that the upgrade changed."""
     before, after = upgrade.before[table][row_id], upgrade.after[table][row_id]
     return {name: after[name] for name in before if after[name] != before[name]}
 

@@ -154,7 +154,7 @@ def test_git_accepts_every_accepted_name(tmp_path: Path) -> None:
             assert git_accepts(name, tmp_path), ascii(name)
         elif git_accepts(name, tmp_path):
             assert reason.startswith(own), f"{name!a} is refused without need: {reason}"
-    # Neither side may win by refusing everything.
+    # The comparison is meaningless if one side refuses every name.
     assert 50 < accepted < len(names) - 100
 
 
@@ -167,7 +167,7 @@ def refusal(name: str) -> str:
 
 
 def git_accepts(name: str, directory: Path) -> bool:
-    """What git says, where there is no repository that `@{-1}` could refer to."""
+    """Return git's verdict, outside of a repository to which `@{-1}` could refer."""
     result = subprocess.run(
         ["git", "check-ref-format", "--branch", name],
         cwd=directory,

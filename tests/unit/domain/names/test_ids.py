@@ -61,5 +61,5 @@ def test_a_derived_id_depends_on_its_parts() -> None:
 
 
 def test_a_derived_id_is_the_same_in_every_version() -> None:
-    """Stored rows are found again by it, so it may never change."""
+    """Stored rows have derived ids, so the derivation must not change."""
     assert derived_id(ID, "prompt") == "88b3902c-9abe-502a-ab0b-30a096282c70"
