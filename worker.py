@@ -102,11 +102,11 @@ async def _flow(
 ) -> AsyncIterator[None]:
     """Poll for workflows and row writes, and reconcile."""
     publishing = Publishing(wiring.worktrees(settings))
-    # Temporal retries the activities of this queue.
+    # Temporal retries these activities, and the reconciler runs every few seconds.
     once = store.without_retries()
     pull_requests = wiring.pull_request_activities(settings, once, Leases(), publishing)
     records = RecordActivities(once)
-    reconciler = Reconciler(store, temporal, wiring.job_limits(settings))
+    reconciler = Reconciler(once, temporal, wiring.job_limits(settings))
     deciding = Worker(
         temporal,
         task_queue=JOBS_TASK_QUEUE,
