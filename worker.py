@@ -40,7 +40,7 @@ from host.sweeper import Sweeper
 from sandbox.modes import Sandbox
 from settings import Settings
 from store.protocol import Store
-from store.retrying import patient
+from store.retrying import retrying_store
 from temporal.client import register_search_attributes
 from temporal.dead_workers import identity, report_dead
 from temporal.reconciler import Reconciler
@@ -102,9 +102,11 @@ async def _flow(
 ) -> AsyncIterator[None]:
     """Poll for workflows and row writes, and run the reconciler."""
     publishing = Publishing(wiring.worktrees(settings))
-    pull_requests = wiring.pull_request_activities(settings, store, Leases(), publishing)
-    records = RecordActivities(store)
-    reconciler = Reconciler(store, temporal, wiring.job_limits(settings))
+    # Temporal retries these activities, and the reconciler runs every few seconds.
+    once = store.without_retries()
+    pull_requests = wiring.pull_request_activities(settings, once, Leases(), publishing)
+    records = RecordActivities(once)
+    reconciler = Reconciler(once, temporal, wiring.job_limits(settings))
     deciding = Worker(
         temporal,
         task_queue=JOBS_TASK_QUEUE,
@@ -172,7 +174,15 @@ async def _host(
         temporal,
         task_queue=task_queue,
         activities=_host_activities(
-            settings, patient(store), leases, slots, worktrees, removal, boot, credential, sandbox
+            settings,
+            retrying_store(store),
+            leases,
+            slots,
+            worktrees,
+            removal,
+            boot,
+            credential,
+            sandbox,
         ),
         max_concurrent_activities=HOST_ACTIVITIES_AT_ONCE,
         interceptors=[ErrorInterceptor(), HeartbeatInterceptor()],

@@ -91,7 +91,7 @@ class RecordActivities:
         }
         status = ending.status
         if not await self._store.update_job(ending.job_id, changes, Guard(LIVE)):
-            details = await self._store.get_job(ending.job_id)
+            details = await self._store.get_job_state(ending.job_id)
             if details is None:
                 return status
             status = details.job.status

@@ -9,8 +9,8 @@ from temporalio import activity
 from domain.commit_text import subject
 from domain.errors import JobFailure
 from domain.failures import FailureCode
-from domain.job_details import JobDetails, PullRequestRecord
-from domain.jobs import Job
+from domain.job_details import JobDetails, JobStateDetails, PullRequestRecord
+from domain.jobs import Job, JobState
 from domain.names.ids import derived_id
 from domain.pull_request_text import body, job_mark
 from domain.repositories import Repository, base_branch
@@ -113,7 +113,9 @@ class PullRequestActivities:
 
         A branch that existed before the job, or that somebody has pushed to since, stays.
         """
-        details = await self._details(request.job_id)
+        details = await self._store.get_job_state(request.job_id)
+        if details is None:
+            raise _row_is_gone()
         job, repository = details.job, _repository(details)
         if job.head_sha is None:
             return
@@ -163,7 +165,7 @@ class PullRequestActivities:
         if not await self._publishing.remote_contains(owner, name, job.branch_name, sha):
             raise JobFailure(FailureCode.BRANCH_MOVED)
 
-    async def _delete_branch(self, job: Job, repository: Repository, sha: str) -> bool:
+    async def _delete_branch(self, job: JobState, repository: Repository, sha: str) -> bool:
         """Delete the branch, unless somebody else has pushed to it; tell whether it is gone."""
         try:
             await self._publishing.delete_remote_branch(
@@ -206,15 +208,19 @@ class PullRequestActivities:
     async def _details(self, job_id: str) -> JobDetails:
         details = await self._store.get_job(job_id)
         if details is None:
-            raise JobFailure(FailureCode.INTERNAL, "The job's row is gone.")
+            raise _row_is_gone()
         return details
 
 
-def _repository(details: JobDetails) -> Repository:
+def _row_is_gone() -> JobFailure:
+    return JobFailure(FailureCode.INTERNAL, "The job's row is gone.")
+
+
+def _repository(details: JobStateDetails) -> Repository:
     if details.repository is None:
         raise JobFailure(FailureCode.REPOSITORY_NOT_FOUND)
     return details.repository
 
 
-def _route(job: Job, repository: Repository) -> Route:
+def _route(job: JobState, repository: Repository) -> Route:
     return Route(repository.full_name, job.branch_name, base_branch(job, repository))

@@ -15,7 +15,7 @@ from temporalio.client import Client as TemporalClient
 from temporalio.service import RPCError
 
 from domain.errors import DependencyUnavailable, JobEnded, LeaseLost
-from domain.jobs import LIVE, Job, JobStatus, Phase
+from domain.jobs import LIVE, JobState, JobStatus, Phase
 from domain.timestamps import utc_now
 from host.slots.admission import SlotQueue
 from host.slots.credential_holds import Credential
@@ -136,8 +136,8 @@ class SlotActivities:
             present = (await self._live_job(key.job_id)).lease
             raise LeaseLost("The job was granted another slot.", present)
 
-    async def _live_job(self, job_id: str) -> Job:
-        details = await self._store.get_job(job_id)
+    async def _live_job(self, job_id: str) -> JobState:
+        details = await self._store.get_job_state(job_id)
         if details is None or not details.job.is_live:
             raise JobEnded("The job has ended.")
         return details.job

@@ -11,16 +11,16 @@ from domain.commit_text import commit_message
 from domain.errors import JobFailure, NotFound
 from domain.failures import FailureCode
 from domain.job_details import KeptWork
-from domain.jobs import Job, JobStatus, JobType, Phase, RetryFrom
+from domain.jobs import Job, JobState, JobStatus, JobType, Phase, RetryFrom
 from domain.repositories import Repository, base_branch
-from host.job_lookup import job_and_repository
+from host.job_lookup import job_and_repository, job_state_and_repository
 from host.job_progress import Progress
 from host.salvage_records import Keeping
 from host.shielding import run_to_completion
 from host.slots.leases import LeaseKey, Leases
 from sandbox.modes import Sandbox
 from store.protocol import Store
-from store.retry_chain import lineage
+from store.retry_chain import retry_chain
 from workspace.git.author import Identity
 from workspace.lifecycle.removal import Removal
 from workspace.lifecycle.worktrees import Worktrees
@@ -106,7 +106,7 @@ class WorkspaceActivities:
         """
         lease = self._leases.require(key)
         await self._sandbox.require()
-        job, repository = await job_and_repository(self._store, key.job_id)
+        job, repository = await job_state_and_repository(self._store, key.job_id)
         await self._progress.say(
             job.id, f"Preparing {repository.full_name}.", once=("prepare", key.number)
         )
@@ -144,7 +144,7 @@ class WorkspaceActivities:
         Raises:
             JobFailure: `task_changed_files`, naming some of them.
         """
-        _, repository = await job_and_repository(self._store, key.job_id)
+        _, repository = await job_state_and_repository(self._store, key.job_id)
         worktree = await self._worktrees.find(
             repository.owner_name, repository.repo_name, key.job_id
         )
@@ -161,7 +161,7 @@ class WorkspaceActivities:
 
         Needs no lease: by now the job has a final status.
         """
-        details = await self._store.get_job(job_id)
+        details = await self._store.get_job_state(job_id)
         if details is None or details.repository is None:
             return
         repository = details.repository
@@ -201,10 +201,10 @@ class WorkspaceActivities:
                 raise JobFailure(FailureCode.GITHUB_TOKEN_MISSING) from failure
             raise
 
-    async def _find(self, job: Job, repository: Repository) -> Worktree | None:
+    async def _find(self, job: JobState, repository: Repository) -> Worktree | None:
         return await self._worktrees.find(repository.owner_name, repository.repo_name, job.id)
 
-    async def _make_worktree(self, job: Job, repository: Repository) -> Worktree:
+    async def _make_worktree(self, job: JobState, repository: Repository) -> Worktree:
         owner, name = repository.owner_name, repository.repo_name
         if job.job_type is JobType.CODE:
             self._require_publishable(job, repository)
@@ -219,18 +219,18 @@ class WorkspaceActivities:
             owner, name, job.id, job.branch_name, start, repositories
         )
 
-    async def _of_the_same_client(self, job: Job) -> list[str]:
+    async def _of_the_same_client(self, job: JobState) -> list[str]:
         """Return the repositories that the job's client has registered, as `owner/name`."""
         registered = await self._store.list_repositories()
         return [each.full_name for each in registered if each.client_id == job.client_id]
 
-    async def _has_pushed(self, job: Job, mirror: Mirror) -> bool:
+    async def _has_pushed(self, job: JobState, mirror: Mirror) -> bool:
         """Tell whether the job has pushed its branch, on a machine that was lost then."""
         pushed = (await self._mirrors.branches(mirror)).get(job.branch_name)
         return pushed is not None and pushed == job.head_sha
 
     async def _take_up_kept(
-        self, job: Job, repository: Repository, repositories: Collection[str]
+        self, job: JobState, repository: Repository, repositories: Collection[str]
     ) -> Worktree:
         """Make the worktree of the work that the job's original left."""
         kept = await self._store.kept_work(job.retry_of or "")
@@ -254,7 +254,7 @@ class WorkspaceActivities:
                 raise _elsewhere(kept) from failure
             raise
 
-    def _require_publishable(self, job: Job, repository: Repository) -> None:
+    def _require_publishable(self, job: JobState, repository: Repository) -> None:
         """Refuse before Claude works what could not be published afterwards."""
         if not self._has_token:
             raise JobFailure(FailureCode.GITHUB_TOKEN_MISSING)
@@ -265,13 +265,13 @@ class WorkspaceActivities:
                 "branch name.",
             )
 
-    async def _start(self, job: Job, repository: Repository, mirror: Mirror) -> str:
+    async def _start(self, job: JobState, repository: Repository, mirror: Mirror) -> str:
         """Return the commit that a task reads or a new branch starts at, or its base branch.
 
         It is the head of the job's own branch where the remote has it, else of that of the nearest
         job which it retries; but not what one of these jobs has pushed, which is to be done anew.
         """
-        jobs = [each async for each in lineage(self._store, job)]
+        jobs = [each async for each in retry_chain(self._store, job)]
         pushed = {each.head_sha for each in jobs}
         branches = await self._mirrors.branches(mirror)
         heads = [branches.get(each.branch_name) for each in jobs]
@@ -320,7 +320,7 @@ class WorkspaceActivities:
             )
 
 
-def _earlier_start(job: Job) -> str | None:
+def _earlier_start(job: JobState) -> str | None:
     """Return the commit at which an earlier lease began, unless the job is to begin anew.
 
     A code job that is no retry begins anew at its base, which is there as long as the repository

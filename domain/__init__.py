@@ -1,4 +1,4 @@
-"""Words and rules of the product, without I/O.
+"""Types and rules of the product, without I/O.
 
-Every room may import from here; this room imports nothing but the standard library.
+Every package may import from here. This package imports only the standard library.
 """

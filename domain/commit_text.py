@@ -1,15 +1,15 @@
-"""Titles made from what a job was asked: of commits and pull requests."""
+"""The titles of commits and pull requests, and the message of commits."""
 
 from __future__ import annotations
 
 from domain.jobs import Job
 
 MAX_SUBJECT_CHARACTERS = 72
-"""The customary width of a commit's first line."""
+"""The usual limit for the first line of a commit message."""
 
 
 def subject(job: Job) -> str:
-    """Return one line of at most 72 characters: the job's title, else its prompt's first line."""
+    """Return the job's title or the first line of its prompt, cut to 72 characters."""
     text = job.title or next((line for line in job.prompt.splitlines() if line.strip()), "")
     line = " ".join(text.split()) or f"Changes on {job.branch_name}"
     if len(line) <= MAX_SUBJECT_CHARACTERS:
@@ -18,5 +18,5 @@ def subject(job: Job) -> str:
 
 
 def commit_message(job: Job) -> str:
-    """Return the message of the commit that holds what Claude left uncommitted."""
+    """Return the message of the commit for the changes that Claude did not commit."""
     return f"{subject(job)}\n\nJob: {job.id}\n"

@@ -1,19 +1,19 @@
-"""What can go wrong, as exceptions whose message is safe to show to a caller.
+"""The errors of the product. Their messages are safe to show to a caller.
 
     OrchestratorError
-    ├── InvalidRequest         the caller sent something that cannot be done          (HTTP 400)
-    ├── NotFound               the named thing does not exist                         (HTTP 404)
-    ├── Conflict               it clashes with something that exists or is under way  (HTTP 409)
+    ├── InvalidRequest         the request is malformed or impossible                 (HTTP 400)
+    ├── NotFound               the resource does not exist                            (HTTP 404)
+    ├── Conflict               it conflicts with an existing resource or operation    (HTTP 409)
     ├── TooLarge               the body is over the limit                             (HTTP 413)
-    ├── KeyReused              the Idempotency-Key stands for another request         (HTTP 422)
-    ├── DependencyFailed       an outside system answered, but did not do it          (HTTP 500)
-    │   └── OutcomeUnknown     it was asked, and may have done it all the same        (HTTP 500)
-    ├── DependencyUnavailable  an outside system did not answer                       (HTTP 503)
+    ├── KeyReused              the Idempotency-Key was used for another request       (HTTP 422)
+    ├── DependencyFailed       an external system reported a failure                  (HTTP 500)
+    │   └── OutcomeUnknown     it did not answer; the request may still succeed       (HTTP 500)
+    ├── DependencyUnavailable  an external system did not answer                      (HTTP 503)
     ├── LeaseLost              the writer no longer holds the job's slot
-    ├── JobEnded               the job has a final status already
-    └── JobFailure             a job cannot go on; carries its `FailureCode`
+    ├── JobEnded               the job has a final status
+    └── JobFailure             a job cannot continue; carries its `FailureCode`
 
-Messages are complete sentences that say what to do. Causes go to the log through `raise ... from`.
+Messages are complete sentences that say what to do. Causes are logged through `raise ... from`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from domain.failures import FailureCode, TimeLimit
 
 
 class OrchestratorError(Exception):
-    """Base of every error this project raises on purpose."""
+    """The base of all errors that this project raises on purpose."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -32,15 +32,15 @@ class OrchestratorError(Exception):
 
 
 class InvalidRequest(OrchestratorError):
-    """The request is malformed, or not possible in the present state of what it names."""
+    """The request is malformed, or impossible in the current state of its resource."""
 
 
 class NotFound(OrchestratorError):
-    """The thing the request names does not exist."""
+    """The resource of the request does not exist."""
 
 
 class Conflict(OrchestratorError):
-    """The request clashes with something that exists or is under way."""
+    """The request conflicts with an existing resource or a running operation."""
 
 
 class TooLarge(OrchestratorError):
@@ -48,11 +48,11 @@ class TooLarge(OrchestratorError):
 
 
 class KeyReused(OrchestratorError):
-    """The Idempotency-Key stands for a request with another body."""
+    """The Idempotency-Key was used for a request with another body."""
 
 
 class DependencyFailed(OrchestratorError):
-    """An outside system answered that it could not do what was asked.
+    """An external system reported that it could not do what was asked.
 
     Args:
         message: what happened and what to do.
@@ -65,11 +65,11 @@ class DependencyFailed(OrchestratorError):
 
 
 class OutcomeUnknown(DependencyFailed):
-    """An outside system was asked and did not answer in time; it may do it all the same."""
+    """An external system did not answer in time. It may still execute the request."""
 
 
 class DependencyUnavailable(OrchestratorError):
-    """An outside system did not answer; trying again later can help.
+    """An external system did not answer. A later retry can succeed.
 
     Args:
         message: what happened and what to do.
@@ -82,11 +82,11 @@ class DependencyUnavailable(OrchestratorError):
 
 
 class LeaseLost(OrchestratorError):
-    """The writer no longer holds the job's slot, so it must stop without changing anything.
+    """The writer no longer holds the job's slot and must stop without changing anything.
 
     Args:
-        message: what was refused.
-        present: the lease the job has now, where it is known.
+        message: the refused operation.
+        present: the current lease of the job; 0 if not known.
     """
 
     def __init__(self, message: str, present: int = 0) -> None:
@@ -95,18 +95,18 @@ class LeaseLost(OrchestratorError):
 
 
 class JobEnded(OrchestratorError):
-    """The job has a final status, so nothing more may be done for it."""
+    """The job has a final status, so no more work may be done for it."""
 
 
 class JobFailure(OrchestratorError):
-    """A job cannot go on.
+    """A job cannot continue.
 
     Args:
         code: why, from the closed list.
-        message: the particulars, in a sentence; the code's own sentence when empty.
-        transient: whether the same step, repeated in a moment, may succeed.
-        clock: which time limit ran out, with TIMED_OUT.
-        resets_at: when the limit ends, with USAGE_LIMIT, where the API told it.
+        message: details, in a complete sentence. The code's own sentence is used if it is empty.
+        transient: whether the same step may succeed when it is retried at once.
+        clock: the time limit that ran out, with TIMED_OUT.
+        resets_at: the end of the limit, with USAGE_LIMIT, if the API reported it.
     """
 
     def __init__(
@@ -126,5 +126,5 @@ class JobFailure(OrchestratorError):
 
 
 def timed_out(clock: TimeLimit) -> JobFailure:
-    """Return the failure of a job of which a clock has run out."""
+    """Return the failure of a job that reached a time limit."""
     return JobFailure(FailureCode.TIMED_OUT, clock.sentence, clock=clock)

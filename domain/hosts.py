@@ -1,4 +1,4 @@
-"""The machines that run jobs."""
+"""The hosts that run jobs."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from datetime import datetime, timedelta
 
 HOST_REPORT_INTERVAL = timedelta(seconds=2)
 HOST_LIVE_FOR = timedelta(seconds=10)
-"""A host whose last report is older is gone: five missed reports."""
+"""A host with an older report counts as lost: it missed five reports."""
 
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """What a worker process reports of its machine every `HOST_REPORT_INTERVAL`.
+    """The report that a worker process sends every `HOST_REPORT_INTERVAL`.
 
-    `boot_id` is new at each process start, so `task_queue` names one life of one process.
+    Each process start has a new `boot_id`, so a `task_queue` belongs to one process.
     `claude_login_type` is `api_key`, `oauth_token`, `subscription`, `cloud` or None. `sandbox` and
-    `sandbox_network` are as the settings of these names have them in effect, and `sandbox_ok` tells
-    whether that sandbox works. The defaults are those of a worker that has no sandbox yet.
+    `sandbox_network` are the values in effect for these settings. `sandbox_ok` is whether that
+    sandbox works. The defaults describe a worker without a sandbox.
     """
 
     id: str

@@ -1,27 +1,34 @@
-"""Views of jobs: one with its names, a page, the queue, and the records beside a job's row."""
+"""Views of jobs (details, pages, the queue) and the records that belong to a job."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
 
-from domain.jobs import Job, JobStatus, Phase
+from domain.jobs import Job, JobState, JobStatus, Phase
 from domain.repositories import Repository
 
 
-@dataclass(frozen=True, slots=True)
-class JobDetails:
-    """A job with the names of what it refers to."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobStateDetails:
+    """A job without its prompt, and its repository."""
+
+    job: JobState
+    repository: Repository | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobDetails(JobStateDetails):
+    """A job with its repository, and the names of its client and feature."""
 
     job: Job
     client_name: str
-    repository: Repository | None
     feature_title: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class JobFilter:
-    """Which jobs to list; None means any."""
+    """The filter of a job list. None means any."""
 
     statuses: frozenset[JobStatus] | None = None
     client_id: str | None = None
@@ -30,7 +37,7 @@ class JobFilter:
 
 @dataclass(frozen=True, slots=True)
 class JobPage:
-    """One page, newest first (created_at, then id, descending); `total` counts all that match."""
+    """A page of jobs, newest first by (created_at, id). `total` counts all matching jobs."""
 
     jobs: list[JobDetails]
     total: int
@@ -38,7 +45,7 @@ class JobPage:
 
 @dataclass(frozen=True, slots=True)
 class QueueEntry:
-    """A live job as the queue shows it, without its prompt."""
+    """A live job in the queue."""
 
     id: str
     title: str | None
@@ -53,11 +60,10 @@ class QueueEntry:
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """The live jobs, at most `limit` of each kind, and how many there are of each.
+    """The live jobs, at most `limit` of each kind, and the totals of each kind.
 
     `running` jobs (oldest grant first) hold a slot or are about to release it. `waiting` jobs need
-    no slot until a user answers or a limit ends. `queued` jobs wait for a slot, first come, first
-    served.
+    no slot until a user answers or a limit ends. `queued` jobs wait for a slot, in queue order.
     """
 
     running: list[QueueEntry]
@@ -70,9 +76,9 @@ class Queue:
 
 @dataclass(frozen=True, slots=True)
 class PullRequestRecord:
-    """The pull request and branch of a job, as recorded in their two tables.
+    """The rows of a job's branch and pull request.
 
-    The caller derives the ids from the job's id, so that recording twice makes one record.
+    The ids are derived from the job's id, so recording twice creates one record.
     """
 
     branch_id: str
@@ -90,9 +96,9 @@ class PullRequestRecord:
 class KeptWork:
     """Undelivered work of an ended job.
 
-    `base_sha` is the commit that it started from. `head_sha` is the commit that keeps it in the
-    mirror of `host`. `patch` turns the one into the other with `git apply`; it is None when it is
-    too long to be stored.
+    `base_sha` is the commit that the work started from. `head_sha` is the commit with the work, in
+    the mirror on `host`. `patch` is the difference, for `git apply`; None if it is too long to
+    store.
     """
 
     job_id: str

@@ -1,4 +1,4 @@
-"""A job: what was asked, what it is doing now, and how it ended."""
+"""A job: its request, its state and its result."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class JobType(StrEnum):
 
 
 class Phase(StrEnum):
-    """What a live job is doing at this moment; a cancelled job may still be cleaning up."""
+    """The current activity of a live job. A cancelled job may still be cleaning up."""
 
     WAITING_FOR_SLOT = "waiting_for_slot"
     PREPARING = "preparing"
@@ -62,19 +62,19 @@ class Outcome(StrEnum):
 
 
 class RetryFrom(StrEnum):
-    """Where a retry begins, when not at the beginning: with the work that its original left."""
+    """A late start of a retry, with the undelivered work of its original."""
 
     PUBLISH = "publish"
 
 
 @dataclass(frozen=True, slots=True)
 class JobOptions:
-    """How one job is to run; None means what the settings say.
+    """The options of one job. None means the value from the settings.
 
-    `max_turns` bounds one run of Claude; `max_budget_usd` all of the job's runs together;
-    `timeout_minutes` the time the job holds a machine. `base_branch` is where a new branch starts
-    and what the pull request is for; None means the repository's default branch. `labels` and
-    `reviewers` (GitHub users, or `org/team`) are put on the pull request.
+    `max_turns` limits one run of Claude. `max_budget_usd` limits all runs of the job together.
+    `timeout_minutes` limits the time that the job holds a host. `base_branch` is the start of a new
+    branch and the target of the pull request; None means the repository's default branch. `labels`
+    and `reviewers` (GitHub users, or `org/team`) are set on the pull request.
     """
 
     model: str | None = None
@@ -89,9 +89,9 @@ class JobOptions:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What Claude reported it used, summed over every turn and attempt of a job.
+    """The usage that Claude reported, summed over all turns and attempts of a job.
 
-    `cost_usd` is None when no turn reported a cost; it is never 0 for "unknown".
+    `cost_usd` is None, not 0, if no turn reported a cost.
     """
 
     turns: int = 0
@@ -102,7 +102,6 @@ class Usage:
     cache_creation_tokens: int = 0
 
     def __add__(self, other: Usage) -> Usage:
-        """Sum two reports."""
         known = [cost for cost in (self.cost_usd, other.cost_usd) if cost is not None]
         return Usage(
             turns=self.turns + other.turns,
@@ -114,7 +113,7 @@ class Usage:
         )
 
     def __sub__(self, other: Usage) -> Usage:
-        """Return what came on top of an earlier report; never less than nothing."""
+        """Return the increase since an earlier report; no value is negative."""
         cost = self.cost_usd
         return Usage(
             turns=max(0, self.turns - other.turns),
@@ -126,23 +125,26 @@ class Usage:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One row of `agent_jobs`. Times are aware and in UTC; ids are lower-case UUID text.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobState:
+    """A row of `agent_jobs` without its prompt, which has up to `MAX_PROMPT_BYTES`.
 
-    `queued_at` orders the queue: the creation time, and for a conversation the time its next turn
-    began to wait. `lease` is the number of the last grant of a slot, 0 before the first; a writer
-    that carries an older lease changes nothing. `started_at` is the first grant.
-    `claude_seconds` is the time Claude's processes ran, over all turns and attempts.
-    `resumes_at` is when a job that waits for a limit goes on. `clock` is the one that ran out, with
-    `failure_code` timed_out. `cost_is_estimate` tells that nobody is billed `usage.cost_usd`: the
-    credential is a subscription. `retry_from` is set on a retry of `retry_of` that begins late.
+    Times are aware and in UTC; ids are lower-case UUID text.
+    `queued_at` orders the queue. It is the creation time, and for a conversation the time when its
+    next turn began to wait.
+    `lease` is the number of the last slot grant, 0 before the first. A write with an older lease
+    changes nothing. `started_at` is the time of the first grant.
+    `claude_seconds` is the running time of Claude's processes over all turns and attempts.
+    `resumes_at` is the time when a job that waits for a limit continues.
+    `clock` is the time limit that ran out, with `failure_code` timed_out.
+    `cost_is_estimate` means that the credential is a subscription, so `usage.cost_usd` is not
+    billed.
+    `retry_from` is set on a retry of `retry_of` that skips steps.
     """
 
     id: str
     client_id: str
     repository_id: str
-    prompt: str
     branch_name: str
     created_at: datetime
     queued_at: datetime
@@ -188,3 +190,10 @@ class Job:
     def is_live(self) -> bool:
         """Whether the job can still change."""
         return self.status in LIVE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job(JobState):
+    """A row of `agent_jobs`."""
+
+    prompt: str

@@ -8,12 +8,12 @@ from datetime import datetime
 
 @dataclass(frozen=True, slots=True)
 class KeyedRequest:
-    """The request that a client's Idempotency-Key stands for.
+    """The request of a client with an Idempotency-Key.
 
     `scope` is the method and path. `scope` and `key` together have at most 2,000 bytes, the limit
     of an index in Postgres. Requests with the same `fingerprint` are the same request.
     `resource_id` (a UUID) is the id of the resource that the request creates. `answer` is the JSON
-    text of the first answer and `status` its HTTP status; both are None until there is an answer.
+    text of the first response and `status` its HTTP status. Both are None until there is one.
     """
 
     scope: str

@@ -1,4 +1,4 @@
-"""The lines of a job's transcript."""
+"""The messages of a job's message log."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from datetime import datetime
 from enum import StrEnum
 
 MAX_USER_MESSAGE_BYTES = 64 * 1024
-"""Longest message a user may send into a conversation."""
+"""The limit of a message from a user."""
 
 MAX_CONTENT_CHARACTERS = 1024 * 1024
-"""Longest content stored; longer lines are cut, with a note that says so at the end."""
+"""The limit of stored content. Longer content is cut and ends with a note."""
 
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 class MessageType(StrEnum):
-    """Who a line comes from: the orchestrator, Claude's two streams, or the user."""
+    """The source of a message: the orchestrator, one of Claude's two streams, or the user."""
 
     SYSTEM = "system"
     STDOUT = "stdout"
@@ -27,7 +27,7 @@ class MessageType(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class NewMessage:
-    """A line to be stored. `id` (a UUID made by the writer) makes storing it twice harmless."""
+    """A message to store. The writer creates `id` (a UUID), so storing it is idempotent."""
 
     id: str
     type: MessageType
@@ -37,7 +37,7 @@ class NewMessage:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A stored line. `seq` grows by one within a job, from 1."""
+    """A stored message. `seq` counts the messages of a job, from 1."""
 
     id: str
     job_id: str
@@ -48,14 +48,14 @@ class Message:
 
 
 def is_storable(text: str) -> bool:
-    """Tell whether every store can keep `text` unchanged, where its length is not bounded."""
+    """Return whether every store can store `text` unchanged, apart from its length."""
     return _UNSTORABLE.search(text) is None
 
 
 def sanitize_text(text: str) -> str:
-    """Return `text` as every store can keep it: without NUL and lone surrogates, and bounded.
+    """Return `text` without NUL and lone surrogates, cut to `MAX_CONTENT_CHARACTERS`.
 
-    Postgres text holds neither; both are replaced by U+FFFD, one for one. Idempotent.
+    Postgres can store neither; each is replaced by U+FFFD. Idempotent.
     """
     clean = _UNSTORABLE.sub("\ufffd", text)
     if len(clean) <= MAX_CONTENT_CHARACTERS:

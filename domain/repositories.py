@@ -1,4 +1,4 @@
-"""Clients, their GitHub repositories, and the names GitHub allows."""
+"""Clients, their GitHub repositories, and GitHub's rules for names."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from domain.errors import InvalidRequest
-from domain.jobs import Job
+from domain.jobs import JobState
 
 _OWNER = re.compile(r"(?=.{1,39}\Z)(?!-)(?!.*--)[A-Za-z0-9-]+(?<!-)(_[A-Za-z0-9]+)?")
 _REPOSITORY = re.compile(r"[A-Za-z0-9._-]{1,100}")
@@ -15,7 +15,7 @@ _REPOSITORY = re.compile(r"[A-Za-z0-9._-]{1,100}")
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """A customer, who owns repositories and jobs."""
+    """A customer with repositories and jobs."""
 
     id: str
     name: str
@@ -24,7 +24,7 @@ class Client:
 
 @dataclass(frozen=True, slots=True)
 class Repository:
-    """A GitHub repository of a client. `url` is its page for people."""
+    """A GitHub repository of a client. `url` is its web page."""
 
     id: str
     client_id: str | None
@@ -51,7 +51,7 @@ class ClientDetails:
 
 
 def is_owner_name(name: str) -> bool:
-    """Tell whether GitHub could have such a user or organisation.
+    """Return whether GitHub allows the name for a user or organisation.
 
     Letters, digits and single inner dashes, at most 39; enterprise users end in `_shortcode`.
     """
@@ -59,10 +59,10 @@ def is_owner_name(name: str) -> bool:
 
 
 def validate_owner_name(name: str) -> str:
-    """Return `name` if GitHub could have such a user or organisation.
+    """Return `name` if GitHub allows it for a user or organisation.
 
     Raises:
-        InvalidRequest: otherwise.
+        InvalidRequest: GitHub does not allow it.
     """
     if not is_owner_name(name):
         raise InvalidRequest(
@@ -73,12 +73,12 @@ def validate_owner_name(name: str) -> str:
 
 
 def validate_repository_name(name: str) -> str:
-    """Return `name` if GitHub could have such a repository.
+    """Return `name` if GitHub allows it for a repository.
 
     Letters, digits, dot, dash and underscore, at most 100; not `.`, `..` or ending in `.git`.
 
     Raises:
-        InvalidRequest: otherwise.
+        InvalidRequest: GitHub does not allow it.
     """
     if not _REPOSITORY.fullmatch(name) or name in {".", ".."} or name.lower().endswith(".git"):
         raise InvalidRequest(
@@ -88,6 +88,6 @@ def validate_repository_name(name: str) -> str:
     return name
 
 
-def base_branch(job: Job, repository: Repository) -> str:
-    """Return the branch that a job's own starts from, and that its pull request is for."""
+def base_branch(job: JobState, repository: Repository) -> str:
+    """Return the branch that a job starts from, which is the target of its pull request."""
     return job.options.base_branch or repository.default_branch

@@ -1,4 +1,4 @@
-"""Time, as this project writes it down."""
+"""The current time."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from datetime import UTC, datetime
 
 
 def utc_now() -> datetime:
-    """Return the present, aware, in UTC."""
+    """Return the current time, aware, in UTC."""
     return datetime.now(UTC)

@@ -1,8 +1,9 @@
 """Writing a job's transcript: whole lines, in order, in batches, without holding Claude up.
 
 One writer per running turn. Lines are flushed by count, size or time, whichever comes first; memory
-is bounded by making the reader of Claude's output wait. The store must be `patient`: it waits while
-it is down, and the lines are kept. Only the last lines of a job that is stopped then are dropped.
+is bounded by making the reader of Claude's output wait. The store must be a `RetryingStore`,
+which waits while the store is down, and the lines are kept. Only the last lines of a job that is
+stopped then are dropped.
 """
 
 from __future__ import annotations

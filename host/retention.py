@@ -7,7 +7,7 @@ from datetime import timedelta
 from domain.jobs import RetryFrom
 from domain.timestamps import utc_now
 from store.protocol import Store
-from store.unfinished_jobs import unsettled_jobs
+from store.unfinished_jobs import unfinished_jobs
 from workspace.lifecycle.expiry import Expiry
 
 KEYS_KEPT = timedelta(days=7)
@@ -47,6 +47,6 @@ class Retention:
         """Return the ids of the jobs that left the work."""
         return {
             job.retry_of
-            async for job in unsettled_jobs(self._store)
+            async for job in unfinished_jobs(self._store)
             if job.retry_of is not None and job.retry_from is RetryFrom.PUBLISH
         }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from domain.job_details import KeptWork
-from domain.jobs import Job, JobStatus, JobType
+from domain.jobs import JobState, JobStatus, JobType
 from domain.timestamps import utc_now
 from host.job_progress import Progress
 from store.protocol import Store
@@ -41,7 +41,7 @@ class Keeping:
         What a completed job left beside its pull request is no undelivered work. A machine that
         was lost does not put its part of the work in the place of what its successor has recorded.
         """
-        details = await self._store.get_job(job_id)
+        details = await self._store.get_job_state(job_id)
         if details is None or details.job.status is JobStatus.COMPLETED:
             return
         is_late = details.job.host != self._host_id
@@ -59,7 +59,7 @@ class Keeping:
 
     async def tell(self, job_id: str, spared: RescuedSubmodules) -> None:
         """Say in a job's transcript where its work in submodules is. Repeatable."""
-        if await self._store.get_job(job_id) is None:
+        if await self._store.get_job_state(job_id) is None:
             return
         text = _PLACES.format(
             paths=spared_names(spared.paths),
@@ -71,7 +71,7 @@ class Keeping:
         await self._progress.say(job_id, text, once=("spared", self._host_id))
 
 
-def _words(job: Job, work: Salvaged) -> str:
+def _words(job: JobState, work: Salvaged) -> str:
     """Return what can be done with the work; a patch may be too long, and tasks publish nothing."""
     by_patch = _AS_PATCH if work.patch is not None else ""
     later = _PUBLISHED_LATER if job.job_type is JobType.CODE else ""

@@ -90,5 +90,5 @@ class Sweeper:
         """
         if job_id in self._leases.job_ids:
             return True
-        details = await self._store.get_job(job_id)
+        details = await self._store.get_job_state(job_id)
         return details is None or details.job.is_live or details.job.phase is not None

@@ -1,1 +1,1 @@
-"""Where rows are kept. Rows never leave this room: callers see the words of `domain`."""
+"""The database. Rows stay in this package; callers get the types of `domain`."""

@@ -1,4 +1,4 @@
-"""Which store the settings ask for."""
+"""Creates the store that the settings select."""
 
 from __future__ import annotations
 
@@ -10,17 +10,15 @@ from store.protocol import Store
 
 @dataclass(frozen=True, slots=True)
 class SupabaseProject:
-    """Where a Supabase project is, and its secret (service role) key."""
+    """The address of a Supabase project and its secret (service role) key."""
 
     url: str
     key: str = field(repr=False)
 
 
 def make_store(sqlite_path: Path, project: SupabaseProject | None) -> Store:
-    """Return the store, not yet open: the project's, or SQLite's without one.
-
-    An adapter is imported only when it is the one: the `supabase` package takes 55 MB (measured).
-    """
+    """Return the store of the project, or the SQLite store without one. It is not open yet."""
+    # Only the selected adapter is imported, because the `supabase` package takes 55 MB (measured).
     if project is not None:
         from store.supabase.store import SupabaseStore
 

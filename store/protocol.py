@@ -1,15 +1,15 @@
-"""The operations that the product needs of its store, and the promises of every adapter.
+"""The operations of the store, one protocol per aggregate.
 
-Promises that hold for each method, in every adapter:
+Every method of every adapter keeps these promises:
 
-- Writes are idempotent: the caller makes the ids, and a repeated write changes nothing and returns
+- Writes are idempotent. The caller creates the ids. A repeated write changes nothing and returns
   the same answer.
-- An outage raises `DependencyUnavailable(system="store")`, after the adapter's own short retries.
-  It never looks like an empty answer.
-- A malformed id is answered like an unknown one. In a new row it raises `InvalidRequest`.
-- Times are aware UTC datetimes, to the microsecond, in and out.
-- Text is stored as `domain.messages.sanitize_text` returns it. A patch or an answer is stored
-  unchanged, whatever its length. It is refused with `InvalidRequest` where `is_storable` is false.
+- An outage raises `DependencyUnavailable(system="store")`, never an empty answer. Before that, the
+  adapter retries a network request for a short time, unless the store is `without_retries`.
+- A malformed id has the same answer as an unknown id. In a new row it raises `InvalidRequest`.
+- Times are aware UTC datetimes with microseconds.
+- Text is stored as `domain.messages.sanitize_text` returns it. A patch or a response is stored
+  unchanged, with any length. `InvalidRequest` is raised if `is_storable` is false for it.
 """
 
 from __future__ import annotations
@@ -25,18 +25,19 @@ from domain.job_details import (
     JobDetails,
     JobFilter,
     JobPage,
+    JobStateDetails,
     KeptWork,
     PullRequestRecord,
     Queue,
 )
-from domain.jobs import Job, JobStatus, Outcome, Phase, Usage
+from domain.jobs import Job, JobState, JobStatus, Outcome, Phase, Usage
 from domain.keyed_requests import KeyedRequest
 from domain.messages import Message, NewMessage
 from domain.repositories import Client, ClientDetails, Repository
 
 
 class JobChanges(TypedDict, total=False):
-    """The columns that an update sets. Absent ones stay as they are."""
+    """The columns that an update sets. Absent columns keep their value."""
 
     status: JobStatus
     phase: Phase | None
@@ -73,7 +74,7 @@ class JobChanges(TypedDict, total=False):
 class Guard:
     """The conditions of an update, checked in the same statement.
 
-    `lease` demands that exact lease; `lease_below` demands an older one.
+    `lease` requires that lease; `lease_below` requires an older lease.
     """
 
     statuses: frozenset[JobStatus]
@@ -91,7 +92,7 @@ class ClientStore(Protocol):
         """Return every client with its repositories, ordered by name, then id."""
 
     async def get_client(self, client_id: str) -> ClientDetails | None:
-        """Return a client with its repositories."""
+        """Return a client with its repositories, oldest first."""
 
     async def add_repository(self, repository: Repository) -> None:
         """Insert a repository.
@@ -102,7 +103,7 @@ class ClientStore(Protocol):
         """
 
     async def get_repository(self, repository_id: str) -> Repository | None:
-        """Return a repository."""
+        """Return a repository of any provider."""
 
     async def find_repository(self, owner_name: str, repo_name: str) -> Repository | None:
         """Return the oldest repository of that owner and name, in any case."""
@@ -124,23 +125,26 @@ class JobStore(Protocol):
         """Insert a job.
 
         Raises:
-            Conflict: the job is a code job and another live code job holds its branch of its
-                repository. A unique index decides, so of two at once only one passes.
-            InvalidRequest: something that the job refers to does not exist.
+            Conflict: another live code job holds the branch. A unique index decides, so of two
+                concurrent calls one fails.
+            InvalidRequest: a row that the job refers to does not exist.
         """
 
     async def get_job(self, job_id: str) -> JobDetails | None:
         """Return a job with the names of its client, repository and feature."""
 
-    async def update_job(self, job_id: str, changes: JobChanges, when: Guard) -> bool:
-        """Change a job if `when` holds, and set `updated_at`. Return whether it was changed.
+    async def get_job_state(self, job_id: str) -> JobStateDetails | None:
+        """Return a job without its prompt, with its repository."""
 
-        A repeat returns False once its own first try has made the guard false. The caller reads the
+    async def update_job(self, job_id: str, changes: JobChanges, when: Guard) -> bool:
+        """Change a job if `when` is true, and set `updated_at`. Return whether it was changed.
+
+        A repeated call returns False if the first call made the guard false. The caller reads the
         row to distinguish this from a lost race.
 
         Raises:
             Conflict: another live code job holds the branch.
-            InvalidRequest: something that the change refers to does not exist.
+            InvalidRequest: a row that the change refers to does not exist.
         """
 
     async def add_usage(
@@ -149,13 +153,15 @@ class JobStore(Protocol):
         """Add a turn's usage to the job's sums, once per `report_id` (a UUID).
 
         Raises:
-            NotFound: no such job.
+            NotFound: the job does not exist.
         """
 
-    async def jobs_to_reconcile(self, older_than: datetime, after_id: str, limit: int) -> list[Job]:
+    async def jobs_to_reconcile(
+        self, older_than: datetime, after_id: str, limit: int
+    ) -> list[JobState]:
         """Return live jobs, and ended ones with a phase, not updated since `older_than`, by id.
 
-        Only ids above `after_id` are returned ("" for the first page). Prompts are empty.
+        Only ids above `after_id` are returned ("" for the first page).
         """
 
 
@@ -167,77 +173,77 @@ class JobListStore(Protocol):
 
 
 class QueueStore(Protocol):
-    """The live jobs in the order in which they get slots."""
+    """The live jobs, in the order of the queue."""
 
     async def queue_position(self, job_id: str) -> int:
-        """Return the 1-based place among the jobs that wait for a slot; 0 if it waits for none.
+        """Return the 1-based place among the jobs that wait for a slot, 0 for other jobs.
 
         The order is priority (1 first), `queued_at`, id.
         """
 
-    async def first_in_queue(self, beyond: Collection[str]) -> str | None:
-        """Return the id of the first job that waits for a slot and is not in `beyond`."""
+    async def first_in_queue(self, exclude: Collection[str]) -> str | None:
+        """Return the id of the first job that waits for a slot and is not in `exclude`."""
 
     async def queue(self, limit: int) -> Queue:
         """Return the live jobs, at most `limit` of each kind."""
 
 
 class MessageStore(Protocol):
-    """The transcripts of jobs, and the user's messages that wait to become part of them."""
+    """The message logs of jobs, and the messages of users that wait for a job."""
 
     async def put_in_inbox(self, job_id: str, message: NewMessage) -> None:
-        """Keep a user's message until the job takes it (`take_from_inbox`) or refuses it.
+        """Store a user's message until the job accepts it (`take_from_inbox`).
 
         Raises:
-            NotFound: no such job.
+            NotFound: the job does not exist.
         """
 
     async def take_from_inbox(self, job_id: str, message_id: str) -> bool:
-        """Move a message from the inbox to the end of the transcript.
+        """Move a message from the inbox to the end of the message log.
 
         Returns:
-            Whether the transcript has the message now. False if the message is unknown.
+            Whether the message is in the log. False if the message is unknown.
         """
 
     async def append_messages(
         self, job_id: str, messages: Sequence[NewMessage], lease: int | None = None
     ) -> None:
-        """Store lines at the end of a job's transcript, in order, all or none.
+        """Append messages to a job's log, in order, all or none.
 
-        The store assigns `seq`. Lines whose id is stored already are skipped. With `lease`, nothing
-        is stored unless it is the job's current lease.
+        The store assigns `seq`. Messages with a stored id are skipped. With `lease`, nothing is
+        stored unless it is the job's current lease.
 
         Raises:
             LeaseLost: the job has another lease.
-            NotFound: no such job.
+            NotFound: the job does not exist.
         """
 
     async def read_messages(self, job_id: str, after: int, limit: int) -> list[Message]:
-        """Return lines with `seq` > `after`, in order."""
+        """Return the messages with `seq` > `after`, in order."""
 
     async def messages_by_id(self, job_id: str, ids: Sequence[str]) -> list[Message]:
-        """Return those of the job's lines that have these ids, ordered by `seq`."""
+        """Return the job's messages with these ids, ordered by `seq`."""
 
 
 class SessionStore(Protocol):
-    """The files from which Claude's CLI resumes a conversation."""
+    """The session files from which Claude's CLI resumes a conversation."""
 
-    async def save_session(self, job_id: str, session_id: str, transcript: bytes) -> None:
-        """Store the CLI's transcript of a job's session, in place of the previous one.
+    async def save_session(self, job_id: str, session_id: str, session_file: bytes) -> None:
+        """Store the session file of a job, and replace the previous one.
 
         Raises:
-            NotFound: no such job.
+            NotFound: the job does not exist.
         """
 
     async def load_session(self, job_id: str) -> tuple[str, bytes] | None:
-        """Return (session id, transcript) as last saved."""
+        """Return the session id and the session file that were saved last."""
 
 
 class PullRequestStore(Protocol):
     """The branches and pull requests of jobs."""
 
     async def record_pull_request(self, record: PullRequestRecord) -> None:
-        """Insert the branch and pull request rows, or leave them as they are.
+        """Insert the rows of the branch and the pull request. Existing rows stay unchanged.
 
         Raises:
             InvalidRequest: the repository or the feature does not exist.
@@ -245,86 +251,86 @@ class PullRequestStore(Protocol):
 
 
 class HostStore(Protocol):
-    """The hosts that run jobs, as they last reported."""
+    """The last reports of the hosts that run jobs."""
 
     async def report_host(self, host: Host) -> None:
-        """Insert or replace a host's report, keyed by (id, boot_id)."""
+        """Insert or replace a host's report; the key is (id, boot_id)."""
 
     async def live_hosts(self, seen_since: datetime) -> list[Host]:
-        """Return hosts seen since then, ordered by id, newest report first."""
+        """Return the hosts seen since then, by id, the newest report first."""
 
     async def remove_host(self, host_id: str, boot_id: str) -> None:
-        """Delete the report of a host's process that has ended."""
+        """Delete the report of a worker process that has ended."""
 
-    async def forget_hosts(self, seen_before: datetime) -> None:
-        """Delete reports that are older."""
+    async def forget_hosts(self, older_than: datetime) -> None:
+        """Delete the reports of hosts that were last seen before `older_than`."""
 
 
 class SalvageStore(Protocol):
     """Undelivered work of ended jobs."""
 
     async def keep_work(self, work: KeptWork) -> None:
-        """Store a job's undelivered work, in place of the job's previous one.
+        """Store a job's undelivered work, and replace the previous record.
 
         Raises:
-            NotFound: no such job.
+            NotFound: the job does not exist.
         """
 
     async def kept_work(self, job_id: str) -> KeptWork | None:
         """Return a job's undelivered work."""
 
-    async def forget_work(self, kept_before: datetime, spared: Collection[str]) -> None:
-        """Delete work that is older, except that of the jobs in `spared`."""
+    async def forget_work(self, older_than: datetime, exclude: Collection[str]) -> None:
+        """Delete work that was kept before `older_than`, except of the jobs in `exclude`."""
 
 
 class CredentialStore(Protocol):
     """Credentials whose usage limit is reached."""
 
     async def hold_credential(self, credential: str, until: datetime) -> None:
-        """Let no job start on a credential before `until`, or before a later time set earlier.
+        """Hold a credential until `until`, or until the later time that is already stored.
 
         Args:
-            credential: its fingerprint, never the credential.
-            until: when the limit ends.
+            credential: the fingerprint of the credential, never the credential.
+            until: the end of the usage limit.
         """
 
     async def credential_held_until(self, credential: str) -> datetime | None:
-        """Return the time last set by `hold_credential`, which may be past."""
+        """Return the time set by `hold_credential`, which may be in the past."""
 
 
 class KeyStore(Protocol):
     """Idempotency keys of clients' requests."""
 
     async def claim_key(self, request: KeyedRequest) -> KeyedRequest:
-        """Insert the request that a key stands for, or leave it. Return the stored request.
+        """Insert the request of a key, unless the key is claimed. Return the stored request.
 
-        Of concurrent claims of one (scope, key), one is inserted, and all return that one.
+        Of concurrent claims of one (scope, key), one is inserted, and all calls return it.
         """
 
     async def answer_key(self, scope: str, key: str, status: int, answer: str) -> KeyedRequest:
         """Set the answer of a claimed key unless it has one. Return the stored request.
 
         Raises:
-            NotFound: the key was not claimed, or was released.
+            NotFound: the key is not claimed, or was released.
         """
 
     async def share_key(self, scope: str, key: str, resource_id: str) -> bool:
-        """Let another request create this resource, too. The claim is then never released.
+        """Let a second request create the resource too. The claim is then never released.
 
         Returns:
-            Whether the key stands for that id and has no answer. If not, it was answered, released
-            or claimed again.
+            Whether the key has this resource id and no answer. If not, it was answered, released or
+            claimed again.
         """
 
     async def release_key(self, scope: str, key: str, resource_id: str) -> None:
-        """Delete a key that stands for this id, so that the request can be made again.
+        """Delete a key with this resource id, so that the request can be sent again.
 
-        A key with an answer stays. So does a shared key, whose other request may still create the
-        resource.
+        A key with an answer stays. A shared key stays too, because its other request may still
+        create the resource.
         """
 
-    async def forget_keys(self, claimed_before: datetime) -> None:
-        """Delete the keys that were claimed before then."""
+    async def forget_keys(self, older_than: datetime) -> None:
+        """Delete the keys that were claimed before `older_than`."""
 
 
 class Store(
@@ -341,17 +347,28 @@ class Store(
     KeyStore,
     Protocol,
 ):
-    """All stored data. One instance serves a process; its methods may run concurrently."""
+    """All stored data. A process has one instance; its methods may run concurrently."""
 
     async def open(self) -> None:
-        """Connect and check the schema. Idempotent."""
+        """Connect and check the schema. Idempotent.
+
+        Raises:
+            DependencyUnavailable: the database does not answer.
+            DependencyFailed: the database has another schema, or refused the credential.
+        """
 
     async def close(self) -> None:
         """Close the connections. Idempotent."""
 
+    def without_retries(self) -> Store:
+        """Return a view of this store that sends each request once, for callers that retry.
+
+        It shares the connections. Open and close only the original.
+        """
+
     async def ping(self) -> None:
-        """Return if the store answers.
+        """Check that the store answers.
 
         Raises:
-            DependencyUnavailable: it does not.
+            DependencyUnavailable: it does not answer.
         """

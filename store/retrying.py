@@ -1,4 +1,4 @@
-"""A store that waits through outages, for work that must not fail because of one."""
+"""A store that waits through outages, for work that an outage must not fail."""
 
 from __future__ import annotations
 
@@ -15,25 +15,27 @@ PAUSE = timedelta(seconds=1)
 log = logging.getLogger(__name__)
 
 
-def patient(store: Store) -> Store:
-    """Return `store` with every call repeated, once a second, while the store does not answer.
+def retrying_store(store: Store) -> Store:
+    """Return `store` with each call retried once a second until it is answered.
 
-    Every write is repeatable, so that a lost answer does no harm. Cancel the call to stop waiting.
+    This is the only retry layer: the adapter sends each request once. Cancel a call to stop it.
     """
-    return cast(Store, _Patient(store))
+    return cast(Store, RetryingStore(store))
 
 
-class _Patient:
+class RetryingStore:
+    """Retries every operation of a store. All of them are idempotent."""
+
     def __init__(self, store: Store) -> None:
-        self._store = store
+        self._store = store.without_retries()
 
     def __getattr__(self, name: str) -> Any:
-        method = getattr(self._store, name)
+        operation = getattr(self._store, name)
 
         async def call(*arguments: Any, **options: Any) -> Any:
             while True:
                 try:
-                    return await method(*arguments, **options)
+                    return await operation(*arguments, **options)
                 except DependencyUnavailable as error:
                     log.warning("%s waits for the store: %s", name, error)
                     await asyncio.sleep(PAUSE.total_seconds())

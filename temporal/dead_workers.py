@@ -19,9 +19,9 @@ from temporalio.service import RPCError
 
 from activities.interceptors.errors import application_error
 from domain.errors import LeaseLost, OrchestratorError
-from domain.jobs import Job
+from domain.jobs import JobState
 from store.protocol import Store
-from store.unfinished_jobs import unsettled_jobs
+from store.unfinished_jobs import unfinished_jobs
 from workflows.steps import workflow_id
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ async def report_dead(
         return
     identities = {identity(boot_id) for boot_id in dead}
     try:
-        async for job in unsettled_jobs(store):
+        async for job in unfinished_jobs(store):
             if job.host == host_id:
                 with contextlib.suppress(RPCError):
                     await _give_up(temporal, job, identities)
@@ -55,7 +55,7 @@ async def report_dead(
         log.warning("Jobs of an earlier process go on when Temporal misses it: %s", error)
 
 
-async def _give_up(temporal: TemporalClient, job: Job, identities: Collection[str]) -> None:
+async def _give_up(temporal: TemporalClient, job: JobState, identities: Collection[str]) -> None:
     workflow = await temporal.get_workflow_handle(workflow_id(job.id)).describe()
     abandoned = [
         pending.activity_id

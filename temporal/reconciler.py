@@ -16,7 +16,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from activities.job_records import FinishJobInput, RecordActivities
 from domain.errors import OrchestratorError
 from domain.failures import FailureCode
-from domain.jobs import Job, JobStatus
+from domain.jobs import JobState, JobStatus
 from domain.timestamps import utc_now
 from store.protocol import Store
 from temporal.start_job import JobLimits, start_job
@@ -61,7 +61,7 @@ class Reconciler:
         if len(page) < PAGE:
             self._after = ""
 
-    async def _reconcile(self, job: Job) -> None:
+    async def _reconcile(self, job: JobState) -> None:
         status = await self._workflow_status(job.id)
         if status is WorkflowExecutionStatus.RUNNING:
             if not job.is_live:
@@ -83,13 +83,13 @@ class Reconciler:
                 return None
             raise
 
-    async def _start(self, job: Job) -> None:
+    async def _start(self, job: JobState) -> None:
         details = await self._store.get_job(job.id)
         if details is not None and details.job.is_live:
             name = details.repository.full_name if details.repository else ""
             await start_job(self._temporal, details.job, name, self._limits)
 
-    async def _end(self, job: Job, status: WorkflowExecutionStatus) -> None:
+    async def _end(self, job: JobState, status: WorkflowExecutionStatus) -> None:
         """Close a row whose workflow was ended from outside, and say so in its transcript."""
         log.warning("The workflow of job %s has ended (%s); closing its row", job.id, status.name)
         if status is WorkflowExecutionStatus.CANCELED:

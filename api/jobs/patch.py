@@ -13,7 +13,7 @@ from api.http.fields import Timestamp
 from api.http.lookups import existing_job
 from domain.errors import Conflict, NotFound, OrchestratorError
 from domain.job_details import JobDetails, KeptWork
-from domain.jobs import Job, JobStatus
+from domain.jobs import Job, JobState, JobStatus
 from store.retry_chain import salvaged_work_of
 
 PATCH_TYPE = "text/x-patch"
@@ -91,7 +91,7 @@ def _wants_json(accept: str) -> bool:
     return "application/json" in kinds and PATCH_TYPE not in kinds
 
 
-def _nothing_kept(job: Job, producer: Job | None) -> OrchestratorError:
+def _nothing_kept(job: Job, producer: JobState | None) -> OrchestratorError:
     """Return the error for a job without kept work of its own.
 
     Args:

@@ -8,7 +8,7 @@ from api.http.lookups import existing_job
 from api.jobs.accept import AcceptedJob, accept, find_accepted
 from domain.errors import Conflict, InvalidRequest
 from domain.job_details import KeptWork
-from domain.jobs import Job, JobStatus, JobType, RetryFrom
+from domain.jobs import Job, JobState, JobStatus, JobType, RetryFrom
 from domain.names.branches import retry_branch_name
 from domain.repositories import Repository
 from domain.timestamps import utc_now
@@ -49,7 +49,8 @@ async def _build(
         )
     # A retry that publishes is a retry of the job that produced the work. That need not be the
     # original, which may itself have failed to publish the work of another job.
-    retried, work = original, None
+    retried: JobState = original
+    work: KeptWork | None = None
     if start is RetryFrom.PUBLISH:
         retried, work = await _publishable(store, original)
     now = utc_now()
@@ -77,7 +78,7 @@ async def _build(
     return job, details.repository
 
 
-async def _publishable(store: Store, original: Job) -> tuple[Job, KeptWork]:
+async def _publishable(store: Store, original: Job) -> tuple[JobState, KeptWork]:
     """Return the job that produced the kept work, and the work."""
     if original.job_type is not JobType.CODE:
         raise InvalidRequest(

@@ -1,1 +1,1 @@
-"""The names that enter from outside, validated: ids, branches and HTTP hosts."""
+"""Validation of names from outside: ids, branches and HTTP hosts."""

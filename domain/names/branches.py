@@ -1,4 +1,4 @@
-"""Branch names: what git accepts, less what would be dangerous or confusing."""
+"""Branch names: the rules of git, and further rules against dangerous or confusing names."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from domain.errors import InvalidRequest
 
 MAX_BRANCH_BYTES = 244
-"""A ref is a file name component on the remote; 255 bytes less `refs/heads/`."""
+"""A ref is a file name on the remote: 255 bytes without `refs/heads/`."""
 
 _FORBIDDEN_CHARACTERS = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]")
 _LINE_END = re.compile(r"[\x85\u2028\u2029]")
@@ -17,15 +17,15 @@ _RETRY_SUFFIX = re.compile(r"-retry-\d+$")
 
 
 def validate_branch_name(name: str, field: str = "branchName") -> str:
-    """Return `name` if it may be a branch, else say why not.
+    """Return `name` if it is a valid branch name.
 
-    The rules of `git check-ref-format --branch` (git-check-ref-format(1)), and five refusals of
-    our own: characters that end a line, `@`, names that start with `refs/`, `HEAD` as any
-    component, and 40 hexadecimal digits, which GitHub does not let in (its error GH002). `field` is
-    the name under which the caller sent it.
+    The rules are those of `git check-ref-format --branch` (git-check-ref-format(1)) and five more.
+    These refuse line separators, `@`, names that start with `refs/`, `HEAD` as a component, and 40
+    hexadecimal digits, which GitHub refuses too (error GH002). `field` is the name of the caller's
+    field.
 
     Raises:
-        InvalidRequest: with the rule that is broken.
+        InvalidRequest: the name breaks a rule, which the message names.
     """
     reason = _why_refused(name)
     if reason:
@@ -56,12 +56,12 @@ def _why_refused(name: str) -> str | None:
 
 
 def task_branch_name() -> str:
-    """Return the name recorded for a task job that was given none: `task-<epoch milliseconds>`."""
+    """Return the default branch name of a task job: `task-<epoch milliseconds>`."""
     return f"task-{_epoch_ms()}"
 
 
 def retry_branch_name(original: str) -> str:
-    """Return `<original>-retry-<epoch milliseconds>`; an earlier retry's suffix is replaced."""
+    """Return `<original>-retry-<epoch milliseconds>`, without the suffix of an earlier retry."""
     suffix = f"-retry-{_epoch_ms()}"
     stem = _RETRY_SUFFIX.sub("", original)
     while len(stem.encode()) + len(suffix) > MAX_BRANCH_BYTES:

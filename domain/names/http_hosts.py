@@ -1,4 +1,4 @@
-"""Hosts as HTTP writes them: the `Host` header, the host of an `Origin`, and API_HOSTS."""
+"""Hosts in HTTP syntax: the `Host` header, the host of an `Origin`, and API_HOSTS."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _FORM = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class HttpHost:
-    """A host name in lower case or an IP address without brackets; `port` is None if not given."""
+    """A host name in lower case, or an IP address without brackets. `port` may be None."""
 
     name: str
     port: int | None = None
 
     @property
     def is_loopback(self) -> bool:
-        """Whether it means the machine of the client itself."""
+        """Whether it is a loopback address or `localhost`."""
         try:
             return ip_address(self.name).is_loopback
         except ValueError:
@@ -30,25 +30,25 @@ class HttpHost:
 
 def parse_http_host(text: str) -> HttpHost | None:
     """Return the host, or None if `text` is not `NAME`, `NAME:PORT`, `[IPV6]` or `[IPV6]:PORT`."""
-    found = _FORM.fullmatch(text)
-    if found is None:
+    match = _FORM.fullmatch(text)
+    if match is None:
         return None
-    port = int(found["port"]) if found["port"] else None
+    port = int(match["port"]) if match["port"] else None
     if port is not None and not 1 <= port <= 65_535:
         return None
-    if found["ipv6"] is None:
-        return HttpHost(found["name"].lower().removesuffix("."), port)
+    if match["ipv6"] is None:
+        return HttpHost(match["name"].lower().removesuffix("."), port)
     try:
-        return HttpHost(plain_address(found["ipv6"]), port)
+        return HttpHost(plain_address(match["ipv6"]), port)
     except ValueError:
         return None
 
 
 def plain_address(text: str) -> str:
-    """Return an IP address in its shortest form; IPv4 written as IPv6 (::ffff:1.2.3.4) as IPv4.
+    """Return an IP address in its shortest form. ::ffff:1.2.3.4 becomes IPv4.
 
     Raises:
-        ValueError: it is not an IP address.
+        ValueError: `text` is not an IP address.
     """
     address = ip_address(text)
     if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:

@@ -1,4 +1,4 @@
-"""Ids made by us: random for new things, derived for what must be the same when done twice."""
+"""Ids: random for new rows, derived for writes that must be idempotent."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ def new_id() -> str:
 
 
 def derived_id(*parts: object) -> str:
-    """Return the UUID that belongs to `parts`, the same in every process and at every time."""
+    """Return the UUID of `parts`, which is the same in every process."""
     return str(uuid.uuid5(_NAMESPACE, "/".join(str(part) for part in parts)))
 
 
 def is_id(text: str) -> bool:
-    """Tell whether `text` is a UUID in its usual form of 36 characters, in any case."""
+    """Return whether `text` is a UUID of 36 characters, in any case."""
     try:
         return str(uuid.UUID(text)) == text.lower()
     except ValueError:

@@ -1,4 +1,4 @@
-"""How a job is to run, as the JSON of its row: only what differs from the default."""
+"""The options of a job as JSON: only the values that differ from the defaults."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _KINDS: dict[str, type | tuple[type, ...]] = {
     "labels": list,
     "reviewers": list,
 }
-"""Each option with what its value is in JSON."""
+"""Option name to the type of its value in JSON."""
 
 
 def options_to_json(options: JobOptions) -> JsonObject | None:
-    """Return what differs from the default, None when nothing does."""
+    """Return the values that differ from the defaults, or None."""
     values = {field.name: getattr(options, field.name) for field in fields(JobOptions)}
     chosen = {
         name: _json_value(value)
@@ -38,11 +38,11 @@ def _json_value(value: Any) -> Any:
     return [*map(column_value, value)] if isinstance(value, tuple) else column_value(value)
 
 
-def options_from_json(found: JsonObject | None) -> JobOptions:
-    """Return the options that were chosen, less what a newer version alone understands."""
+def options_from_json(stored: JsonObject | None) -> JobOptions:
+    """Return the stored options. Options and types of a newer version are ignored."""
     values: dict[str, Any] = {
         name: tuple(filter(_is_text, value)) if isinstance(value, list) else value
-        for name, value in (found or {}).items()
+        for name, value in (stored or {}).items()
         if name in _KINDS and isinstance(value, _KINDS[name])
     }
     return JobOptions(**values)

@@ -1,4 +1,4 @@
-"""Rows of each table to the words of `domain` and back, alike in every adapter.
+"""Converts the rows of each table to the types of `domain` and back, for all adapters.
 
 A row is a mapping from column name to value.
 """
@@ -15,6 +15,7 @@ from domain.job_details import KeptWork, PullRequestRecord, QueueEntry
 from domain.jobs import (
     Job,
     JobOptions,
+    JobState,
     JobStatus,
     JobType,
     Outcome,
@@ -46,10 +47,12 @@ USAGE_COLUMNS = {
     "cache_read_tokens": "cache_read_tokens",
     "cache_creation_tokens": "cache_creation_tokens",
 }
-"""Field of `Usage` to column of `agent_jobs` and `agent_job_usage_reports`."""
+"""Field of `Usage` to column in `agent_jobs` and `agent_job_usage_reports`."""
 
-_JOB_FIELDS = tuple(field.name for field in fields(Job) if field.name != "usage")
-JOB_COLUMNS = (*_JOB_FIELDS, *USAGE_COLUMNS.values())
+_STATE_FIELDS = tuple(field.name for field in fields(JobState) if field.name != "usage")
+_JOB_FIELDS = (*_STATE_FIELDS, "prompt")
+JOB_STATE_COLUMNS = (*_STATE_FIELDS, *USAGE_COLUMNS.values())
+JOB_COLUMNS = (*JOB_STATE_COLUMNS, "prompt")
 CLIENT_COLUMNS = tuple(field.name for field in fields(Client))
 REPOSITORY_COLUMNS = tuple(field.name for field in fields(Repository))
 MESSAGE_COLUMNS = tuple(field.name for field in fields(Message))
@@ -68,12 +71,11 @@ JOB_ID_COLUMNS = (
     "code_branch_id",
     "code_pull_request_id",
 )
-"""Columns that are UUIDs; `session_id` is text that Claude's CLI gets."""
+"""The columns with UUIDs. `session_id` is not one; it is text for Claude's CLI."""
 
 _JOB_COLUMNS_AS_STORED = (
     "id",
     "client_id",
-    "prompt",
     "branch_name",
     "title",
     "feature_id",
@@ -102,20 +104,20 @@ _JOB_COLUMNS_AS_STORED = (
 
 
 def job_to_row(job: Job) -> dict[str, ColumnValue]:
-    """Return every column of a job.
+    """Return all columns of a job.
 
     Raises:
-        InvalidRequest: an id is no UUID.
+        InvalidRequest: an id is not a UUID.
     """
     return job_changes_to_row({name: getattr(job, name) for name in (*_JOB_FIELDS, "usage")})
 
 
 def job_changes_to_row(changes: Mapping[str, Any]) -> dict[str, ColumnValue]:
-    """Return the columns that an update sets, `usage` as its six columns.
+    """Return the columns of an update; `usage` becomes six columns.
 
     Raises:
-        InvalidRequest: an id is no UUID.
-        KeyError: there is no such column.
+        InvalidRequest: an id is not a UUID.
+        KeyError: a name is not a column.
     """
     row: dict[str, ColumnValue] = {}
     for name, value in changes.items():
@@ -137,14 +139,22 @@ def _job_value(name: str, value: Any) -> ColumnValue:
 
 
 def usage_to_row(usage: Usage) -> dict[str, ColumnValue]:
-    """Return the six columns of a usage."""
+    """Return the columns of a usage."""
     return {column: getattr(usage, field) for field, column in USAGE_COLUMNS.items()}
 
 
 def job_from_row(row: Row) -> Job:
     """Return the job of a row that has all of `JOB_COLUMNS`."""
-    return Job(
-        **{name: row[name] for name in _JOB_COLUMNS_AS_STORED},
+    return Job(prompt=row["prompt"], **_job_state_values(row))
+
+
+def job_state_from_row(row: Row) -> JobState:
+    """Return the job of a row that has all of `JOB_STATE_COLUMNS`."""
+    return JobState(**_job_state_values(row))
+
+
+def _job_state_values(row: Row) -> dict[str, Any]:
+    return {name: row[name] for name in _JOB_COLUMNS_AS_STORED} | dict(
         repository_id=row["repository_id"] or "",
         job_type=_job_type(row["job_type"]),
         status=JobStatus(row["status"]),
@@ -166,12 +176,12 @@ def job_from_row(row: Row) -> Job:
 
 
 def _job_type(text: str) -> JobType:
-    # The earlier product has further types, which it ran as code.
+    # The earlier product ran jobs of its other types as code jobs.
     return JobType.TASK if text == JobType.TASK else JobType.CODE
 
 
 def _failure_code(text: str | None) -> FailureCode | None:
-    # A code that a newer version wrote is still a failure.
+    # A code from a newer version is still a failure.
     return None if text is None else parse_member(FailureCode, text) or FailureCode.INTERNAL
 
 
@@ -180,7 +190,7 @@ def _usage_from_row(row: Row) -> Usage:
 
 
 def queue_entry_from_row(row: Row) -> QueueEntry:
-    """Return the queue's view of a row that has all of `QUEUE_COLUMNS`."""
+    """Return the queue entry of a row that has all of `QUEUE_COLUMNS`."""
     return QueueEntry(
         id=row["id"],
         title=row["title"],
@@ -195,7 +205,7 @@ def queue_entry_from_row(row: Row) -> QueueEntry:
 
 
 def message_from_row(row: Row) -> Message:
-    """Return the line of a row that has all of `MESSAGE_COLUMNS`."""
+    """Return the message of a row that has all of `MESSAGE_COLUMNS`."""
     return Message(
         id=row["id"],
         job_id=row["job_id"],
@@ -210,7 +220,7 @@ def client_to_row(client: Client) -> dict[str, ColumnValue]:
     """Return the columns of a client.
 
     Raises:
-        InvalidRequest: its id is no UUID.
+        InvalidRequest: its id is not a UUID.
     """
     row = {name: column_value(getattr(client, name)) for name in CLIENT_COLUMNS}
     return row | {"id": required_id(client.id, "id"), "updated_at": row["created_at"]}
@@ -225,7 +235,7 @@ def repository_to_row(repository: Repository) -> dict[str, ColumnValue]:
     """Return the columns of a repository.
 
     Raises:
-        InvalidRequest: an id is no UUID.
+        InvalidRequest: an id is not a UUID.
     """
     row = {name: column_value(getattr(repository, name)) for name in REPOSITORY_COLUMNS}
     row["id"] = required_id(repository.id, "id")
@@ -255,7 +265,7 @@ def pull_request_to_rows(
     """Return the columns of `code_branches` and `code_pull_requests`, without their times.
 
     Raises:
-        InvalidRequest: an id is no UUID.
+        InvalidRequest: an id is not a UUID.
     """
     shared: dict[str, ColumnValue] = {
         "repository_id": required_id(record.repository_id, "repository_id"),
@@ -304,10 +314,10 @@ def host_from_row(row: Row) -> Host:
 
 
 def kept_work_to_row(work: KeptWork) -> dict[str, ColumnValue]:
-    """Return the columns of kept work, its job's id as it was given.
+    """Return the columns of kept work, with the job id unchanged.
 
     Raises:
-        InvalidRequest: the patch cannot be kept as it is.
+        InvalidRequest: the patch cannot be stored unchanged.
     """
     row = {name: column_value(getattr(work, name)) for name in KEPT_WORK_COLUMNS}
     return row | {"patch": None if work.patch is None else require_storable(work.patch, "patch")}
@@ -320,10 +330,10 @@ def kept_work_from_row(row: Row) -> KeptWork:
 
 
 def claim_to_row(request: KeyedRequest) -> dict[str, ColumnValue]:
-    """Return the columns of a key that has no answer yet.
+    """Return the columns of a key without an answer.
 
     Raises:
-        InvalidRequest: the resource's id is no UUID.
+        InvalidRequest: the resource's id is not a UUID.
     """
     return {
         "scope": column_value(request.scope),
@@ -335,6 +345,6 @@ def claim_to_row(request: KeyedRequest) -> dict[str, ColumnValue]:
 
 
 def keyed_request_from_row(row: Row) -> KeyedRequest:
-    """Return what a key stands for, of a row that has all of `KEYED_REQUEST_COLUMNS`."""
+    """Return the request of a row that has all of `KEYED_REQUEST_COLUMNS`."""
     values = {name: row[name] for name in KEYED_REQUEST_COLUMNS}
     return KeyedRequest(**values | {"created_at": parse_time(row["created_at"])})

@@ -1,4 +1,4 @@
-"""Single values between the words of `domain` and the columns of a row, alike in every adapter."""
+"""Converts single values between `domain` and the columns of a row, for all adapters."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Member = TypeVar("Member", bound=StrEnum)
 
 
 def canonical_id(text: str) -> str | None:
-    """Return a UUID in lower case, or None for what is no UUID and so names no row."""
+    """Return a UUID in lower case, or None if `text` is not a UUID and so not the id of a row."""
     return text.lower() if is_id(text) else None
 
 
@@ -25,18 +25,18 @@ def required_id(text: str, column: str) -> str:
     """Return a UUID in lower case.
 
     Raises:
-        InvalidRequest: it is none, so it cannot be written or referred to.
+        InvalidRequest: `text` is not a UUID.
     """
-    found = canonical_id(text)
-    if found is None:
+    canonical = canonical_id(text)
+    if canonical is None:
         raise InvalidRequest(
-            f"{column} {sanitize_text(text)[:80]!r} is not a UUID. Send the id as given."
+            f"{column} {sanitize_text(text)[:80]!r} is not a UUID. Send an id from the API."
         )
-    return found
+    return canonical
 
 
 def time_text(moment: datetime) -> str:
-    """Return an aware time as UTC text of fixed width, so that texts sort as times do.
+    """Return an aware time as UTC text of fixed width, so that the text sorts by time.
 
     Raises:
         ValueError: the time is naive.
@@ -47,36 +47,36 @@ def time_text(moment: datetime) -> str:
 
 
 def parse_time(text: str) -> datetime:
-    """Return ISO text as a time in UTC; text without an offset is taken as UTC."""
+    """Return ISO text as a time in UTC; text without an offset is UTC."""
     moment = datetime.fromisoformat(text)
     return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def parse_optional_time(text: str | None) -> datetime | None:
-    """Return ISO text as a time in UTC, None as None."""
+    """Return ISO text as a time in UTC, or None."""
     return None if text is None else parse_time(text)
 
 
 def parse_member(kind: type[Member], text: str | None) -> Member | None:
-    """Return the member of that value; None for None and for a value of a newer version."""
+    """Return the member with that value, or None for None and for values of a newer version."""
     return kind(text) if text is not None and text in kind._value2member_map_ else None
 
 
 def require_storable(text: str, column: str) -> str:
-    """Return text that is of use only as it is, whatever its length.
+    """Return `text`, which must be stored unchanged, with any length.
 
     Raises:
-        InvalidRequest: no store can keep it so.
+        InvalidRequest: a store cannot store it unchanged.
     """
     if not is_storable(text):
         raise InvalidRequest(
-            f"{column} has a NUL or half a surrogate pair, which cannot be stored. Leave it out."
+            f"{column} contains a NUL or a lone surrogate, which cannot be stored. Remove it."
         )
     return text
 
 
 def column_value(value: str | int | float | datetime | StrEnum | None) -> ColumnValue:
-    """Return a domain value as it is bound to a statement: text made storable, times as text."""
+    """Return a domain value as a statement's parameter, with text sanitized and times as text."""
     if isinstance(value, StrEnum):
         return value.value
     if isinstance(value, str):

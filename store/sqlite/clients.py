@@ -1,4 +1,4 @@
-"""Clients, their repositories, and what else a job may refer to."""
+"""Clients, their repositories, and the other rows that a job may refer to."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from store.codec.rows import (
 )
 from store.codec.values import canonical_id, column_value
 from store.protocol import ClientStore
+from store.sqlite.connections import SqliteAggregate, reading, writing
 from store.sqlite.errors import is_duplicate
-from store.sqlite.operations import SqliteAggregate, reading, writing
 from store.sqlite.statements import exists, insert_new, named, selected
 
 _CLIENTS = f"SELECT {selected(CLIENT_COLUMNS, 'c')} FROM clients c"
@@ -51,12 +51,12 @@ class SqliteClients(SqliteAggregate, ClientStore):
     @override
     @reading
     def get_client(self, connection: sqlite3.Connection, client_id: str) -> ClientDetails | None:
-        known = canonical_id(client_id)
-        values = connection.execute(f"{_CLIENTS} WHERE c.id = ?", (known,)).fetchone()
+        canonical = canonical_id(client_id)
+        values = connection.execute(f"{_CLIENTS} WHERE c.id = ?", (canonical,)).fetchone()
         if values is None:
             return None
         repositories = _repositories(
-            connection, f"r.client_id = ? AND {_ON_GITHUB}", "r.created_at, r.id", known
+            connection, f"r.client_id = ? AND {_ON_GITHUB}", "r.created_at, r.id", canonical
         )
         return ClientDetails(client_from_row(named(CLIENT_COLUMNS, values)), repositories)
 
@@ -71,7 +71,7 @@ class SqliteClients(SqliteAggregate, ClientStore):
                     f"The client already has the repository {repository.full_name}."
                 ) from error
             raise InvalidRequest(
-                f"There is no client {repository.client_id}. Create it first."
+                f"The client {repository.client_id} does not exist. Create it first."
             ) from error
 
     @override

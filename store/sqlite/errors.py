@@ -1,4 +1,4 @@
-"""What SQLite reports, as the errors of `domain`.
+"""Translates the errors of SQLite into the errors of `domain`.
 
 Result codes: https://www.sqlite.org/rescode.html.
 """
@@ -19,18 +19,18 @@ from domain.errors import (
 )
 
 _UNAVAILABLE = {
-    "SQLITE_BUSY": "another process kept it locked for too long. Try again; if it goes on, find "
-    "the process that holds the file.",
+    "SQLITE_BUSY": "another process kept it locked for too long. Try again. If it happens again, "
+    "find the process that locks the file.",
     "SQLITE_FULL": "the disk is full. Free some space, then try again.",
     "SQLITE_CANTOPEN": "the file cannot be opened. Check that its directory exists and that this "
     "user may write to it.",
-    "SQLITE_READONLY": "the file may not be written. Give this user write access to it and to its "
-    "directory.",
+    "SQLITE_READONLY": "this user may not write the file. Give the user write access to it and to "
+    "its directory.",
     "SQLITE_IOERR": "the disk reported an error. Check the disk and its free space, then try "
     "again.",
-    "SQLITE_NOMEM": "there was no memory left. Free some, then try again.",
+    "SQLITE_NOMEM": "the host had no free memory. Free some, then try again.",
 }
-"""What happened and what helps, by the family of a result code."""
+"""The cause and the remedy, by primary result code."""
 
 _DAMAGED = {
     "SQLITE_NOTADB": "is not a SQLite database. Move it away, or set another data directory.",
@@ -42,13 +42,13 @@ _DAMAGED = {
 
 @contextmanager
 def translated(path: Path) -> Iterator[None]:
-    """Raise SQLite's and the file system's errors as this project's.
+    """Raise errors of SQLite and the file system as errors of this project.
 
     Raises:
-        DependencyUnavailable: the file cannot be reached or written at present.
-        DependencyFailed: it is no database, is damaged, or has other tables.
-        Conflict: a row with that key exists.
-        InvalidRequest: the row refers to one that does not exist, or lacks a value.
+        DependencyUnavailable: the file cannot be read or written now.
+        DependencyFailed: the file is not a database, is damaged, or has other tables.
+        Conflict: a row with the same key exists.
+        InvalidRequest: the row refers to a missing row, or has an invalid value.
     """
     try:
         yield
@@ -59,13 +59,13 @@ def translated(path: Path) -> Iterator[None]:
     except OSError as error:
         raise DependencyUnavailable(
             f"The store's file {path} cannot be reached ({error.strerror}). Check the path and "
-            "who may write to it.",
+            "its permissions.",
             "store",
         ) from error
 
 
 def is_duplicate(error: sqlite3.IntegrityError) -> bool:
-    """Tell whether a row with the same key exists."""
+    """Return whether a row with the same key exists."""
     return error.sqlite_errorname in {"SQLITE_CONSTRAINT_UNIQUE", "SQLITE_CONSTRAINT_PRIMARYKEY"}
 
 
@@ -73,8 +73,8 @@ def _broken_rule(error: sqlite3.IntegrityError) -> OrchestratorError:
     if is_duplicate(error):
         return Conflict("A record with the same key exists. Read it instead of adding it again.")
     if error.sqlite_errorname == "SQLITE_CONSTRAINT_FOREIGNKEY":
-        return InvalidRequest("The record refers to one that does not exist. Create that first.")
-    return InvalidRequest("The record lacks a value, or has one that is not allowed.")
+        return InvalidRequest("The record refers to a missing record. Create that record first.")
+    return InvalidRequest("The record has a missing or invalid value. Correct it.")
 
 
 def _broken_file(error: sqlite3.DatabaseError, path: Path) -> OrchestratorError:
@@ -83,7 +83,9 @@ def _broken_file(error: sqlite3.DatabaseError, path: Path) -> OrchestratorError:
         return DependencyUnavailable(
             f"The store's file {path} did not answer: {_UNAVAILABLE[family]}", "store"
         )
-    remedy = _DAMAGED.get(family, "could not do what was asked. The log has SQLite's own words.")
+    remedy = _DAMAGED.get(
+        family, "could not execute the request. Read SQLite's message in the log."
+    )
     return DependencyFailed(f"The store's file {path} {remedy}", "store")
 
 

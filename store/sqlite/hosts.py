@@ -1,4 +1,4 @@
-"""The machines that run jobs, as they last reported."""
+"""The last reports of hosts, and the credentials whose usage limit is reached."""
 
 from __future__ import annotations
 
@@ -9,22 +9,23 @@ from typing_extensions import override
 
 from domain.hosts import Host
 from store.codec.rows import HOST_COLUMNS, host_from_row, host_to_row
-from store.codec.values import column_value, time_text
-from store.protocol import HostStore
-from store.sqlite.operations import SqliteAggregate, reading, writing
-from store.sqlite.statements import marks, named
+from store.codec.values import column_value, parse_time, time_text
+from store.protocol import CredentialStore, HostStore
+from store.sqlite.connections import SqliteAggregate, reading, writing
+from store.sqlite.statements import named, placeholders
 
 _COLUMNS = ", ".join(HOST_COLUMNS)
 
 
-class SqliteHosts(SqliteAggregate, HostStore):
-    """The reports of hosts."""
+class SqliteHosts(SqliteAggregate, HostStore, CredentialStore):
+    """The reports of hosts, and the credentials whose usage limit is reached."""
 
     @override
     @writing
     def report_host(self, connection: sqlite3.Connection, host: Host) -> None:
         connection.execute(
-            f"INSERT OR REPLACE INTO agent_hosts ({_COLUMNS}) VALUES ({marks(len(HOST_COLUMNS))})",
+            f"INSERT OR REPLACE INTO agent_hosts ({_COLUMNS}) "
+            f"VALUES ({placeholders(len(HOST_COLUMNS))})",
             tuple(host_to_row(host)[name] for name in HOST_COLUMNS),
         )
 
@@ -48,5 +49,28 @@ class SqliteHosts(SqliteAggregate, HostStore):
 
     @override
     @writing
-    def forget_hosts(self, connection: sqlite3.Connection, seen_before: datetime) -> None:
-        connection.execute("DELETE FROM agent_hosts WHERE last_seen < ?", (time_text(seen_before),))
+    def forget_hosts(self, connection: sqlite3.Connection, older_than: datetime) -> None:
+        connection.execute("DELETE FROM agent_hosts WHERE last_seen < ?", (time_text(older_than),))
+
+    @override
+    @writing
+    def hold_credential(
+        self, connection: sqlite3.Connection, credential: str, until: datetime
+    ) -> None:
+        connection.execute(
+            "INSERT INTO agent_credential_holds (credential, held_until) VALUES (?, ?) "
+            "ON CONFLICT (credential) DO UPDATE SET "
+            "held_until = max(held_until, excluded.held_until)",
+            (column_value(credential), time_text(until)),
+        )
+
+    @override
+    @reading
+    def credential_held_until(
+        self, connection: sqlite3.Connection, credential: str
+    ) -> datetime | None:
+        found = connection.execute(
+            "SELECT held_until FROM agent_credential_holds WHERE credential = ?",
+            (column_value(credential),),
+        ).fetchone()
+        return None if found is None else parse_time(found[0])

@@ -1,4 +1,4 @@
-"""The keys by which a repeated request is known, and what was answered to it."""
+"""Idempotency keys: the keys of clients' requests, and the responses."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from store.codec.values import (
     time_text,
 )
 from store.protocol import KeyStore
-from store.sqlite.operations import SqliteAggregate, writing
-from store.sqlite.statements import marks, named
+from store.sqlite.connections import SqliteAggregate, writing
+from store.sqlite.statements import named, placeholders
 
 _COLUMNS = ", ".join(KEYED_REQUEST_COLUMNS)
 _IS_UNANSWERED_CLAIM = "scope = ? AND key = ? AND resource_id = ? AND answer IS NULL"
@@ -33,9 +33,10 @@ class SqliteIdempotencyKeys(SqliteAggregate, KeyStore):
     @writing
     def claim_key(self, connection: sqlite3.Connection, request: KeyedRequest) -> KeyedRequest:
         row = claim_to_row(request)
-        # The update changes nothing; without it, a row that is there would not be returned.
+        # The update changes nothing, but without it RETURNING would skip an existing row.
         values = connection.execute(
-            f"INSERT INTO agent_idempotency_keys ({', '.join(row)}) VALUES ({marks(len(row))}) "
+            f"INSERT INTO agent_idempotency_keys ({', '.join(row)}) "
+            f"VALUES ({placeholders(len(row))}) "
             f"ON CONFLICT (scope, key) DO UPDATE SET scope = excluded.scope RETURNING {_COLUMNS}",
             tuple(row.values()),
         ).fetchone()
@@ -83,9 +84,9 @@ class SqliteIdempotencyKeys(SqliteAggregate, KeyStore):
 
     @override
     @writing
-    def forget_keys(self, connection: sqlite3.Connection, claimed_before: datetime) -> None:
+    def forget_keys(self, connection: sqlite3.Connection, older_than: datetime) -> None:
         connection.execute(
-            "DELETE FROM agent_idempotency_keys WHERE created_at < ?", (time_text(claimed_before),)
+            "DELETE FROM agent_idempotency_keys WHERE created_at < ?", (time_text(older_than),)
         )
 
 

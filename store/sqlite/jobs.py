@@ -1,30 +1,36 @@
-"""One job at a time: created, read, changed under a guard, and found again when it is stuck."""
+"""Single jobs, with their usage, branches and pull requests."""
 
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
 from typing_extensions import override
 
 from domain.errors import Conflict, InvalidRequest
-from domain.job_details import JobDetails
-from domain.jobs import Job, Usage
+from domain.job_details import JobDetails, JobStateDetails, PullRequestRecord
+from domain.jobs import Job, JobState, Usage
+from domain.repositories import Repository
 from domain.timestamps import utc_now
 from store.codec.rows import (
     JOB_COLUMNS,
+    JOB_STATE_COLUMNS,
     REPOSITORY_COLUMNS,
+    Row,
     job_changes_to_row,
     job_from_row,
+    job_state_from_row,
     job_to_row,
+    pull_request_to_rows,
     repository_from_row,
     usage_to_row,
 )
 from store.codec.values import ColumnValue, canonical_id, required_id, time_text
-from store.protocol import Guard, JobChanges, JobStore
+from store.protocol import Guard, JobChanges, JobStore, PullRequestStore
+from store.sqlite.connections import SqliteAggregate, reading, writing
 from store.sqlite.errors import is_duplicate
-from store.sqlite.operations import SqliteAggregate, reading, writing
 from store.sqlite.schema import HOLDS_BRANCH, IS_LIVE, STILL_CLEANS_UP
 from store.sqlite.statements import (
     bounded,
@@ -32,8 +38,8 @@ from store.sqlite.statements import (
     exists,
     insert_new,
     json_value,
-    marks,
     named,
+    placeholders,
     selected,
 )
 
@@ -50,7 +56,7 @@ _REFERENCES = {
 DETAILS_COLUMNS = (
     f"{selected(JOB_COLUMNS, 'j')}, {selected(REPOSITORY_COLUMNS, 'r')}, c.name, f.title"
 )
-_COLUMNS_LESS_PROMPT = ", ".join("''" if name == "prompt" else f"j.{name}" for name in JOB_COLUMNS)
+_STATE_COLUMNS = selected(JOB_STATE_COLUMNS, "j")
 DETAILS_TABLES = """
     LEFT JOIN clients c ON c.id = j.client_id
     LEFT JOIN code_repositories r ON r.id = j.repository_id
@@ -71,8 +77,8 @@ _ADD_USAGE = """
 """
 
 
-class SqliteJobs(SqliteAggregate, JobStore):
-    """Single jobs."""
+class SqliteJobs(SqliteAggregate, JobStore, PullRequestStore):
+    """Single jobs, with their branches and pull requests."""
 
     @override
     @writing
@@ -93,6 +99,21 @@ class SqliteJobs(SqliteAggregate, JobStore):
         return None if values is None else details_from_values(values)
 
     @override
+    @reading
+    def get_job_state(self, connection: sqlite3.Connection, job_id: str) -> JobStateDetails | None:
+        statement = f"""
+            SELECT {_STATE_COLUMNS}, {selected(REPOSITORY_COLUMNS, "r")} FROM agent_jobs j
+            LEFT JOIN code_repositories r ON r.id = j.repository_id WHERE j.id = ?
+        """
+        values = connection.execute(statement, (canonical_id(job_id),)).fetchone()
+        if values is None:
+            return None
+        after_job = len(JOB_STATE_COLUMNS)
+        return JobStateDetails(
+            job=_state_from_values(values[:after_job]), repository=_repository(values[after_job:])
+        )
+
+    @override
     @writing
     def update_job(
         self, connection: sqlite3.Connection, job_id: str, changes: JobChanges, when: Guard
@@ -100,7 +121,7 @@ class SqliteJobs(SqliteAggregate, JobStore):
         row = job_changes_to_row(changes) | {"updated_at": _now()}
         statement = (
             f"UPDATE agent_jobs SET {', '.join(f'{name} = ?' for name in row)} "
-            f"WHERE id = ? AND status IN ({marks(len(when.statuses))}) "
+            f"WHERE id = ? AND status IN ({placeholders(len(when.statuses))}) "
             "AND lease = coalesce(?, lease) AND lease < coalesce(?, lease + 1)"
         )
         guard = (canonical_id(job_id), *sorted(when.statuses), when.lease, when.lease_below)
@@ -109,7 +130,7 @@ class SqliteJobs(SqliteAggregate, JobStore):
         except sqlite3.IntegrityError as error:
             if is_duplicate(error):
                 raise Conflict(
-                    "Another live job works on the branch; wait for it to end."
+                    "Another live job works on the branch. Wait for it to end."
                 ) from error
             raise _missing_reference(connection, row) from error
 
@@ -123,17 +144,17 @@ class SqliteJobs(SqliteAggregate, JobStore):
         usage: Usage,
         claude_seconds: float,
     ) -> None:
-        known = existing_job(connection, job_id)
+        canonical = existing_job(connection, job_id)
         report: dict[str, ColumnValue] = {
             "report_id": required_id(report_id, "report_id"),
-            "job_id": known,
+            "job_id": canonical,
             "claude_seconds": claude_seconds,
             "created_at": _now(),
             **usage_to_row(usage),
         }
         stored = connection.execute(
             f"INSERT INTO agent_job_usage_reports ({', '.join(report)}) "
-            f"VALUES ({marks(len(report))}) ON CONFLICT (report_id) DO NOTHING",
+            f"VALUES ({placeholders(len(report))}) ON CONFLICT (report_id) DO NOTHING",
             tuple(report.values()),
         )
         if stored.rowcount == 1:
@@ -143,9 +164,9 @@ class SqliteJobs(SqliteAggregate, JobStore):
     @reading
     def jobs_to_reconcile(
         self, connection: sqlite3.Connection, older_than: datetime, after_id: str, limit: int
-    ) -> list[Job]:
+    ) -> list[JobState]:
         statement = f"""
-            SELECT {_COLUMNS_LESS_PROMPT} FROM (
+            SELECT {_STATE_COLUMNS} FROM (
               SELECT id FROM agent_jobs INDEXED BY agent_jobs_live
                 WHERE {IS_LIVE} AND id > :after_id AND updated_at < :older_than
               UNION ALL
@@ -160,26 +181,50 @@ class SqliteJobs(SqliteAggregate, JobStore):
             "limit": bounded(limit),
         }
         rows = connection.execute(statement, bounds)
-        return [_job_from_values(values) for values in rows]
+        return [_state_from_values(values) for values in rows]
+
+    @override
+    @writing
+    def record_pull_request(
+        self, connection: sqlite3.Connection, record: PullRequestRecord
+    ) -> None:
+        now = time_text(utc_now())
+        times: dict[str, ColumnValue] = {"created_at": now, "updated_at": now}
+        branch, pull_request = pull_request_to_rows(record)
+        try:
+            insert_new(connection, "code_branches", branch | times)
+            insert_new(connection, "code_pull_requests", pull_request | times)
+        except sqlite3.IntegrityError as error:
+            raise InvalidRequest(
+                f"The repository {record.repository_id} or the feature of pull request "
+                f"{record.number} does not exist."
+            ) from error
 
 
 def details_from_values(values: tuple[Any, ...]) -> JobDetails:
-    """Return the job of a row selected as `DETAILS_COLUMNS` from `agent_jobs j`."""
+    """Return the job of a row that was selected with `DETAILS_COLUMNS`."""
     after_job = len(JOB_COLUMNS)
     *repository, client_name, feature_title = values[after_job:]
     return JobDetails(
-        job=_job_from_values(values[:after_job]),
+        job=job_from_row(_job_row(JOB_COLUMNS, values[:after_job])),
         client_name=client_name,
-        repository=(
-            repository_from_row(named(REPOSITORY_COLUMNS, repository)) if repository[0] else None
-        ),
+        repository=_repository(repository),
         feature_title=feature_title,
     )
 
 
-def _job_from_values(values: tuple[Any, ...]) -> Job:
-    row = named(JOB_COLUMNS, values)
-    return job_from_row({**row, "options": json_value(row["options"])})
+def _state_from_values(values: Sequence[Any]) -> JobState:
+    return job_state_from_row(_job_row(JOB_STATE_COLUMNS, values))
+
+
+def _job_row(columns: Sequence[str], values: Sequence[Any]) -> Row:
+    row = named(columns, values)
+    return {**row, "options": json_value(row["options"])}
+
+
+def _repository(values: Sequence[Any]) -> Repository | None:
+    row = named(REPOSITORY_COLUMNS, values)
+    return repository_from_row(row) if row["id"] else None
 
 
 def _branch_is_held(connection: sqlite3.Connection, row: dict[str, ColumnValue]) -> Conflict:
@@ -199,8 +244,10 @@ def _missing_reference(
     for column, table in _REFERENCES.items():
         value = row.get(column)
         if value is not None and not exists(connection, table, str(value)):
-            return InvalidRequest(f"{column} {value} does not exist. Send the id of one that does.")
-    return InvalidRequest("The job lacks a value, or has one that is not allowed.")
+            return InvalidRequest(
+                f"{column} {value} does not exist. Send the id of an existing row."
+            )
+    return InvalidRequest("The job has no value, or an invalid value, in a required column.")
 
 
 def _now() -> str:

@@ -1,4 +1,4 @@
-"""Work of ended jobs that was not delivered."""
+"""Undelivered work of ended jobs."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from domain.job_details import KeptWork
 from store.codec.rows import KEPT_WORK_COLUMNS, kept_work_from_row, kept_work_to_row
 from store.codec.values import canonical_id, time_text
 from store.protocol import SalvageStore
-from store.sqlite.operations import SqliteAggregate, reading, writing
-from store.sqlite.statements import existing_job, marks, named
+from store.sqlite.connections import SqliteAggregate, reading, writing
+from store.sqlite.statements import existing_job, named, placeholders
 
 _COLUMNS = ", ".join(KEPT_WORK_COLUMNS)
 
 
-class SqliteKeptWork(SqliteAggregate, SalvageStore):
+class SqliteSalvage(SqliteAggregate, SalvageStore):
     """Undelivered work of ended jobs."""
 
     @override
@@ -27,7 +27,7 @@ class SqliteKeptWork(SqliteAggregate, SalvageStore):
         row = kept_work_to_row(work) | {"job_id": existing_job(connection, work.job_id)}
         connection.execute(
             f"INSERT OR REPLACE INTO agent_job_kept_work ({_COLUMNS}) "
-            f"VALUES ({marks(len(KEPT_WORK_COLUMNS))})",
+            f"VALUES ({placeholders(len(KEPT_WORK_COLUMNS))})",
             tuple(row[name] for name in KEPT_WORK_COLUMNS),
         )
 
@@ -42,10 +42,10 @@ class SqliteKeptWork(SqliteAggregate, SalvageStore):
     @override
     @writing
     def forget_work(
-        self, connection: sqlite3.Connection, kept_before: datetime, spared: Collection[str]
+        self, connection: sqlite3.Connection, older_than: datetime, exclude: Collection[str]
     ) -> None:
         old = connection.execute(
-            "SELECT job_id FROM agent_job_kept_work WHERE created_at < ?", (time_text(kept_before),)
+            "SELECT job_id FROM agent_job_kept_work WHERE created_at < ?", (time_text(older_than),)
         )
-        expired = [values for values in old.fetchall() if values[0] not in spared]
+        expired = [values for values in old.fetchall() if values[0] not in exclude]
         connection.executemany("DELETE FROM agent_job_kept_work WHERE job_id = ?", expired)

@@ -1,7 +1,7 @@
 """The tables of the SQLite store.
 
-Columns follow the Postgres schema. Long texts stand last in `agent_jobs`, because SQLite walks the
-overflow pages of what precedes a column that it reads
+Columns follow the Postgres schema. Long texts are the last columns of `agent_jobs`, because SQLite
+reads the overflow pages of all columns before the requested column
 (https://www.sqlite.org/fileformat2.html#b_tree_pages).
 """
 
@@ -15,7 +15,7 @@ from domain.errors import DependencyFailed
 from domain.jobs import FINAL, HOLDS_SLOT, LIVE, JobType, Phase
 
 APPLICATION_ID = 0x43434F31
-"""`CCO1`: marks a file as this store's own."""
+"""`CCO1`: identifies a file of this store."""
 
 SCHEMA_VERSION = 1
 """A file of another version is refused."""
@@ -25,8 +25,8 @@ def _set(values: frozenset[str] | frozenset[Phase]) -> str:
     return "(" + ", ".join(f"'{value}'" for value in sorted(values)) + ")"
 
 
-# The planner takes a partial index only where a query repeats the index's condition word for word
-# (https://www.sqlite.org/partialindex.html, section 3.1), so both are written with these.
+# The planner uses a partial index only for a query that repeats the index's condition exactly
+# (https://www.sqlite.org/partialindex.html, section 3.1). So indexes and queries share these.
 IS_LIVE = f"status IN {_set(LIVE)}"
 WAITS_FOR_SLOT = f"{IS_LIVE} AND phase = '{Phase.WAITING_FOR_SLOT}'"
 RUNS = f"status = 'running' AND phase IN {_set(HOLDS_SLOT)}"
@@ -187,7 +187,7 @@ CREATE INDEX agent_jobs_live ON agent_jobs (id, updated_at) WHERE {IS_LIVE};
 CREATE INDEX agent_jobs_cleaning_up ON agent_jobs (id, updated_at) WHERE {STILL_CLEANS_UP};
 """
 
-# Totals are kept, not counted: counting 100,000 index entries takes longer than reading a page.
+# Totals are stored, because counting 100,000 index entries takes longer than reading a page.
 _JOB_COUNTS = """
 CREATE TABLE agent_job_counts (
   client_id TEXT NOT NULL,
@@ -216,8 +216,8 @@ WHEN (old.client_id, old.status, old.phase) IS NOT (new.client_id, new.status, n
 END;
 """
 
-# Ids are random, so an index on them alone would be written all over at each batch; within a job
-# they stand together (measured with a million lines: 75,000 lines a second against 29,000).
+# Ids are random, so each batch would write all over an index on ids alone. With the job id first,
+# the entries of a batch are adjacent (measured with a million messages: 75,000 and 29,000/s).
 _JOB_PARTS = """
 CREATE TABLE agent_job_messages (
   id TEXT NOT NULL,
@@ -332,7 +332,7 @@ _SCRIPTS = (
 def create_schema(connection: sqlite3.Connection, path: Path) -> None:
     """Create the tables in a new file, in one transaction.
 
-    Several processes may call this at once: the first creates the tables, the others find them.
+    Several processes may call this concurrently. The first one creates the tables.
 
     Raises:
         DependencyFailed: the file belongs to another program or has another schema version.
@@ -361,7 +361,7 @@ def _has_schema(connection: sqlite3.Connection, path: Path) -> bool:
         return False
     if application != APPLICATION_ID:
         raise DependencyFailed(
-            f"The file {path} is a database of another program. Move it away, or set another data "
+            f"The file {path} is a database of another program. Move it, or set another data "
             "directory.",
             "store",
         )

@@ -1,4 +1,4 @@
-"""Statements that are the same for every table of the SQLite store."""
+"""Statements and conversions that several tables share."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from store.codec.rows import Row
 from store.codec.values import ColumnValue, canonical_id
 
 MAX_INTEGER = 2**63 - 1
-"""SQLite's largest integer; binding a greater one raises OverflowError."""
+"""SQLite's largest integer. A larger parameter raises OverflowError."""
 
 
 def insert_new(connection: sqlite3.Connection, table: str, row: Mapping[str, ColumnValue]) -> bool:
-    """Insert a row unless one with its `id` is there; return whether it was inserted.
+    """Insert a row unless its `id` exists. Return whether it was inserted.
 
-    A repeat is recognised before any other rule is applied, so it cannot break one.
+    The id is checked first, so a repeated insert violates no other constraint.
     """
     statement = (
         f"INSERT INTO {table} ({', '.join(row)}) SELECT {', '.join(f':{name}' for name in row)} "
@@ -35,48 +35,48 @@ def _bound(row: Mapping[str, ColumnValue]) -> dict[str, ColumnValue]:
 
 
 def exists(connection: sqlite3.Connection, table: str, row_id: str | None) -> bool:
-    """Tell whether the table has that `id`; None is no id."""
+    """Return whether the table has a row with that `id`."""
     found = connection.execute(f"SELECT 1 FROM {table} WHERE id = ?", (row_id,))
     return found.fetchone() is not None
 
 
 def existing_job(connection: sqlite3.Connection, job_id: str) -> str:
-    """Return the id of a job as it is stored.
+    """Return the stored form of a job's id.
 
     Raises:
-        NotFound: no such job.
+        NotFound: the job does not exist.
     """
-    known = canonical_id(job_id)
-    if known is None or not exists(connection, "agent_jobs", known):
-        raise NotFound(f"There is no job {sanitize_text(job_id)[:80]!r}.")
-    return known
+    canonical = canonical_id(job_id)
+    if canonical is None or not exists(connection, "agent_jobs", canonical):
+        raise NotFound(f"The job {sanitize_text(job_id)[:80]!r} does not exist.")
+    return canonical
 
 
 def named(columns: Sequence[str], values: Sequence[Any]) -> Row:
-    """Return a row that was selected as these columns."""
+    """Return a row from its columns and values."""
     return dict(zip(columns, values, strict=True))
 
 
 def json_value(text: str | None) -> Any:
-    """Return what a column of JSON holds."""
+    """Return the value of a JSON column."""
     return None if text is None else json.loads(text)
 
 
 def selected(columns: Iterable[str], table: str) -> str:
-    """Return the columns for a SELECT, each with its table's name or alias."""
+    """Return the columns for a SELECT, with the table's name or alias."""
     return ", ".join(f"{table}.{name}" for name in columns)
 
 
 def json_list(texts: Iterable[str]) -> str:
-    """Return texts as the argument of `json_each`, which takes any number of them."""
+    """Return texts as one parameter for `json_each`, which has no limit on their number."""
     return json.dumps(list(texts))
 
 
 def bounded(number: int) -> int:
-    """Return a count or offset as SQLite takes it: not negative, which would mean no limit."""
+    """Return a limit or offset within SQLite's range. A negative limit would mean no limit."""
     return min(max(number, 0), MAX_INTEGER)
 
 
-def marks(count: int) -> str:
-    """Return so many parameter marks, with commas."""
+def placeholders(count: int) -> str:
+    """Return `count` parameter placeholders, separated by commas."""
     return ", ".join("?" * count)

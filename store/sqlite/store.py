@@ -1,4 +1,4 @@
-"""The embedded store: one SQLite file, which several processes may use at once."""
+"""The embedded store: one SQLite file, which several processes may use concurrently."""
 
 from __future__ import annotations
 
@@ -10,38 +10,30 @@ from typing_extensions import override
 from store.protocol import Store
 from store.sqlite.clients import SqliteClients
 from store.sqlite.connections import SqliteConnections
-from store.sqlite.credential_holds import SqliteCredentialHolds
 from store.sqlite.hosts import SqliteHosts
 from store.sqlite.idempotency_keys import SqliteIdempotencyKeys
 from store.sqlite.job_lists import SqliteJobLists
 from store.sqlite.jobs import SqliteJobs
 from store.sqlite.messages import SqliteMessages
-from store.sqlite.pull_requests import SqlitePullRequests
-from store.sqlite.queue import SqliteQueue
-from store.sqlite.salvage import SqliteKeptWork
-from store.sqlite.sessions import SqliteSessions
+from store.sqlite.salvage import SqliteSalvage
 
 BUSY_SECONDS = 10.0
-"""How long a write waits for other processes; theirs take milliseconds."""
+"""How long a write waits for other processes, whose writes take milliseconds."""
 
 
 class SqliteStore(
     SqliteClients,
     SqliteJobs,
     SqliteJobLists,
-    SqliteQueue,
     SqliteMessages,
-    SqliteSessions,
-    SqlitePullRequests,
     SqliteHosts,
-    SqliteKeptWork,
-    SqliteCredentialHolds,
+    SqliteSalvage,
     SqliteIdempotencyKeys,
     Store,
 ):
-    """Keeps everything in one file, created with its directory for this user alone.
+    """Stores everything in one file, which only this user may read.
 
-    Cancelling a call never leaves it half done: it happens whole or not at all.
+    A cancelled call is executed completely or not at all.
 
     Args:
         path: the database file, on a local disk.
@@ -72,6 +64,10 @@ class SqliteStore(
         connections, self._connections = self._connections, None
         if connections is not None:
             await asyncio.shield(connections.close())
+
+    @override
+    def without_retries(self) -> Store:
+        return self
 
     @override
     async def ping(self) -> None:

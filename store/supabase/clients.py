@@ -1,6 +1,6 @@
-"""Clients, their repositories, and what else a job may refer to.
+"""Clients, their repositories, and the other rows that a job may refer to.
 
-Lists are sorted here: the order of texts in Postgres depends on the project's collation.
+Lists are sorted here, because the order of text in Postgres depends on the project's collation.
 """
 
 from __future__ import annotations
@@ -71,11 +71,11 @@ class SupabaseClients(SupabaseAggregate, ClientStore):
             "orchestrator_add_repository", repository_to_row(repository)
         )
         try:
-            added = (await self._connection.attempt(query)).data
+            added = (await self._connection.send(query)).data
         except Refusal as refused:
             if refused.code == MISSING_REFERENCE:
                 raise InvalidRequest(
-                    f"There is no client {repository.client_id}. Create it first."
+                    f"The client {repository.client_id} does not exist. Create it first."
                 ) from refused
             raise translated(refused) from refused
         if not added:
@@ -113,10 +113,10 @@ class SupabaseClients(SupabaseAggregate, ClientStore):
 async def _row(
     connection: SupabaseConnection, table: str, columns: Iterable[str], row_id: str
 ) -> Row | None:
-    known = canonical_id(row_id)
-    if known is None:
+    canonical = canonical_id(row_id)
+    if canonical is None:
         return None
-    rows = await connection.rows(connection.table(table).select(*columns).eq("id", known))
+    rows = await connection.rows(connection.table(table).select(*columns).eq("id", canonical))
     return rows[0] if rows else None
 
 
@@ -134,7 +134,7 @@ async def _on_github(
 def _by_id(
     connection: SupabaseConnection, table: str, columns: Iterable[str], read: list[Row]
 ) -> AsyncSelectRequestBuilder:
-    """Begin a page that goes on after the last row read, whatever is inserted meanwhile."""
+    """Begin the page after the last row read, so that concurrent inserts do not shift pages."""
     query = connection.table(table).select(*columns).order("id")
     return query.gt("id", read[-1]["id"]) if read else query
 

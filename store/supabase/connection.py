@@ -1,8 +1,8 @@
-"""One client of a Supabase project, whose every request may be sent again.
+"""The client of a Supabase project and its retries.
 
-Requests are repeated when their answer is lost, so each must be harmless to repeat. HTTP/1.1 and a
-keep-alive shorter than a gateway's, because over HTTP/2, the package's default, requests failed
-whenever the server ended a connection (measured: 24 of 64 at its keep-alive).
+A request whose answer is lost is sent again, so each request must be idempotent. The client uses
+HTTP/1.1 and a keep-alive shorter than a gateway's. Over HTTP/2, the package's default, requests
+failed whenever the server closed a connection (measured: 24 of 64).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import httpx
@@ -37,23 +37,27 @@ from store.supabase.errors import (
 from supabase import AsyncClient, AsyncClientOptions, acreate_client
 
 PAGE = 1000
-"""Rows in a request: Supabase's own limit (`max_rows`), above which it silently leaves rows out."""
+"""Rows per request. It is Supabase's own limit (`max_rows`), which cuts answers silently."""
 
-_NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
+IDS_IN_ADDRESS = 100
+"""Ids in one request's address: 4 KB, half of the limit of common gateways."""
 
 MAX_INTEGER = 2**31 - 1
-"""Largest limit and offset sent; more rows than that are not kept."""
+"""The largest limit and offset sent; a project has fewer rows."""
 
 SCHEMA_VERSION = 1
-"""What `orchestrator_schema()` answers at least, once this version's migrations are applied."""
+"""The lowest version that `orchestrator_schema()` may return."""
+
+_NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 
 @dataclass(frozen=True, slots=True)
 class RetryLimits:
-    """How long a call goes on; all in seconds.
+    """The limits of a request and its retries; times are in seconds.
 
-    `answer` bounds each wait for bytes: Supabase itself ends a statement after 8 s. `total` bounds
-    the call with all its tries and stays below what its callers allow (30 s for an activity).
+    `answer` limits each wait for bytes; Supabase itself cancels a statement after 8 s. `total`
+    limits the request with all its tries. It is below the limit of the callers, 30 s for an
+    activity.
     """
 
     connect: float = 3.0
@@ -65,7 +69,7 @@ class RetryLimits:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a request gave; `repeated` tells that an earlier try may have been carried out too."""
+    """The answer to a request. With `repeated`, an earlier try may have been executed too."""
 
     data: Any
     repeated: bool
@@ -78,33 +82,44 @@ class Query(Protocol):
         """Send it."""
 
 
-class SupabaseConnection:
-    """The client, its retries and its pages.
+class SupabaseSession:
+    """The HTTP client of one project.
 
     Args:
         url: the project's address.
         key: its secret (service role) key.
-        patience: how long a call goes on.
+        limits: the time limits of a request.
     """
 
-    def __init__(self, url: str, key: str, patience: RetryLimits) -> None:
+    def __init__(self, url: str, key: str, limits: RetryLimits) -> None:
         self._url = url
         self._key = key
-        self._patience = patience
+        self._limits = limits
         self._client: AsyncClient | None = None
         self._http: httpx.AsyncClient | None = None
 
-    async def open(self) -> None:
-        """Make the client. Nothing is sent.
+    @property
+    def client(self) -> AsyncClient:
+        """The open client.
 
         Raises:
-            DependencyFailed: the key is none that Supabase could have made.
+            DependencyUnavailable: it is not open.
+        """
+        if self._client is None:
+            raise DependencyUnavailable("The store is not open. Open it first.", "store")
+        return self._client
+
+    async def open(self) -> None:
+        """Create the client. Sends nothing.
+
+        Raises:
+            DependencyFailed: Supabase cannot have created the key.
         """
         if not self._key.isascii():
             raise DependencyFailed(REFUSED_KEY, "store")
-        # It would log the address of every request, and with it what is asked for.
+        # httpx logs the address of each request, and addresses contain stored values.
         logging.getLogger("httpx").setLevel(logging.WARNING)
-        self._http = _http_client(self._patience)
+        self._http = _http_client(self._limits)
         options = AsyncClientOptions(
             httpx_client=self._http,
             postgrest_client_retry=False,
@@ -114,24 +129,36 @@ class SupabaseConnection:
         self._client = await acreate_client(self._url, self._key, options)
 
     async def close(self) -> None:
-        """Close what is open."""
+        """Close the client. Idempotent."""
         http, self._http, self._client = self._http, None, None
         if http is not None:
             await http.aclose()
 
-    async def check(self) -> None:
-        """Ask for the schema's version.
+
+class SupabaseConnection:
+    """Sends requests to a project, with retries, and reads pages."""
+
+    def __init__(self, session: SupabaseSession, limits: RetryLimits) -> None:
+        self._session = session
+        self._limits = limits
+
+    def without_retries(self) -> SupabaseConnection:
+        """Return a connection of the same session that sends each request once."""
+        return SupabaseConnection(self._session, replace(self._limits, tries=1))
+
+    async def check_schema(self) -> None:
+        """Read the schema's version.
 
         Raises:
             DependencyFailed: the key is not the secret one, the migrations are not applied, or the
-                project gives out fewer rows at a time than a page has.
+                project's row limit is below `PAGE`.
         """
         rows = await self.call("orchestrator_schema", {})
         if not isinstance(rows, list) or not rows or rows[0] < SCHEMA_VERSION:
             raise DependencyFailed(OLD_SCHEMA, "store")
         if len(rows) < PAGE:
             raise DependencyFailed(
-                f"The Supabase project gives out at most {len(rows)} rows at a time. Set the "
+                f"The Supabase project returns at most {len(rows)} rows per request. Set the "
                 f"maximum in its API settings to {PAGE} or more.",
                 "store",
             )
@@ -140,41 +167,41 @@ class SupabaseConnection:
         """Begin a request for a table.
 
         Raises:
-            DependencyUnavailable: the connection is not open.
+            DependencyUnavailable: the store is not open.
         """
-        return self._opened().table(name)
+        return self._session.client.table(name)
 
     def function(self, name: str, arguments: dict[str, Any]) -> AsyncRPCFilterRequestBuilder:
-        """Begin a call of a function of the database; raises as `table`."""
-        return self._opened().rpc(name, arguments)
+        """Begin a call of a database function. Raises the errors of `table`."""
+        return self._session.client.rpc(name, arguments)
 
     async def rows(self, query: Query) -> list[Row]:
-        """Return the rows that a request gives.
+        """Send a request and return its rows.
 
         Raises:
-            OrchestratorError: as `store.supabase.errors.translated`; `DependencyUnavailable` when
-                no try was answered.
+            DependencyUnavailable: no try was answered.
+            OrchestratorError: the request was refused; see `store.supabase.errors.translated`.
         """
         try:
-            return rows_of(await self.attempt(query))
+            return rows_of(await self.send(query))
         except Refusal as refused:
             raise translated(refused) from refused
 
     async def call(self, name: str, arguments: dict[str, Any]) -> Any:
-        """Return what a function of the database gives; raises as `rows`."""
+        """Call a database function and return its result. Raises the errors of `rows`."""
         try:
-            return (await self.attempt(self.function(name, arguments))).data
+            return (await self.send(self.function(name, arguments))).data
         except Refusal as refused:
             raise translated(refused) from refused
 
     async def pages(
         self, page: Callable[[list[Row]], AsyncSelectRequestBuilder], limit: int = MAX_INTEGER
     ) -> list[Row]:
-        """Return up to `limit` rows, a page after the other.
+        """Return up to `limit` rows, read page by page.
 
         Args:
-            page: makes the request for what follows the rows read so far.
-            limit: how many rows at most.
+            page: returns the request for the rows after those read so far.
+            limit: the maximum number of rows.
         """
         found: list[Row] = []
         while len(found) < limit:
@@ -185,25 +212,26 @@ class SupabaseConnection:
                 break
         return found
 
-    async def attempt(self, query: Query) -> Answer:
-        """Send a request until it is answered or patience ends.
+    async def send(self, query: Query) -> Answer:
+        """Send a request, again when it is not answered, within the limits.
 
         Raises:
             Refusal: the answer is an error.
-            DependencyUnavailable: there was none.
+            DependencyUnavailable: no try was answered.
         """
         try:
-            async with asyncio.timeout(self._patience.total):
-                return await self._try_often(query)
+            async with asyncio.timeout(self._limits.total):
+                return await self._send_with_retries(query)
         except TimeoutError as error:
             raise unavailable(error) from error
 
-    async def _try_often(self, query: Query) -> Answer:
+    async def _send_with_retries(self, query: Query) -> Answer:
         repeated = False
-        for number in range(self._patience.tries):
+        for number in range(self._limits.tries):
             if number:
-                await asyncio.sleep(self._pause(number))
-                self._opened()
+                await asyncio.sleep(self._backoff(number))
+                # Raises when the store was closed during the pause.
+                _ = self._session.client
             try:
                 return Answer((await query.execute()).data, repeated)
             except APIError as error:
@@ -213,14 +241,9 @@ class SupabaseConnection:
                 last: Exception = error
         raise unavailable(last) from last
 
-    def _pause(self, number: int) -> float:
-        """Return seconds that grow with each try, and differ between those that failed at once."""
-        return self._patience.first_pause * 3.0 ** (number - 1) * random.uniform(0.5, 1.5)
-
-    def _opened(self) -> AsyncClient:
-        if self._client is None:
-            raise DependencyUnavailable("The store is not open. Open it first.", "store")
-        return self._client
+    def _backoff(self, number: int) -> float:
+        # With jitter, so that requests that failed together are not repeated together.
+        return self._limits.first_pause * 3.0 ** (number - 1) * random.uniform(0.5, 1.5)
 
 
 class SupabaseAggregate:
@@ -230,21 +253,21 @@ class SupabaseAggregate:
 
 
 def rows_of(answer: Answer) -> list[Row]:
-    """Return an answer's rows.
+    """Return the rows of an answer.
 
     Raises:
-        DependencyFailed: it is something else.
+        DependencyFailed: the answer is not a list.
     """
     if not isinstance(answer.data, list):
         raise DependencyFailed(
-            "What answers at SUPABASE_URL is not Supabase. Check the address.", "store"
+            "The server at SUPABASE_URL is not Supabase. Correct the address.", "store"
         )
     return answer.data
 
 
-def _http_client(patience: RetryLimits) -> httpx.AsyncClient:
+def _http_client(limits: RetryLimits) -> httpx.AsyncClient:
     return httpx.AsyncClient(
-        timeout=httpx.Timeout(patience.answer, connect=patience.connect, pool=patience.total),
+        timeout=httpx.Timeout(limits.answer, connect=limits.connect, pool=limits.total),
         limits=httpx.Limits(max_connections=32, max_keepalive_connections=16, keepalive_expiry=4),
         event_hooks={"response": [raise_failures]},
     )

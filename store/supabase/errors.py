@@ -1,9 +1,9 @@
-"""What Supabase answers and fails to answer, as the errors of `domain`.
+"""Translates the errors and failures of Supabase into the errors of `domain`.
 
 Codes: https://docs.postgrest.org/en/stable/references/errors.html and
-https://www.postgresql.org/docs/17/errcodes-appendix.html. A `PGRST...` code is PostgREST's own,
-five characters are Postgres's SQLSTATE, three digits an HTTP status whose body was no PostgREST
-error; a gateway that refuses the key sends none at all (measured).
+https://www.postgresql.org/docs/17/errcodes-appendix.html. A code `PGRST...` is PostgREST's own.
+Five characters are Postgres's SQLSTATE. Three digits are an HTTP status without a PostgREST error.
+A gateway that refuses the key sends no code (measured).
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from domain.errors import (
 DUPLICATE = "23505"
 MISSING_REFERENCE = "23503"
 
-_PASSING = re.compile(r"(08|40|53|55|57|58)...|PGRST00[0-3]")
-"""Lost connections, deadlocks, no resources, locks, interventions, disks; PostgREST's pool."""
+_TEMPORARY = re.compile(r"(08|40|53|55|57|58)...|PGRST00[0-3]")
+"""Lost connections, deadlocks, resources, locks, interventions, disks; PostgREST's pool."""
 
 _OF_THE_KEY = frozenset({"401", "403", "42501", "PGRST301", "PGRST302", "PGRST303"})
 _NO_SUCH_THING = re.compile(r"42P01|42703|42883|PGRST20[0-5]")
@@ -40,16 +40,17 @@ OLD_SCHEMA = (
     "supabase/migrations with `supabase db push`."
 )
 _READ_ONLY = (
-    "The Supabase project takes no writes at present, as when its disk is full. See its dashboard."
+    "The Supabase project is read-only, for example because its disk is full. Check the project's "
+    "dashboard."
 )
 
 
 class NoAnswer(Exception):
-    """Supabase or a gateway before it reported a failure that may have passed in a moment.
+    """Supabase or its gateway reported a temporary failure.
 
     Args:
         status: the HTTP status.
-        code: PostgREST's or Postgres's code, where one was sent.
+        code: the code of PostgREST or Postgres, or empty.
     """
 
     def __init__(self, status: int, code: str) -> None:
@@ -57,12 +58,12 @@ class NoAnswer(Exception):
 
 
 class Refusal(Exception):
-    """An answer that another try would not change, less what may quote rows (PostgREST's details).
+    """A permanent error, without PostgREST's details, which may quote rows.
 
     Args:
-        code: PostgREST's or Postgres's code, else the HTTP status.
-        message: its sentence.
-        column: the column whose reference leads nowhere, empty when the answer does not tell.
+        code: the code of PostgREST or Postgres, or the HTTP status.
+        message: the message of the error.
+        column: the column that refers to a missing row, if the error names it.
     """
 
     def __init__(self, code: str, message: str, column: str = "") -> None:
@@ -72,28 +73,28 @@ class Refusal(Exception):
 
 
 def refusal(error: APIError) -> Refusal:
-    """Return what may be kept of an error; `details` has the row that was refused (measured)."""
+    """Return the error without `details`, which contains the refused row (measured)."""
     column = _REFERENCE.match(str(error.details))
     return Refusal(error.code or "", error.message or "", column[1] if column else "")
 
 
 async def raise_failures(response: httpx.Response) -> None:
-    """Raise what the client would lose the status of; a response hook of httpx.
+    """Raise the failures whose status the client would lose. A response hook of httpx.
 
     Raises:
-        NoAnswer: another try may have another answer; also a page for people with status 200.
+        NoAnswer: a temporary failure, or an HTML page with status 200.
         Refusal: a gateway before PostgREST refused the key.
     """
     status = response.status_code
     if response.is_success and "html" in response.headers.get("content-type", ""):
-        raise NoAnswer(status, "with a page for people")
+        raise NoAnswer(status, "with an HTML page")
     if status < 400:
         return
     await response.aread()
     code = _code(response)
     if status in {401, 403} and not code:
         raise Refusal(str(status), "The gateway refused the key.")
-    if (status >= 500 or status in {408, 429}) and (not code or _PASSING.fullmatch(code)):
+    if (status >= 500 or status in {408, 429}) and (not code or _TEMPORARY.fullmatch(code)):
         raise NoAnswer(status, code)
 
 
@@ -106,14 +107,14 @@ def _code(response: httpx.Response) -> str:
 
 
 def translated(refused: Refusal) -> OrchestratorError:
-    """Return the error that callers are shown."""
+    """Return the error for the caller."""
     code = refused.code
     if code == DUPLICATE:
         return Conflict("A record with the same key exists. Read it instead of adding it again.")
     if code == MISSING_REFERENCE:
-        return InvalidRequest("The record refers to one that does not exist. Create that first.")
+        return InvalidRequest("The record refers to a missing record. Create that record first.")
     if code.startswith(("22", "23")):
-        return InvalidRequest("The record lacks a value, or has one that is not allowed.")
+        return InvalidRequest("The record has a missing or invalid value. Correct it.")
     if code in _OF_THE_KEY:
         return DependencyFailed(REFUSED_KEY, "store")
     if _NO_SUCH_THING.fullmatch(code):
@@ -121,16 +122,16 @@ def translated(refused: Refusal) -> OrchestratorError:
     if code == "25006":
         return DependencyUnavailable(_READ_ONLY, "store")
     return DependencyFailed(
-        f"Supabase could not do what was asked (code {code[:8] or 'missing'}). Check that "
-        "SUPABASE_URL is the project's address; the log has Supabase's own words.",
+        f"Supabase could not execute the request (code {code[:8] or 'missing'}). Check that "
+        "SUPABASE_URL is the project's address, and read Supabase's message in the log.",
         "store",
     )
 
 
 def unavailable(cause: Exception) -> DependencyUnavailable:
-    """Return the error for when the last try had no answer either."""
+    """Return the error for a request whose last try was not answered."""
     return DependencyUnavailable(
-        f"Supabase did not answer ({type(cause).__name__}). Try again in a moment; if it goes on, "
-        "check SUPABASE_URL and the project's status.",
+        f"Supabase did not answer ({type(cause).__name__}). Try again in a moment. If it happens "
+        "again, check SUPABASE_URL and the project's status.",
         "store",
     )

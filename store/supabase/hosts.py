@@ -1,4 +1,4 @@
-"""The machines that run jobs, as they last reported."""
+"""The last reports of hosts, and the credentials whose usage limit is reached."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing_extensions import override
 
 from domain.hosts import Host
 from store.codec.rows import HOST_COLUMNS, Row, host_from_row, host_to_row
-from store.codec.values import column_value, time_text
-from store.protocol import HostStore
+from store.codec.values import column_value, parse_optional_time, time_text
+from store.protocol import CredentialStore, HostStore
 from store.supabase.connection import SupabaseAggregate
 
 _TABLE = "agent_hosts"
 
 
-class SupabaseHosts(SupabaseAggregate, HostStore):
-    """The reports of hosts."""
+class SupabaseHosts(SupabaseAggregate, HostStore, CredentialStore):
+    """The reports of hosts, and the credentials whose usage limit is reached."""
 
     @override
     async def report_host(self, host: Host) -> None:
@@ -45,6 +45,17 @@ class SupabaseHosts(SupabaseAggregate, HostStore):
         )
 
     @override
-    async def forget_hosts(self, seen_before: datetime) -> None:
+    async def forget_hosts(self, older_than: datetime) -> None:
         query = self._connection.table(_TABLE).delete(returning=ReturnMethod.minimal)
-        await self._connection.rows(query.lt("last_seen", time_text(seen_before)))
+        await self._connection.rows(query.lt("last_seen", time_text(older_than)))
+
+    @override
+    async def hold_credential(self, credential: str, until: datetime) -> None:
+        hold = {"credential": column_value(credential), "held_until": time_text(until)}
+        await self._connection.call("orchestrator_hold_credential", hold)
+
+    @override
+    async def credential_held_until(self, credential: str) -> datetime | None:
+        name = {"credential": column_value(credential)}
+        found: str | None = await self._connection.call("orchestrator_credential_held_until", name)
+        return parse_optional_time(found)

@@ -1,4 +1,4 @@
-"""The keys by which a repeated request is known, and what was answered to it."""
+"""Idempotency keys: the keys of clients' requests, and the responses."""
 
 from __future__ import annotations
 
@@ -58,11 +58,11 @@ class SupabaseIdempotencyKeys(SupabaseAggregate, KeyStore):
         await self._connection.call("orchestrator_release_key", _claim(scope, key, resource_id))
 
     @override
-    async def forget_keys(self, claimed_before: datetime) -> None:
+    async def forget_keys(self, older_than: datetime) -> None:
         query = self._connection.table("agent_idempotency_keys").delete(
             returning=ReturnMethod.minimal
         )
-        await self._connection.rows(query.lt("created_at", time_text(claimed_before)))
+        await self._connection.rows(query.lt("created_at", time_text(older_than)))
 
 
 def _claim(scope: str, key: str, resource_id: str) -> dict[str, ColumnValue]:

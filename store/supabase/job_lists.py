@@ -1,27 +1,28 @@
-"""Pages of jobs, newest first."""
+"""Lists of jobs: pages, newest first, and the queue."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from typing import Any
 
 from postgrest import AsyncSelectRequestBuilder
 from typing_extensions import override
 
-from domain.job_details import JobFilter, JobPage
-from store.codec.rows import Row
+from domain.job_details import JobFilter, JobPage, Queue
+from store.codec.rows import Row, queue_entry_from_row
 from store.codec.values import canonical_id, parse_time, time_text
-from store.protocol import JobListStore
+from store.protocol import JobListStore, QueueStore
 from store.supabase.connection import MAX_INTEGER, SupabaseAggregate, SupabaseConnection
 from store.supabase.jobs import DETAILS_COLUMNS, TABLE, details_from_row
 
 FAR = 1000
-"""From this offset on, the page's first row is sought before its details are read: Postgres looks
-up the names of rows that it skips, too (measured at offset 200,000: 3.3 s)."""
+"""From this offset, the first row of the page is found before the details are read. Otherwise
+Postgres also joins the rows that it skips (measured at offset 200,000: 3.3 s)."""
 
 
-class SupabaseJobLists(SupabaseAggregate, JobListStore):
-    """Pages of jobs."""
+class SupabaseJobLists(SupabaseAggregate, JobListStore, QueueStore):
+    """Pages of jobs, and the queue."""
 
     @override
     async def list_jobs(self, where: JobFilter, limit: int, offset: int) -> JobPage:
@@ -39,6 +40,38 @@ class SupabaseJobLists(SupabaseAggregate, JobListStore):
             self._connection.call("orchestrator_count_jobs", wanted),
         )
         return JobPage([details_from_row(row) for row in rows], int(total))
+
+    @override
+    async def queue_position(self, job_id: str) -> int:
+        canonical = canonical_id(job_id)
+        if canonical is None:
+            return 0
+        return int(await self._connection.call("orchestrator_queue_position", {"job": canonical}))
+
+    @override
+    async def first_in_queue(self, exclude: Collection[str]) -> str | None:
+        canonical = sorted({found for found in map(canonical_id, exclude) if found is not None})
+        first: str | None = await self._connection.call(
+            "orchestrator_first_in_queue", {"exclude": canonical}
+        )
+        return first
+
+    @override
+    async def queue(self, limit: int) -> Queue:
+        entries = min(max(limit, 0), MAX_INTEGER)
+        found = await self._connection.call("orchestrator_queue", {"entries": entries})
+        running, waiting, queued = (
+            [queue_entry_from_row(row) for row in found[kind]]
+            for kind in ("running", "waiting", "queued")
+        )
+        return Queue(
+            running=running,
+            waiting=waiting,
+            queued=queued,
+            running_total=found["running_total"],
+            waiting_total=found["waiting_total"],
+            queued_total=found["queued_total"],
+        )
 
 
 async def _page(
@@ -68,9 +101,11 @@ async def _far_page(
 
 
 def _matches_nothing(where: JobFilter, wanted: dict[str, Any]) -> bool:
-    """Tell whether a filter asks for no status, or by an id that is none."""
+    """Return whether a filter has no status, or a malformed id."""
     ids = ((where.client_id, wanted["client"]), (where.feature_id, wanted["feature"]))
-    return wanted["statuses"] == [] or any(given is not None and not known for given, known in ids)
+    return wanted["statuses"] == [] or any(
+        given is not None and not canonical for given, canonical in ids
+    )
 
 
 def _matching(

@@ -1,32 +1,41 @@
-"""The lines of jobs' transcripts, and the messages that are to become some."""
+"""The message logs of jobs, the messages that wait for a job, and the session files.
+
+Session files are stored as base64, because Postgres's `bytea` would be sent in hexadecimal.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import base64
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
-from postgrest import AsyncSelectRequestBuilder
+from postgrest import AsyncSelectRequestBuilder, ReturnMethod
 from typing_extensions import override
 
 from domain.errors import LeaseLost
 from domain.messages import Message, NewMessage, sanitize_text
+from domain.timestamps import utc_now
 from store.codec.rows import MESSAGE_COLUMNS, Row, message_from_row
 from store.codec.values import canonical_id, required_id, time_text
-from store.protocol import MessageStore
-from store.supabase.connection import SupabaseAggregate, SupabaseConnection
+from store.protocol import MessageStore, SessionStore
+from store.supabase.connection import IDS_IN_ADDRESS, SupabaseAggregate, SupabaseConnection
+from store.supabase.errors import MISSING_REFERENCE, Refusal, translated
 from store.supabase.jobs import existing_id, no_such_job
 
-_TABLE = "agent_job_messages"
-
-IDS_IN_ADDRESS = 100
-"""Ids in one request's address: 4 KB, half of what common gateways take."""
+_MESSAGES = "agent_job_messages"
+_SESSIONS = "agent_job_sessions"
 
 LARGEST_SEQ = 2**53 - 1
-"""The largest number that JSON keeps exactly everywhere."""
+"""The largest integer that JSON parsers keep exactly."""
+
+_COMPRESSION_LEVEL = 1
+"""Higher levels take much longer and compress session files only slightly better."""
 
 
-class SupabaseMessages(SupabaseAggregate, MessageStore):
-    """The transcripts of jobs and their inboxes."""
+class SupabaseMessages(SupabaseAggregate, MessageStore, SessionStore):
+    """The message logs of jobs, their inboxes and session files."""
 
     @override
     async def append_messages(
@@ -35,9 +44,9 @@ class SupabaseMessages(SupabaseAggregate, MessageStore):
         lines: dict[str, NewMessage] = {}
         for message in messages:
             lines.setdefault(required_id(message.id, "message id"), message)
-        known = existing_id(job_id)
+        canonical = existing_id(job_id)
         batch = {
-            "job": known,
+            "job": canonical,
             "held_lease": lease,
             "ids": list(lines),
             "types": [line.type.value for line in lines.values()],
@@ -49,26 +58,28 @@ class SupabaseMessages(SupabaseAggregate, MessageStore):
             raise no_such_job(job_id)
         if lease is not None and present != lease:
             raise LeaseLost(
-                f"The job {known} is at lease {present}, not {lease} any more; stop working on it.",
+                f"The job {canonical} has lease {present}, not {lease}. Stop working on it.",
                 present,
             )
 
     @override
     async def read_messages(self, job_id: str, after: int, limit: int) -> list[Message]:
-        known = canonical_id(job_id)
-        if known is None:
+        canonical = canonical_id(job_id)
+        if canonical is None:
             return []
 
         def page(read: list[Row]) -> AsyncSelectRequestBuilder:
             last = read[-1]["seq"] if read else min(max(after, 0), LARGEST_SEQ)
-            return _of_job(self._connection, known).gt("seq", last).order("seq")
+            return _of_job(self._connection, canonical).gt("seq", last).order("seq")
 
         return [message_from_row(row) for row in await self._connection.pages(page, limit)]
 
     @override
     async def messages_by_id(self, job_id: str, ids: Sequence[str]) -> list[Message]:
         job = canonical_id(job_id)
-        wanted = sorted({known for known in map(canonical_id, ids) if known is not None})
+        wanted = sorted(
+            {canonical for canonical in map(canonical_id, ids) if canonical is not None}
+        )
         if job is None:
             return []
         rows: list[Row] = []
@@ -98,6 +109,47 @@ class SupabaseMessages(SupabaseAggregate, MessageStore):
         names = {"job": job, "message": message}
         return bool(await self._connection.call("orchestrator_take_from_inbox", names))
 
+    @override
+    async def save_session(self, job_id: str, session_id: str, session_file: bytes) -> None:
+        row = {
+            "job_id": existing_id(job_id),
+            "session_id": sanitize_text(session_id),
+            "updated_at": time_text(utc_now()),
+            "transcript": await asyncio.to_thread(_packed, session_file),
+        }
+        query = self._connection.table(_SESSIONS).upsert(
+            row, on_conflict="job_id", returning=ReturnMethod.minimal
+        )
+        try:
+            await self._connection.send(query)
+        except Refusal as refused:
+            if refused.code == MISSING_REFERENCE:
+                raise no_such_job(job_id) from refused
+            raise translated(refused) from refused
+
+    @override
+    async def load_session(self, job_id: str) -> tuple[str, bytes] | None:
+        canonical = canonical_id(job_id)
+        if canonical is None:
+            return None
+        query = (
+            self._connection.table(_SESSIONS)
+            .select("session_id", "transcript")
+            .eq("job_id", canonical)
+        )
+        rows = await self._connection.rows(query)
+        if not rows:
+            return None
+        return rows[0]["session_id"], await asyncio.to_thread(_unpacked, rows[0]["transcript"])
+
 
 def _of_job(connection: SupabaseConnection, job: str) -> AsyncSelectRequestBuilder:
-    return connection.table(_TABLE).select(*MESSAGE_COLUMNS).eq("job_id", job)
+    return connection.table(_MESSAGES).select(*MESSAGE_COLUMNS).eq("job_id", job)
+
+
+def _packed(session_file: bytes) -> str:
+    return base64.b64encode(zlib.compress(session_file, _COMPRESSION_LEVEL)).decode("ascii")
+
+
+def _unpacked(text: str) -> bytes:
+    return zlib.decompress(base64.b64decode(text))

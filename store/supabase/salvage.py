@@ -1,4 +1,4 @@
-"""Work of ended jobs that was not delivered."""
+"""Undelivered work of ended jobs."""
 
 from __future__ import annotations
 
@@ -12,17 +12,14 @@ from domain.job_details import KeptWork
 from store.codec.rows import KEPT_WORK_COLUMNS, kept_work_from_row, kept_work_to_row
 from store.codec.values import canonical_id, time_text
 from store.protocol import SalvageStore
-from store.supabase.connection import SupabaseAggregate
+from store.supabase.connection import IDS_IN_ADDRESS, SupabaseAggregate
 from store.supabase.errors import MISSING_REFERENCE, Refusal, translated
 from store.supabase.jobs import existing_id, no_such_job
 
 _TABLE = "agent_job_kept_work"
 
-_IDS_IN_A_REQUEST = 100
-"""They are in its address, which proxies take up to some 8 KB of."""
 
-
-class SupabaseKeptWork(SupabaseAggregate, SalvageStore):
+class SupabaseSalvage(SupabaseAggregate, SalvageStore):
     """Undelivered work of ended jobs."""
 
     @override
@@ -32,7 +29,7 @@ class SupabaseKeptWork(SupabaseAggregate, SalvageStore):
             row, on_conflict="job_id", returning=ReturnMethod.minimal
         )
         try:
-            await self._connection.attempt(query)
+            await self._connection.send(query)
         except Refusal as refused:
             if refused.code == MISSING_REFERENCE:
                 raise no_such_job(work.job_id) from refused
@@ -40,21 +37,21 @@ class SupabaseKeptWork(SupabaseAggregate, SalvageStore):
 
     @override
     async def kept_work(self, job_id: str) -> KeptWork | None:
-        known = canonical_id(job_id)
-        if known is None:
+        canonical = canonical_id(job_id)
+        if canonical is None:
             return None
-        query = self._connection.table(_TABLE).select(*KEPT_WORK_COLUMNS).eq("job_id", known)
+        query = self._connection.table(_TABLE).select(*KEPT_WORK_COLUMNS).eq("job_id", canonical)
         rows = await self._connection.rows(query)
         return kept_work_from_row(rows[0]) if rows else None
 
     @override
-    async def forget_work(self, kept_before: datetime, spared: Collection[str]) -> None:
-        limit = time_text(kept_before)
+    async def forget_work(self, older_than: datetime, exclude: Collection[str]) -> None:
+        limit = time_text(older_than)
         old = await self._connection.rows(
             self._connection.table(_TABLE).select("job_id").lt("created_at", limit)
         )
-        expired = [row["job_id"] for row in old if row["job_id"] not in spared]
-        for start in range(0, len(expired), _IDS_IN_A_REQUEST):
+        expired = [row["job_id"] for row in old if row["job_id"] not in exclude]
+        for start in range(0, len(expired), IDS_IN_ADDRESS):
             query = self._connection.table(_TABLE).delete(returning=ReturnMethod.minimal)
-            some = expired[start : start + _IDS_IN_A_REQUEST]
+            some = expired[start : start + IDS_IN_ADDRESS]
             await self._connection.rows(query.in_("job_id", some).lt("created_at", limit))

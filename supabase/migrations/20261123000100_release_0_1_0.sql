@@ -1,11 +1,11 @@
--- The schema of release 0.1.0, for a new project and for one that the earlier product used. In such
--- a project every row and every further column stays.
+-- The schema of release 0.1.0, for a new project and for a project of the earlier product. In the
+-- latter, all rows and additional columns are kept.
 
--- Numbering every line of every transcript may take longer than Supabase allows a statement.
+-- Numbering all messages may take longer than Supabase's statement timeout.
 set statement_timeout = 0;
 
--- The tables that the earlier product has too, as far as they are needed. Where they exist,
--- the statements further down bring them to the same shape.
+-- The tables that the earlier product also has. Where they exist, the statements below change them
+-- to the same shape.
 
 create table if not exists public.team_members (
   id uuid primary key default gen_random_uuid(),
@@ -117,7 +117,7 @@ create table if not exists public.agent_job_messages (
   created_at timestamptz not null default now()
 );
 
--- Further columns and tables.
+-- New columns and tables.
 
 alter table public.agent_jobs
   add column if not exists retry_of uuid references public.agent_jobs (id),
@@ -146,7 +146,7 @@ alter table public.agent_jobs
   add column if not exists clock text,
   add column if not exists resumes_at timestamptz,
   add column if not exists cost_is_estimate boolean not null default false;
-comment on column public.agent_jobs.options is 'only values that differ from the defaults';
+comment on column public.agent_jobs.options is 'only the values that differ from the defaults';
 
 alter table public.agent_job_messages add column if not exists seq bigint;
 
@@ -165,7 +165,7 @@ create table if not exists public.agent_job_sessions (
   transcript text not null
 );
 comment on column public.agent_job_sessions.transcript is 'zlib, in base64';
--- It is compressed already.
+-- The value is already compressed.
 alter table public.agent_job_sessions alter column transcript set storage external;
 
 create table if not exists public.agent_job_usage_reports (
@@ -226,9 +226,9 @@ create table if not exists public.agent_idempotency_keys (
   primary key (scope, key)
 );
 comment on column public.agent_idempotency_keys.shared is
-  'whether a second request may make the resource';
+  'whether a second request may create the resource';
 
--- Values that the earlier product's rows lack. Only its rows have no `queued_at`.
+-- Fill missing values in rows of the earlier product. Only these rows have no `queued_at`.
 
 update public.clients set created_at = coalesce(updated_at, now()) where created_at is null;
 alter table public.clients
@@ -245,7 +245,7 @@ alter table public.code_repositories
 
 update public.agent_jobs set created_at = coalesce(started_at, updated_at, now())
   where created_at is null;
--- Nothing runs the jobs that the earlier product left unfinished.
+-- Unfinished jobs of the earlier product have no workflow.
 update public.agent_jobs set
   status = 'failed', failure_code = 'workflow_ended', completed_at = now(), updated_at = now(),
   pid = null,
@@ -274,9 +274,9 @@ alter table public.agent_job_messages
   alter column created_at set default now(), alter column created_at set not null,
   alter column seq set not null;
 
--- An index for each query.
+-- Indexes, one for each query.
 
--- A live code job holds its branch.
+-- At most one live code job holds a branch.
 create unique index if not exists agent_jobs_holding_branch
   on public.agent_jobs (repository_id, branch_name)
   where status in ('queued', 'running') and job_type = 'code';
@@ -306,14 +306,14 @@ create index if not exists agent_job_usage_reports_of_job
 create index if not exists agent_hosts_last_seen on public.agent_hosts (last_seen);
 
 create index if not exists code_repositories_of_client on public.code_repositories (client_id);
--- Names as GitHub compares them; collation "C" changes the case of ASCII letters and of no others.
+-- GitHub ignores the case of names; collation "C" changes the case of ASCII letters only.
 create index if not exists code_repositories_by_name on public.code_repositories
   (lower(owner_name collate "C"), lower(repo_name collate "C"), created_at, id);
 create index if not exists agent_job_kept_work_oldest on public.agent_job_kept_work (created_at);
 create index if not exists agent_idempotency_keys_oldest
   on public.agent_idempotency_keys (created_at);
 
--- Totals are kept, not counted: what counts rows takes longer the more rows there are.
+-- Totals are stored, because the time to count rows grows with their number.
 
 create table if not exists public.agent_job_counts (
   client_id uuid not null,
@@ -323,9 +323,8 @@ create table if not exists public.agent_job_counts (
   primary key (client_id, status, phase)
 );
 
--- Once for each statement, and always in the order of the key, so that two writers that change the
--- same totals wait for one another and never for each other. As the owner, because whoever may
--- write a job need not be able to write a total.
+-- Runs once per statement and locks totals in key order, so concurrent writers cannot deadlock.
+-- Runs as the owner, so that a role that may write jobs needs no permission to write totals.
 create or replace function public.orchestrator_count_changed_jobs() returns trigger
   language plpgsql security definer set search_path = '' as $$
 begin
@@ -343,9 +342,9 @@ begin
   insert into public.agent_job_counts as kept (client_id, status, phase, jobs)
   select client_id, status, coalesce(phase, ''), sum(change)
   from (
-    select client_id, status, phase, -1 as change from left_behind
+    select client_id, status, phase, -1 as change from old_jobs
     union all
-    select client_id, status, phase, 1 from arrived
+    select client_id, status, phase, 1 from new_jobs
   ) moves
   group by 1, 2, 3 having sum(change) <> 0 order by 1, 2, 3
   on conflict (client_id, status, phase) do update set jobs = kept.jobs + excluded.jobs;
@@ -353,7 +352,7 @@ begin
 end
 $$;
 
--- In one block, whose lock keeps other writers out from the first trigger until all is counted.
+-- One block: its lock blocks other writers from the first trigger until all jobs are counted.
 do $$
 begin
   create or replace trigger agent_jobs_count_inserted after insert on public.agent_jobs
@@ -363,7 +362,7 @@ begin
     referencing old table as changed
     for each statement execute function public.orchestrator_count_changed_jobs('-1');
   create or replace trigger agent_jobs_count_updated after update on public.agent_jobs
-    referencing old table as left_behind new table as arrived
+    referencing old table as old_jobs new table as new_jobs
     for each statement execute function public.orchestrator_count_moved_jobs();
   delete from public.agent_job_counts where true;
   insert into public.agent_job_counts (client_id, status, phase, jobs)
@@ -371,19 +370,19 @@ begin
 end
 $$;
 
--- What one PostgREST request could not do in one step, or not without growing with what is stored.
+-- Functions, for operations that a plain PostgREST request cannot do atomically or fast enough.
 
--- The schema's version, in as many rows as one page of the store's reads has: fewer arrive when the
--- project is set to give out less at a time.
+-- Returns the schema version in 1000 rows, the page size of the store. Fewer rows arrive if the
+-- project's row limit is lower.
 create or replace function public.orchestrator_schema() returns setof integer
   language sql immutable set search_path = '' rows 1000 as $$
   select 1 from generate_series(1, 1000)
 $$;
 
--- Stores those lines that are new, numbered on from the job's last. The lock on the job makes
--- writers of one transcript take turns, and holds its lease in place meanwhile.
--- Returns the job's lease, null when there is no such job; stores nothing if that is not the lease
--- held.
+-- Appends the messages with new ids, numbered from the job's last `seq`. The lock on the job
+-- serializes the writers of one message log and keeps the lease unchanged.
+-- Returns the job's lease, or null if the job does not exist. Stores nothing if `held_lease` is
+-- another lease.
 create or replace function public.orchestrator_append_lines(
   job uuid, held_lease integer,
   ids uuid[], types text[], contents text[], times timestamptz[]
@@ -410,8 +409,8 @@ begin
 end
 $$;
 
--- Keeps a user's message, unless the job has it in the inbox or in the transcript already.
--- Returns whether there is such a job.
+-- Stores a user's message, unless it is already in the inbox or the message log.
+-- Returns whether the job exists.
 create or replace function public.orchestrator_put_in_inbox(
   job uuid, message uuid, type text, content text, sent_at timestamptz
 ) returns boolean language plpgsql set search_path = '' as $$
@@ -430,7 +429,7 @@ begin
 end
 $$;
 
--- Moves a message to the end of the transcript. Returns whether the transcript holds it now.
+-- Moves a message to the end of the message log. Returns whether the message is in the log.
 create or replace function public.orchestrator_take_from_inbox(job uuid, message uuid)
 returns boolean language plpgsql set search_path = '' as $$
 declare
@@ -450,7 +449,7 @@ begin
 end
 $$;
 
--- Adds a report to its job's sums, unless it was added before.
+-- Adds a usage report to the sums of its job, once per report id.
 create or replace function public.orchestrator_add_usage(
   job uuid, report uuid, num_turns integer, total_cost_usd double precision, input_tokens bigint,
   output_tokens bigint, cache_read_tokens bigint, cache_creation_tokens bigint,
@@ -476,7 +475,7 @@ create or replace function public.orchestrator_add_usage(
   from added where j.id = added.job_id
 $$;
 
--- The live jobs of each kind, at most so many, and how many there are.
+-- Returns the live jobs of each kind, at most `entries`, and their totals.
 create or replace function public.orchestrator_queue(entries bigint)
 returns jsonb language sql stable set search_path = '' as $$
   with totals as (
@@ -513,7 +512,7 @@ returns jsonb language sql stable set search_path = '' as $$
   ) from totals
 $$;
 
--- The 1-based place of a job among those that wait for a slot, 0 when it waits for none.
+-- Returns the 1-based place of a job among the jobs that wait for a slot, 0 for other jobs.
 create or replace function public.orchestrator_queue_position(job uuid)
 returns bigint language sql stable set search_path = '' as $$
   select count(*) from public.agent_jobs mine join public.agent_jobs ahead
@@ -523,15 +522,15 @@ returns bigint language sql stable set search_path = '' as $$
     and ahead.status in ('queued', 'running') and ahead.phase = 'waiting_for_slot'
 $$;
 
--- The job whose turn for a slot it is, those in `beyond` left out.
-create or replace function public.orchestrator_first_in_queue(beyond uuid[])
+-- Returns the first job that waits for a slot and is not in `exclude`.
+create or replace function public.orchestrator_first_in_queue(exclude uuid[])
 returns uuid language sql stable set search_path = '' as $$
   select id from public.agent_jobs
-  where status in ('queued', 'running') and phase = 'waiting_for_slot' and id <> all (beyond)
+  where status in ('queued', 'running') and phase = 'waiting_for_slot' and id <> all (exclude)
   order by priority, queued_at, id limit 1
 $$;
 
--- How many jobs match; null means any.
+-- Returns the number of matching jobs; null means any.
 create or replace function public.orchestrator_count_jobs(
   statuses text[] default null, client uuid default null, feature uuid default null
 ) returns bigint language plpgsql stable set search_path = '' as $$
@@ -551,7 +550,7 @@ begin
 end
 $$;
 
--- The oldest repository of that owner and name on GitHub, in any case.
+-- Returns the oldest GitHub repository of that owner and name, in any case.
 create or replace function public.orchestrator_find_repository(owner text, repository text)
 returns setof public.code_repositories language sql stable rows 1 set search_path = '' as $$
   select * from public.code_repositories
@@ -561,9 +560,9 @@ returns setof public.code_repositories language sql stable rows 1 set search_pat
   order by created_at, id limit 1
 $$;
 
--- Inserts a repository unless it is there. Returns false when its client has another of that owner
--- and name, in any case. Not by a unique index, which could not be built where the earlier product has
--- stored one twice; those who add the same name take turns instead.
+-- Inserts a repository unless its id exists. Returns false if the client has another repository of
+-- that owner and name, in any case. A unique index is impossible, because the earlier product may
+-- have stored duplicates. An advisory lock serializes the inserts of one name instead.
 create or replace function public.orchestrator_add_repository(
   id uuid, client_id uuid, provider text, owner_name text, repo_name text, default_branch text,
   url text, created_at timestamptz, updated_at timestamptz
@@ -589,7 +588,7 @@ begin
 end
 $$;
 
--- Holds a credential until then, or until the later time that is set already.
+-- Holds a credential until then, or until the later time that is already stored.
 create or replace function public.orchestrator_hold_credential(
   credential text, held_until timestamptz
 ) returns void language sql set search_path = '' as $$
@@ -598,15 +597,15 @@ create or replace function public.orchestrator_hold_credential(
     set held_until = greatest(kept.held_until, excluded.held_until)
 $$;
 
--- The time last set, null when there is none. A function, because a request's address would not
--- carry every text unchanged; so it is with keys below.
+-- Returns the stored time, or null. This is a function because a request's address cannot carry
+-- every text unchanged. The same is true for the keys below.
 create or replace function public.orchestrator_credential_held_until(credential text)
 returns timestamptz language sql stable set search_path = '' as $$
   select h.held_until from public.agent_credential_holds h where h.credential = $1
 $$;
 
--- Inserts what a key stands for unless that is there. Returns what is there now. The update changes
--- nothing; by it those who come at once wait for the first, and then get its row.
+-- Inserts the request of a key unless the key is claimed. Returns the stored row. The update
+-- changes nothing, but makes concurrent calls wait for the first and return its row.
 create or replace function public.orchestrator_claim_key(
   scope text, key text, fingerprint text, resource_id uuid, created_at timestamptz
 ) returns setof public.agent_idempotency_keys language sql rows 1 set search_path = '' as $$
@@ -616,7 +615,7 @@ create or replace function public.orchestrator_claim_key(
   returning *
 $$;
 
--- Sets the answer of a key unless it has one. Returns what the key stands for now, if for anything.
+-- Sets the answer of a key unless it has one. Returns the stored row, if the key is claimed.
 create or replace function public.orchestrator_answer_key(
   scope text, key text, status integer, answer text
 ) returns setof public.agent_idempotency_keys language sql rows 1 set search_path = '' as $$
@@ -627,7 +626,8 @@ create or replace function public.orchestrator_answer_key(
   returning *
 $$;
 
--- Shares a claim that has no answer, so that it is not released. Returns whether it is there.
+-- Marks a claim without an answer as shared, so that it is not released.
+-- Returns whether the claim exists.
 create or replace function public.orchestrator_share_key(
   scope text, key text, resource_id uuid
 ) returns boolean language sql set search_path = '' as $$
@@ -639,7 +639,7 @@ create or replace function public.orchestrator_share_key(
   select exists (select from claim)
 $$;
 
--- Forgets a claim that has no answer and is not shared.
+-- Deletes a claim that has no answer and is not shared.
 create or replace function public.orchestrator_release_key(
   scope text, key text, resource_id uuid
 ) returns void language sql set search_path = '' as $$
@@ -647,8 +647,8 @@ create or replace function public.orchestrator_release_key(
   where k.scope = $1 and k.key = $2 and k.resource_id = $3 and k.answer is null and not k.shared
 $$;
 
--- Only the service role gets in. Row level security without a policy shows the other roles nothing;
--- policies that a project has already stay in force.
+-- Only the service role has access. Row level security without a policy hides all rows from other
+-- roles. Existing policies of a project stay in force.
 
 do $$
 declare

@@ -32,6 +32,9 @@ class Outages:
     def store(self) -> Store:
         return cast(Store, self)
 
+    def without_retries(self) -> Store:
+        return self.store
+
     def fail(self, method: str, *when: str) -> None:
         """Let the next calls of a method fail, each `before` or `after` its effect."""
         self._faults.setdefault(method, deque()).extend(when)

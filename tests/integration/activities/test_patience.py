@@ -11,7 +11,7 @@ import pytest
 from domain.errors import Conflict, LeaseLost
 from domain.messages import NewMessage
 from store import retrying
-from store.retrying import patient
+from store.retrying import retrying_store
 from tests.integration.activities.outages import Outages
 from tests.integration.workflows.server import eventually
 from tests.unit.store.samples import World, a_client, a_line, new_id
@@ -26,7 +26,7 @@ def outages(world: World, monkeypatch: pytest.MonkeyPatch) -> Outages:
 async def test_a_call_is_repeated_until_the_store_answers(world: World, outages: Outages) -> None:
     job = await world.add_job(lease=1)
     outages.fail("append_messages", "before", "after", "after")
-    store, line = patient(outages.store), a_line("once")
+    store, line = retrying_store(outages.store), a_line("once")
     await store.append_messages(job.id, [line], lease=1)
     assert [stored.content for stored in await store.read_messages(job.id, 0, 10)] == ["once"]
     assert outages.calls["append_messages"] == 4
@@ -35,7 +35,7 @@ async def test_a_call_is_repeated_until_the_store_answers(world: World, outages:
 
 async def test_what_the_store_answers_is_not_repeated(world: World, outages: Outages) -> None:
     job = await world.add_job(lease=2)
-    store = patient(outages.store)
+    store = retrying_store(outages.store)
     late: list[NewMessage] = [a_line()]
     with pytest.raises(LeaseLost):
         await store.append_messages(job.id, late, 1)
@@ -47,7 +47,7 @@ async def test_what_the_store_answers_is_not_repeated(world: World, outages: Out
 
 async def test_waiting_ends_when_it_is_cancelled(outages: Outages) -> None:
     outages.is_down = True
-    waiting = asyncio.create_task(patient(outages.store).ping())
+    waiting = asyncio.create_task(retrying_store(outages.store).ping())
     await eventually(lambda: outages.calls["ping"] > 2)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -180,7 +180,7 @@ async def test_a_job_that_begins_meanwhile_is_left_alone(
     await machine.worktrees.create_for_branch(OWNER, NAME, beginning.id, "feature/new", "main")
     outages.gate.clear()
     sweeping = asyncio.create_task(machine.sweeper.sweep())
-    await eventually(lambda: outages.calls["get_job"] > 0)
+    await eventually(lambda: outages.calls["get_job_state"] > 0)
     await world.store.create_job(beginning)
     home = make_home(machine, beginning.id)
     outages.gate.set()
@@ -212,7 +212,7 @@ async def test_a_sweep_waits_for_the_store(
 ) -> None:
     machine, outages = sweeping_forever
     (home,) = machine.sessions.iterdir()
-    await eventually(lambda: outages.calls["get_job"] > 2)
+    await eventually(lambda: outages.calls["get_job_state"] > 2)
     assert home.exists()
     assert "The sweep waits: The store does not answer." in caplog.text
     outages.is_down = False
@@ -227,7 +227,7 @@ async def test_idle_mirrors_are_packed_once_a_day(
     packed: list[int] = []
 
     async def pack_idle() -> list[Path]:
-        packed.append(outages.calls["get_job"])
+        packed.append(outages.calls["get_job_state"])
         return []
 
     monkeypatch.setattr(machine.sweeper._upkeep, "pack_idle", pack_idle)

@@ -16,7 +16,7 @@ from host.message_writer import FLUSH_CHARACTERS, FLUSH_LINES, TranscriptWriter
 from host.slots.leases import Lease, LeaseKey
 from store import retrying
 from store.protocol import Guard
-from store.retrying import patient
+from store.retrying import retrying_store
 from tests.integration.activities.outages import Outages
 from tests.integration.workflows.server import eventually
 from tests.unit.store.samples import World
@@ -34,7 +34,7 @@ class Desk:
     outages: Outages
 
     def writer(self, lease: int = 1) -> TranscriptWriter:
-        return TranscriptWriter(patient(self.outages.store), self.job.id, lease)
+        return TranscriptWriter(retrying_store(self.outages.store), self.job.id, lease)
 
     async def written(self) -> list[str]:
         return [line.content for line in await self.world.transcript(self.job)]

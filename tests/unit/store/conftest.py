@@ -45,7 +45,7 @@ class SqliteTables:
 
 
 def as_text(value: Any) -> Any:
-    """JSON as its text; other values as they are."""
+    """Return JSON as text and other values unchanged."""
     return json.dumps(value) if isinstance(value, dict) else value
 
 
@@ -69,7 +69,7 @@ async def sqlite_backend(directory: Path) -> AsyncIterator[Backend]:
 
 @asynccontextmanager
 async def supabase_backend(project: SupabaseProject) -> AsyncIterator[Backend]:
-    # Imported here, because it is slow and the other adapter's tests do without.
+    # Imported here, because the import is slow and tests of the other adapter do not need it.
     from store.supabase.store import SupabaseStore
 
     opened: list[Store] = []
@@ -96,7 +96,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Install npm's packages before the first test, whose time limit that could overrun."""
+    """Install the npm packages before the first test, whose time limit may be shorter."""
     collects_only = session.config.getoption("collectonly")
     if not collects_only and any(_needs_supabase(item) for item in session.items):
         with suppress(NotInstalled):
@@ -146,7 +146,7 @@ def tables(backend: Backend) -> RawTables:
 
 @pytest.fixture
 def connect(backend: Backend) -> Callable[[], Awaitable[Store]]:
-    """Open one more store on the same data, as another process would."""
+    """Open another store on the same data, as another process would."""
     return backend.connect
 
 

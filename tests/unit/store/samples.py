@@ -1,16 +1,16 @@
-"""Rows for the store's tests: each with what its test does not care about filled in."""
+"""Sample rows for the tests of the store."""
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
 from domain.hosts import Host
 from domain.job_details import JobDetails, KeptWork
-from domain.jobs import Job
+from domain.jobs import Job, JobState
 from domain.keyed_requests import KeyedRequest
 from domain.messages import Message, MessageType, NewMessage
 from domain.repositories import Client, Repository
@@ -32,7 +32,7 @@ NO_IDS = (
     "٣b2f7a0c-5a07-4f5e-9d0e-3f6f5a0b1c2d",
     "x" * 100_000,
 )
-"""Ids that name no row: unknown ones, and what is no id at all."""
+"""Unknown and malformed ids."""
 
 TEXTS = {
     "quotes": """it's "quoted" `here`; DROP TABLE agent_jobs; -- \\ \\n %s {} $1 ?""",
@@ -50,7 +50,7 @@ TEXTS = {
 
 
 class RawTables(Protocol):
-    """The tables of an adapter, beside its store: for rows that no operation writes or reads."""
+    """Direct access to the tables of an adapter, for rows without a store operation."""
 
     async def insert(self, table: str, rows: Sequence[Mapping[str, Any]]) -> None: ...
 
@@ -59,7 +59,7 @@ class RawTables(Protocol):
 
 @dataclass(frozen=True)
 class Backend:
-    """An adapter under test: its open store, its tables, and how to open one more on the same."""
+    """An adapter under test: an open store, its tables, and a function that opens another store."""
 
     store: Store
     tables: RawTables
@@ -68,7 +68,7 @@ class Backend:
 
 @dataclass(frozen=True)
 class World:
-    """A store with one client that has one repository."""
+    """A store with one client and one repository."""
 
     store: Store
     client: Client
@@ -119,6 +119,11 @@ async def new_world(store: Store) -> World:
     await store.create_client(client)
     await store.add_repository(repository)
     return World(store, client, repository)
+
+
+def state_of(job: Job) -> JobState:
+    """Return the job as it is read without its prompt."""
+    return JobState(**{field.name: getattr(job, field.name) for field in fields(JobState)})
 
 
 def last_seq(lines: Sequence[Message]) -> int:

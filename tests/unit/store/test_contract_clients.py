@@ -19,7 +19,7 @@ async def test_a_client_is_read_as_it_was_written(store: Store) -> None:
     assert await store.get_client(client.id.upper()) == ClientDetails(client, [])
 
 
-async def test_times_come_back_in_utc(store: Store) -> None:
+async def test_times_are_returned_in_utc(store: Store) -> None:
     noon = START.astimezone(timezone(timedelta(hours=5, minutes=30)))
     client = replace(a_client(), created_at=noon)
     await store.create_client(client)
@@ -36,7 +36,7 @@ async def test_creating_a_client_twice_keeps_the_first(store: Store) -> None:
     assert [details.client for details in await store.list_clients()] == [client]
 
 
-async def test_no_client_is_an_empty_list(store: Store) -> None:
+async def test_without_clients_the_list_is_empty(store: Store) -> None:
     assert await store.list_clients() == []
     assert await store.list_repositories() == []
 
@@ -75,13 +75,13 @@ async def test_a_repository_is_read_as_it_was_written(world: World) -> None:
     assert await world.store.get_repository(repository.id) == repository
 
 
-async def test_a_repository_needs_no_client(store: Store) -> None:
+async def test_a_repository_may_have_no_client(store: Store) -> None:
     repository = a_repository(None)
     await store.add_repository(repository)
     assert await store.get_repository(repository.id) == repository
 
 
-async def test_a_client_has_a_repository_once_in_any_case(world: World) -> None:
+async def test_a_client_cannot_have_a_repository_twice_in_any_case(world: World) -> None:
     again = a_repository(world.client, owner_name="ACME", repo_name="Shop")
     with pytest.raises(Conflict, match="ACME/Shop"):
         await world.store.add_repository(again)
@@ -93,7 +93,7 @@ async def test_adding_the_same_repository_again_changes_nothing(world: World) ->
     assert await world.store.get_repository(world.repository.id) == world.repository
 
 
-async def test_of_two_that_add_a_repository_at_once_one_conflicts(world: World) -> None:
+async def test_one_of_two_concurrent_inserts_of_a_repository_conflicts(world: World) -> None:
     twins = [a_repository(world.client, repo_name="twin") for _ in range(8)]
     results = await asyncio.gather(
         *(world.store.add_repository(twin) for twin in twins), return_exceptions=True
@@ -108,7 +108,7 @@ async def test_a_repository_of_an_unknown_client_is_refused(store: Store) -> Non
         await store.add_repository(a_repository(stranger))
 
 
-async def test_a_repository_of_no_uuid_is_refused(world: World) -> None:
+async def test_a_repository_with_a_malformed_client_id_is_refused(world: World) -> None:
     with pytest.raises(InvalidRequest, match="client_id"):
         await world.store.add_repository(a_repository(Client("acme", "Acme", START)))
 
@@ -129,11 +129,13 @@ async def test_a_repository_is_found_in_any_case(world: World, owner: str, name:
         ("\ud800", "\x00"),
     ],
 )
-async def test_only_the_whole_name_finds_a_repository(world: World, owner: str, name: str) -> None:
+async def test_a_repository_is_found_by_its_full_name_only(
+    world: World, owner: str, name: str
+) -> None:
     assert await world.store.find_repository(owner, name) is None
 
 
-async def test_an_underscore_in_a_name_stands_for_itself(world: World) -> None:
+async def test_an_underscore_in_a_name_is_not_a_wildcard(world: World) -> None:
     for name, at in (("myXrepo", later(0)), ("my_repo", later(1))):
         await world.store.add_repository(a_repository(world.client, repo_name=name, created_at=at))
     found = await world.store.find_repository("acme", "MY_REPO")
@@ -185,7 +187,9 @@ async def test_only_github_repositories_are_listed(world: World, tables: RawTabl
     assert found.provider == "gitlab"
 
 
-async def test_features_and_team_members_are_known(world: World, tables: RawTables) -> None:
+async def test_existing_features_and_team_members_are_found(
+    world: World, tables: RawTables
+) -> None:
     feature, member = a_client().id, a_client().id
     await tables.insert(
         "features", [{"id": feature, "client_id": world.client.id, "title": "Login"}]

@@ -12,7 +12,7 @@ from tests.unit.store.samples import TEXTS, later
 CREDENTIAL = "6f1c2a"
 
 
-async def test_a_credential_nobody_held_is_free(store: Store) -> None:
+async def test_a_credential_without_a_hold_is_free(store: Store) -> None:
     await store.hold_credential(CREDENTIAL, later(1))
     assert await store.credential_held_until("another") is None
     assert await store.credential_held_until(CREDENTIAL.upper()) is None
@@ -24,7 +24,7 @@ async def test_the_later_time_is_kept(store: Store) -> None:
         assert await store.credential_held_until(CREDENTIAL) == later(expected)
 
 
-async def test_times_are_compared_whatever_their_zone(store: Store) -> None:
+async def test_times_are_compared_across_time_zones(store: Store) -> None:
     east, west = (timezone(timedelta(hours=hours)) for hours in (14, -12))
     await store.hold_credential(CREDENTIAL, later(5).astimezone(west))
     await store.hold_credential(CREDENTIAL, later(4).astimezone(east))
@@ -33,14 +33,14 @@ async def test_times_are_compared_whatever_their_zone(store: Store) -> None:
     assert found.utcoffset() == timedelta(0)
 
 
-async def test_credentials_are_held_apart(store: Store) -> None:
+async def test_each_credential_has_its_own_hold(store: Store) -> None:
     await store.hold_credential("one", later(1))
     await store.hold_credential("two", later(2))
     assert await store.credential_held_until("one") == later(1)
     assert await store.credential_held_until("two") == later(2)
 
 
-async def test_of_many_at_once_the_latest_stays(
+async def test_the_latest_of_concurrent_holds_is_kept(
     store: Store, connect: Callable[[], Awaitable[Store]]
 ) -> None:
     stores = [store, await connect()]
@@ -52,7 +52,7 @@ async def test_of_many_at_once_the_latest_stays(
 
 
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS.keys())
-async def test_any_text_names_a_credential(store: Store, text: str) -> None:
+async def test_a_credential_fingerprint_may_be_any_text(store: Store, text: str) -> None:
     await store.hold_credential(text, later(1))
     assert await store.credential_held_until(text) == later(1)
     assert await store.credential_held_until(f"{text}.") is None

@@ -30,7 +30,7 @@ async def test_a_report_is_read_as_it_was_written(store: Store) -> None:
     assert await store.live_hosts(START) == [plain, full]
 
 
-async def test_a_report_takes_the_place_of_the_one_before(store: Store) -> None:
+async def test_a_report_replaces_the_previous_report(store: Store) -> None:
     host = a_host(claude_version="1", git_user="bot")
     await store.report_host(host)
     newer = replace(host, last_seen=later(2), slots=5, claude_version=None, git_user="other")
@@ -39,7 +39,7 @@ async def test_a_report_takes_the_place_of_the_one_before(store: Store) -> None:
     assert await store.live_hosts(START) == [newer]
 
 
-async def test_a_host_is_live_from_the_moment_asked_for(store: Store) -> None:
+async def test_a_host_seen_at_the_given_time_is_live(store: Store) -> None:
     hosts = [a_host(id=f"mill-{seconds}", last_seen=later(seconds)) for seconds in (0, 1, 2)]
     for host in hosts:
         await store.report_host(host)
@@ -57,7 +57,7 @@ async def test_processes_of_a_host_are_listed_newest_report_first(store: Store) 
     assert await store.live_hosts(START) == [first, new, old]
 
 
-async def test_a_removed_process_is_forgotten_alone(store: Store) -> None:
+async def test_removing_a_process_keeps_the_other_reports(store: Store) -> None:
     gone, stays = a_host(), a_host()
     await store.report_host(gone)
     await store.report_host(stays)
@@ -67,7 +67,7 @@ async def test_a_removed_process_is_forgotten_alone(store: Store) -> None:
     assert await store.live_hosts(START) == [stays]
 
 
-async def test_hosts_that_were_silent_are_forgotten(store: Store) -> None:
+async def test_old_reports_are_deleted(store: Store) -> None:
     hosts = [a_host(id=f"mill-{seconds}", last_seen=later(seconds)) for seconds in (0, 1, 2)]
     for host in hosts:
         await store.report_host(host)
@@ -84,7 +84,7 @@ async def test_an_open_store_answers(store: Store) -> None:
     await store.ping()
 
 
-async def test_a_closed_store_says_so_and_opens_again(
+async def test_a_closed_store_raises_and_can_be_opened_again(
     connect: Callable[[], Awaitable[Store]],
 ) -> None:
     store, client = await connect(), a_client()

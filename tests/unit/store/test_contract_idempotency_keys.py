@@ -27,7 +27,7 @@ async def release(store: Store, request: KeyedRequest) -> None:
     await store.release_key(request.scope, request.key, request.resource_id)
 
 
-async def test_a_claim_is_returned_as_it_was_made(store: Store) -> None:
+async def test_a_claim_is_returned_as_it_was_written(store: Store) -> None:
     request = a_request(created_at=later(0.000001))
     assert await store.claim_key(request) == request
     upper = replace(request, resource_id=request.resource_id.upper())
@@ -42,7 +42,7 @@ async def test_the_first_claim_stays(store: Store) -> None:
         assert await store.claim_key(other) == first
 
 
-async def test_the_same_key_in_another_scope_is_another(store: Store) -> None:
+async def test_scopes_have_separate_keys(store: Store) -> None:
     requests = [a_request(), a_request(scope="POST /jobs/1/message"), a_request("KEY-1")]
     for request in requests:
         assert await store.claim_key(request) == request
@@ -52,7 +52,7 @@ async def test_the_same_key_in_another_scope_is_another(store: Store) -> None:
     assert await store.claim_key(requests[2]) == requests[2]
 
 
-async def test_of_twenty_claims_at_once_all_get_the_same(
+async def test_twenty_concurrent_claims_return_the_same_request(
     store: Store, connect: Callable[[], Awaitable[Store]]
 ) -> None:
     stores = [store, await connect()]
@@ -75,7 +75,7 @@ async def test_the_first_answer_stays(store: Store) -> None:
     assert await store.claim_key(a_request()) == expected
 
 
-async def test_of_answers_at_once_one_stays_whole(
+async def test_one_of_concurrent_answers_is_kept_completely(
     store: Store, connect: Callable[[], Awaitable[Store]]
 ) -> None:
     stores, request = [store, await connect()], a_request()
@@ -87,21 +87,21 @@ async def test_of_answers_at_once_one_stays_whole(
     assert found[0].answer == f"{found[0].status}"
 
 
-async def test_an_empty_answer_is_one(store: Store) -> None:
+async def test_an_empty_answer_counts_as_an_answer(store: Store) -> None:
     request = a_request()
     await store.claim_key(request)
     await answer(store, request, 204, "")
     assert await answer(store, request, 200, "{}") == replace(request, status=204, answer="")
 
 
-async def test_a_key_nobody_claimed_takes_no_answer(store: Store) -> None:
+async def test_an_unclaimed_key_cannot_be_answered(store: Store) -> None:
     await store.claim_key(a_request())
     for scope, key in ((SCOPE, "key-2"), ("POST /clients", "key-1"), (SCOPE, "\x00")):
         with pytest.raises(NotFound, match="Send the request again"):
             await store.answer_key(scope, key, 201, "{}")
 
 
-async def test_a_released_key_can_be_claimed_anew(store: Store) -> None:
+async def test_a_released_key_can_be_claimed_again(store: Store) -> None:
     first, second, other = a_request(), a_request(), a_request("key-2")
     await store.claim_key(first)
     await store.claim_key(other)
@@ -113,7 +113,7 @@ async def test_a_released_key_can_be_claimed_anew(store: Store) -> None:
     assert await store.claim_key(a_request("key-2")) == other
 
 
-async def test_a_release_that_is_repeated_late_leaves_the_newcomer(store: Store) -> None:
+async def test_a_late_repeated_release_keeps_the_new_claim(store: Store) -> None:
     first, second = a_request(), a_request()
     await store.claim_key(first)
     await release(store, first)
@@ -123,7 +123,7 @@ async def test_a_release_that_is_repeated_late_leaves_the_newcomer(store: Store)
 
 
 async def test_a_shared_key_is_not_released(store: Store) -> None:
-    """Neither by the one that claimed it nor by the one that shares it."""
+    """Neither the first request nor the request that shares the key can release it."""
     request = a_request()
     await store.claim_key(request)
     for _ in range(2):
@@ -133,7 +133,7 @@ async def test_a_shared_key_is_not_released(store: Store) -> None:
     assert await answer(store, request, 201, "{}") == replace(request, status=201, answer="{}")
 
 
-async def test_what_a_key_does_not_stand_for_cannot_be_shared(store: Store) -> None:
+async def test_a_key_is_shared_only_for_its_own_resource(store: Store) -> None:
     request, released, answered = a_request(), a_request("key-2"), a_request("key-3")
     for claim in (request, released, answered):
         await store.claim_key(claim)
@@ -146,7 +146,7 @@ async def test_what_a_key_does_not_stand_for_cannot_be_shared(store: Store) -> N
     assert await store.claim_key(newcomer) == newcomer
 
 
-async def test_of_a_share_and_a_release_at_once_one_happens(
+async def test_one_of_a_concurrent_share_and_release_takes_effect(
     store: Store, connect: Callable[[], Awaitable[Store]]
 ) -> None:
     other = await connect()
@@ -157,7 +157,7 @@ async def test_of_a_share_and_a_release_at_once_one_happens(
         assert await store.claim_key(newcomer) == (request if is_shared else newcomer)
 
 
-async def test_ids_are_compared_whatever_their_case(store: Store) -> None:
+async def test_ids_are_compared_in_any_case(store: Store) -> None:
     first, second = a_request(), a_request()
     await store.claim_key(first)
     await release(store, replace(first, resource_id=first.resource_id.upper()))
@@ -173,7 +173,7 @@ async def test_an_answered_key_is_not_released(store: Store) -> None:
     assert await store.claim_key(a_request()) == replace(request, status=201, answer="{}")
 
 
-async def test_keys_are_forgotten_when_they_are_older(store: Store) -> None:
+async def test_old_keys_are_deleted(store: Store) -> None:
     old, young = a_request("old"), a_request("young", created_at=later(1))
     for request in (old, young):
         await store.claim_key(request)
@@ -189,7 +189,7 @@ async def test_keys_are_forgotten_when_they_are_older(store: Store) -> None:
 
 
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS.keys())
-async def test_any_text_is_a_key(store: Store, text: str) -> None:
+async def test_a_key_may_be_any_text(store: Store, text: str) -> None:
     request = a_request(text, scope=text, fingerprint=text)
     kept = sanitize_text(text)
     expected = replace(request, scope=kept, key=kept, fingerprint=kept)
@@ -204,7 +204,7 @@ async def test_any_text_is_a_key(store: Store, text: str) -> None:
 
 
 async def test_a_key_may_have_two_thousand_bytes(store: Store) -> None:
-    # Random, because Postgres compresses what repeats itself.
+    # Random, because Postgres compresses repeated text.
     key = "".join(new_id() for _ in range(54))
     request = a_request(key, scope="x" * (2000 - len(key)))
     assert await store.claim_key(request) == request
@@ -214,19 +214,19 @@ async def test_a_key_may_have_two_thousand_bytes(store: Store) -> None:
 
 
 @pytest.mark.parametrize("text", [text for text in TEXTS.values() if is_storable(text)])
-async def test_an_answer_is_kept_as_it_is(store: Store, text: str) -> None:
+async def test_an_answer_is_stored_unchanged(store: Store, text: str) -> None:
     request = a_request()
     await store.claim_key(request)
     assert (await answer(store, request, 201, text)).answer == text
 
 
-async def test_a_long_answer_is_kept_whole(store: Store) -> None:
+async def test_a_long_answer_is_stored_completely(store: Store) -> None:
     request, text = a_request(), f'"{"日" * MAX_CONTENT_CHARACTERS}"'
     await store.claim_key(request)
     assert (await answer(store, request, 201, text)).answer == text
 
 
-async def test_an_answer_that_would_be_changed_is_refused(store: Store) -> None:
+async def test_an_answer_that_cannot_be_stored_unchanged_is_refused(store: Store) -> None:
     request = a_request()
     await store.claim_key(request)
     for text in ("\x00", "\ud800"):
@@ -235,6 +235,6 @@ async def test_an_answer_that_would_be_changed_is_refused(store: Store) -> None:
     assert await store.claim_key(request) == request
 
 
-async def test_a_resource_of_no_uuid_is_refused(store: Store) -> None:
+async def test_a_malformed_resource_id_is_refused(store: Store) -> None:
     with pytest.raises(InvalidRequest, match="resource_id"):
         await store.claim_key(a_request(resource_id="job-1"))

@@ -1,4 +1,4 @@
-"""Ids that name no row are answered alike by every operation, malformed ones like unknown ones."""
+"""Every operation has the same answer for malformed and unknown ids."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ANY = Guard(frozenset(JobStatus))
 
 @dataclass(frozen=True)
 class Rows:
-    """The rows beside which an id names nothing."""
+    """Existing rows, so that only the id under test is wrong."""
 
     store: Store
     job: Job
@@ -38,6 +38,7 @@ NOTHING: dict[str, tuple[Call, Any]] = {
     "feature_exists": (lambda r, no_id: r.store.feature_exists(no_id), False),
     "team_member_exists": (lambda r, no_id: r.store.team_member_exists(no_id), False),
     "get_job": (lambda r, no_id: r.store.get_job(no_id), None),
+    "get_job_state": (lambda r, no_id: r.store.get_job_state(no_id), None),
     "jobs of a client": (
         lambda r, no_id: r.store.list_jobs(JobFilter(client_id=no_id), 50, 0),
         JobPage([], 0),
@@ -64,7 +65,7 @@ NOTHING: dict[str, tuple[Call, Any]] = {
         None,
     ),
 }
-"""Operations with the answer that means nothing was found or changed."""
+"""Operations, each with its answer when nothing was found or changed."""
 
 NOT_FOUND: dict[str, Call] = {
     "add_usage": lambda r, no_id: r.store.add_usage(no_id, new_id(), Usage(1), 1.0),
@@ -94,7 +95,9 @@ async def outcome_of(call: Call, rows: Rows, no_id: str) -> Any:
         return type(error)
 
 
-async def test_an_id_that_names_nothing_finds_and_changes_nothing(rows: Rows, world: World) -> None:
+async def test_an_unknown_or_malformed_id_finds_and_changes_nothing(
+    rows: Rows, world: World
+) -> None:
     expected = NOTHING | {name: (call, NotFound) for name, call in NOT_FOUND.items()}
     offenders = [
         f"{name} with {no_id[:50]!r}: {outcome!r}"

@@ -14,7 +14,7 @@ def a_message(content: str = "go on") -> NewMessage:
     return a_line(content, type=MessageType.USER_INPUT, created_at=later(9))
 
 
-async def test_a_message_enters_the_transcript_when_it_is_taken(world: World) -> None:
+async def test_a_taken_message_is_in_the_message_log(world: World) -> None:
     job, message = await world.add_job(job_type=JobType.TASK), a_message()
     await world.store.append_messages(job.id, lines(2))
     await world.store.put_in_inbox(job.id, message)
@@ -25,7 +25,7 @@ async def test_a_message_enters_the_transcript_when_it_is_taken(world: World) ->
     assert (found.type, found.created_at) == (MessageType.USER_INPUT, message.created_at)
 
 
-async def test_messages_enter_in_the_order_of_taking(world: World) -> None:
+async def test_messages_are_logged_in_the_order_of_taking(world: World) -> None:
     job = await world.add_job()
     messages = [a_message(f"{number}") for number in range(3)]
     for message in messages:
@@ -35,7 +35,7 @@ async def test_messages_enter_in_the_order_of_taking(world: World) -> None:
     assert [line.content for line in await world.transcript(job)] == ["2", "1", "0"]
 
 
-async def test_putting_and_taking_twice_is_once(world: World, tables: RawTables) -> None:
+async def test_putting_and_taking_are_idempotent(world: World, tables: RawTables) -> None:
     job, message = await world.add_job(), a_message()
     for _ in range(2):
         await world.store.put_in_inbox(job.id, message)
@@ -55,13 +55,13 @@ async def test_a_message_put_twice_keeps_its_first_content(world: World) -> None
     assert [line.content for line in await world.transcript(job)] == ["go on"]
 
 
-async def test_a_line_that_is_in_the_transcript_already_is_there(world: World) -> None:
+async def test_taking_a_logged_message_returns_true(world: World) -> None:
     job, (line,) = await world.add_job(), lines(1)
     await world.store.append_messages(job.id, [line])
     assert await world.store.take_from_inbox(job.id, line.id)
 
 
-async def test_another_jobs_message_cannot_be_taken(world: World) -> None:
+async def test_the_message_of_another_job_cannot_be_taken(world: World) -> None:
     job, other, message = await world.add_job(), await world.add_job(), a_message()
     await world.store.put_in_inbox(other.id, message)
     assert not await world.store.take_from_inbox(job.id, message.id)
@@ -70,7 +70,7 @@ async def test_another_jobs_message_cannot_be_taken(world: World) -> None:
     assert not await world.store.take_from_inbox(job.id, message.id)
 
 
-async def test_eight_that_take_one_message_at_once_all_succeed_and_store_it_once(
+async def test_eight_concurrent_takes_of_a_message_succeed_and_store_it_once(
     world: World, connect: Callable[[], Awaitable[Store]]
 ) -> None:
     job, message = await world.add_job(), a_message()
@@ -83,7 +83,7 @@ async def test_eight_that_take_one_message_at_once_all_succeed_and_store_it_once
     assert [line.id for line in await world.transcript(job)] == [message.id]
 
 
-async def test_a_message_that_was_never_put_cannot_be_taken(world: World) -> None:
+async def test_an_unknown_message_cannot_be_taken(world: World) -> None:
     job = await world.add_job()
     await world.store.put_in_inbox(job.id, a_message())
     assert not await world.store.take_from_inbox(job.id, new_id())

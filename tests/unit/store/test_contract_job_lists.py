@@ -40,28 +40,28 @@ async def page_of(world: World, where: JobFilter, limit: int, offset: int) -> tu
     return [details.job for details in page.jobs], page.total
 
 
-async def test_no_job_is_an_empty_page(world: World) -> None:
+async def test_without_jobs_the_page_is_empty(world: World) -> None:
     assert await world.store.list_jobs(EVERYTHING, 50, 0) == JobPage([], 0)
 
 
-async def test_a_page_holds_what_a_single_read_does(world: World) -> None:
+async def test_a_page_has_the_same_details_as_a_single_read(world: World) -> None:
     jobs = [await world.add_job(created_at=later(number)) for number in range(3)]
     page = await world.store.list_jobs(EVERYTHING, 50, 0)
     assert page.jobs == [await world.details(job) for job in reversed(jobs)]
 
 
-async def test_jobs_of_one_moment_are_listed_by_id(world: World) -> None:
+async def test_jobs_created_at_the_same_time_are_listed_by_id(world: World) -> None:
     jobs = [await world.add_job() for _ in range(10)]
     assert await page_of(world, EVERYTHING, 50, 0) == (newest_first(jobs), 10)
 
 
-async def test_a_microsecond_orders(world: World) -> None:
+async def test_a_microsecond_determines_the_order(world: World) -> None:
     moments = (later(0), later(0.000001), later(0.1), later(1).replace(microsecond=0), later(1))
     jobs = [await world.add_job(created_at=moment) for moment in moments]
     assert await page_of(world, EVERYTHING, 50, 0) == (jobs[::-1], 5)
 
 
-async def test_times_of_other_zones_are_in_order(world: World) -> None:
+async def test_times_in_different_zones_are_sorted(world: World) -> None:
     zones = [timezone(timedelta(hours=hours)) for hours in (9, -7, 0, 2, -3)]
     jobs = [
         await world.add_job(created_at=later(number).astimezone(zone))
@@ -70,7 +70,7 @@ async def test_times_of_other_zones_are_in_order(world: World) -> None:
     assert await page_of(world, EVERYTHING, 50, 0) == (jobs[::-1], 5)
 
 
-async def test_pages_meet_without_gap_or_overlap(world: World) -> None:
+async def test_pages_have_no_gap_and_no_overlap(world: World) -> None:
     jobs = [await world.add_job(created_at=later(number // 3)) for number in range(23)]
     pages = [await page_of(world, EVERYTHING, 5, offset) for offset in range(0, 25, 5)]
     assert [job for found, _ in pages for job in found] == newest_first(jobs)
@@ -99,7 +99,7 @@ async def test_the_total_does_not_depend_on_the_page(
         assert (len(found), total) == (count, 3)
 
 
-async def test_every_filter_lists_what_matches(world: World, tables: RawTables) -> None:
+async def test_every_filter_lists_the_matching_jobs(world: World, tables: RawTables) -> None:
     worlds = [world, await world.other()]
     features = [new_id(), new_id(), None]
     rows = [

@@ -52,7 +52,7 @@ NULLABLE = (
 ).split()
 
 
-async def test_an_update_sets_what_it_names_and_the_time(world: World) -> None:
+async def test_an_update_sets_its_columns_and_updated_at(world: World) -> None:
     job = await world.add_job()
     before = datetime.now(UTC)
     assert await world.store.update_job(job.id, {"host": "mill-1"}, ANY)
@@ -73,7 +73,7 @@ async def test_every_column_can_be_set_and_cleared(world: World) -> None:
     assert found == replace(expected, **cast(dict[str, Any], cleared), updated_at=found.updated_at)
 
 
-async def test_an_update_of_nothing_sets_the_time(world: World) -> None:
+async def test_an_empty_update_sets_updated_at(world: World) -> None:
     job = await world.add_job()
     assert await world.store.update_job(job.id, {}, ANY)
     found = await world.read(job)
@@ -107,7 +107,7 @@ async def test_an_update_changes_one_job(world: World) -> None:
         (Guard(FINAL, lease=3), False),
     ],
 )
-async def test_an_update_happens_when_its_guard_holds(
+async def test_an_update_is_made_if_its_guard_is_true(
     world: World, guard: Guard, holds: bool
 ) -> None:
     job = await world.add_job(status=JobStatus.RUNNING, phase=Phase.WORKING, lease=3)
@@ -117,7 +117,7 @@ async def test_an_update_happens_when_its_guard_holds(
     assert (found.updated_at > job.updated_at) is holds
 
 
-async def test_the_second_of_two_equal_grants_loses(world: World) -> None:
+async def test_the_second_of_two_equal_grants_is_refused(world: World) -> None:
     job = await world.add_job()
     grant: JobChanges = {"status": JobStatus.RUNNING, "phase": Phase.PREPARING, "lease": 1}
     assert await world.store.update_job(job.id, grant, Guard(LIVE, lease_below=1))
@@ -131,7 +131,7 @@ async def test_an_unknown_column_is_refused(world: World) -> None:
         await world.store.update_job(job.id, wrong, ANY)
 
 
-async def test_eight_that_claim_forty_jobs_never_share_one(
+async def test_eight_concurrent_claimants_of_forty_jobs_share_none(
     world: World, connect: Callable[[], Awaitable[Store]]
 ) -> None:
     jobs = [await world.add_job() for _ in range(40)]
@@ -159,7 +159,7 @@ async def test_eight_that_claim_forty_jobs_never_share_one(
             assert details.job.host == f"mill-{number}"
 
 
-async def test_a_job_cannot_come_back_to_a_branch_that_is_held(world: World) -> None:
+async def test_a_job_cannot_become_live_again_on_a_held_branch(world: World) -> None:
     ended = await world.add_job(branch_name="feat/x", status=JobStatus.FAILED, phase=None)
     await world.add_job(branch_name="feat/x")
     with pytest.raises(Conflict):
@@ -167,14 +167,14 @@ async def test_a_job_cannot_come_back_to_a_branch_that_is_held(world: World) -> 
     assert await world.read(ended) == ended
 
 
-async def test_ending_a_job_frees_its_branch(world: World) -> None:
+async def test_ending_a_job_releases_its_branch(world: World) -> None:
     job = await world.add_job(branch_name="feat/x")
     ended: JobChanges = {"status": JobStatus.CANCELLED, "phase": None}
     assert await world.store.update_job(job.id, ended, Guard(LIVE))
     await world.add_job(branch_name="feat/x")
 
 
-async def test_an_update_may_refer_to_recorded_rows_only(world: World) -> None:
+async def test_an_update_may_refer_only_to_existing_rows(world: World) -> None:
     job = await world.add_job()
     record = PullRequestRecord(
         new_id(), new_id(), world.repository.id, None, "feat/x", "https://x", 1, "T", "https://y"
@@ -208,7 +208,7 @@ async def test_usage_is_summed(world: World) -> None:
     assert await world.read(other) == other
 
 
-async def test_a_report_counts_once(world: World) -> None:
+async def test_a_repeated_usage_report_counts_once(world: World) -> None:
     job, report_id = await world.add_job(), new_id()
     first = await add_usage(world, job, Usage(1, 0.25, 10), report_id)
     assert await add_usage(world, job, Usage(1, 0.25, 10), report_id) == first
@@ -223,7 +223,7 @@ async def test_an_unknown_cost_is_not_zero(world: World) -> None:
     assert (await add_usage(world, job, Usage(1, 0.0, 10))).usage == Usage(4, 0.5, 40)
 
 
-async def test_reports_at_once_are_all_counted_once(
+async def test_concurrent_usage_reports_count_once_each(
     world: World, connect: Callable[[], Awaitable[Store]]
 ) -> None:
     job = await world.add_job(job_type=JobType.TASK)

@@ -10,7 +10,7 @@ import pytest
 
 from domain.errors import Conflict, InvalidRequest
 from domain.failures import FailureCode, TimeLimit
-from domain.job_details import JobDetails, JobFilter, PullRequestRecord
+from domain.job_details import JobDetails, JobFilter, JobStateDetails, PullRequestRecord
 from domain.jobs import (
     FINAL,
     LIVE,
@@ -24,12 +24,14 @@ from domain.jobs import (
     Usage,
 )
 from store.protocol import Guard, Store
-from tests.unit.store.samples import START, UNKNOWN_ID, RawTables, World, later, new_id
+from tests.unit.store.samples import START, UNKNOWN_ID, RawTables, World, later, new_id, state_of
 
 
 async def test_a_new_job_is_read_as_it_was_written(world: World) -> None:
     job = await world.add_job()
-    assert await world.details(job) == JobDetails(job, "Acme", world.repository, None)
+    assert await world.details(job) == JobDetails(
+        job=job, client_name="Acme", repository=world.repository, feature_title=None
+    )
     assert await world.store.get_job(job.id.upper()) == await world.store.get_job(job.id)
 
 
@@ -85,7 +87,11 @@ async def test_a_job_with_every_field_set_is_read_as_it_was_written(
         code_pull_request_id=record.pull_request_id,
     )
     assert [field.name for field in fields(Job) if getattr(job, field.name) == field.default] == []
-    assert await world.details(job) == JobDetails(job, "Acme", world.repository, "Login")
+    state = JobStateDetails(job=state_of(job), repository=world.repository)
+    assert await world.store.get_job_state(job.id) == state
+    assert await world.details(job) == JobDetails(
+        job=job, client_name="Acme", repository=world.repository, feature_title="Login"
+    )
 
 
 EVERY_OPTION = JobOptions(
@@ -104,7 +110,7 @@ ONE_OPTION = [
 
 
 @pytest.mark.parametrize("options", ONE_OPTION)
-async def test_only_the_options_that_were_chosen_are_written(
+async def test_only_options_that_differ_from_the_default_are_written(
     world: World, tables: RawTables, options: JobOptions
 ) -> None:
     chosen, plain = await world.add_job(options=options), await world.add_job()
@@ -122,11 +128,11 @@ async def test_only_the_options_that_were_chosen_are_written(
     assert len(written) == 1
 
 
-async def test_options_are_read_in_lists_too(world: World) -> None:
+async def test_options_are_read_in_lists(world: World) -> None:
     job = await world.add_job(options=EVERY_OPTION)
     (listed,) = (await world.store.list_jobs(JobFilter(), 10, 0)).jobs
     (stale,) = await world.store.jobs_to_reconcile(later(1), "", 10)
-    assert (listed.job, stale) == (job, replace(job, prompt=""))
+    assert (listed.job, stale) == (job, state_of(job))
 
 
 def a_record(world: World) -> PullRequestRecord:
@@ -165,14 +171,16 @@ async def test_creating_a_job_twice_changes_nothing(world: World) -> None:
     ["client_id", "repository_id", "feature_id", "created_by_team_member_id", "retry_of"],
 )
 @pytest.mark.parametrize("no_id", [UNKNOWN_ID, "", "no-such-id", "\x00", "\ud800"])
-async def test_a_reference_to_nothing_is_refused(world: World, reference: str, no_id: str) -> None:
+async def test_a_reference_to_a_missing_row_is_refused(
+    world: World, reference: str, no_id: str
+) -> None:
     job = world.job(**{reference: no_id})
     with pytest.raises(InvalidRequest, match=reference):
         await world.store.create_job(job)
     assert await world.store.get_job(job.id) is None
 
 
-async def test_a_job_of_no_uuid_is_refused(world: World) -> None:
+async def test_a_malformed_job_id_is_refused(world: World) -> None:
     with pytest.raises(InvalidRequest, match="id 'job-1'"):
         await world.add_job(id="job-1")
 
@@ -188,7 +196,7 @@ async def test_a_live_code_job_holds_its_branch(
 
 
 @pytest.mark.parametrize("status", sorted(FINAL))
-async def test_an_ended_job_holds_no_branch(world: World, status: JobStatus) -> None:
+async def test_an_ended_job_does_not_hold_its_branch(world: World, status: JobStatus) -> None:
     await world.add_job(branch_name="feat/x", status=status)
     await world.add_job(branch_name="feat/x")
 
@@ -205,7 +213,7 @@ async def test_another_repository_has_its_own_branches(world: World) -> None:
     await world.add_job(branch_name="feat/X")
 
 
-async def test_of_two_that_take_a_branch_at_once_one_conflicts(
+async def test_one_of_concurrent_jobs_gets_a_branch(
     world: World, connect: Callable[[], Awaitable[Store]]
 ) -> None:
     stores = [world.store, await connect()]
@@ -221,7 +229,7 @@ async def test_of_two_that_take_a_branch_at_once_one_conflicts(
 async def test_a_job_of_another_type_without_a_repository_is_read(
     world: World, tables: RawTables
 ) -> None:
-    """As the earlier product left some."""
+    """The earlier product has stored such jobs."""
     job_id, moment = new_id(), START.isoformat()
     row: dict[str, Any] = {
         "id": job_id,
@@ -240,6 +248,8 @@ async def test_a_job_of_another_type_without_a_repository_is_read(
     assert found is not None
     assert (found.client_name, found.repository, found.feature_title) == ("Acme", None, None)
     job = found.job
+    state = await world.store.get_job_state(job_id)
+    assert state == JobStateDetails(job=state_of(job), repository=None)
     assert job.repository_id == ""
     assert (job.job_type, job.status, job.phase) == (JobType.CODE, JobStatus.FAILED, None)
     assert (job.priority, job.lease, job.attempt, job.usage) == (3, 0, 0, Usage())
@@ -247,7 +257,7 @@ async def test_a_job_of_another_type_without_a_repository_is_read(
     assert (job.clock, job.resumes_at) == (None, None)
 
 
-async def test_words_of_a_newer_version_are_read(world: World, tables: RawTables) -> None:
+async def test_values_of_a_newer_version_are_read(world: World, tables: RawTables) -> None:
     job_id = new_id()
     row = {
         "id": job_id,

@@ -20,7 +20,7 @@ def stored(job_id: str, messages: list[NewMessage], first: int = 1) -> list[Mess
     ]
 
 
-async def test_lines_are_read_as_they_were_written(world: World) -> None:
+async def test_messages_are_read_as_they_were_written(world: World) -> None:
     job = await world.add_job()
     batch = [
         a_line("what Claude said", type=kind, created_at=later(-number))
@@ -30,7 +30,7 @@ async def test_lines_are_read_as_they_were_written(world: World) -> None:
     assert await world.store.read_messages(job.id, 0, 100) == stored(job.id, batch)
 
 
-async def test_batches_go_on_where_the_last_ended(world: World) -> None:
+async def test_each_batch_continues_the_numbering(world: World) -> None:
     job, other = await world.add_job(), await world.add_job()
     first, second, elsewhere = lines(3), lines(4), lines(2)
     await world.store.append_messages(job.id, first)
@@ -48,7 +48,7 @@ async def test_a_batch_sent_twice_is_stored_once(world: World) -> None:
     assert await world.transcript(job) == stored(job.id, batch)
 
 
-async def test_of_a_batch_in_part_known_the_rest_is_stored(world: World) -> None:
+async def test_the_new_messages_of_a_partly_stored_batch_are_stored(world: World) -> None:
     job = await world.add_job()
     batch = lines(6)
     await world.store.append_messages(job.id, batch[1:3])
@@ -57,7 +57,7 @@ async def test_of_a_batch_in_part_known_the_rest_is_stored(world: World) -> None
     assert await world.transcript(job) == stored(job.id, expected)
 
 
-async def test_a_line_twice_in_a_batch_is_stored_once(world: World) -> None:
+async def test_a_message_twice_in_a_batch_is_stored_once(world: World) -> None:
     job = await world.add_job()
     first, second = lines(2)
     await world.store.append_messages(job.id, [first, second, first])
@@ -70,7 +70,7 @@ async def test_an_empty_batch_changes_nothing(world: World) -> None:
     assert await world.transcript(job) == []
 
 
-async def test_a_batch_with_a_bad_line_is_refused_whole(world: World) -> None:
+async def test_a_batch_with_a_bad_message_is_refused_completely(world: World) -> None:
     job = await world.add_job()
     with pytest.raises(InvalidRequest):
         await world.store.append_messages(job.id, [*lines(2), a_line(id="line-3")])
@@ -86,7 +86,7 @@ async def test_a_writer_with_another_lease_stores_nothing(world: World, lease: i
     assert await world.transcript(job) == []
 
 
-async def test_a_writer_loses_its_lease_in_the_middle(world: World) -> None:
+async def test_a_writer_that_loses_its_lease_stores_nothing_more(world: World) -> None:
     job = await world.add_job(status=JobStatus.RUNNING)
     batch = lines(4)
     assert await world.store.update_job(job.id, {"lease": 1}, Guard(LIVE, lease_below=1))
@@ -99,7 +99,7 @@ async def test_a_writer_loses_its_lease_in_the_middle(world: World) -> None:
     assert await world.transcript(job) == stored(job.id, batch)
 
 
-async def test_eight_that_write_into_one_job_leave_no_gap(
+async def test_eight_concurrent_writers_of_a_job_leave_no_gap(
     world: World, connect: Callable[[], Awaitable[Store]]
 ) -> None:
     job = await world.add_job()
@@ -122,7 +122,7 @@ async def test_eight_that_write_into_one_job_leave_no_gap(
         assert [line.id for line in found if line.id in set(own)] == own
 
 
-async def test_the_same_batch_from_eight_at_once_is_stored_once(
+async def test_eight_concurrent_writes_of_a_batch_store_it_once(
     world: World, connect: Callable[[], Awaitable[Store]]
 ) -> None:
     job, batch = await world.add_job(), lines(50)
@@ -132,14 +132,14 @@ async def test_the_same_batch_from_eight_at_once_is_stored_once(
 
 
 @pytest.mark.parametrize("page", [1, 7, 999, 1000, 2500, 5000])
-async def test_a_long_transcript_is_read_completely_by_pages(world: World, page: int) -> None:
+async def test_a_long_message_log_is_read_completely_by_pages(world: World, page: int) -> None:
     count = 2500 if page > 1 else 40
     job, batch = await world.add_job(), lines(count)
     await world.store.append_messages(job.id, batch)
     assert await world.transcript(job, page) == stored(job.id, batch)
 
 
-async def test_a_hundred_thousand_lines_are_read_completely(world: World) -> None:
+async def test_a_hundred_thousand_messages_are_read_completely(world: World) -> None:
     job, count = await world.add_job(), 100_000
     for start in range(0, count, 2000):
         batch = [a_line(f"{start + number}") for number in range(2000)]
@@ -170,7 +170,7 @@ async def test_a_page_begins_after_and_ends_at_its_limit(
     assert [line.seq for line in found] == expected
 
 
-async def test_lines_are_found_by_id_in_the_order_of_the_transcript(world: World) -> None:
+async def test_messages_are_found_by_id_in_the_order_of_the_log(world: World) -> None:
     job, other = await world.add_job(), await world.add_job()
     batch, elsewhere = lines(5), lines(1)
     await world.store.append_messages(job.id, batch)
@@ -183,7 +183,7 @@ async def test_lines_are_found_by_id_in_the_order_of_the_transcript(world: World
     assert await world.store.messages_by_id(job.id, everything) == expected
 
 
-async def test_a_cancelled_writer_leaves_all_of_its_batch_or_none(world: World) -> None:
+async def test_a_cancelled_write_stores_all_of_its_batch_or_none(world: World) -> None:
     jobs = [await world.add_job() for _ in range(20)]
     writers = [asyncio.create_task(world.store.append_messages(job.id, lines(200))) for job in jobs]
     await asyncio.sleep(0)
@@ -200,7 +200,7 @@ async def test_a_cancelled_writer_leaves_all_of_its_batch_or_none(world: World) 
     assert [line.seq for line in await world.transcript(fresh)] == [1]
 
 
-async def test_cancelled_reads_leave_the_store_as_it_was(world: World) -> None:
+async def test_cancelled_reads_leave_the_store_unchanged(world: World) -> None:
     job, batch = await world.add_job(), lines(1000)
     await world.store.append_messages(job.id, batch)
     readers = [asyncio.create_task(world.store.read_messages(job.id, 0, 1000)) for _ in range(20)]

@@ -54,7 +54,7 @@ async def test_recording_a_pull_request_twice_keeps_the_first(
 
 @pytest.mark.parametrize("reference", ["repository_id", "feature_id"])
 @pytest.mark.parametrize("no_id", [UNKNOWN_ID, "no-such-id"])
-async def test_a_pull_request_of_nothing_is_refused(
+async def test_a_pull_request_of_a_missing_repository_is_refused(
     world: World, tables: RawTables, reference: str, no_id: str
 ) -> None:
     record = PullRequestRecord(

@@ -11,7 +11,7 @@ ANY = Guard(frozenset(JobStatus))
 
 
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS.keys())
-async def test_every_text_is_kept_as_storable_leaves_it(world: World, text: str) -> None:
+async def test_every_text_is_stored_sanitized(world: World, text: str) -> None:
     kept = sanitize_text(text)
     options = JobOptions(model=text, labels=(text, "x"))
     job = await world.add_job(
@@ -30,7 +30,7 @@ async def test_every_text_is_kept_as_storable_leaves_it(world: World, text: str)
 
 
 @pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS.keys())
-async def test_every_name_is_kept_as_storable_leaves_it(world: World, text: str) -> None:
+async def test_every_name_is_stored_sanitized(world: World, text: str) -> None:
     client = a_client(text)
     await world.store.create_client(client)
     await world.store.add_repository(a_repository(client, repo_name=text, url=text))
@@ -42,7 +42,7 @@ async def test_every_name_is_kept_as_storable_leaves_it(world: World, text: str)
     assert details.client.name == sanitize_text(text)
 
 
-async def test_a_mebibyte_is_kept(world: World) -> None:
+async def test_a_mebibyte_is_stored_unchanged(world: World) -> None:
     ascii_text, wide_text = "x" * MAX_CONTENT_CHARACTERS, "日" * MAX_CONTENT_CHARACTERS
     job = await world.add_job(prompt=ascii_text)
     await world.store.update_job(job.id, {"result": wide_text, "error": ascii_text}, ANY)
@@ -52,7 +52,7 @@ async def test_a_mebibyte_is_kept(world: World) -> None:
     assert [line.content for line in await world.transcript(job)] == [wide_text, ascii_text]
 
 
-async def test_a_longer_line_is_cut_with_a_note(world: World) -> None:
+async def test_a_longer_message_is_cut_and_ends_with_a_note(world: World) -> None:
     job, text = await world.add_job(), "x" * (MAX_CONTENT_CHARACTERS + 1)
     await world.store.append_messages(job.id, [a_line(text)])
     (line,) = await world.transcript(job)
@@ -60,7 +60,7 @@ async def test_a_longer_line_is_cut_with_a_note(world: World) -> None:
     assert len(line.content) == MAX_CONTENT_CHARACTERS
 
 
-async def test_sessions_are_kept_byte_for_byte(world: World) -> None:
+async def test_session_files_are_stored_unchanged(world: World) -> None:
     job, other = await world.add_job(), await world.add_job()
     assert await world.store.load_session(job.id) is None
     for transcript in (b"", bytes(range(256)) * 8192, b"\x00\xff" * 2_000_000, b"last"):

@@ -75,7 +75,7 @@ async def test_only_the_owner_may_read_the_files(file_store: SqliteStore, path: 
     assert {mode(file) for file in files} == {0o600}
 
 
-async def test_a_directory_that_exists_keeps_its_mode(tmp_path: Path) -> None:
+async def test_an_existing_directory_keeps_its_mode(tmp_path: Path) -> None:
     directory = tmp_path / "shared"
     directory.mkdir(mode=0o750)
     store = SqliteStore(directory / "orchestrator.db")
@@ -84,7 +84,7 @@ async def test_a_directory_that_exists_keeps_its_mode(tmp_path: Path) -> None:
     assert mode(directory) == 0o750
 
 
-async def test_everything_is_there_after_a_reopen(path: Path) -> None:
+async def test_all_rows_are_stored_after_reopening(path: Path) -> None:
     store = SqliteStore(path)
     await store.open()
     world = await new_world(store)
@@ -112,7 +112,7 @@ async def test_the_file_is_in_write_ahead_mode(file_store: SqliteStore, path: Pa
 @pytest.mark.parametrize(
     "content", [b"not a database " * 100, b"SQLite format 3\x00" + b"x" * 4096]
 )
-async def test_a_file_that_is_no_database_is_left_alone(path: Path, content: bytes) -> None:
+async def test_a_file_that_is_not_a_database_is_not_changed(path: Path, content: bytes) -> None:
     path.parent.mkdir()
     put(path, content)
     failure = await failure_of_opening(path)
@@ -121,7 +121,7 @@ async def test_a_file_that_is_no_database_is_left_alone(path: Path, content: byt
     assert content_of(path) == content
 
 
-async def test_a_database_of_another_program_is_left_alone(path: Path) -> None:
+async def test_a_database_of_another_program_is_not_changed(path: Path) -> None:
     path.parent.mkdir()
     run(path, "CREATE TABLE notes (text); INSERT INTO notes VALUES ('mine')")
     before = content_of(path)
@@ -133,7 +133,7 @@ async def test_a_database_of_another_program_is_left_alone(path: Path) -> None:
 
 
 @pytest.mark.parametrize("version", [0, SCHEMA_VERSION + 1])
-async def test_a_file_of_another_version_is_left_alone(path: Path, version: int) -> None:
+async def test_a_file_of_another_schema_version_is_not_changed(path: Path, version: int) -> None:
     store = SqliteStore(path)
     await store.open()
     await store.close()
@@ -167,7 +167,7 @@ async def test_a_path_that_cannot_be_a_file_is_unavailable(tmp_path: Path) -> No
         assert isinstance(await failure_of_opening(path), DependencyUnavailable)
 
 
-async def test_opening_works_after_the_cause_is_gone(tmp_path: Path) -> None:
+async def test_the_store_opens_after_the_cause_is_fixed(tmp_path: Path) -> None:
     path = tmp_path / "orchestrator.db"
     path.write_text("not a database")
     store = SqliteStore(path)
@@ -179,7 +179,7 @@ async def test_opening_works_after_the_cause_is_gone(tmp_path: Path) -> None:
     await store.close()
 
 
-async def test_a_file_that_was_moved_away_does_not_answer(
+async def test_a_store_whose_file_was_moved_is_unavailable(
     file_store: SqliteStore, path: Path
 ) -> None:
     move(path, path.with_name("moved.db"))
@@ -192,7 +192,9 @@ async def test_a_file_that_was_moved_away_does_not_answer(
     await file_store.ping()
 
 
-async def test_a_full_disk_is_unavailable_and_undoes_the_write(file_store: SqliteStore) -> None:
+async def test_a_full_disk_is_unavailable_and_the_write_is_rolled_back(
+    file_store: SqliteStore,
+) -> None:
     world = await new_world(file_store)
     job = await world.add_job()
     limit_pages(file_store, 1)
@@ -205,14 +207,14 @@ async def test_a_full_disk_is_unavailable_and_undoes_the_write(file_store: Sqlit
 
 
 def limit_pages(store: SqliteStore, pages: int) -> None:
-    """Let the file grow to so many pages, or its present size; then SQLite says it is full."""
+    """Limit the file to this number of pages, or to its current size."""
     connections = store._connections
     assert connections is not None
     assert connections._write_connection is not None
     connections._write_connection.execute(f"PRAGMA max_page_count = {pages}")
 
 
-async def test_a_table_that_is_gone_is_a_failure(file_store: SqliteStore, path: Path) -> None:
+async def test_a_missing_table_is_a_failure(file_store: SqliteStore, path: Path) -> None:
     run(path, "DROP TABLE agent_hosts")
     with pytest.raises(DependencyFailed, match="tables of this version"):
         await file_store.ping()

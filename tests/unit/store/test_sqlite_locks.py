@@ -57,7 +57,7 @@ async def test_a_write_waits_for_another_process(patient: World, path: Path) -> 
     assert await patient.read(job) == job
 
 
-async def test_the_event_loop_goes_on_while_a_write_waits(patient: World, path: Path) -> None:
+async def test_the_event_loop_runs_while_a_write_waits(patient: World, path: Path) -> None:
     with locked(path):
         writing = asyncio.create_task(patient.add_job())
         longest, last = 0.0, time.monotonic()
@@ -71,7 +71,7 @@ async def test_the_event_loop_goes_on_while_a_write_waits(patient: World, path: 
     assert longest < 0.5
 
 
-async def test_reads_go_on_while_a_write_waits(patient: World, path: Path) -> None:
+async def test_reads_run_while_a_write_waits(patient: World, path: Path) -> None:
     job = await patient.add_job()
     with locked(path):
         writing = asyncio.create_task(patient.add_job())
@@ -82,7 +82,7 @@ async def test_reads_go_on_while_a_write_waits(patient: World, path: Path) -> No
     await asyncio.wait_for(writing, 10)
 
 
-async def test_a_lock_that_lasts_too_long_is_unavailable(impatient: World, path: Path) -> None:
+async def test_a_lock_that_is_held_too_long_is_unavailable(impatient: World, path: Path) -> None:
     job = impatient.job()
     with locked(path), pytest.raises(DependencyUnavailable, match="locked") as caught:
         await impatient.store.create_job(job)
@@ -91,7 +91,7 @@ async def test_a_lock_that_lasts_too_long_is_unavailable(impatient: World, path:
     assert await impatient.read(job) == job
 
 
-async def test_writes_behind_a_lock_wait_no_longer_than_the_first(
+async def test_queued_writes_wait_for_a_lock_no_longer_than_the_first(
     impatient: World, path: Path
 ) -> None:
     with locked(path):
@@ -104,7 +104,7 @@ async def test_writes_behind_a_lock_wait_no_longer_than_the_first(
     assert took < 10 * SHORT_PATIENCE
 
 
-async def test_a_write_cancelled_behind_a_lock_leaves_no_transaction(
+async def test_a_write_cancelled_at_a_lock_leaves_no_transaction(
     patient: World, path: Path
 ) -> None:
     job = await patient.add_job()
@@ -118,14 +118,14 @@ async def test_a_write_cancelled_behind_a_lock_leaves_no_transaction(
         ends = await asyncio.gather(*writes, return_exceptions=True)
     assert {type(end) for end in ends} == {asyncio.CancelledError}
     await patient.store.append_messages(job.id, lines(1))
-    # The one that had begun may have ended; those behind it never began.
+    # The first write may have been committed. The queued writes never began.
     assert len(await patient.transcript(job)) in {1, 4}
     with closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         other.execute("ROLLBACK")
 
 
-async def test_opening_behind_a_lock_waits(path: Path) -> None:
+async def test_opening_waits_for_a_lock(path: Path) -> None:
     with locked(path) as holder:
         store = SqliteStore(path)
         opening = asyncio.create_task(store.open())
@@ -137,7 +137,7 @@ async def test_opening_behind_a_lock_waits(path: Path) -> None:
     await store.close()
 
 
-async def test_opening_behind_a_lasting_lock_is_unavailable(path: Path) -> None:
+async def test_opening_is_unavailable_when_a_lock_is_held_too_long(path: Path) -> None:
     store = SqliteStore(path, busy_seconds=SHORT_PATIENCE)
     with locked(path), pytest.raises(DependencyUnavailable, match="locked"):
         await store.open()
@@ -159,7 +159,7 @@ async def test_a_cancelled_opening_can_be_repeated(path: Path) -> None:
     await store.close()
 
 
-async def test_closing_lets_running_writes_end(patient: World) -> None:
+async def test_closing_waits_for_running_writes(patient: World) -> None:
     job = await patient.add_job()
     writes = [
         asyncio.create_task(patient.store.append_messages(job.id, lines(100))) for _ in range(5)

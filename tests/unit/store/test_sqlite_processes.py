@@ -84,7 +84,7 @@ async def said_open(process: Process) -> None:
     assert json.loads(await asyncio.wait_for(process.stdout.readline(), 60)) == "open"
 
 
-async def test_two_processes_write_into_one_job_at_once(tmp_path: Path) -> None:
+async def test_two_processes_write_to_one_job_concurrently(tmp_path: Path) -> None:
     path = tmp_path / "orchestrator.db"
     store = SqliteStore(path)
     await store.open()
@@ -108,7 +108,7 @@ async def batches(process: Process, count: int) -> list[str]:
     return [line_id for _ in range(count) for line_id in await batch(process)]
 
 
-async def test_what_a_killed_writer_said_is_stored_and_the_file_is_whole(tmp_path: Path) -> None:
+async def test_acknowledged_writes_of_a_killed_process_are_stored(tmp_path: Path) -> None:
     path = tmp_path / "orchestrator.db"
     store = SqliteStore(path)
     await store.open()
@@ -131,7 +131,7 @@ async def test_what_a_killed_writer_said_is_stored_and_the_file_is_whole(tmp_pat
     assert len(found) % 10 == 0
 
 
-async def test_four_processes_make_one_new_file(tmp_path: Path) -> None:
+async def test_four_processes_create_one_new_file(tmp_path: Path) -> None:
     path = tmp_path / "data" / "orchestrator.db"
     async with (
         python(OPENER, str(path)) as first,

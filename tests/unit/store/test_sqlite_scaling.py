@@ -1,4 +1,4 @@
-"""Reads must not cost more when more is stored: counted in SQLite's own steps, not in time."""
+"""The cost of reads does not grow with the number of rows, measured in SQLite's steps."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ READS: dict[str, Read] = {
     "ended jobs of a client": lambda s: s.list_jobs(JobFilter(FINAL, CLIENTS[0]), 50, 0),
     "live jobs of a feature": lambda s: s.list_jobs(JobFilter(LIVE, None, FEATURE), 50, 0),
     "one job": lambda s: s.get_job(WAITING[0]),
+    "one job's state": lambda s: s.get_job_state(WAITING[0]),
     "queue": lambda s: s.queue(100),
     "position": lambda s: s.queue_position(WAITING[-1]),
     "first": lambda s: s.first_in_queue(WAITING[:5]),
@@ -103,7 +104,7 @@ async def stores(
 
 
 async def steps(store: SqliteStore, read: Read) -> int:
-    """Return how many of SQLite's virtual machine instructions a read takes."""
+    """Return the number of SQLite bytecode instructions of a read."""
     counted = 0
 
     def count() -> None:
@@ -131,14 +132,14 @@ def connections_of(store: SqliteStore) -> list[sqlite3.Connection]:
 
 
 @pytest.mark.parametrize("read", READS.values(), ids=READS.keys())
-async def test_a_read_takes_as_many_steps_with_forty_times_the_jobs(
+async def test_the_steps_of_a_read_do_not_grow_with_the_number_of_jobs(
     stores: tuple[SqliteStore, SqliteStore], read: Read
 ) -> None:
     small, large = [await steps(store, read) for store in stores]
     assert 0 < large <= 1.3 * small + 50
 
 
-async def test_steps_would_show_a_read_that_grows(
+async def test_the_step_count_detects_a_read_that_grows(
     stores: tuple[SqliteStore, SqliteStore],
 ) -> None:
     def scan(connection: sqlite3.Connection) -> None:

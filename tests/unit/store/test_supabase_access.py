@@ -1,4 +1,4 @@
-"""Whoever has the publishable key, which is public, sees and changes nothing."""
+"""A client with the publishable key, which is public, can read and change nothing."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def listed(project: SupabaseProject, query: str) -> list[str]:
     return found
 
 
-async def test_no_table_shows_a_row(
+async def test_no_table_can_be_read(
     supabase_project: SupabaseProject, store: Store, stranger: httpx.AsyncClient
 ) -> None:
     world = await new_world(store)
@@ -93,7 +93,7 @@ async def test_no_function_can_be_called(
     assert all(name.startswith("orchestrator_") for name in listed(supabase_project, query))
 
 
-async def test_functions_look_nowhere_else_for_names(supabase_project: SupabaseProject) -> None:
+async def test_functions_have_an_empty_search_path(supabase_project: SupabaseProject) -> None:
     query = """
       select proname from pg_proc where pronamespace = 'public'::regnamespace
         and not coalesce(proconfig, '{}') @> array['search_path=""']

@@ -1,4 +1,4 @@
-"""Totals stay true whatever writers do at once, and reads cost the same at any size."""
+"""Totals are correct after concurrent writes, and the cost of reads does not grow."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def ask(project: SupabaseProject, query: str) -> Any:
     return json.loads(await asyncio.to_thread(project.server.run, DATABASE, query))
 
 
-async def test_totals_are_true_after_many_changes_at_once(
+async def test_totals_are_correct_after_concurrent_changes(
     supabase_project: SupabaseProject, store: Store
 ) -> None:
     worlds = [await new_world(store) for _ in range(2)]
@@ -94,7 +94,7 @@ READS = {
 }
 
 
-async def test_reads_do_not_grow_with_what_is_stored(
+async def test_the_cost_of_reads_does_not_grow_with_the_number_of_rows(
     supabase_project: SupabaseProject, store: Store
 ) -> None:
     world = await new_world(store)
@@ -108,7 +108,7 @@ async def test_reads_do_not_grow_with_what_is_stored(
 async def buffers_of_reads(
     project: SupabaseProject, world: World, first: Job, jobs: int
 ) -> dict[str, int]:
-    """Add so many jobs, half of them waiting, and return the pages that each read takes."""
+    """Add jobs, half of them waiting, and return the number of pages that each read uses."""
     script = f"""
       insert into agent_jobs (client_id, prompt, branch_name, status, phase, queued_at)
       select '{world.client.id}', 'p', gen_random_uuid(),
@@ -124,14 +124,14 @@ async def buffers_of_reads(
 
 
 async def buffers(project: SupabaseProject, call: str) -> int:
-    """The pages that a call takes the second time, when its plan is made."""
+    """Return the number of pages of the second call, which has a cached plan."""
     explain = f"explain (analyze, buffers, format json) select * from {call}"
     answer = await asyncio.to_thread(project.server.run, DATABASE, f"select {call};\n{explain}")
     plan = json.loads(answer[answer.index("[\n") :])[0]["Plan"]
     return int(plan["Shared Hit Blocks"]) + int(plan["Shared Read Blocks"])
 
 
-async def test_a_job_may_be_deleted_with_its_parts(
+async def test_deleting_a_job_deletes_its_parts(
     supabase_project: SupabaseProject, store: Store
 ) -> None:
     world = await new_world(store)

@@ -1,4 +1,4 @@
-"""What Supabase answers is told in this project's words, and never with what rows hold."""
+"""Errors of Supabase are translated, without the values of rows."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.unit.store.supabase.data_api import PUBLISHABLE_KEY, SECRET_KEY, Data
 from tests.unit.store.supabase.fault_proxy import Fault, FaultProxy, Instead, fault_proxy
 from tests.unit.store.supabase.project import SupabaseProject
 
-ROW = "what the prompt says"
+ROW = "the text of the prompt"
 
 Opener = Callable[[str, str], Store]
 
@@ -69,8 +69,8 @@ ANSWERS: dict[str, tuple[Instead, type[OrchestratorError], int]] = {
 
 @pytest.fixture
 def open_at() -> Opener:
-    patience = RetryLimits(first_pause=0.01)
-    return lambda url, key: SupabaseStore(url, key, patience=patience)
+    limits = RetryLimits(first_pause=0.01)
+    return lambda url, key: SupabaseStore(url, key, limits=limits)
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ async def store(proxy: FaultProxy, open_at: Opener) -> AsyncIterator[Store]:
 
 
 @pytest.mark.parametrize(("answer", "error", "tries"), ANSWERS.values(), ids=ANSWERS.keys())
-async def test_an_answer_is_told_in_our_words(
+async def test_an_error_is_translated(
     store: Store, proxy: FaultProxy, answer: Instead, error: type[OrchestratorError], tries: int
 ) -> None:
     proxy.always = answer
@@ -99,12 +99,12 @@ async def test_an_answer_is_told_in_our_words(
     assert len(proxy.requests) == tries
     assert type(caught.value) is error
     assert caught.value.message.endswith(".")
-    told = "".join(traceback.format_exception(caught.value))
-    assert ROW not in told
-    assert SECRET_KEY not in told
+    output = "".join(traceback.format_exception(caught.value))
+    assert ROW not in output
+    assert SECRET_KEY not in output
 
 
-async def test_a_value_that_postgres_refuses_is_not_told(
+async def test_a_value_that_postgres_refuses_is_not_in_the_error(
     store: Store, caplog: pytest.LogCaptureFixture
 ) -> None:
     world = await new_world(store)
@@ -141,7 +141,7 @@ async def test_a_project_without_the_migrations_is_refused(
         api.stop()
 
 
-async def test_a_project_that_would_leave_rows_out_is_refused(
+async def test_a_project_with_a_low_row_limit_is_refused(
     supabase_project: SupabaseProject, open_at: Opener, tmp_path: Path
 ) -> None:
     address = supabase_project.server.address("postgres")
@@ -153,7 +153,9 @@ async def test_a_project_that_would_leave_rows_out_is_refused(
         api.stop()
 
 
-async def test_lists_of_jobs_come_without_prompts(store: Store, proxy: FaultProxy) -> None:
+async def test_lists_of_jobs_to_reconcile_do_not_read_prompts(
+    store: Store, proxy: FaultProxy
+) -> None:
     world = await new_world(store)
     await world.add_job(prompt=ROW)
     await world.add_job(prompt=ROW, status=JobStatus.RUNNING, phase=Phase.WORKING)
@@ -165,16 +167,14 @@ async def test_lists_of_jobs_come_without_prompts(store: Store, proxy: FaultProx
     assert len(proxy.answers) == 2
 
 
-async def test_requests_leave_no_trace_in_the_log(
-    store: Store, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_requests_are_not_logged(store: Store, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         await store.find_repository(ROW, ROW)
         await store.get_client(a_client().id)
     assert caplog.text == ""
 
 
-async def test_the_key_stands_in_no_address(store: Store, proxy: FaultProxy) -> None:
+async def test_the_key_is_not_in_any_address(store: Store, proxy: FaultProxy) -> None:
     await new_world(store)
     await store.list_clients()
     for request in proxy.requests:
@@ -183,7 +183,7 @@ async def test_the_key_stands_in_no_address(store: Store, proxy: FaultProxy) -> 
         assert SECRET_KEY.encode() in request
 
 
-async def test_a_lost_answer_to_a_refused_write_is_still_a_refusal(
+async def test_a_refused_write_with_a_lost_answer_is_still_refused(
     store: Store, proxy: FaultProxy
 ) -> None:
     world: World = await new_world(store)

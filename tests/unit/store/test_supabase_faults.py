@@ -1,4 +1,4 @@
-"""Whatever a network does to a request, it is carried out once, or its failure is said in time."""
+"""Network faults: each change is made once, or its failure is reported in time."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from datetime import timedelta
 
 import pytest
 
 from domain.errors import Conflict, DependencyUnavailable
 from domain.job_details import JobFilter, PullRequestRecord
 from domain.jobs import LIVE, JobStatus, Phase, Usage
+from store import retrying
 from store.protocol import Guard, JobChanges, Store
 from store.supabase.connection import RetryLimits
 from store.supabase.store import SupabaseStore
+from tests.integration.workflows.server import eventually
 from tests.unit.store.samples import (
     START,
     World,
@@ -45,7 +48,7 @@ NOT_GRANTED = Guard(LIVE, lease_below=1)
 
 @dataclass
 class Faulty:
-    """A store whose requests pass the proxy, and a world that is written and read past it."""
+    """A store behind the proxy, and a world with direct access to the same project."""
 
     store: Store
     proxy: FaultProxy
@@ -55,13 +58,13 @@ class Faulty:
 
 @asynccontextmanager
 async def faulty_store(
-    project: SupabaseProject, patience: RetryLimits | None
+    project: SupabaseProject, limits: RetryLimits | None
 ) -> AsyncIterator[Faulty]:
     await asyncio.to_thread(project.empty)
     direct = SupabaseStore(project.url, project.key)
     await direct.open()
     async with fault_proxy(project.url) as proxy:
-        store = SupabaseStore(proxy.url, project.key, patience=patience)
+        store = SupabaseStore(proxy.url, project.key, limits=limits)
         await store.open()
         proxy.forget()
         try:
@@ -71,13 +74,13 @@ async def faulty_store(
             await direct.close()
 
 
-def patience(answer: float) -> RetryLimits:
+def limits(answer: float) -> RetryLimits:
     return RetryLimits(connect=5.0, answer=answer, total=20.0, first_pause=0.01)
 
 
 @pytest.fixture
 async def faulty(supabase_project: SupabaseProject) -> AsyncIterator[Faulty]:
-    async with faulty_store(supabase_project, patience(answer=0.5)) as faulty:
+    async with faulty_store(supabase_project, limits(answer=0.5)) as faulty:
         yield faulty
 
 
@@ -238,8 +241,8 @@ ACTIONS: list[Callable[[Faulty], Awaitable[None]]] = [
 ]
 
 
-# A lost answer is each action's own matter: it may have been carried out already. Retrying after
-# the other faults is the connection's, so a guarded update and reads stand for all actions.
+# After a lost answer, the action may have been executed, so each action is tested. The retries
+# after other faults are the same for all actions, so a guarded update and reads are enough.
 CASES = [
     *((act, "lost_twice") for act in ACTIONS),
     *(
@@ -252,7 +255,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("act", "fault"), CASES, ids=lambda part: getattr(part, "__name__", part))
-async def test_a_fault_that_passes_goes_unnoticed(
+async def test_a_temporary_fault_is_retried_and_the_change_is_made_once(
     supabase_project: SupabaseProject,
     act: Callable[[Faulty], Awaitable[None]],
     fault: str,
@@ -260,7 +263,7 @@ async def test_a_fault_that_passes_goes_unnoticed(
     faults = FAULTS[fault]
     stalls = not {Fault.STALL_BEFORE, Fault.STALL_AFTER}.isdisjoint(faults)
     answer = 0.5 if stalls else 5.0
-    async with faulty_store(supabase_project, patience(answer)) as faulty:
+    async with faulty_store(supabase_project, limits(answer)) as faulty:
         faulty.proxy.faults.extend(faults)
         await act(faulty)
         assert not faulty.proxy.faults
@@ -270,7 +273,9 @@ async def test_a_fault_that_passes_goes_unnoticed(
 @pytest.mark.parametrize(
     "fault", [*Fault, Instead(500, '{"code":"57014"}'), Instead(503), Instead(429)], ids=str
 )
-async def test_a_fault_that_stays_is_said_in_time(faulty: Faulty, fault: Fault | Instead) -> None:
+async def test_a_permanent_fault_is_reported_within_the_limit(
+    faulty: Faulty, fault: Fault | Instead
+) -> None:
     faulty.proxy.always = fault
     begun = time.monotonic()
     with pytest.raises(DependencyUnavailable) as caught:
@@ -282,7 +287,29 @@ async def test_a_fault_that_stays_is_said_in_time(faulty: Faulty, fault: Fault |
     await faulty.store.ping()
 
 
-async def test_ten_seconds_of_silence_do_not_double_lines(
+async def test_a_store_without_retries_sends_a_request_once(faulty: Faulty) -> None:
+    once = faulty.store.without_retries()
+    faulty.proxy.faults.append(Instead(503))
+    with pytest.raises(DependencyUnavailable):
+        await once.ping()
+    assert len(faulty.proxy.requests) == 1
+    await once.ping()
+
+
+async def test_the_retrying_store_sends_a_request_once_per_pause(
+    faulty: Faulty, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(retrying, "PAUSE", timedelta(hours=1))
+    faulty.proxy.always = Instead(503)
+    waiting = asyncio.create_task(retrying.retrying_store(faulty.store).ping())
+    await eventually(lambda: "ping waits for the store" in caplog.text)
+    assert len(faulty.proxy.requests) == 1
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+
+
+async def test_a_lost_answer_after_ten_seconds_does_not_duplicate_lines(
     supabase_project: SupabaseProject,
 ) -> None:
     async with faulty_store(supabase_project, None) as faulty:
@@ -292,7 +319,9 @@ async def test_ten_seconds_of_silence_do_not_double_lines(
         assert time.monotonic() - begun < 20
 
 
-async def test_patience_ends_although_every_try_is_slow(supabase_project: SupabaseProject) -> None:
+async def test_the_total_limit_ends_a_request_whose_tries_are_slow(
+    supabase_project: SupabaseProject,
+) -> None:
     hasty = RetryLimits(answer=1.5, total=2.0, first_pause=0.01)
     async with faulty_store(supabase_project, hasty) as faulty:
         faulty.proxy.always = Fault.STALL_BEFORE
@@ -303,7 +332,7 @@ async def test_patience_ends_although_every_try_is_slow(supabase_project: Supaba
         assert len(faulty.proxy.requests) == 2
 
 
-async def test_a_grant_whose_answer_is_lost_and_that_is_overtaken_is_not_claimed(
+async def test_a_grant_with_a_lost_answer_is_not_claimed_after_a_later_grant(
     supabase_project: SupabaseProject,
 ) -> None:
     async with faulty_store(supabase_project, RetryLimits(first_pause=4.0)) as faulty:
@@ -317,18 +346,18 @@ async def test_a_grant_whose_answer_is_lost_and_that_is_overtaken_is_not_claimed
         assert (await faulty.world.read(job)).lease == 2
 
 
-async def test_a_refusal_is_not_tried_again(faulty: Faulty) -> None:
+async def test_a_refused_request_is_not_retried(faulty: Faulty) -> None:
     await faulty.world.add_job(branch_name="feat/x")
     with pytest.raises(Conflict):
         await faulty.store.create_job(faulty.world.job(branch_name="feat/x"))
     assert len(faulty.proxy.requests) == 2, "one to create, one to name the holder"
 
 
-async def test_a_server_that_is_gone_is_said_and_comes_back(
+async def test_a_server_that_goes_down_is_reported_and_used_again_later(
     supabase_project: SupabaseProject,
 ) -> None:
     async with fault_proxy(supabase_project.url) as proxy:
-        store = SupabaseStore(proxy.url, supabase_project.key, patience=patience(answer=5.0))
+        store = SupabaseStore(proxy.url, supabase_project.key, limits=limits(answer=5.0))
         await store.open()
         port = proxy.port
     try:
@@ -340,11 +369,11 @@ async def test_a_server_that_is_gone_is_said_and_comes_back(
         await store.close()
 
 
-async def test_a_store_that_cannot_open_says_so_and_opens_later(
+async def test_a_store_that_cannot_open_can_be_opened_later(
     supabase_project: SupabaseProject,
 ) -> None:
     async with fault_proxy(supabase_project.url) as proxy:
-        store = SupabaseStore(proxy.url, supabase_project.key, patience=patience(answer=5.0))
+        store = SupabaseStore(proxy.url, supabase_project.key, limits=limits(answer=5.0))
         proxy.always = Instead(503)
         with pytest.raises(DependencyUnavailable):
             await store.open()

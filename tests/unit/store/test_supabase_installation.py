@@ -1,4 +1,4 @@
-"""The whole product with its rows in Supabase."""
+"""The complete product with its rows in Supabase."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_code_job_is_recorded_in_the_project(
     assert sorted(line["seq"] for line in lines) == list(range(1, len(lines) + 1))
 
 
-def test_a_conversation_goes_on_from_what_the_project_keeps(
+def test_a_conversation_resumes_from_the_stored_session(
     on_supabase: Stack, supabase_project: SupabaseProject
 ) -> None:
     client, _ = on_supabase.new_repository()
@@ -66,7 +66,7 @@ def said(stack: Stack, job_id: str) -> list[str]:
     return [message["content"] for message in stack.messages(job_id)]
 
 
-def test_nothing_is_kept_in_a_file_and_the_key_stands_in_none(on_supabase: Stack) -> None:
+def test_no_file_has_rows_or_the_key(on_supabase: Stack) -> None:
     data = on_supabase.root / "data"
     assert list(data.glob("orchestrator.db*")) == []
     assert SECRET_KEY not in on_supabase.log.read_text()

@@ -1,4 +1,4 @@
-"""What can be kept in one adapter's tables can be kept in the other's."""
+"""The tables of both adapters have the same columns, keys and references."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ KINDS = {
     "REAL": {"double precision"},
     "BLOB": {"text"},
 }
-"""SQLite's type to those that hold the same in Postgres. A blob travels in base64."""
+"""SQLite type to the equivalent Postgres types. A blob is base64 text in Postgres."""
 
 OTHER_KEYS = {"agent_job_messages": ({"job_id", "id"}, {"id"})}
-"""Tables whose keys differ: the earlier product's is the id, SQLite's is chosen for speed."""
+"""Tables with different keys: in Postgres the id, in SQLite a faster key."""
 
 
 @pytest.fixture(scope="module")

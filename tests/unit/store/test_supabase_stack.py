@@ -1,4 +1,4 @@
-"""The whole product on Supabase: both walkthroughs, and an outage in the middle of a job."""
+"""The complete product on a local Supabase: a job, a conversation, and an outage."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OUTAGE_SECONDS = 60.0
 
 
 class Wire:
-    """A line to the data API that can be cut: then nothing gets through, and nobody answers."""
+    """A proxy before the data API. While it is cut, no request is answered."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -99,7 +99,7 @@ def test_a_code_job_ends_in_a_pull_request(hosted: Stack):
     assert seqs == list(range(1, len(seqs) + 1))
 
 
-def test_a_conversation_goes_back_and_forth(hosted: Stack):
+def test_a_conversation_has_several_turns(hosted: Stack):
     client, _ = hosted.new_repository()
     job_id = hosted.post_job(client, "Can you spec me a feature?", jobType="task")
     hosted.wait_for(job_id, "waiting_for_user")
@@ -110,7 +110,7 @@ def test_a_conversation_goes_back_and_forth(hosted: Stack):
 
 
 @pytest.mark.timeout(300)
-def test_an_outage_in_the_middle_of_a_job_loses_and_doubles_nothing(hosted: Stack, wire: Wire):
+def test_an_outage_during_a_job_loses_and_duplicates_nothing(hosted: Stack, wire: Wire):
     client, name = hosted.new_repository()
     lines = "".join(f"print('line {number}')\n" for number in range(200))
     command = f"cat > count.py <<'END'\n{lines}END\nfor i in 1 2 3; do echo $i; done"
@@ -126,7 +126,7 @@ def test_an_outage_in_the_middle_of_a_job_loses_and_doubles_nothing(hosted: Stac
 
     wire.cut()
     began = time.monotonic()
-    health = eventually(lambda: _failing(hosted, "/health"), 30, "health tells")
+    health = eventually(lambda: _failing(hosted, "/health"), 30, "health reports the outage")
     assert health["store"] == {"ok": False}
     for path in (f"/jobs/{job_id}", "/jobs", "/queue", "/clients"):
         assert "error" in hosted.call("GET", path, status=503)
@@ -140,10 +140,10 @@ def test_an_outage_in_the_middle_of_a_job_loses_and_doubles_nothing(hosted: Stac
     assert [pull.number for pull in hosted.github.pull_requests(OWNER, name)] == [job["pr_number"]]
     messages = hosted.messages(job_id)
     assert [message["seq"] for message in messages] == list(range(1, len(messages) + 1))
-    told = [message["content"] for message in messages if message["type"] == "stdout"]
-    assert len(told) == len(set(told))
+    output = [message["content"] for message in messages if message["type"] == "stdout"]
+    assert len(output) == len(set(output))
     positions = [
-        next(index for index, line in enumerate(told) if f'"text":"{word}"' in line)
+        next(index for index, line in enumerate(output) if f'"text":"{word}"' in line)
         for word in ("First", "Second", "Done.")
     ]
     assert positions == sorted(positions)

@@ -1,4 +1,4 @@
-"""The migrations build an empty project, and upgrade the earlier product's without losing a row."""
+"""The migrations create a new project and upgrade a project of the earlier product."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ QUESTION = "00000000-0000-4000-9000-00000000ffff"
 
 @dataclass
 class Upgrade:
-    """A database of the earlier product, its rows before and after, and its data API."""
+    """A database of the earlier product: the data API, and the rows before and after."""
 
     server: PostgresServer
     before: Rows
@@ -73,7 +73,7 @@ async def upgraded(upgrade: Upgrade) -> AsyncIterator[Store]:
 
 
 def all_rows(server: PostgresServer, database: str) -> Rows:
-    """Every row of every table that has an id, by table and id."""
+    """Return all rows with an id, by table and id."""
     listing = """
       select table_name from information_schema.columns
       where table_schema = 'public' and column_name = 'id' order by 1
@@ -86,7 +86,7 @@ def all_rows(server: PostgresServer, database: str) -> Rows:
 
 
 def changes_of(upgrade: Upgrade, table: str, row_id: str) -> dict[str, Any]:
-    """Return the values that the upgrade put in place of others."""
+    """Return the values that the upgrade changed."""
     before, after = upgrade.before[table][row_id], upgrade.after[table][row_id]
     return {name: after[name] for name in before if after[name] != before[name]}
 
@@ -119,7 +119,7 @@ def test_no_row_is_lost_and_no_value_changed(upgrade: Upgrade) -> None:
 
 
 @pytest.mark.parametrize("job_id", LEFT_UNFINISHED)
-def test_a_job_left_unfinished_is_ended(upgrade: Upgrade, job_id: str) -> None:
+def test_an_unfinished_job_is_failed(upgrade: Upgrade, job_id: str) -> None:
     row = upgrade.after["agent_jobs"][job_id]
     changes = changes_of(upgrade, "agent_jobs", job_id)
     pid = {"pid"} if job_id == RUNNING else set()
@@ -130,7 +130,7 @@ def test_a_job_left_unfinished_is_ended(upgrade: Upgrade, job_id: str) -> None:
     assert (row["failure_code"], row["phase"]) == ("workflow_ended", None)
 
 
-def test_what_is_new_has_its_value(upgrade: Upgrade) -> None:
+def test_new_columns_have_their_values(upgrade: Upgrade) -> None:
     for row in upgrade.after["agent_jobs"].values():
         assert row["queued_at"] == row["created_at"]
         assert (row["priority"], row["lease"], row["attempt"]) == (3, 0, 0)
@@ -148,7 +148,7 @@ def test_a_second_push_has_nothing_to_do(upgrade: Upgrade) -> None:
     assert "Applying" not in upgrade.second_push
 
 
-async def test_what_was_there_reads_well(upgraded: Store) -> None:
+async def test_existing_rows_can_be_read(upgraded: Store) -> None:
     acme, zeta = await upgraded.list_clients()
     assert (acme.client.name, zeta.client.name) == ("Acme", "Zeta & Söhne")
     assert [found.repo_name for found in zeta.repositories] == ["shop", "Shop"]
@@ -184,21 +184,21 @@ async def test_jobs_are_listed_and_counted(upgraded: Store) -> None:
     assert await upgraded.queue(10) == Queue([], [], [], 0, 0, 0)
 
 
-async def test_a_transcript_is_read_completely(upgraded: Store) -> None:
+async def test_an_existing_message_log_is_read_completely(upgraded: Store) -> None:
     found = await upgraded.read_messages(DONE, 0, 3000)
     assert [(line.content, line.seq) for line in found] == [
         (f"line {number}", number) for number in range(1, 2346)
     ]
 
 
-async def test_new_lines_follow_the_old_ones(upgraded: Store) -> None:
+async def test_new_messages_follow_the_existing_messages(upgraded: Store) -> None:
     new = a_line("new")
     await upgraded.append_messages(TASK, [new])
     found = await upgraded.read_messages(TASK, 0, 10)
     assert [(line.content, line.seq) for line in found] == [("a question", 1), ("new", 2)]
 
 
-async def test_a_repository_that_was_there_is_not_added_again(upgraded: Store) -> None:
+async def test_an_existing_repository_is_not_added_again(upgraded: Store) -> None:
     details = await upgraded.get_client(CLIENT)
     assert details is not None
     with pytest.raises(Conflict):
@@ -208,7 +208,7 @@ async def test_a_repository_that_was_there_is_not_added_again(upgraded: Store) -
     assert found.id == REPOSITORY
 
 
-async def test_nothing_of_the_earlier_product_is_reconciled(upgraded: Store) -> None:
+async def test_jobs_of_the_earlier_product_are_not_reconciled(upgraded: Store) -> None:
     assert await upgraded.jobs_to_reconcile(later(1e9), "", 10) == []
     assert (await upgraded.list_jobs(JobFilter(LIVE), 50, 0)).total == 0
 
@@ -250,7 +250,7 @@ OBJECTS = {
 
 
 @pytest.mark.parametrize("query", OBJECTS.values(), ids=OBJECTS.keys())
-def test_an_upgraded_project_has_all_that_a_new_one_has(upgrade: Upgrade, query: str) -> None:
+def test_an_upgraded_project_has_the_schema_of_a_new_project(upgrade: Upgrade, query: str) -> None:
     script = f"select coalesce(jsonb_agg(o), '[]') from ({query}) found (o)"
     new, old = (
         set(json.loads(upgrade.server.run(database, script))) for database in (DATABASE, UPGRADED)
@@ -259,7 +259,7 @@ def test_an_upgraded_project_has_all_that_a_new_one_has(upgrade: Upgrade, query:
     assert new - old == set()
 
 
-def test_migrations_may_be_run_again(supabase_project: SupabaseProject) -> None:
+def test_migrations_can_run_twice(supabase_project: SupabaseProject) -> None:
     server = supabase_project.server
     supabase_project.empty()
     client, database = new_id(), DATABASE

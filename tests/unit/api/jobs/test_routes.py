@@ -152,7 +152,7 @@ class TestFailures:
 
     async def test_message_without_an_error_is_the_meaning(self, api: Api) -> None:
         failure = await self.failure(api, failure_code=FailureCode.HOST_LOST)
-        assert failure["message"] == "The machine that ran the job was lost too often."
+        assert failure["message"] == "The host that ran the job was lost too often."
 
     async def test_cancelled_job_has_no_failure(self, api: Api) -> None:
         assert await self.failure(api, status=JobStatus.CANCELLED, error="Stopped.") is None

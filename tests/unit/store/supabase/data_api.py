@@ -1,4 +1,4 @@
-"""Supabase's HTTP interface to a database: the npm package @supabase/lite, made by Supabase."""
+"""Supabase's HTTP interface to a database: Supabase's npm package @supabase/lite."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class DataApi:
             "SUPABASE_SECRET_KEY": SECRET_KEY,
             "SUPABASE_PUBLISHABLE_KEY": PUBLISHABLE_KEY,
         }
-        # Without --no-admin, requests without a key would have every right.
+        # Without --no-admin, requests without a key would have all permissions.
         command = [node(), str(DATA_API), "start", "--no-admin"]
         self._server = Server(command, work / "lite.log", environment, work, signal.SIGTERM)
         try:

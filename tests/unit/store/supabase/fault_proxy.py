@@ -1,4 +1,4 @@
-"""A proxy before the data API that does to a request what networks and gateways do."""
+"""A proxy before the data API that simulates the faults of networks and gateways."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from urllib.parse import urlsplit
 
 
 class Fault(Enum):
-    """What happens to a connection."""
+    """A fault of a connection."""
 
     RESET_BEFORE = auto()
-    """Reset when the request is here, before it reaches the server."""
+    """Reset after the request arrived and before it is forwarded."""
     RESET_AFTER = auto()
-    """Reset when the server has answered, before any of the answer is passed on."""
+    """Reset after the server answered and before the answer is forwarded."""
     CUT_ANSWER = auto()
     """Closed before the last quarter of the answer."""
     STALL_BEFORE = auto()
-    """Silence; the request never reaches the server."""
+    """No answer; the request is not forwarded."""
     STALL_AFTER = auto()
-    """Silence after the server has answered."""
+    """No answer, although the server answered."""
 
 
 @dataclass(frozen=True)
 class Instead:
-    """An answer that the proxy gives itself."""
+    """An answer of the proxy itself."""
 
     status: int
     body: str = "<html>Service unavailable</html>"
@@ -38,7 +38,7 @@ class Instead:
 
 @dataclass
 class FaultProxy:
-    """A running proxy. `faults` are used up, one for each request; without one it passes on."""
+    """A running proxy. Each request takes one of `faults`, or is forwarded if there is none."""
 
     url: str
     server: tuple[str, int]
@@ -53,7 +53,7 @@ class FaultProxy:
         return urlsplit(self.url).port or 0
 
     def forget(self) -> None:
-        """Forget what passed so far."""
+        """Clear the recorded requests."""
         self.requests.clear()
         self.answers.clear()
         self.answered.clear()
@@ -126,7 +126,7 @@ def _tracked(
 
 
 async def _read_message(reader: asyncio.StreamReader) -> bytes:
-    """Read a request or an answer to its end."""
+    """Read a complete request or answer."""
     head = await reader.readuntil(b"\r\n\r\n")
     headers = dict(line.split(b":", 1) for line in head.lower().split(b"\r\n")[1:] if line)
     if headers.get(b"transfer-encoding", b"").strip() == b"chunked":
@@ -151,7 +151,7 @@ def _answer(instead: Instead) -> bytes:
 
 
 def _reset(writer: asyncio.StreamWriter) -> bool:
-    """End the connection with RST instead of FIN."""
+    """Close the connection with RST instead of FIN."""
     linger = struct.pack("ii", 1, 0)
     writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
     return False

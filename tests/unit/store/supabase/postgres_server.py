@@ -1,4 +1,4 @@
-"""A Postgres 17 of our own, with the roles that Supabase has, and Supabase's CLI to migrate it."""
+"""A Postgres 17 server with the roles of Supabase, migrated by Supabase's CLI."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ create role authenticated nologin noinherit;
 create role service_role nologin noinherit bypassrls;
 """
 
-# The rights that Supabase's projects give by default: all to those who may see nothing. None to the
-# service role, which newer projects do not give either.
+# The default permissions of Supabase projects: all for the public roles, which the migrations must
+# revoke. None for the service role, as in newer projects.
 _RIGHTS = """
 grant usage on schema public to anon, authenticated, service_role;
 alter default privileges in schema public grant all on tables to anon, authenticated;
@@ -44,7 +44,7 @@ alter default privileges in schema public grant all on functions to anon, authen
 
 
 class PostgresServer:
-    """A running server, emptied of its files by `stop`.
+    """A running server. `stop` removes its files.
 
     Args:
         work: a directory for logs and for the CLI.
@@ -52,7 +52,7 @@ class PostgresServer:
 
     def __init__(self, work: Path) -> None:
         self._work = work
-        # Not in pytest's directory, which other users may not enter.
+        # Not in pytest's directory, which other users cannot access.
         self._home = Path(tempfile.mkdtemp(prefix="store-postgres-"))
         (self._port,) = free_ports(1)
         try:
@@ -71,13 +71,13 @@ class PostgresServer:
         return f"postgresql://postgres@127.0.0.1:{self._port}/{database}"
 
     def create_database(self, name: str) -> None:
-        """Create a database as a new Supabase project has it."""
+        """Create a database like that of a new Supabase project."""
         self.run("template1", f'create database "{name}"')
         self.run(name, _RIGHTS)
 
     def run(self, database: str, script: str) -> str:
-        """Run SQL; returns what it prints, without headings."""
-        # By standard input, because an argument may have 128 KiB.
+        """Run SQL and return its output without headings."""
+        # By standard input, because the limit of an argument is 128 KiB.
         command = [str(self._programs / "psql"), "--no-psqlrc", "-qAt", "-v", "ON_ERROR_STOP=1"]
         done = subprocess.run(
             [*command, self.address(database)],
@@ -93,11 +93,11 @@ class PostgresServer:
         return done.stdout
 
     def push(self, database: str) -> str:
-        """Apply this checkout's migrations with Supabase's CLI; returns what it says."""
+        """Apply this checkout's migrations with Supabase's CLI and return its output."""
         home = self._work / "cli"
         (home / ".supabase").mkdir(parents=True, exist_ok=True)
         (home / ".supabase" / "telemetry.json").write_text('{"enabled":false,"schema_version":1}')
-        # A copy, because the CLI leaves files beside the migrations.
+        # A copy, because the CLI writes files beside the migrations.
         copy = home / "supabase" / "migrations"
         shutil.rmtree(copy, ignore_errors=True)
         copy.mkdir(parents=True)
@@ -119,7 +119,7 @@ class PostgresServer:
         return done.stdout
 
     def _reachable_programs(self) -> Path:
-        """Postgres's programs where the user that runs them may enter, too."""
+        """Return a directory of the Postgres programs that the server's user can access."""
         programs = postgres_programs()
         if not drops_root():
             return programs

@@ -1,4 +1,4 @@
-"""Servers that end with the process that started them, however it ends."""
+"""Servers that end when the process that started them ends, even if it is killed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 NOBODY = 65534
-"""The user that Postgres, which refuses to run as root, gets instead."""
+"""The user for Postgres, which refuses to run as root."""
 
 STOP_SECONDS = 10
 
@@ -20,7 +20,7 @@ def drops_root() -> bool:
 
 
 def as_nobody(command: Sequence[str]) -> list[str]:
-    """The command line by which root runs a command as a user without rights."""
+    """The prefix with which root runs a command as an unprivileged user."""
     return [*_setpriv(*_nobody()), *command] if drops_root() else list(command)
 
 
@@ -46,7 +46,7 @@ class Server:
         refuses_root: bool = False,
     ) -> None:
         options = [f"--pdeathsig={stop_signal.name.removeprefix('SIG')}"]
-        # In one step: a change of user makes the kernel forget the signal (prctl(2)).
+        # In one step, because a change of user clears the signal (prctl(2)).
         options += _nobody() if refuses_root and drops_root() else []
         self._log = log
         self._stop_signal = stop_signal
@@ -62,12 +62,12 @@ class Server:
             )
 
     def check(self) -> None:
-        """Fail with the end of its log if it has ended."""
+        """Raise with the end of its log if it has ended."""
         code = self._process.poll()
         assert code is None, f"exit code {code}: {self._log.read_text()[-2000:]}"
 
     def stop(self) -> None:
-        """End it, by force if need be."""
+        """Stop it, with SIGKILL if necessary."""
         if self._process.poll() is None:
             self._process.send_signal(self._stop_signal)
         try:
@@ -82,6 +82,6 @@ def _nobody() -> list[str]:
 
 
 def _setpriv(*options: str) -> list[str]:
-    """What goes before a command; nothing on systems without util-linux."""
+    """Return the prefix of a command, empty on systems without util-linux."""
     program = shutil.which("setpriv")
     return [program, *options] if program else []

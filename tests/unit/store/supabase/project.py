@@ -1,4 +1,4 @@
-"""A Supabase project on this machine: Postgres, migrated, with the data API before it."""
+"""A local Supabase project: a migrated Postgres and the data API."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DATABASE = "postgres"
 
 
 class SupabaseTables:
-    """The tables of a database, read and written as its owner."""
+    """The tables of a database, accessed as its owner."""
 
     def __init__(self, server: PostgresServer, database: str = DATABASE) -> None:
         self._server = server
@@ -38,12 +38,12 @@ class SupabaseTables:
 
 
 def literal(text: str) -> str:
-    """The text as SQL writes it."""
+    """Return the text as an SQL literal."""
     return "'" + text.replace("'", "''") + "'"
 
 
 class SupabaseProject:
-    """A running project, as the store's settings name it."""
+    """A running project: its URL, its key and its tables."""
 
     key = SECRET_KEY
 
@@ -53,7 +53,7 @@ class SupabaseProject:
         self.tables = SupabaseTables(server)
 
     def empty(self) -> None:
-        """Take all rows out."""
+        """Delete all rows."""
         self.server.run(DATABASE, _EMPTY)
 
 

@@ -1,4 +1,4 @@
-"""Owners and repositories, by the names that GitHub gives."""
+"""GitHub's names of owners and repositories."""
 
 from __future__ import annotations
 
@@ -99,12 +99,12 @@ NO_REPOSITORIES = (
 
 
 @pytest.mark.parametrize("name", OWNERS)
-def test_owners(name: str) -> None:
+def test_valid_owner_names(name: str) -> None:
     assert validate_owner_name(name) == name
 
 
 @pytest.mark.parametrize("name", NO_OWNERS, ids=lambda name: ascii(name[:40]))
-def test_no_owners(name: str) -> None:
+def test_invalid_owner_names(name: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
         validate_owner_name(name)
     assert refused.value.message == (
@@ -114,12 +114,12 @@ def test_no_owners(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", REPOSITORIES)
-def test_repositories(name: str) -> None:
+def test_valid_repository_names(name: str) -> None:
     assert validate_repository_name(name) == name
 
 
 @pytest.mark.parametrize("name", NO_REPOSITORIES, ids=lambda name: ascii(name[:40]))
-def test_no_repositories(name: str) -> None:
+def test_invalid_repository_names(name: str) -> None:
     with pytest.raises(InvalidRequest) as refused:
         validate_repository_name(name)
     assert refused.value.message == (

@@ -1,4 +1,4 @@
-"""Text as every store can keep it."""
+"""Text that every store can store."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LIMIT = MAX_CONTENT_CHARACTERS
     ],
     ids=lambda text: ascii(text[:12]),
 )
-def test_what_can_be_kept_stays(text: str) -> None:
+def test_storable_text_is_unchanged(text: str) -> None:
     assert sanitize_text(text) == text
     assert is_storable(text)
 
@@ -38,19 +38,19 @@ def test_what_can_be_kept_stays(text: str) -> None:
         ("\ud800", "\ufffd"),
         ("x\udfff", "x\ufffd"),
         ("a\ud83db", "a\ufffdb"),
-        # Two halves that stand together are two code points in Python, not an emoji.
+        # In Python, two adjacent surrogates are two code points, not an emoji.
         ("\ud83d\ude80", "\ufffd\ufffd"),
     ],
     ids=ascii,
 )
-def test_what_cannot_is_replaced_one_for_one(text: str, kept: str) -> None:
+def test_unstorable_characters_are_replaced_one_for_one(text: str, kept: str) -> None:
     assert sanitize_text(text) == kept
     assert not is_storable(text)
     assert not is_storable("x" * LIMIT + text)
 
 
 @pytest.mark.parametrize("length", [LIMIT + 1, LIMIT + 30, 3 * LIMIT])
-def test_what_is_too_long_is_cut_and_says_so(length: int) -> None:
+def test_long_text_is_cut_and_ends_with_a_note(length: int) -> None:
     kept = sanitize_text("x" * length)
     note = f" … [cut: {length} characters]"
     assert kept == "x" * (LIMIT - len(note)) + note
@@ -58,7 +58,7 @@ def test_what_is_too_long_is_cut_and_says_so(length: int) -> None:
     assert is_storable("x" * length)
 
 
-def test_twice_is_once() -> None:
+def test_sanitizing_is_idempotent() -> None:
     draw = random.Random(1)
     texts = ["".join(draw.choices("a\0\ud800\udc00🚀\n", k=50)) for _ in range(200)]
     for text in (*texts, "\0" * (LIMIT + 5), "🚀" * (LIMIT + 1), "x" * LIMIT + "\ud800"):

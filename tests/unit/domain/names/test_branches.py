@@ -1,4 +1,4 @@
-"""Branch names, with git itself as the judge."""
+"""Branch names, compared with the rules of git."""
 
 from __future__ import annotations
 
@@ -110,30 +110,30 @@ PIECES = (
 
 
 @pytest.mark.parametrize("name", GOOD)
-def test_names_that_branches_have(name: str) -> None:
+def test_valid_branch_names(name: str) -> None:
     assert validate_branch_name(name) == name
 
 
 @pytest.mark.parametrize(("name", "reason"), REFUSED.items(), ids=ascii)
-def test_names_that_they_cannot_have(name: str, reason: str) -> None:
+def test_invalid_branch_names(name: str, reason: str) -> None:
     assert refusal(name).startswith(
         f"branchName {name[:80]!r} is not a valid branch name: {reason}"
     )
 
 
-def test_the_field_is_named() -> None:
+def test_the_error_names_the_field() -> None:
     with pytest.raises(InvalidRequest, match="^defaultBranch 'a b' is not a valid branch name"):
         validate_branch_name("a b", field="defaultBranch")
 
 
-def test_a_refusal_is_a_short_sentence_in_one_line() -> None:
+def test_the_error_is_one_short_line() -> None:
     sentence = refusal("a\n\x1b[31m" + "x" * 10_000)
     assert len(sentence) < 200
     assert sentence.isprintable()
     assert sentence.endswith(".")
 
 
-def test_git_refuses_nothing_that_we_accept(tmp_path: Path) -> None:
+def test_git_accepts_every_accepted_name(tmp_path: Path) -> None:
     draw = random.Random(20260301)
     names = {"".join(draw.choices(PIECES, k=draw.randint(1, 5))) for _ in range(400)}
     names |= {name for name in (*GOOD, *REFUSED) if name.isprintable() or name.isascii()}
@@ -154,7 +154,7 @@ def test_git_refuses_nothing_that_we_accept(tmp_path: Path) -> None:
             assert git_accepts(name, tmp_path), ascii(name)
         elif git_accepts(name, tmp_path):
             assert reason.startswith(own), f"{name!a} is refused without need: {reason}"
-    # Neither side may win by refusing everything.
+    # The comparison is meaningless if one side refuses every name.
     assert 50 < accepted < len(names) - 100
 
 
@@ -167,7 +167,7 @@ def refusal(name: str) -> str:
 
 
 def git_accepts(name: str, directory: Path) -> bool:
-    """What git says, where there is no repository that `@{-1}` could refer to."""
+    """Return git's verdict, outside of a repository to which `@{-1}` could refer."""
     result = subprocess.run(
         ["git", "check-ref-format", "--branch", name],
         cwd=directory,
@@ -184,7 +184,7 @@ class TestMadeNames:
     def _clock(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("time.time_ns", lambda: 1_767_000_000_123_999_999)
 
-    def test_of_a_task(self) -> None:
+    def test_task_branch_name(self) -> None:
         assert task_branch_name() == "task-1767000000123"
 
     @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ class TestMadeNames:
             ("🚀", "🚀"),
         ],
     )
-    def test_of_a_retry(self, original: str, stem: str) -> None:
+    def test_retry_branch_name(self, original: str, stem: str) -> None:
         assert retry_branch_name(original) == f"{stem}-retry-1767000000123"
 
     @pytest.mark.parametrize(
@@ -215,7 +215,7 @@ class TestMadeNames:
             "a/b" * 81,
         ],
     )
-    def test_of_a_retry_of_the_longest(self, original: str) -> None:
+    def test_retry_of_the_longest_name(self, original: str) -> None:
         assert validate_branch_name(original) == original
         made = retry_branch_name(original)
         assert validate_branch_name(made) == made

@@ -1,4 +1,4 @@
-"""Ids: what is one, and how they are made."""
+"""Ids."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ID = "9b2f7a0c-5a07-4f5e-9d0e-3f6f5a0b1c2d"
     "text",
     [ID, ID.upper(), ID.title(), "c232ab00-9414-11ec-b3c8-9f6bdeced846", str(uuid.UUID(int=0))],
 )
-def test_ids(text: str) -> None:
+def test_valid_ids(text: str) -> None:
     assert is_id(text)
 
 
@@ -43,17 +43,17 @@ def test_ids(text: str) -> None:
     ],
     ids=lambda text: ascii(text[:45]),
 )
-def test_what_is_no_id(text: str) -> None:
+def test_invalid_ids(text: str) -> None:
     assert not is_id(text)
 
 
-def test_new_ids_differ() -> None:
+def test_new_ids_are_unique() -> None:
     made = {new_id() for _ in range(1000)}
     assert len(made) == 1000
     assert all(is_id(text) and text == text.lower() for text in made)
 
 
-def test_a_derived_id_belongs_to_its_parts() -> None:
+def test_a_derived_id_depends_on_its_parts() -> None:
     assert derived_id("job", 1) == derived_id("job", 1) == derived_id("job", "1")
     assert is_id(derived_id("job", 1))
     made = {derived_id("job", number) for number in range(1000)} | {derived_id("other", 1)}
@@ -61,5 +61,5 @@ def test_a_derived_id_belongs_to_its_parts() -> None:
 
 
 def test_a_derived_id_is_the_same_in_every_version() -> None:
-    """Stored rows are found again by it, so it may never change."""
+    """Stored rows have derived ids, so the derivation must not change."""
     assert derived_id(ID, "prompt") == "88b3902c-9abe-502a-ab0b-30a096282c70"

@@ -1,4 +1,4 @@
-"""Hosts as the Host header and API_HOSTS have them."""
+"""Hosts in HTTP syntax."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ NO_HOSTS = [
 
 
 @pytest.mark.parametrize(("text", "host"), HOSTS.items(), ids=HOSTS)
-def test_a_host_is_compared_in_one_form(text: str, host: HttpHost):
+def test_valid_hosts_are_normalized(text: str, host: HttpHost):
     assert parse_http_host(text) == host
 
 
 @pytest.mark.parametrize("text", NO_HOSTS)
-def test_what_is_no_host(text: str):
+def test_invalid_hosts(text: str):
     assert parse_http_host(text) is None
 
 
 @pytest.mark.parametrize("name", ["localhost", "127.0.0.1", "127.9.8.7", "[::1]"])
-def test_loopback_is_known_by_every_name(name: str):
+def test_loopback_hosts(name: str):
     host = parse_http_host(name)
     assert host is not None
     assert host.is_loopback
 
 
 @pytest.mark.parametrize("name", ["localhost.example.com", "0.0.0.0", "127.0.0.1.example.com"])
-def test_nothing_else_is_loopback(name: str):
+def test_other_hosts_are_not_loopback(name: str):
     host = parse_http_host(name)
     assert host is not None
     assert not host.is_loopback

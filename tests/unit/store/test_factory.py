@@ -17,7 +17,7 @@ print([name for name in ("supabase", "postgrest", "httpx") if name in sys.module
 """
 
 
-def test_a_project_is_used_where_there_is_one(tmp_path: Path) -> None:
+def test_a_configured_project_selects_supabase(tmp_path: Path) -> None:
     from store.supabase.store import SupabaseStore
 
     project = SupabaseProject("https://project.supabase.co", "sb_secret_x")
@@ -26,7 +26,7 @@ def test_a_project_is_used_where_there_is_one(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_embedded_store_does_without_the_package() -> None:
+def test_the_sqlite_store_does_not_import_the_supabase_package() -> None:
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_SUPABASE],
         cwd=ROOT,
@@ -37,5 +37,5 @@ def test_the_embedded_store_does_without_the_package() -> None:
     assert (done.stdout.strip(), done.stderr) == ("[]", "")
 
 
-def test_the_key_shows_in_no_representation() -> None:
+def test_the_key_is_not_in_the_representation() -> None:
     assert "sb_secret_x" not in repr(SupabaseProject("https://project.supabase.co", "sb_secret_x"))
