@@ -31,11 +31,11 @@ from domain.timestamps import utc_now
 from host.process_lock import WorkerProcess
 from host.reports import HostReports
 from host.retention import Retention
-from host.salvage_records import Keeping
+from host.salvage_records import SalvageRecords
 from host.slots.credential_holds import Credential
 from host.slots.fence import Fence
 from host.slots.leases import Leases
-from host.slots.slot_supplier import Capacity
+from host.slots.slot_supplier import HostSlotSupplier
 from host.sweeper import Sweeper
 from sandbox.modes import Sandbox
 from settings import Settings
@@ -144,12 +144,12 @@ async def _host(
     for pid in kill_orphans(settings.data_id, boot.is_alive):
         log.warning("Ended process %s, which an earlier worker had left", pid)
     task_queue = f"host-{settings.host_id}-{boot.id}"
-    capacity = Capacity(settings.max_concurrent_jobs)
+    capacity = HostSlotSupplier(settings.max_concurrent_jobs)
     leases = Leases()
     sandbox = wiring.sandbox(settings)
     worktrees = wiring.worktrees(settings, sandbox.containment)
     removal = Removal(worktrees, Salvage(worktrees))
-    keeping = Keeping(store, settings.host_id)
+    keeping = SalvageRecords(store, settings.host_id)
     retention = Retention(store, Expiry(worktrees), settings.keep_work)
     sweeper = Sweeper(
         store, leases, removal, keeping, retention, Upkeep(worktrees), settings.sessions_dir
@@ -180,7 +180,7 @@ async def _host(
         identity=identity(boot.id),
     )
     reports = _reports(settings, store, boot, task_queue, credential, sandbox)
-    await reports.succeed(dead)
+    await reports.replace_dead(dead)
     await report_dead(store, temporal, settings.host_id, dead)
     # Left in the opposite order: first no new jobs are taken, and those that run finish or are
     # stopped, which needs the host's own queue to be polled until the last of them has ended.
@@ -216,7 +216,7 @@ def _host_activities(
         worktrees,
         publishing,
         removal,
-        Keeping(store, settings.host_id),
+        SalvageRecords(store, settings.host_id),
         wiring.identity_of_commits(settings),
         sandbox,
         has_token=settings.github_token is not None,

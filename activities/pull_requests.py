@@ -134,7 +134,7 @@ class PullRequestActivities:
             stays = not await self._delete_branch(job, repository, job.head_sha)
         if closed or request.created_branch:
             text = _BRANCH_STAYS if stays else _TAKEN_BACK
-            await self._progress.say(request.job_id, text, once="withdrawn")
+            await self._progress.notify(request.job_id, text, once="withdrawn")
 
     def _proposal(self, job: Job, repository: Repository) -> Proposal:
         draft = job.options.draft
@@ -163,7 +163,7 @@ class PullRequestActivities:
                 raise
             notices = [f"Labels and reviewers were not set. {failure.message}"]
         for notice in notices:
-            await self._progress.say(job.id, notice, once=("notice", notice))
+            await self._progress.notify(job.id, notice, once=("notice", notice))
 
     async def _require_pushed(self, job: Job, repository: Repository, sha: str) -> None:
         """Check by git that the branch has the commit; the pull request may show more, or lag."""
@@ -207,7 +207,7 @@ class PullRequestActivities:
             "code_pull_request_id": record.pull_request_id,
         }
         await self._progress.update(key, changes)
-        await self._progress.say(
+        await self._progress.notify(
             job.id, f"Pull request #{pull.number}: {pull.url}", once=("opened", pull.number)
         )
 

@@ -18,7 +18,7 @@ class UserMessage:
 Offer = tuple[UserMessage, "asyncio.Future[bool]"]
 
 
-class Inbox:
+class MessageQueue:
     """Where others leave messages for a running turn; for use within one event loop."""
 
     def __init__(self) -> None:

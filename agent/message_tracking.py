@@ -10,7 +10,7 @@ from agent.message_queue import UserMessage, settle
 _DONE = frozenset({"completed", "cancelled"})
 
 
-class Delivery:
+class MessageTracker:
     """Follows every sent message through the CLI's acknowledgements.
 
     A message sent during a turn is `started` either within that turn, at its next tool result, or

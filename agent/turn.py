@@ -10,17 +10,17 @@ from dataclasses import dataclass
 
 from agent.claude.diagnosis import credential_refused
 from agent.claude.process import ClaudeProcess
-from agent.claude.result import Verdict, verdict
-from agent.claude.run_state import Evidence
+from agent.claude.result import AgentResult, result_of
+from agent.claude.run_state import RunState
 from agent.claude.session_files import holds_message
-from agent.message_queue import Inbox, UserMessage, settle
-from agent.message_tracking import Delivery
+from agent.message_queue import MessageQueue, UserMessage, settle
+from agent.message_tracking import MessageTracker
 from agent.process.idle_detector import IdleDetector
 from agent.process.lines import OutputLine
 from domain.errors import JobFailure, timed_out
 from domain.failures import TimeLimit
 
-HANGING = 10.0
+EXIT_TIMEOUT = 10.0
 """Seconds a CLI may live on after its last result; it takes 0.06 s to exit (measured)."""
 
 
@@ -40,7 +40,7 @@ class TurnReport:
     conversation; others must be sent again. `seconds` is the time until the process was gone.
     """
 
-    verdict: Verdict
+    result: AgentResult
     exit_code: int
     consumed: list[str]
     seconds: float
@@ -52,8 +52,8 @@ async def run_turn(
     *,
     keep_open: bool,
     on_line: Callable[[OutputLine], Awaitable[None]],
-    inbox: Inbox,
-    hanging: float = HANGING,
+    queue: MessageQueue,
+    exit_timeout: float = EXIT_TIMEOUT,
     silence: float | None = None,
     limit: TurnLimit | None = None,
 ) -> TurnReport:
@@ -62,17 +62,17 @@ async def run_turn(
     Args:
         process: just started; the caller stops it when this raises or is cancelled.
         first: at least one message.
-        keep_open: whether messages offered to `inbox` meanwhile still reach this process. It ends
+        keep_open: whether messages offered to `queue` meanwhile still reach this process. It ends
             when a turn has ended and every message it was given is done.
         on_line: called in order, one line at a time; a slow one holds the process back.
-        inbox: closed by the time this returns, in every case.
-        hanging: seconds the process may live on after its last result before it is stopped.
+        queue: closed by the time this returns, in every case.
+        exit_timeout: seconds the process may live on after its last result before it is stopped.
         silence: seconds it may neither say anything nor use the processor before it is stopped,
             which the verdict tells as TIMED_OUT; see `IdleDetector`. None is no limit.
         limit: after which it is stopped whatever it does, told in the same way.
     """
     began = time.monotonic()
-    turn = _Turn(process, inbox, hanging)
+    turn = _Turn(process, queue, exit_timeout)
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [
@@ -92,14 +92,14 @@ async def run_turn(
         first_error = group_error.exceptions[0]
         raise first_error from first_error.__cause__
     finally:
-        inbox.close()
+        queue.close()
         turn.delivery.fail_rest()
     exit_code = await process.wait()
-    turn.evidence.stopped_for = process.prevented or turn.evidence.stopped_for
+    turn.state.stopped_for = process.prevented or turn.state.stopped_for
     seconds = time.monotonic() - began
     used = await process.usage()
     return TurnReport(
-        verdict=verdict(exit_code, turn.evidence, process.used_before, used),
+        result=result_of(exit_code, turn.state, process.used_before, used),
         exit_code=exit_code,
         consumed=await turn.consumed(),
         seconds=seconds,
@@ -109,12 +109,12 @@ async def run_turn(
 class _Turn:
     """What is known while the process runs."""
 
-    def __init__(self, process: ClaudeProcess, inbox: Inbox, hanging: float) -> None:
+    def __init__(self, process: ClaudeProcess, queue: MessageQueue, exit_timeout: float) -> None:
         self.process = process
-        self.inbox = inbox
-        self.hanging = hanging
-        self.evidence = Evidence()
-        self.delivery = Delivery()
+        self.queue = queue
+        self.exit_timeout = exit_timeout
+        self.state = RunState()
+        self.delivery = MessageTracker()
         self._clock = IdleDetector(process.pid)
         self._news = asyncio.Event()
 
@@ -129,7 +129,7 @@ class _Turn:
 
     def note(self, line: OutputLine) -> None:
         """Take in one line; may find that the turn is over."""
-        self.evidence.add(line)
+        self.state.add(line)
         if line.carries_something:
             self._clock.hear()
         if line.event is not None:
@@ -138,7 +138,7 @@ class _Turn:
 
     @property
     def _is_done(self) -> bool:
-        return self.evidence.is_between_turns and self.delivery.is_done and self.inbox.is_empty
+        return self.state.is_between_turns and self.delivery.is_done and self.queue.is_empty
 
     async def consumed(self) -> list[str]:
         """List what is in the conversation, now that the process has ended."""
@@ -154,10 +154,10 @@ class _Turn:
             self.delivery.sent(message, None)
             await self.process.send(message.id, message.text)
         if not keep_open:
-            self.inbox.close()
+            self.queue.close()
             self.process.close_input()
             return
-        while (offer := await self.inbox.fetch()) is not None:
+        while (offer := await self.queue.fetch()) is not None:
             message, answer = offer
             if message.id in self.delivery.sent_ids:
                 settle(answer, accepted=True)
@@ -173,13 +173,13 @@ class _Turn:
         """
         while True:
             self._news.clear()
-            if failure := credential_refused(self.evidence):
+            if failure := credential_refused(self.state):
                 return await self._stop_for(failure)
             if self._is_done:
-                self.inbox.close()
+                self.queue.close()
                 self.process.close_input()
-            is_due = self.evidence.is_between_turns and not self._clock.is_held
-            patience = self.hanging if is_due else None
+            is_due = self.state.is_between_turns and not self._clock.is_held
+            patience = self.exit_timeout if is_due else None
             try:
                 async with asyncio.timeout(patience):
                     await self._news.wait()
@@ -201,7 +201,7 @@ class _Turn:
             await self._stop_for(timed_out(limit.clock))
 
     async def _stop_for(self, failure: JobFailure) -> None:
-        self.evidence.stopped_for = failure
+        self.state.stopped_for = failure
         await self.process.stop()
 
 

@@ -44,7 +44,9 @@ class Progress:
         ended = Guard(frozenset(JobStatus) - LIVE)
         await self._store.update_job(job_id, {"phase": None, "pid": None}, ended)
 
-    async def say(self, job_id: str, text: str, *, once: object, lease: int | None = None) -> None:
+    async def notify(
+        self, job_id: str, text: str, *, once: object, lease: int | None = None
+    ) -> None:
         """Add a system message; the same `once` for the same job adds it only the first time."""
         message = NewMessage(
             derived_id(job_id, "system", once), MessageType.SYSTEM, text, utc_now()

@@ -32,7 +32,7 @@ The machine would not be free for another job as long as the outage lasts."""
 log = logging.getLogger(__name__)
 
 
-class TranscriptWriter:
+class MessageWriter:
     """Stores the lines of one lease of a job. Use as an async context manager.
 
     Leaving the context flushes what is left, however long the store is down; when it is left by a

@@ -72,7 +72,7 @@ class HostReports:
         """Take the row away at the end; an outage leaves it to grow old."""
         await self._forget(self._host.boot_id)
 
-    async def succeed(self, dead: Collection[str]) -> None:
+    async def replace_dead(self, dead: Collection[str]) -> None:
         """Take the place of earlier processes of this machine, given by their boot ids.
 
         From now on what has to be done on this machine is asked of this process.

@@ -22,7 +22,7 @@ _PLACES = (
 )
 
 
-class Keeping:
+class SalvageRecords:
     """Records work that was kept on this machine.
 
     Args:
@@ -51,7 +51,7 @@ class Keeping:
             KeptWork(job_id, work.base_sha, work.head_sha, self._host_id, work.patch, utc_now())
         )
         text = _words(details.job, work).format(job_id=job_id)
-        await self._progress.say(job_id, text, once=("kept", work.head_sha))
+        await self._progress.notify(job_id, text, once=("kept", work.head_sha))
 
     def is_elsewhere(self, work: KeptWork) -> bool:
         """Tell whether another machine alone is known to have the work."""
@@ -68,7 +68,7 @@ class Keeping:
             git_dirs=spared.git_dirs,
         )
         # After a kill in between it may look as if other submodules had work.
-        await self._progress.say(job_id, text, once=("spared", self._host_id))
+        await self._progress.notify(job_id, text, once=("spared", self._host_id))
 
 
 def _words(job: Job, work: Salvaged) -> str:

@@ -17,7 +17,7 @@ from store.protocol import Store
 
 HISTORY_PAGE = 1000
 
-BEGUN_AGAIN = {
+SESSION_LOST_NOTICES = {
     JobType.CODE: (
         "Claude has no session here to resume. It begins again with what is in the worktree."
     ),
@@ -33,7 +33,7 @@ class Session:
     """
 
     used: Usage | None
-    first: list[UserMessage]
+    initial_messages: list[UserMessage]
 
 
 class Conversations:
@@ -50,7 +50,7 @@ class Conversations:
         message_ids: list[str],
         *,
         lease: int,
-        was_begun: bool,
+        has_run_before: bool,
     ) -> Session:
         """Return what the next process starts from; the transcript is among `files` then.
 
@@ -60,17 +60,17 @@ class Conversations:
             message_ids: what the user has said since; messages that the transcript holds already
                 are not sent again.
             lease: under which it goes on.
-            was_begun: whether Claude may have worked for the job before.
+            has_run_before: whether Claude may have worked for the job before.
         """
         users = await self._messages(job.id, message_ids)
         transcript = await self._transcript(job, files)
         guide = await asyncio.to_thread(prompts.read_guide, files.cwd)
-        opening = prompts.opening(job, guide)
+        opening = prompts.first_prompt(job, guide)
         if transcript is not None:
             messages = [_first_message(job, opening), *users]
             return await asyncio.to_thread(_resumed, transcript, messages)
         await asyncio.to_thread(files.discard)
-        if was_begun:
+        if has_run_before:
             opening = await self._begin_again(job, guide, message_ids, lease)
         return Session(None, [_first_message(job, opening), *users])
 
@@ -102,12 +102,14 @@ class Conversations:
         return saved[1]
 
     async def _begin_again(self, job: Job, guide: str, message_ids: list[str], lease: int) -> str:
-        await self._progress.say(
-            job.id, BEGUN_AGAIN[job.job_type], once=("begun again", lease), lease=lease
+        await self._progress.notify(
+            job.id, SESSION_LOST_NOTICES[job.job_type], once=("begun again", lease), lease=lease
         )
         if job.job_type is JobType.CODE:
-            return prompts.begun_before(job, guide)
-        return prompts.retold(job, guide, await self._told(job.id, message_ids))
+            return prompts.restart_prompt(job, guide)
+        return prompts.rebuilt_conversation_prompt(
+            job, guide, await self._told(job.id, message_ids)
+        )
 
     async def _told(self, job_id: str, beyond: Collection[str]) -> list[str]:
         """Return what was said so far, less the messages `beyond`, which are still to be sent."""
@@ -117,7 +119,7 @@ class Conversations:
             told += [
                 part
                 for message in page
-                if message.id not in beyond and (part := prompts.said(message))
+                if message.id not in beyond and (part := prompts.history_entry(message))
             ]
             after = page[-1].seq
             if len(page) < HISTORY_PAGE:

@@ -11,7 +11,7 @@ from pathlib import Path
 from domain.errors import OrchestratorError
 from domain.names.ids import is_id
 from host.retention import Retention
-from host.salvage_records import Keeping
+from host.salvage_records import SalvageRecords
 from host.slots.leases import Leases
 from sandbox import files
 from store.protocol import Store
@@ -39,7 +39,7 @@ class Sweeper:
         store: Store,
         leases: Leases,
         removal: Removal,
-        keeping: Keeping,
+        keeping: SalvageRecords,
         retention: Retention,
         upkeep: Upkeep,
         sessions_dir: Path,

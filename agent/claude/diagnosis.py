@@ -10,7 +10,7 @@ import signal
 from datetime import datetime
 
 from agent.claude.events import AssistantError, TurnEnded
-from agent.claude.run_state import Evidence
+from agent.claude.run_state import RunState
 from domain.errors import JobFailure
 from domain.failures import FailureCode
 
@@ -53,25 +53,25 @@ _BY_WORDS = {
 }
 
 
-def diagnose(exit_code: int, evidence: Evidence) -> JobFailure | None:
+def diagnose(exit_code: int, state: RunState) -> JobFailure | None:
     """Return why the last turn failed, or None when it succeeded.
 
     `transient` is set where the same step may succeed in a moment: Anthropic was not reachable, or
     the process was killed.
     """
-    last = evidence.last
+    last = state.last
     if last is None:
-        return evidence.stopped_for or _died(exit_code, evidence)
+        return state.stopped_for or _died(exit_code, state)
     if not last.is_error and last.subtype == "success":
         return None
-    code = _code(last, evidence)
+    code = _code(last, state)
     # Of a budget the CLI names what was left for this process, not what the job was given.
-    words = "" if code is FailureCode.BUDGET_REACHED else _words(last, evidence)
+    words = "" if code is FailureCode.BUDGET_REACHED else _words(last, state)
     return JobFailure(
         code,
         _sentence(code, words),
         transient=code is FailureCode.CLAUDE_OVERLOADED,
-        resets_at=_resets_at(code, evidence.error),
+        resets_at=_resets_at(code, state.error),
     )
 
 
@@ -80,17 +80,17 @@ def _resets_at(code: FailureCode, error: AssistantError | None) -> datetime | No
     return error.resets_at if error is not None and code is FailureCode.USAGE_LIMIT else None
 
 
-def credential_refused(evidence: Evidence) -> JobFailure | None:
+def credential_refused(state: RunState) -> JobFailure | None:
     """Return why further retries are in vain, once the API has refused the credential for good."""
-    if evidence.refusals < _REFUSALS:
+    if state.refusals < _REFUSALS:
         return None
     code = FailureCode.CLAUDE_AUTHENTICATION
     return JobFailure(code, f"{code.sentence} The API refused it again when it was retried.")
 
 
-def _died(exit_code: int, evidence: Evidence) -> JobFailure:
+def _died(exit_code: int, state: RunState) -> JobFailure:
     """It ended in the middle of a turn, or before the first."""
-    tail = evidence.stderr_tail.strip()
+    tail = state.stderr_tail.strip()
     code = _code_by_words(tail) or FailureCode.CLAUDE_FAILED
     how = _how_it_ended(exit_code)
     message = _sentence(code, f"{how} {tail}".strip())
@@ -112,13 +112,13 @@ def _how_it_ended(exit_code: int) -> str:
     return f"Claude Code was ended by {name} before it had a result."
 
 
-def _code(last: TurnEnded, evidence: Evidence) -> FailureCode:
+def _code(last: TurnEnded, state: RunState) -> FailureCode:
     return (
         _BY_SUBTYPE.get(last.subtype)
         or _BY_TERMINAL_REASON.get(last.terminal_reason or "")
-        or _code_by_error(evidence.error)
+        or _code_by_error(state.error)
         or _code_by_status(last.api_error_status)
-        or _code_by_words(_words(last, evidence))
+        or _code_by_words(_words(last, state))
         or FailureCode.CLAUDE_FAILED
     )
 
@@ -140,10 +140,10 @@ def _code_by_words(said: str) -> FailureCode | None:
     return next((code for words, code in _BY_WORDS.items() if words in said), None)
 
 
-def _words(last: TurnEnded, evidence: Evidence) -> str:
+def _words(last: TurnEnded, state: RunState) -> str:
     """The CLI's own wording; startup failures stand in `errors` or on stderr."""
-    error = evidence.error.text if evidence.error is not None else ""
-    return last.text or " ".join(last.errors) or error or evidence.stderr_tail.strip()
+    error = state.error.text if state.error is not None else ""
+    return last.text or " ".join(last.errors) or error or state.stderr_tail.strip()
 
 
 def _sentence(code: FailureCode, words: str) -> str:

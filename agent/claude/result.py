@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from agent.claude.diagnosis import diagnose
 from agent.claude.events import TurnEnded
-from agent.claude.run_state import Evidence
+from agent.claude.run_state import RunState
 from domain.errors import JobFailure
 from domain.jobs import Usage
 
@@ -14,7 +14,7 @@ MAX_ANSWER_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class AgentResult:
     """The outcome of one process.
 
     `answer` is the last turn's text, at most 64 KiB. `failure` is None when the last turn
@@ -29,7 +29,9 @@ class Verdict:
     limit_type: str | None = None
 
 
-def verdict(exit_code: int, evidence: Evidence, used_before: Usage, used_after: Usage) -> Verdict:
+def result_of(
+    exit_code: int, state: RunState, used_before: Usage, used_after: Usage
+) -> AgentResult:
     """Judge a process that has ended.
 
     A successful last result counts whatever the exit code is: a CLI that has to be stopped after
@@ -37,20 +39,20 @@ def verdict(exit_code: int, evidence: Evidence, used_before: Usage, used_after: 
 
     Args:
         exit_code: of the process.
-        evidence: what it said.
+        state: what it said.
         used_before: what the session had used when the process started.
         used_after: what it has used by the transcript now; a process that was ended by SIGTERM
             has no result, but writes it there (measured).
     """
-    last = evidence.last
-    failure = diagnose(exit_code, evidence)
-    return Verdict(
-        usage=_usage(evidence.results, used_before, used_after),
+    last = state.last
+    failure = diagnose(exit_code, state)
+    return AgentResult(
+        usage=_usage(state.results, used_before, used_after),
         answer=_cut(last.text) if last and last.text is not None and failure is None else None,
-        session_id=_session_id(evidence),
-        model=_model(evidence),
+        session_id=_session_id(state),
+        model=_model(state),
         failure=failure,
-        limit_type=evidence.error.limit_type if evidence.error is not None else None,
+        limit_type=state.error.limit_type if state.error is not None else None,
     )
 
 
@@ -80,12 +82,12 @@ def _cut(text: str) -> str:
     )
 
 
-def _session_id(evidence: Evidence) -> str | None:
-    last = evidence.results[-1] if evidence.results else None
+def _session_id(state: RunState) -> str | None:
+    last = state.results[-1] if state.results else None
     return (last.session_id if last else None) or (
-        evidence.started.session_id if evidence.started else None
+        state.started.session_id if state.started else None
     )
 
 
-def _model(evidence: Evidence) -> str | None:
-    return evidence.started.model if evidence.started else None
+def _model(state: RunState) -> str | None:
+    return state.started.model if state.started else None

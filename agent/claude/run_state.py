@@ -20,7 +20,7 @@ _STDERR_TAIL_CHARACTERS = 4000
 
 
 @dataclass(slots=True)
-class Evidence:
+class RunState:
     """Filled line by line; `error` is the last turn's, `turn_open` means one without a result.
 
     `refusals` counts how often in a row the API has refused the credential for one model call.

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Self
 
 from agent.claude.environment import MARKER_NAME, Marker
-from agent.process.orphans import end_run
+from agent.process.orphans import kill_run
 from sandbox.supervision.supervised import Control, Supervised
 
 _REAPING = 5.0
@@ -90,7 +90,7 @@ class SupervisedChild:
         code = await self._reap()
         if code < 0 and self._marker is not None:
             # It was killed, so nobody has cleaned up below it.
-            await asyncio.to_thread(end_run, self._marker)
+            await asyncio.to_thread(kill_run, self._marker)
         return code
 
     async def _reap(self) -> int:

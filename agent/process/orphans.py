@@ -30,7 +30,7 @@ def kill_orphans(data_id: str, is_alive: Callable[[str], bool]) -> list[int]:
     return _end(lambda marker: marker.data_id == data_id and not is_alive(marker.boot_id))
 
 
-def end_run(marker: Marker) -> list[int]:
+def kill_run(marker: Marker) -> list[int]:
     """Kill the processes of one run; as `kill_orphans`."""
     return _end(lambda found: found == marker)
 

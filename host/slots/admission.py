@@ -16,7 +16,7 @@ from temporalio import activity
 
 from domain.errors import LeaseLost
 from host.slots.credential_holds import Credential
-from host.slots.slot_supplier import Capacity
+from host.slots.slot_supplier import HostSlotSupplier
 from store.protocol import Store
 
 TURN_POLL = timedelta(milliseconds=50)
@@ -37,7 +37,7 @@ another machine by then, so that few are remembered."""
 class SlotQueue:
     """Gives this machine's slots to jobs in the order of the store: priority, `queued_at`, id."""
 
-    def __init__(self, store: Store, capacity: Capacity, credential: Credential) -> None:
+    def __init__(self, store: Store, capacity: HostSlotSupplier, credential: Credential) -> None:
         self._store = store
         self._capacity = capacity
         self._credential = credential
@@ -84,12 +84,12 @@ class SlotQueue:
 
     def _give_way(self, came: float) -> None:
         """Let others be polled in place of a job that could not start for long."""
-        if self._credential.was_held and self._clock() - came > HELD_PATIENCE.total_seconds():
+        if self._credential.is_known_held and self._clock() - came > HELD_PATIENCE.total_seconds():
             raise LeaseLost("Claude's usage limit lasts on this machine. Any is asked for a slot.")
 
     def _without_permit(self, returned: bool) -> AbstractContextManager[None]:
         """Let an earlier job be polled; not while none could start, but another machine's could."""
-        if returned or self._credential.was_held:
+        if returned or self._credential.is_known_held:
             return contextlib.nullcontext()
         return self._capacity.waiting()
 

@@ -39,7 +39,7 @@ class Credential:
         """Whether the last turn that could tell was refused; False before there was one."""
         return self._is_refused
 
-    def was_tried(self, failure: JobFailure | None) -> None:
+    def record_outcome(self, failure: JobFailure | None) -> None:
         """Take note of how a turn ended that used the credential. Repeatable."""
         if failure is None:
             self._is_refused = False
@@ -51,10 +51,10 @@ class Credential:
         if time.monotonic() - self._looked_up_at > LOOKED_UP_EVERY.total_seconds():
             self._held_until = await self._store.credential_held_until(self._fingerprint)
             self._looked_up_at = time.monotonic()
-        return self.was_held
+        return self.is_known_held
 
     @property
-    def was_held(self) -> bool:
+    def is_known_held(self) -> bool:
         """Whether a usage limit lasts by what was known when `is_held` was last asked."""
         return self._held_until is not None and self._held_until > utc_now()
 

@@ -11,7 +11,7 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from agent.message_queue import Inbox
+from agent.message_queue import MessageQueue
 from domain.errors import LeaseLost
 
 T = TypeVar("T")
@@ -30,9 +30,9 @@ class Lease:
 
     def __init__(self, key: LeaseKey) -> None:
         self.key = key
-        self.inbox: Inbox | None = None
+        self.message_queue: MessageQueue | None = None
         self.ended = asyncio.Event()
-        self.was_released = False
+        self.released = False
         self._stopped = False
         self._running: set[asyncio.Task[Any]] = set()
 

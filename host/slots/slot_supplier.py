@@ -23,7 +23,7 @@ MAX_WAITING = 50
 """Most waiting jobs that are not counted; bounds what a race can pull in."""
 
 
-class Capacity(CustomSlotSupplier):
+class HostSlotSupplier(CustomSlotSupplier):
     """Gives out polling permits and counts the slots that are taken; for use from one event loop.
 
     The worker cancels reservations that still wait when it shuts down.

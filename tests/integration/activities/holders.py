@@ -27,7 +27,7 @@ from activities.slots import (
 from domain.jobs import Job
 from host.slots.credential_holds import Credential
 from host.slots.leases import Lease, LeaseKey, Leases
-from host.slots.slot_supplier import Capacity
+from host.slots.slot_supplier import HostSlotSupplier
 from store.protocol import Store
 from tests.integration.workflows.server import eventually
 from worker import HEARTBEAT_THROTTLE, _drained_together, _slots_tuner
@@ -110,7 +110,7 @@ class SlotHost:
         self.own_task_queue = slots_task_queue_of(self.host_id)
         self.host_queue = f"host-{uuid.uuid4().hex}"
         self.leases = WatchedLeases()
-        self.capacity = Capacity(slots)
+        self.capacity = HostSlotSupplier(slots)
         self.credential = Credential(store, CREDENTIAL)
         self.activities = SlotActivities(
             store,
@@ -130,7 +130,7 @@ class SlotHost:
             yield worker
 
     def _worker(
-        self, task_queue: str, supplier: Capacity | FixedSizeSlotSupplier, grace: timedelta
+        self, task_queue: str, supplier: HostSlotSupplier | FixedSizeSlotSupplier, grace: timedelta
     ) -> Worker:
         return Worker(
             self.temporal,

@@ -17,7 +17,7 @@ from activities.workspaces import WorkspaceActivities
 from domain.jobs import Job, JobStatus, JobType, Phase
 from fakes.github.server import FakeGitHub
 from host.retention import Retention
-from host.salvage_records import Keeping
+from host.salvage_records import SalvageRecords
 from host.slots.credential_holds import Credential
 from host.slots.leases import LeaseKey, Leases
 from host.sweeper import Sweeper
@@ -123,7 +123,7 @@ class Machine:
             self.worktrees,
             self.publishing,
             self.removal,
-            Keeping(used, host),
+            SalvageRecords(used, host),
             CLAUDE,
             real_sandbox(),
             has_token=token is not None,
@@ -143,7 +143,7 @@ class Machine:
             used,
             self.leases,
             self.removal,
-            Keeping(used, host),
+            SalvageRecords(used, host),
             Retention(used, Expiry(self.worktrees), timedelta(days=30)),
             Upkeep(self.worktrees),
             self.sessions,

@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from host.slots import slot_supplier
-from host.slots.slot_supplier import Capacity
+from host.slots.slot_supplier import HostSlotSupplier
 
 ANY: Any = cast(Any, None)
 
@@ -17,7 +17,7 @@ class Polls:
     """Reservations as the worker makes them."""
 
     def __init__(self, slots: int) -> None:
-        self.capacity = Capacity(slots)
+        self.capacity = HostSlotSupplier(slots)
         self._waiting: list[asyncio.Task[Any]] = []
 
     async def ask(self, times: int) -> None:
@@ -71,7 +71,7 @@ async def test_a_reservation_that_is_cancelled_takes_no_permit() -> None:
 
 
 async def test_slots_are_counted() -> None:
-    slots = Capacity(2)
+    slots = HostSlotSupplier(2)
     full = []
     for change in (slots.take_slot, slots.take_slot, slots.give_slot_back):
         change()

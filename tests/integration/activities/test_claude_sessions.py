@@ -14,7 +14,7 @@ from agent.message_queue import UserMessage
 from domain.errors import LeaseLost
 from domain.jobs import LIVE, Job, JobType
 from domain.messages import MessageType, NewMessage
-from host.session_resume import BEGUN_AGAIN, Session
+from host.session_resume import SESSION_LOST_NOTICES, Session
 from host.session_resume import Conversations as StoredConversations
 from store.protocol import Guard
 from tests.integration.activities.conversations import (
@@ -28,7 +28,7 @@ from tests.integration.activities.machine import Granted, Machine
 from tests.integration.workflows.server import eventually
 from tests.unit.store.samples import START, World, new_id
 
-LOST = BEGUN_AGAIN[JobType.TASK]
+LOST = SESSION_LOST_NOTICES[JobType.TASK]
 
 
 async def next_lease(machine: Machine, job: Job) -> Granted:
@@ -65,7 +65,7 @@ async def test_a_turn_that_was_interrupted_goes_on_where_it_was(
     assert asked.count("You were interrupted") == 1
     assert (await machine.world.read(granted.job)).result == "Finished."
     assert (worktree.path / "a.txt").read_text() == "half"
-    assert BEGUN_AGAIN[JobType.CODE] not in await machine.said(granted.job)
+    assert SESSION_LOST_NOTICES[JobType.CODE] not in await machine.said(granted.job)
 
 
 async def test_a_conversation_follows_its_job_from_machine_to_machine(
@@ -174,10 +174,14 @@ async def test_the_repositorys_guide_is_quoted_once_in_a_conversation(
 
 
 async def resume_or_start(
-    world: World, job: Job, directory: Path, *message_ids: str, was_begun: bool = True
+    world: World, job: Job, directory: Path, *message_ids: str, has_run_before: bool = True
 ) -> Session:
     return await StoredConversations(world.store).resume_or_start(
-        job, files_of(job, directory), list(message_ids), lease=job.lease, was_begun=was_begun
+        job,
+        files_of(job, directory),
+        list(message_ids),
+        lease=job.lease,
+        has_run_before=has_run_before,
     )
 
 
@@ -188,8 +192,8 @@ def user_line(message_id: str) -> bytes:
 
 async def test_a_new_job_begins_with_its_prompt(world: World, tmp_path: Path) -> None:
     job = await world.add_job()
-    session = await resume_or_start(world, job, tmp_path, was_begun=False)
-    assert session == Session(None, [UserMessage(prompt_id(job), prompts.opening(job, ""))])
+    session = await resume_or_start(world, job, tmp_path, has_run_before=False)
+    assert session == Session(None, [UserMessage(prompt_id(job), prompts.first_prompt(job, ""))])
     assert await world.transcript(job) == []
 
 
@@ -214,7 +218,7 @@ async def test_a_task_goes_on_from_the_newest_transcript(world: World, tmp_path:
         session = await resume_or_start(world, job, tmp_path)
         assert session.used is not None
         assert files.read() == expected
-        (message,) = session.first
+        (message,) = session.initial_messages
         assert message.text == prompts.CONTINUE
 
 
@@ -226,12 +230,14 @@ async def test_only_what_claude_has_not_seen_is_sent(
     files = files_of(job, tmp_path)
     files.restore(user_line(prompt_id(job)) + user_line(seen))
     session = await resume_or_start(world, job, tmp_path, seen, unseen)
-    assert session.first == [UserMessage(unseen, "Unseen.")]
-    ids = {(await resume_or_start(world, job, tmp_path, seen)).first[0].id for _ in range(3)}
+    assert session.initial_messages == [UserMessage(unseen, "Unseen.")]
+    ids = {
+        (await resume_or_start(world, job, tmp_path, seen)).initial_messages[0].id for _ in range(3)
+    }
     assert len(ids) == 3
     files.restore(user_line("another"))
     session = await resume_or_start(world, job, tmp_path, seen)
-    assert [message.id for message in session.first] == [prompt_id(job), seen]
+    assert [message.id for message in session.initial_messages] == [prompt_id(job), seen]
 
 
 async def test_a_code_job_begins_anew_where_its_files_are_not(world: World, tmp_path: Path) -> None:
@@ -242,6 +248,8 @@ async def test_a_code_job_begins_anew_where_its_files_are_not(world: World, tmp_
     line = NewMessage(new_id(), MessageType.STDOUT, answer, START)
     await world.store.append_messages(job.id, [line])
     session = await resume_or_start(world, job, tmp_path)
-    assert session == Session(None, [UserMessage(prompt_id(job), prompts.begun_before(job, ""))])
+    assert session == Session(None, [UserMessage(prompt_id(job), prompts.restart_prompt(job, ""))])
     assert files_of(job, tmp_path).read() is None
-    assert [line.content for line in await world.transcript(job)][1:] == [BEGUN_AGAIN[JobType.CODE]]
+    assert [line.content for line in await world.transcript(job)][1:] == [
+        SESSION_LOST_NOTICES[JobType.CODE]
+    ]

@@ -177,7 +177,7 @@ async def test_without_the_cli_the_job_fails(machine: Machine) -> None:
     with pytest.raises(JobFailure) as caught:
         await turn(machine, granted)
     assert caught.value.code is FailureCode.CLAUDE_NOT_FOUND
-    assert machine.leases.require(granted.key).inbox is None
+    assert machine.leases.require(granted.key).message_queue is None
 
 
 async def test_what_a_turn_used_is_added_once(machine: Machine) -> None:

@@ -19,7 +19,7 @@ from host.slots import fence as fencing
 from host.slots.credential_holds import Credential
 from host.slots.fence import Fence
 from host.slots.leases import LeaseKey, Leases
-from host.slots.slot_supplier import Capacity
+from host.slots.slot_supplier import HostSlotSupplier
 from tests.integration.activities.temporal_process import TemporalProcess, temporal_process
 from tests.integration.workflows.server import eventually
 from tests.unit.store.samples import World
@@ -52,7 +52,7 @@ class Machine:
             world.store,
             temporal,
             self.leases,
-            Capacity(2),
+            HostSlotSupplier(2),
             Credential(world.store, "c0ffee"),
             "mill-1",
             "host-mill-1",

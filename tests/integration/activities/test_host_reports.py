@@ -146,10 +146,10 @@ async def test_a_cli_that_goes_away_is_told(desk: Desk, claude: Path) -> None:
 async def test_a_credential_that_was_refused_is_told(desk: Desk) -> None:
     """The CLI, when it is asked, does not try it."""
     assert (await desk.until_probed()).claude_authenticated
-    desk.credential.was_tried(JobFailure(FailureCode.CLAUDE_AUTHENTICATION))
+    desk.credential.record_outcome(JobFailure(FailureCode.CLAUDE_AUTHENTICATION))
     row = await desk.until(lambda row: not row.claude_authenticated)
     assert row.claude_version == "2.1.330"
-    desk.credential.was_tried(None)
+    desk.credential.record_outcome(None)
     await desk.until(lambda row: row.claude_authenticated)
 
 
@@ -189,14 +189,14 @@ async def test_a_process_takes_the_place_of_dead_ones(desk: Desk) -> None:
     other = replace(dead, id="mill-2")
     for host in (dead, other):
         await desk.world.store.report_host(host)
-    await desk.reports.succeed([dead.boot_id])
+    await desk.reports.replace_dead([dead.boot_id])
     boots = [(host.id, host.boot_id) for host in await desk.world.store.live_hosts(START)]
     assert boots == [("mill-1", "0123456789ab"), ("mill-2", "ba9876543210")]
 
 
 async def test_a_process_begins_although_the_store_is_away(desk: Desk) -> None:
     desk.outages.is_down = True
-    await desk.reports.succeed(["ba9876543210"])
+    await desk.reports.replace_dead(["ba9876543210"])
 
 
 async def test_a_cli_that_is_not_there_is_no_error(tmp_path: Path, claude: Path) -> None:

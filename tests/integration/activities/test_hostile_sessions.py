@@ -13,7 +13,7 @@ import pytest
 from agent.claude import prompts, session_files
 from agent.claude.session_files import MAX_TRANSCRIPT_BYTES
 from domain.jobs import LIVE, Job, JobType
-from host.session_resume import BEGUN_AGAIN
+from host.session_resume import SESSION_LOST_NOTICES
 from sandbox import files
 from store.protocol import Guard
 from tests.integration.activities.conversations import (
@@ -162,7 +162,7 @@ async def test_a_code_job_whose_transcript_is_unsafe_begins_again(
     (asked,) = conversations.asked
     assert "You may have begun this before" in asked
     assert SECRET not in asked
-    assert (await machine.said(job)).count(BEGUN_AGAIN[JobType.CODE]) == 1
+    assert (await machine.said(job)).count(SESSION_LOST_NOTICES[JobType.CODE]) == 1
     assert f"Job {job.id} goes on without its transcript" in caplog.text
     assert SECRET not in caplog.text
     assert await saved_session(machine, job) == place.read_bytes()
@@ -174,7 +174,7 @@ async def test_a_code_job_whose_transcript_is_unsafe_begins_again(
     conversations.script({"text": "All done."})
     await turn(machine, granted, 1, 3)
     assert "Begun again." in conversations.asked[0]
-    assert (await machine.said(job)).count(BEGUN_AGAIN[JobType.CODE]) == 1
+    assert (await machine.said(job)).count(SESSION_LOST_NOTICES[JobType.CODE]) == 1
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
@@ -199,7 +199,7 @@ async def test_a_conversation_whose_transcript_is_unsafe_goes_on_from_the_saved_
     for part in ("Question one?", "Answer one.", "Question two?"):
         assert asked.count(part) == 1
     assert SECRET not in asked
-    assert BEGUN_AGAIN[JobType.TASK] not in await machine.said(job)
+    assert SESSION_LOST_NOTICES[JobType.TASK] not in await machine.said(job)
     assert await saved_session(machine, job) == transcript_file(machine, job).read_bytes()
 
 
@@ -235,13 +235,13 @@ async def test_a_turn_whose_transcript_cannot_be_saved_is_not_forgotten(
     asked = conversations.asked[-1]
     told = ("Question one?", "Answer one.", "Question two?", "Answer two.", "Question three?")
     assert [asked.count(part) for part in told] == [1] * 5
-    assert (await machine.said(job)).count(BEGUN_AGAIN[JobType.TASK]) == 1
+    assert (await machine.said(job)).count(SESSION_LOST_NOTICES[JobType.TASK]) == 1
 
     conversations.script({"text": "Answer four."})
     fourth = await conversations.user_says(job, "Question four?")
     assert (await turn(going_on, granted, 4, 1, fourth)).consumed == [fourth]
     assert "Answer three." in conversations.asked[0]
-    assert (await machine.said(job)).count(BEGUN_AGAIN[JobType.TASK]) == 1
+    assert (await machine.said(job)).count(SESSION_LOST_NOTICES[JobType.TASK]) == 1
 
 
 async def test_a_home_that_a_job_closed_is_opened_again(conversations: Conversations) -> None:

@@ -162,7 +162,7 @@ async def test_all_leases_are_given_up_at_the_same_time() -> None:
     assert leases.job_ids == set()
     for lease, running in zip(held, works, strict=True):
         assert lease.ended.is_set()
-        assert not lease.was_released
+        assert not lease.released
         with pytest.raises(LeaseLost):
             await running
 

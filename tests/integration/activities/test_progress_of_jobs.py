@@ -42,7 +42,7 @@ async def test_what_is_said_once_is_said_once(world: World) -> None:
     progress = Progress(world.store)
     for target in (job, other, job):
         for text, once in (("Preparing.", ("prepare", 1)), ("Preparing.", ("prepare", 2))):
-            await progress.say(target.id, text, once=once)
+            await progress.notify(target.id, text, once=once)
     for target in (job, other):
         lines = await world.transcript(target)
         assert [line.content for line in lines] == ["Preparing.", "Preparing."]
@@ -52,5 +52,5 @@ async def test_what_is_said_once_is_said_once(world: World) -> None:
 async def test_what_is_said_under_a_lost_lease_is_refused(world: World) -> None:
     job = await world.add_job(status=RUNNING, lease=2)
     with pytest.raises(LeaseLost):
-        await Progress(world.store).say(job.id, "Late.", once="late", lease=1)
+        await Progress(world.store).notify(job.id, "Late.", once="late", lease=1)
     assert await world.transcript(job) == []

@@ -14,7 +14,7 @@ from domain.job_details import KeptWork
 from domain.jobs import LIVE, Job, JobStatus, Phase
 from domain.timestamps import utc_now
 from fakes.github.server import FakeGitHub
-from host.salvage_records import Keeping
+from host.salvage_records import SalvageRecords
 from host.slots.leases import LeaseKey
 from store.protocol import Guard
 from tests.integration.activities.machine import CLAUDE, HOST, NAME, OWNER, Granted, Machine
@@ -363,7 +363,7 @@ async def test_a_lost_machine_does_not_replace_what_its_successor_kept(
 
 
 async def test_what_is_said_of_kept_work_is_true(machine: Machine) -> None:
-    keeping = Keeping(machine.world.store, HOST)
+    keeping = SalvageRecords(machine.world.store, HOST)
     code = await machine.grant()
     task = await machine.grant_task()
     for granted, patch in ((code, "diff"), (task, None)):

@@ -12,7 +12,7 @@ from domain.jobs import RetryFrom
 from domain.timestamps import utc_now
 from host.slots import admission, credential_holds
 from host.slots.credential_holds import Credential
-from host.slots.slot_supplier import Capacity
+from host.slots.slot_supplier import HostSlotSupplier
 from tests.integration.activities.holders import CREDENTIAL, Ended, SlotHost
 from tests.integration.activities.test_slot_order import queued
 from tests.integration.workflows.server import eventually
@@ -136,7 +136,7 @@ async def test_what_only_publishes_has_its_turn_without_a_limit(
 async def test_what_only_publishes_waits_for_a_free_slot(world: World) -> None:
     held = Credential(world.store, CREDENTIAL)
     await held.hold(utc_now() + timedelta(hours=1))
-    capacity = Capacity(1)
+    capacity = HostSlotSupplier(1)
     here = admission.SlotQueue(world.store, capacity, held)
     job = await world.add_job(retry_from=RetryFrom.PUBLISH)
     capacity.take_slot()

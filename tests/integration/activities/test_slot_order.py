@@ -12,7 +12,7 @@ from temporalio.testing import ActivityEnvironment
 from domain.jobs import Job, JobStatus, Phase
 from host.slots import admission
 from host.slots.credential_holds import Credential
-from host.slots.slot_supplier import Capacity
+from host.slots.slot_supplier import HostSlotSupplier
 from store.protocol import Guard
 from tests.integration.activities.holders import CREDENTIAL, SlotHost
 from tests.integration.workflows.server import eventually
@@ -139,7 +139,9 @@ async def test_a_job_that_was_passed_by_is_waited_for_again_some_day(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(admission, "TURN_PATIENCE", timedelta(milliseconds=100))
-    here = admission.SlotQueue(world.store, Capacity(3), Credential(world.store, CREDENTIAL))
+    here = admission.SlotQueue(
+        world.store, HostSlotSupplier(3), Credential(world.store, CREDENTIAL)
+    )
     missing, waiting = await queued(world, 2)
     await ActivityEnvironment().run(here.take_slot, waiting.id)
     assert await here._first(waiting.id) == waiting.id
@@ -151,7 +153,9 @@ async def test_a_job_that_was_passed_by_while_it_waited_here_still_has_its_turn(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(admission, "TURN_PATIENCE", timedelta(seconds=30))
-    here = admission.SlotQueue(world.store, Capacity(1), Credential(world.store, CREDENTIAL))
+    here = admission.SlotQueue(
+        world.store, HostSlotSupplier(1), Credential(world.store, CREDENTIAL)
+    )
     missing, waiting, _ = await queued(world, 3)
     taking = asyncio.create_task(ActivityEnvironment().run(here.take_slot, waiting.id))
     await asyncio.sleep(0.1)

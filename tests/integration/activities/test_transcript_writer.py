@@ -12,7 +12,7 @@ from domain.errors import LeaseLost
 from domain.jobs import LIVE, Job
 from domain.messages import MAX_CONTENT_CHARACTERS, MessageType
 from host import message_writer
-from host.message_writer import FLUSH_CHARACTERS, FLUSH_LINES, TranscriptWriter
+from host.message_writer import FLUSH_CHARACTERS, FLUSH_LINES, MessageWriter
 from host.slots.leases import Lease, LeaseKey
 from store import retrying
 from store.protocol import Guard
@@ -33,8 +33,8 @@ class Desk:
     job: Job
     outages: Outages
 
-    def writer(self, lease: int = 1) -> TranscriptWriter:
-        return TranscriptWriter(patient(self.outages.store), self.job.id, lease)
+    def writer(self, lease: int = 1) -> MessageWriter:
+        return MessageWriter(patient(self.outages.store), self.job.id, lease)
 
     async def written(self) -> list[str]:
         return [line.content for line in await self.world.transcript(self.job)]
@@ -130,7 +130,7 @@ async def test_unwritten_lines_are_bounded_by_making_the_reader_wait(
     monkeypatch.setattr(message_writer, "MAX_WAITING_CHARACTERS", 1000)
     added: list[int] = []
 
-    async def read_all(writer: TranscriptWriter) -> None:
+    async def read_all(writer: MessageWriter) -> None:
         for number in range(50):
             await writer.add(OUT, f"{number:0100}")
             added.append(number)

@@ -16,7 +16,7 @@ from agent.claude.arguments import Launch
 from agent.claude.environment import Marker, child_environment
 from agent.claude.executable import find_executable
 from agent.claude.process import ClaudeProcess
-from agent.message_queue import Inbox, UserMessage
+from agent.message_queue import MessageQueue, UserMessage
 from agent.process.lines import OutputLine
 from agent.turn import TurnReport, run_turn
 from domain.jobs import JobType
@@ -42,7 +42,7 @@ class Lines:
 
 
 @dataclass
-class Room:
+class ScriptedJob:
     """One job's directories, its script, and short ways to run it."""
 
     executable: Path
@@ -125,8 +125,8 @@ class Room:
         *,
         keep_open: bool = False,
         lines: Lines | None = None,
-        inbox: Inbox | None = None,
-        hanging: float = 10.0,
+        queue: MessageQueue | None = None,
+        exit_timeout: float = 10.0,
         silence: float | None = None,
     ) -> TurnReport:
         """Run one whole turn with a single first message."""
@@ -136,8 +136,8 @@ class Room:
                 [user_message(text)],
                 keep_open=keep_open,
                 on_line=Lines() if lines is None else lines,
-                inbox=inbox or Inbox(),
-                hanging=hanging,
+                queue=queue or MessageQueue(),
+                exit_timeout=exit_timeout,
                 silence=silence,
             )
 
@@ -153,27 +153,29 @@ def scripted_model() -> Iterator[ScriptedModel]:
 
 
 @pytest.fixture
-def room(scripted_model: ScriptedModel, tmp_path: Path) -> Iterator[Room]:
+def job(scripted_model: ScriptedModel, tmp_path: Path) -> Iterator[ScriptedJob]:
     executable = find_executable(None, "")
-    made = Room(executable, scripted_model, tmp_path)
+    made = ScriptedJob(executable, scripted_model, tmp_path)
     yield made
     assert processes_of(made.marker) == []
 
 
 @pytest.fixture
-def fake_room(scripted_model: ScriptedModel, tmp_path: Path) -> Iterator[Callable[[str], Room]]:
-    """Make a room whose executable is a Python script with the given body."""
-    rooms = []
+def fake_job(
+    scripted_model: ScriptedModel, tmp_path: Path
+) -> Iterator[Callable[[str], ScriptedJob]]:
+    """Make a job whose executable is a Python script with the given body."""
+    jobs = []
 
-    def make(body: str) -> Room:
+    def make(body: str) -> ScriptedJob:
         executable = tmp_path / "fake-claude"
         executable.write_text(f"#!/usr/bin/env -S python3 -u\n{body}")
         executable.chmod(0o755)
-        rooms.append(Room(executable, scripted_model, tmp_path))
-        return rooms[-1]
+        jobs.append(ScriptedJob(executable, scripted_model, tmp_path))
+        return jobs[-1]
 
     yield make
-    for made in rooms:
+    for made in jobs:
         assert processes_of(made.marker) == []
 
 

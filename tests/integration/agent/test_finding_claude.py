@@ -12,7 +12,7 @@ from agent.claude import executable as executable_module
 from agent.claude.executable import ClaudeProbe, find_executable, probe
 from domain.errors import JobFailure
 from domain.failures import FailureCode
-from tests.integration.agent.conftest import SEARCH_PATH, Room, is_running, until
+from tests.integration.agent.conftest import SEARCH_PATH, ScriptedJob, is_running, until
 
 
 def program(directory: Path, name: str, body: str = "") -> Path:
@@ -60,9 +60,9 @@ def test_no_executable_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 async def test_the_real_cli_tells_its_version_and_login(
-    room: Room, credential: dict[str, str], login_type: str | None
+    job: ScriptedJob, credential: dict[str, str], login_type: str | None
 ) -> None:
-    found = await probe(room.executable, {**room.environment, **credential})
+    found = await probe(job.executable, {**job.environment, **credential})
     assert re.fullmatch(r"\d+\.\d+\.\d+", found.version or "")
     assert (found.authenticated, found.login_type) == (login_type is not None, login_type)
 

@@ -13,7 +13,7 @@ from agent.process.lines import OutputLine
 from agent.turn import TurnReport
 from domain.failures import FailureCode, TimeLimit
 from fakes.anthropic.steps import Step
-from tests.integration.agent.conftest import Lines, Room, until
+from tests.integration.agent.conftest import Lines, ScriptedJob, until
 
 SILENCE = 1.0
 """Seconds; every test that is let alone is quiet for several times as long."""
@@ -52,7 +52,7 @@ def bash(command: str) -> Step:
 
 
 def was_silent(report: TurnReport) -> bool:
-    failure = report.verdict.failure
+    failure = report.result.failure
     return failure is not None and failure.clock is TimeLimit.SILENCE
 
 
@@ -61,12 +61,12 @@ def was_silent(report: TurnReport) -> bool:
     [(bash("python3 -c 'import time; time.sleep(300)'"), 100), (Step(drop="hang"), 0)],
     ids=["command", "model"],
 )
-async def test_what_waits_for_ever_is_ended(room: Room, step: Step, tokens: int) -> None:
-    room.script(step, {"text": "Done."})
+async def test_what_waits_for_ever_is_ended(job: ScriptedJob, step: Step, tokens: int) -> None:
+    job.script(step, {"text": "Done."})
 
-    report = await room.turn("Go.", silence=SILENCE)
+    report = await job.turn("Go.", silence=SILENCE)
 
-    failure = report.verdict.failure
+    failure = report.result.failure
     assert failure is not None
     assert failure.code is FailureCode.TIMED_OUT
     assert failure.clock is TimeLimit.SILENCE
@@ -74,24 +74,28 @@ async def test_what_waits_for_ever_is_ended(room: Room, step: Step, tokens: int)
     assert "SILENCE_TIMEOUT_MINUTES" in failure.message
     assert not failure.transient
     assert len(report.consumed) == 1
-    assert len(room.requests) == 1
-    assert report.verdict.usage.input_tokens == tokens
+    assert len(job.requests) == 1
+    assert report.result.usage.input_tokens == tokens
 
 
 @pytest.mark.parametrize("prefix", ["", "setsid --wait "], ids=["same", "own"])
-async def test_a_command_that_computes_without_a_word_is_let_alone(room: Room, prefix: str) -> None:
-    room.script(bash(f"{prefix}python3 -c {json.dumps(f'exec({COMPUTING!r})')}"), {"text": "Done."})
+async def test_a_command_that_computes_without_a_word_is_let_alone(
+    job: ScriptedJob, prefix: str
+) -> None:
+    job.script(bash(f"{prefix}python3 -c {json.dumps(f'exec({COMPUTING!r})')}"), {"text": "Done."})
 
-    report = await room.turn("Go.", silence=SILENCE)
+    report = await job.turn("Go.", silence=SILENCE)
 
-    assert report.verdict.answer == "Done."
+    assert report.result.answer == "Done."
     assert report.seconds > 4
 
 
-async def test_a_process_that_left_its_parent_counts(fake_room: Callable[[str], Room]) -> None:
-    report = await fake_room(DETACHED).turn("Go.", silence=SILENCE)
+async def test_a_process_that_left_its_parent_counts(
+    fake_job: Callable[[str], ScriptedJob],
+) -> None:
+    report = await fake_job(DETACHED).turn("Go.", silence=SILENCE)
 
-    assert report.verdict.answer == "Done."
+    assert report.result.answer == "Done."
     assert report.seconds > 4
 
 
@@ -122,22 +126,24 @@ def repeating(lines: list[str], times: int, pause: float) -> str:
     )
 
 
-async def test_heartbeats_are_silence(fake_room: Callable[[str], Room]) -> None:
+async def test_heartbeats_are_silence(fake_job: Callable[[str], ScriptedJob]) -> None:
     lines = ["", *map(json.dumps, HEARTBEATS)]
-    report = await fake_room(repeating(lines, 200, 0.25)).turn("Go.", silence=SILENCE)
+    report = await fake_job(repeating(lines, 200, 0.25)).turn("Go.", silence=SILENCE)
 
     assert was_silent(report)
 
 
 @pytest.mark.parametrize("line", ['{"type":"assistant"}', '{"type":"brand_new"}', "plain"])
-async def test_whoever_talks_is_let_alone(fake_room: Callable[[str], Room], line: str) -> None:
-    report = await fake_room(repeating([line], 14, 0.25)).turn("Go.", silence=SILENCE)
+async def test_whoever_talks_is_let_alone(
+    fake_job: Callable[[str], ScriptedJob], line: str
+) -> None:
+    report = await fake_job(repeating([line], 14, 0.25)).turn("Go.", silence=SILENCE)
 
-    assert report.verdict.answer == "Done."
+    assert report.result.answer == "Done."
 
 
-async def test_the_time_of_the_reader_is_no_silence(fake_room: Callable[[str], Room]) -> None:
-    room = fake_room(repeating(["x" * 100_000] * 30, 1, 0))
+async def test_the_time_of_the_reader_is_no_silence(fake_job: Callable[[str], ScriptedJob]) -> None:
+    job = fake_job(repeating(["x" * 100_000] * 30, 1, 0))
 
     class SlowAtFirst(Lines):
         async def __call__(self, line: OutputLine) -> None:
@@ -145,16 +151,18 @@ async def test_the_time_of_the_reader_is_no_silence(fake_room: Callable[[str], R
                 await asyncio.sleep(4 * SILENCE)
             await super().__call__(line)
 
-    report = await room.turn("Go.", lines=SlowAtFirst(), silence=SILENCE)
+    report = await job.turn("Go.", lines=SlowAtFirst(), silence=SILENCE)
 
-    assert report.verdict.answer == "Done."
+    assert report.result.answer == "Done."
     assert report.seconds > 4 * SILENCE
 
 
-async def test_silence_after_an_error_leaves_the_error(fake_room: Callable[[str], Room]) -> None:
-    room = fake_room(f"import time\nprint({OVERLOADED!r})\ntime.sleep(300)\n")
+async def test_silence_after_an_error_leaves_the_error(
+    fake_job: Callable[[str], ScriptedJob],
+) -> None:
+    job = fake_job(f"import time\nprint({OVERLOADED!r})\ntime.sleep(300)\n")
 
-    report = await room.turn("Go.", hanging=60, silence=0.2)
+    report = await job.turn("Go.", exit_timeout=60, silence=0.2)
 
-    assert report.verdict.failure is not None
-    assert report.verdict.failure.code is FailureCode.CLAUDE_OVERLOADED
+    assert report.result.failure is not None
+    assert report.result.failure.code is FailureCode.CLAUDE_OVERLOADED

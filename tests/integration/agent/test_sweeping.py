@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from agent.claude.environment import MARKER_NAME, Marker
-from agent.process.orphans import end_run, kill_orphans
+from agent.process.orphans import kill_orphans, kill_run
 
 
 @contextmanager
@@ -36,6 +36,6 @@ def test_only_the_orphans_of_this_data_directory_are_ended() -> None:
 def test_one_run_is_ended() -> None:
     data = uuid.uuid4().hex
     with sleeping(f"{data}/b/one") as one, sleeping(f"{data}/b/two") as two:
-        assert end_run(Marker(data, "b", "one")) == [one.pid]
+        assert kill_run(Marker(data, "b", "one")) == [one.pid]
         assert one.wait(5) == -9
         assert two.poll() is None

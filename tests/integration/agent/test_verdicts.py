@@ -6,13 +6,13 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from agent.claude.events import AssistantError, SessionStarted, TurnEnded, read_event
-from agent.claude.result import MAX_ANSWER_BYTES, Verdict, verdict
-from agent.claude.run_state import Evidence
+from agent.claude.result import MAX_ANSWER_BYTES, AgentResult, result_of
+from agent.claude.run_state import RunState
 from agent.process.lines import OutputLine
 from domain.failures import FailureCode
 from domain.jobs import Usage
 from fakes.anthropic.steps import Step
-from tests.integration.agent.conftest import Lines, Room
+from tests.integration.agent.conftest import Lines, ScriptedJob
 
 RESET = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=2)
 OAUTH = {"CLAUDE_CODE_OAUTH_TOKEN": "test-token"}
@@ -65,14 +65,14 @@ REFUSALS: list[tuple[FailureCode, Step, Mapping[str, str]]] = [
     ids=[f"{row[0]}-{row[1].get('status', 'none')}-{len(row[2])}" for row in REFUSALS],
 )
 async def test_what_the_api_refuses_is_told_apart(
-    room: Room, code: FailureCode, step: Step, credential: Mapping[str, str]
+    job: ScriptedJob, code: FailureCode, step: Step, credential: Mapping[str, str]
 ) -> None:
-    room.passed = dict(credential)
-    room.changes["CLAUDE_CODE_MAX_RETRIES"] = "0"
-    room.script(step)
+    job.passed = dict(credential)
+    job.changes["CLAUDE_CODE_MAX_RETRIES"] = "0"
+    job.script(step)
     lines = Lines()
 
-    found = (await room.turn("Go.", lines=lines)).verdict
+    found = (await job.turn("Go.", lines=lines)).result
 
     assert found.failure is not None, lines.text
     assert found.failure.code is code, lines.text
@@ -83,90 +83,90 @@ async def test_what_the_api_refuses_is_told_apart(
 
 
 @pytest.mark.parametrize("told", [UNTIL, {}], ids=["with a reset time", "without"])
-async def test_a_usage_limit(room: Room, told: Mapping[str, str]) -> None:
-    room.passed = OAUTH
-    room.script(too_many(**QUOTA, **told))
+async def test_a_usage_limit(job: ScriptedJob, told: Mapping[str, str]) -> None:
+    job.passed = OAUTH
+    job.script(too_many(**QUOTA, **told))
 
-    failure = (await room.turn("Go.")).verdict.failure
+    failure = (await job.turn("Go.")).result.failure
 
     assert failure is not None
     assert failure.code is FailureCode.USAGE_LIMIT
     assert failure.resets_at == (RESET if told else None)
     assert not failure.transient
-    assert len(room.requests) == 1
+    assert len(job.requests) == 1
 
 
-async def test_the_warning_of_a_limit_is_no_failure(room: Room) -> None:
-    room.passed = OAUTH
+async def test_the_warning_of_a_limit_is_no_failure(job: ScriptedJob) -> None:
+    job.passed = OAUTH
     warning = {**QUOTA, f"{LIMIT}status": "allowed_warning", **UNTIL}
     usage = {f"{LIMIT}5h-utilization": "0.9", f"{LIMIT}5h-reset": UNTIL[f"{LIMIT}reset"]}
-    room.script({"text": "Done.", "headers": {**warning, **usage}})
+    job.script({"text": "Done.", "headers": {**warning, **usage}})
     lines = Lines()
 
-    report = await room.turn("Go.", lines=lines)
+    report = await job.turn("Go.", lines=lines)
 
     assert "allowed_warning" in lines.text
-    assert report.verdict.failure is None
-    assert report.verdict.answer == "Done."
+    assert report.result.failure is None
+    assert report.result.answer == "Done."
 
 
 @pytest.mark.parametrize("credential", [{}, OAUTH], ids=["key", "token"])
 async def test_a_refused_credential_is_not_tried_to_the_end(
-    room: Room, credential: Mapping[str, str]
+    job: ScriptedJob, credential: Mapping[str, str]
 ) -> None:
-    room.passed = dict(credential)
-    room.script(refusal(401, "authentication_error"))
+    job.passed = dict(credential)
+    job.script(refusal(401, "authentication_error"))
     lines = Lines()
 
-    report = await room.turn("Go.", lines=lines)
+    report = await job.turn("Go.", lines=lines)
 
-    assert report.verdict.failure is not None
-    assert report.verdict.failure.code is FailureCode.CLAUDE_AUTHENTICATION
-    assert FailureCode.CLAUDE_AUTHENTICATION.sentence in report.verdict.failure.message
-    assert not report.verdict.failure.transient
-    assert len(room.requests) == 2
+    assert report.result.failure is not None
+    assert report.result.failure.code is FailureCode.CLAUDE_AUTHENTICATION
+    assert FailureCode.CLAUDE_AUTHENTICATION.sentence in report.result.failure.message
+    assert not report.result.failure.transient
+    assert len(job.requests) == 2
     assert '"type":"result"' not in lines.text
 
 
-async def test_a_credential_that_works_after_a_refusal_is_good(room: Room) -> None:
+async def test_a_credential_that_works_after_a_refusal_is_good(job: ScriptedJob) -> None:
     refused: Step = {"status": 401, "error": "authentication_error"}
-    room.script(refused, {"tools": [["Glob", {"pattern": "*"}]]}, refused, {"text": "Done."})
+    job.script(refused, {"tools": [["Glob", {"pattern": "*"}]]}, refused, {"text": "Done."})
 
-    report = await room.turn("Go.")
+    report = await job.turn("Go.")
 
-    assert report.verdict.answer == "Done."
-    assert len(room.requests) == 4
+    assert report.result.answer == "Done."
+    assert len(job.requests) == 4
 
 
-async def test_an_overload_in_between_is_no_refusal(room: Room) -> None:
+async def test_an_overload_in_between_is_no_refusal(job: ScriptedJob) -> None:
     refused: Step = {"status": 401, "error": "authentication_error"}
     overloaded: Step = {"status": 529, "error": "overloaded_error"}
-    room.script(refused, overloaded, refused, {"text": "Done."})
+    job.script(refused, overloaded, refused, {"text": "Done."})
 
-    assert (await room.turn("Go.")).verdict.answer == "Done."
+    assert (await job.turn("Go.")).result.answer == "Done."
 
 
-async def test_no_credential_at_all(room: Room) -> None:
-    room.changes["ANTHROPIC_API_KEY"] = ""
-    found = (await room.turn("Go.")).verdict
+async def test_no_credential_at_all(job: ScriptedJob) -> None:
+    job.changes["ANTHROPIC_API_KEY"] = ""
+    found = (await job.turn("Go.")).result
     assert found.failure is not None
     assert found.failure.code is FailureCode.CLAUDE_AUTHENTICATION
 
 
-async def test_a_session_that_is_gone(room: Room) -> None:
-    report = await room.turn("Go.", room.launch(resume=True))
-    assert report.verdict.failure is not None
-    assert report.verdict.failure.code is FailureCode.SESSION_LOST
-    assert not report.verdict.failure.transient
+async def test_a_session_that_is_gone(job: ScriptedJob) -> None:
+    report = await job.turn("Go.", job.launch(resume=True))
+    assert report.result.failure is not None
+    assert report.result.failure.code is FailureCode.SESSION_LOST
+    assert not report.result.failure.transient
     assert report.consumed == []
 
 
-def judge(*events: object, exit_code: int = 0, **changes: Usage) -> Verdict:
-    evidence = Evidence()
+def judge(*events: object, exit_code: int = 0, **changes: Usage) -> AgentResult:
+    state = RunState()
     for event in events:
-        evidence.add(OutputLine("stdout", "", event))  # type: ignore[arg-type]
+        state.add(OutputLine("stdout", "", event))  # type: ignore[arg-type]
     before, after = changes.get("before", Usage()), changes.get("after", Usage())
-    return verdict(exit_code, evidence, before, after)
+    return result_of(exit_code, state, before, after)
 
 
 def test_the_last_of_several_turns_counts() -> None:
@@ -197,9 +197,9 @@ def test_a_good_result_counts_whatever_the_exit_code_is() -> None:
 
 
 def test_the_end_before_any_result_tells_what_stood_on_stderr() -> None:
-    evidence = Evidence()
-    evidence.add(OutputLine("stderr", "Error: Invalid MCP configuration", None))
-    found = verdict(1, evidence, Usage(), Usage())
+    state = RunState()
+    state.add(OutputLine("stderr", "Error: Invalid MCP configuration", None))
+    found = result_of(1, state, Usage(), Usage())
     assert found.failure is not None
     assert found.failure.code is FailureCode.CLAUDE_FAILED
     assert "Invalid MCP configuration" in found.failure.message

@@ -14,7 +14,7 @@ import pytest
 
 from agent.claude.environment import MARKER_NAME, Marker
 from agent.process.idle_detector import processor_seconds
-from agent.process.orphans import end_run
+from agent.process.orphans import kill_run
 from sandbox.supervision.supervisor import descendants
 from tests.integration.sandbox.accounts import PYTHON, Account
 from tests.integration.sandbox.contained import Room, Running, contained_room
@@ -184,7 +184,7 @@ async def test_processes_inside_are_found_by_their_marker(room: Room):
         assert await running.line() == "ready"
         inside = {pid for pid, _ in descendants(running.init)}
         assert len(inside) == 3
-        found = await asyncio.to_thread(as_user, room.account, lambda: end_run(marker))
+        found = await asyncio.to_thread(as_user, room.account, lambda: kill_run(marker))
         assert found >= len(inside)
         await running.ended()
 
