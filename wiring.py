@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from activities.claude import ClaudeSetup
 from activities.pull_requests import PullRequestActivities, PullRequestDefaults
-from agent.claude.environment import Marker, can_hide_credential
+from agent.claude.environment import can_hide_credential
+from agent.process.marker import Marker
 from host.reports import ClaudeProbeSetup
 from host.slots.leases import Leases
 from sandbox.containment import Containment

@@ -15,14 +15,14 @@ from temporalio import activity
 from agent.claude import prompts
 from agent.claude.arguments import Launch
 from agent.claude.budget import process_budget
-from agent.claude.environment import Marker, behind_proxy, child_environment
+from agent.claude.environment import behind_proxy, child_environment
 from agent.claude.events import worth_storing
 from agent.claude.executable import find_executable
 from agent.claude.process import ClaudeProcess, Confinement
-from agent.claude.result import AgentResult
 from agent.claude.session_files import SessionFiles
 from agent.message_queue import MessageQueue
-from agent.process.lines import OutputLine
+from agent.process.marker import Marker
+from agent.protocol import AgentLine, AgentResult
 from agent.turn import TurnLimit, TurnReport, run_turn
 from domain.errors import OrchestratorError
 from domain.failures import FailureCode, TimeLimit
@@ -348,7 +348,7 @@ def _heard_before(request: TurnInput, session: Session) -> list[str]:
     return [message_id for message_id in request.message_ids if message_id not in given]
 
 
-async def _write(writer: MessageWriter, line: OutputLine) -> None:
+async def _write(writer: MessageWriter, line: AgentLine) -> None:
     if line.stream == "stderr":
         await writer.add(MessageType.STDERR, line.text)
     elif worth_storing(line.text):

@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
-from agent.claude.environment import Marker, child_environment
+from agent.claude.environment import child_environment
 from agent.claude.executable import ClaudeProbe, find_executable, probe
+from agent.process.marker import Marker
 from domain.errors import DependencyUnavailable, JobFailure, OrchestratorError
 from domain.failures import FailureCode
 from domain.hosts import HOST_REPORT_INTERVAL, Host

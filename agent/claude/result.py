@@ -1,48 +1,33 @@
-"""What a Claude process achieved: its usage and answer, and why it failed when it did."""
+"""Determine the outcome of a Claude process from its state."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from agent.claude.diagnosis import diagnose
-from agent.claude.events import TurnEnded
+from agent.claude.events import Result
 from agent.claude.run_state import RunState
-from domain.errors import JobFailure
+from agent.protocol import AgentResult
 from domain.jobs import Usage
 
 MAX_ANSWER_BYTES = 64 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class AgentResult:
-    """The outcome of one process.
-
-    `answer` is the last turn's text, at most 64 KiB. `failure` is None when the last turn
-    succeeded. `limit_type` names the usage limit that was met, where the API told it.
-    """
-
-    usage: Usage
-    answer: str | None
-    session_id: str | None
-    model: str | None
-    failure: JobFailure | None
-    limit_type: str | None = None
+"""Longest answer that is stored in the job's row; the messages have the complete text."""
 
 
 def result_of(
     exit_code: int, state: RunState, used_before: Usage, used_after: Usage
 ) -> AgentResult:
-    """Judge a process that has ended.
+    """Return the outcome of a process that has ended.
 
-    A successful last result counts whatever the exit code is: a CLI that has to be stopped after
-    it has done its work.
+    A successful last result counts regardless of the exit code: some CLIs do not exit after their
+    work and have to be stopped.
 
     Args:
         exit_code: of the process.
-        state: what it said.
-        used_before: what the session had used when the process started.
-        used_after: what it has used by the transcript now; a process that was ended by SIGTERM
-            has no result, but writes it there (measured).
+        state: the events of its output.
+        used_before: usage of the session at the start of the process.
+        used_after: usage from the session file now. A process that was stopped by SIGTERM has no
+            result line, but writes its usage there (measured).
     """
     last = state.last
     failure = diagnose(exit_code, state)
@@ -56,8 +41,8 @@ def result_of(
     )
 
 
-def _usage(results: list[TurnEnded], before: Usage, after: Usage) -> Usage:
-    """Return what this process used: the CLI counts on from where the session was before."""
+def _usage(results: list[Result], before: Usage, after: Usage) -> Usage:
+    # The CLI reports totals of the session, which include the processes before this one.
     total = after
     for result in results:
         total = _larger(total, result.session_usage)

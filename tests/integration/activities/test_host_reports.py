@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.claude.environment import Marker
+from agent.process.marker import Marker
 from domain.errors import JobFailure
 from domain.failures import FailureCode
 from domain.hosts import Host

@@ -160,10 +160,10 @@ async def test_a_code_job_whose_transcript_is_unsafe_begins_again(
         assert (await turn(machine, granted, 1, 2)).consumed == [prompt_id(job)]
 
     (asked,) = conversations.asked
-    assert "You may have begun this before" in asked
+    assert "You may have started this job before" in asked
     assert SECRET not in asked
     assert (await machine.said(job)).count(SESSION_LOST_NOTICES[JobType.CODE]) == 1
-    assert f"Job {job.id} goes on without its transcript" in caplog.text
+    assert f"The session file of job {job.id} was ignored" in caplog.text
     assert SECRET not in caplog.text
     assert await saved_session(machine, job) == place.read_bytes()
     assert SECRET.encode() not in place.read_bytes()

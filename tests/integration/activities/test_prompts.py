@@ -90,7 +90,7 @@ def test_the_repositorys_guide_is_quoted_as_it_is(tmp_path: Path) -> None:
         restart_prompt(job, guide),
         rebuilt_conversation_prompt(job, guide, ["You: Hi."]),
     ):
-        assert text.startswith("# Login\n\nAdd it.\n\nThe repository has a guide of its own")
+        assert text.startswith("# Login\n\nAdd it.\n\nThe repository has its own guide")
         assert "does not override the rules" in text
         assert quotation(text)[1] == "Use {braces} and 2 % of ünicode."
 
@@ -98,7 +98,7 @@ def test_the_repositorys_guide_is_quoted_as_it_is(tmp_path: Path) -> None:
 def test_what_is_said_besides_is_outside_of_the_quotation() -> None:
     job = a_job()
     for text, said_last in (
-        (restart_prompt(job, "the guide"), "You may have begun this before"),
+        (restart_prompt(job, "the guide"), "You may have started this job before"),
         (rebuilt_conversation_prompt(job, "the guide", ["You: Hi."]), "You: Hi."),
     ):
         assert said_last in text.rpartition("</repository-guide-")[2]

@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 
 from agent.claude.arguments import Launch
-from agent.claude.environment import Marker, child_environment
+from agent.claude.environment import child_environment
 from agent.claude.executable import find_executable
 from agent.claude.process import ClaudeProcess
 from agent.message_queue import MessageQueue, UserMessage
-from agent.process.lines import OutputLine
+from agent.process.marker import Marker
+from agent.protocol import AgentLine
 from agent.turn import TurnReport, run_turn
 from domain.jobs import JobType
 from fakes.anthropic.server import RecordedRequest, ScriptedModel
@@ -31,9 +32,9 @@ SEARCH_PATH = "/usr/local/bin:/usr/bin:/bin"
 class Lines:
     """Collects what a turn's process prints."""
 
-    all: list[OutputLine] = field(default_factory=list)
+    all: list[AgentLine] = field(default_factory=list)
 
-    async def __call__(self, line: OutputLine) -> None:
+    async def __call__(self, line: AgentLine) -> None:
         self.all.append(line)
 
     @property

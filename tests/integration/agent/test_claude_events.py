@@ -11,14 +11,14 @@ from agent.claude.events import (
     AssistantError,
     Event,
     Heartbeat,
-    MessageTaken,
     Other,
+    Result,
     SessionStarted,
     SessionState,
-    TurnEnded,
     read_event,
     worth_storing,
 )
+from agent.protocol import MessageAcknowledged
 from domain.jobs import Usage
 
 KNOWN: list[tuple[dict[str, Any], Event]] = [
@@ -32,7 +32,7 @@ KNOWN: list[tuple[dict[str, Any], Event]] = [
     ),
     (
         {"type": "command_lifecycle", "command_uuid": "u", "state": "started"},
-        MessageTaken("u", "started"),
+        MessageAcknowledged("u", "started"),
     ),
     (
         {
@@ -82,7 +82,7 @@ KNOWN: list[tuple[dict[str, Any], Event]] = [
                 "b": {"inputTokens": 10, "cacheCreationInputTokens": 4},
             },
         },
-        TurnEnded(
+        Result(
             "error_max_turns",
             True,
             None,

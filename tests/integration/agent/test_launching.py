@@ -9,10 +9,10 @@ from agent.claude.arguments import Launch, command_line
 from agent.claude.environment import (
     CLAUDE_CREDENTIAL_NAMES,
     PASSED_NAMES,
-    Marker,
     child_environment,
     config_dir_of,
 )
+from agent.process.marker import Marker
 from domain.jobs import JobType
 
 SESSION = "6f9619ff-8b86-4011-b42d-00c04fc964ff"

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
-from agent.claude.events import Other, TurnEnded
 from agent.process import lines as output_module
 from agent.process.lines import BUFFERED_BYTES, LineSplitter
+from agent.protocol import TurnEnded
 from tests.integration.agent.conftest import Lines, ScriptedJob, until
 
 RESULT = '{"type":"result","subtype":"success","is_error":false,"result":"Done."}'
@@ -54,7 +54,7 @@ async def test_long_lines_and_odd_bytes_come_whole(fake_job: Callable[[str], Scr
     assert [len(line.text) for line in stdout[:1]] == [2_000_019]
     assert json.loads(stdout[1].text)["a"] == "\u2028"
     assert stdout[2].text == "\ufffd\ufffd broken"
-    assert stdout[2].event == Other(None)
+    assert stdout[2].event is None
     assert isinstance(stdout[3].event, TurnEnded)
     assert [line.text for line in lines.all if line.stream == "stderr"] == ["warning"]
     assert report.result.answer == "Done."

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 import agent
-from agent.claude.environment import Marker
 from agent.claude.process import ClaudeProcess
 from agent.message_queue import MessageQueue
+from agent.process.marker import Marker
 from agent.turn import run_turn
 from tests.integration.agent.conftest import (
     Lines,

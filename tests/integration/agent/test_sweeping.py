@@ -5,7 +5,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from agent.claude.environment import MARKER_NAME, Marker
+from agent.process.marker import MARKER_NAME, Marker
 from agent.process.orphans import kill_orphans, kill_run
 
 

@@ -165,7 +165,7 @@ def test_what_is_put_in_the_place_of_a_transcript_counts_as_none(
     assert files.read() is None
     (warning,) = caplog.records
     assert warning.levelno == logging.WARNING
-    assert f"Job {SESSION} goes on without its transcript" in warning.getMessage()
+    assert f"The session file of job {SESSION} was ignored" in warning.getMessage()
     for _ in range(2):
         files.restore(entry("mine"))
         assert files.read() == entry("mine")

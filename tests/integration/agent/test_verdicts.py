@@ -5,10 +5,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from agent.claude.events import AssistantError, SessionStarted, TurnEnded, read_event
-from agent.claude.result import MAX_ANSWER_BYTES, AgentResult, result_of
+from agent.claude.events import AssistantError, Result, SessionStarted, read_event
+from agent.claude.result import MAX_ANSWER_BYTES, result_of
 from agent.claude.run_state import RunState
-from agent.process.lines import OutputLine
+from agent.protocol import AgentResult
 from domain.failures import FailureCode
 from domain.jobs import Usage
 from fakes.anthropic.steps import Step
@@ -164,14 +164,14 @@ async def test_a_session_that_is_gone(job: ScriptedJob) -> None:
 def judge(*events: object, exit_code: int = 0, **changes: Usage) -> AgentResult:
     state = RunState()
     for event in events:
-        state.add(OutputLine("stdout", "", event))  # type: ignore[arg-type]
+        state.add(event)  # type: ignore[arg-type]
     before, after = changes.get("before", Usage()), changes.get("after", Usage())
     return result_of(exit_code, state, before, after)
 
 
 def test_the_last_of_several_turns_counts() -> None:
-    failed = TurnEnded("success", True, "API Error: 529", "s", api_error_status=529)
-    done = TurnEnded("success", False, "Done.", "s", turns=2)
+    failed = Result("success", True, "API Error: 529", "s", api_error_status=529)
+    done = Result("success", False, "Done.", "s", turns=2)
     started = SessionStarted("s", "m")
     error = AssistantError("server_error", "API Error: 529")
 
@@ -182,7 +182,7 @@ def test_the_last_of_several_turns_counts() -> None:
 
 
 def test_a_turn_without_a_result_is_a_failure_even_after_a_good_one() -> None:
-    started, done = SessionStarted("s", "m"), TurnEnded("success", False, "Done.", "s")
+    started, done = SessionStarted("s", "m"), Result("success", False, "Done.", "s")
     found = judge(started, done, started, exit_code=137)
     assert found.failure is not None
     assert found.failure.code is FailureCode.CLAUDE_FAILED
@@ -192,13 +192,13 @@ def test_a_turn_without_a_result_is_a_failure_even_after_a_good_one() -> None:
 
 
 def test_a_good_result_counts_whatever_the_exit_code_is() -> None:
-    done = TurnEnded("success", False, "Done.", "s")
+    done = Result("success", False, "Done.", "s")
     assert judge(SessionStarted("s", "m"), done, exit_code=143).failure is None
 
 
 def test_the_end_before_any_result_tells_what_stood_on_stderr() -> None:
     state = RunState()
-    state.add(OutputLine("stderr", "Error: Invalid MCP configuration", None))
+    state.add_stderr("Error: Invalid MCP configuration")
     found = result_of(1, state, Usage(), Usage())
     assert found.failure is not None
     assert found.failure.code is FailureCode.CLAUDE_FAILED
@@ -212,8 +212,8 @@ def test_usage_is_what_this_process_added_to_the_session() -> None:
     middle = Usage(cost_usd=1.5, input_tokens=150, output_tokens=15, cache_read_tokens=5)
     after = Usage(cost_usd=1.75, input_tokens=160, output_tokens=15)
     results = [
-        TurnEnded("success", False, "One.", "s", turns=3, session_usage=middle),
-        TurnEnded("success", False, "Two.", "s", turns=1, session_usage=middle),
+        Result("success", False, "One.", "s", turns=3, session_usage=middle),
+        Result("success", False, "Two.", "s", turns=1, session_usage=middle),
     ]
 
     found = judge(SessionStarted("s", "m"), *results, before=before, after=after)
@@ -226,7 +226,7 @@ def test_usage_is_what_this_process_added_to_the_session() -> None:
 
 
 def test_a_long_answer_is_cut_between_characters() -> None:
-    done = TurnEnded("success", False, "é" * MAX_ANSWER_BYTES, "s")
+    done = Result("success", False, "é" * MAX_ANSWER_BYTES, "s")
     answer = judge(SessionStarted("s", "m"), done).answer
     assert answer == "é" * (MAX_ANSWER_BYTES // 2)
 

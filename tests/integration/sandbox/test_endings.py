@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.claude.environment import MARKER_NAME, Marker
-from agent.process.idle_detector import processor_seconds
+from agent.process.idle_detector import cpu_seconds
+from agent.process.marker import MARKER_NAME, Marker
 from agent.process.orphans import kill_run
 from sandbox.supervision.supervisor import descendants
 from tests.integration.sandbox.accounts import PYTHON, Account
@@ -169,9 +169,9 @@ async def test_work_inside_counts(room: Room):
     script = "echo ready; while true; do :; done"
     async with room.running("/bin/bash", "-c", script) as running:
         assert await running.line() == "ready"
-        before = processor_seconds(running.process.pid)
+        before = cpu_seconds(running.process.pid)
         async with asyncio.timeout(20):
-            while processor_seconds(running.process.pid) - before < 0.2:  # noqa: ASYNC110
+            while cpu_seconds(running.process.pid) - before < 0.2:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
 
 
