@@ -15,7 +15,8 @@ from sandbox.proxy.connection_variables import ConnectionVariables
 from sandbox.proxy.model import ModelUpstream
 from sandbox.proxy.policy import Network, Policy
 from sandbox.supervision import cgroups
-from scm.github_client import GithubAccess
+from scm.github_client import GitHubClient
+from scm.github_pull_requests import GitHub
 from settings import Settings, SettingsError
 from store.protocol import Store
 from temporal.start_job import JobLimits
@@ -117,10 +118,10 @@ def worktrees(settings: Settings, containment: Containment | None = None) -> Wor
     return Worktrees(settings.worktrees_dir, mirrors(settings, containment))
 
 
-def github_access(settings: Settings) -> GithubAccess:
+def github_client(settings: Settings) -> GitHubClient:
     """Return the GitHub API with the configured token."""
     token = settings.github_token
-    return GithubAccess(lambda: token.reveal() if token else None, settings.github_api_url)
+    return GitHubClient(lambda: token.reveal() if token else None, settings.github_api_url)
 
 
 def pull_request_activities(
@@ -132,9 +133,13 @@ def pull_request_activities(
         settings.pull_request_labels,
         settings.pull_request_reviewers,
     )
-    access = github_access(settings)
     return PullRequestActivities(
-        store, leases, publishing, access, settings.github_server_url, defaults
+        store,
+        leases,
+        publishing,
+        GitHub(github_client(settings)),
+        settings.github_server_url,
+        defaults,
     )
 
 

@@ -38,6 +38,7 @@ from host.slots.leases import Leases
 from host.slots.slot_supplier import HostSlotSupplier
 from host.sweeper import Sweeper
 from sandbox.modes import Sandbox
+from scm.github_pull_requests import GitHub
 from settings import Settings
 from store.protocol import Store
 from store.retrying import patient
@@ -301,8 +302,7 @@ def _reports(
         credential_hidden=settings.hides_credential,
     )
     probe = wiring.claude_probe_setup(settings, boot.id, sandbox)
-    user = wiring.github_access(settings).user
-    return HostReports(store, host, probe, user, credential)
+    return HostReports(store, host, probe, GitHub(wiring.github_client(settings)), credential)
 
 
 @asynccontextmanager

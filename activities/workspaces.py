@@ -170,7 +170,7 @@ class WorkspaceActivities:
             repository.repo_name,
             job_id,
             self._keeping.record,
-            self._keeping.tell,
+            self._keeping.notify,
             all_of_it=details.job.status is not JobStatus.COMPLETED,
         )
         await self._progress.cleaned_up(job_id)

@@ -21,7 +21,7 @@ from sandbox.modes import Sandbox, SandboxMode
 from settings import Settings
 from store.protocol import Store
 from temporal.client import connect
-from wiring import claude_probe_setup, github_access, sandbox
+from wiring import claude_probe_setup, github_client, sandbox
 from workspace.git.runner import Git
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ async def _github(settings: Settings, store: Store) -> list[Finding]:
     if settings.github_token is None:
         remedy = "Set GITHUB_TOKEN to one with contents and pull requests, read and write."
         return [Finding("GitHub", problem=f"No token, so code jobs cannot run. {remedy}")]
-    access = github_access(settings)
+    access = github_client(settings)
     try:
         token = await access.call(_token)
         names = (await _repositories(store))[:REPOSITORIES_CHECKED]

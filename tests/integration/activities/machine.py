@@ -26,7 +26,8 @@ from sandbox.proxy.connection_variables import ConnectionVariables
 from sandbox.proxy.model import ModelUpstream
 from sandbox.proxy.policy import Network, Policy
 from sandbox.supervision.limits import Limits
-from scm.github_client import GithubAccess
+from scm.github_client import GitHubClient
+from scm.github_pull_requests import GitHub
 from store.protocol import Store
 from tests.sandboxes import real_sandbox
 from tests.unit.store.samples import World
@@ -116,7 +117,7 @@ class Machine:
         self.publishing = Publishing(self.worktrees)
         self.salvage = Salvage(self.worktrees)
         self.removal = Removal(self.worktrees, self.salvage)
-        self.github = GithubAccess(lambda: token, forge.api_url)
+        self.code_host = GitHub(GitHubClient(lambda: token, forge.api_url))
         self.workspaces = WorkspaceActivities(
             used,
             self.leases,
@@ -132,7 +133,7 @@ class Machine:
             used,
             self.leases,
             self.publishing,
-            self.github,
+            self.code_host,
             "https://github.example",
             PullRequestDefaults(),
         )

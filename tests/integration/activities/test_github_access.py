@@ -14,7 +14,8 @@ from domain.failures import FailureCode
 from fakes.github.server import FakeGitHub
 from fakes.ports import free_ports
 from scm import github_client
-from scm.github_client import GithubAccess
+from scm.github_client import GitHubClient
+from scm.github_pull_requests import GitHub
 from tests.integration.activities.machine import NAME, OWNER, READ_ONLY, TOKEN
 
 
@@ -35,11 +36,11 @@ def propose(head: str) -> Callable[[Github], Any]:
     return create
 
 
-def access(forge: FakeGitHub, token: str | None = TOKEN) -> GithubAccess:
-    return GithubAccess(lambda: token, forge.api_url)
+def access(forge: FakeGitHub, token: str | None = TOKEN) -> GitHubClient:
+    return GitHubClient(lambda: token, forge.api_url)
 
 
-async def failure(github: GithubAccess, use: Callable[[Github], Any] = read) -> JobFailure:
+async def failure(github: GitHubClient, use: Callable[[Github], Any] = read) -> JobFailure:
     with pytest.raises(JobFailure) as caught:
         await github.call(use)
     return caught.value
@@ -120,7 +121,7 @@ async def test_a_github_that_is_silent_or_away_is_unavailable(
 ) -> None:
     monkeypatch.setattr(github_client, "REQUEST_SECONDS", 1)
     forge.delay_next("repos/get", 1.5)
-    away = GithubAccess(lambda: TOKEN, f"http://127.0.0.1:{free_ports(1)[0]}")
+    away = GitHubClient(lambda: TOKEN, f"http://127.0.0.1:{free_ports(1)[0]}")
     for github in (access(forge), away):
         refused = await failure(github)
         assert (refused.code, refused.transient) == (FailureCode.GITHUB_UNAVAILABLE, True)
@@ -129,11 +130,11 @@ async def test_a_github_that_is_silent_or_away_is_unavailable(
 
 async def test_whose_token_it_is(forge: FakeGitHub, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
-    assert await access(forge).user() == "bot"
-    assert await access(forge, "ghp_unknown").user() is None
-    assert await access(forge, None).user() is None
+    assert await GitHub(access(forge)).viewer() == "bot"
+    assert await GitHub(access(forge, "ghp_unknown")).viewer() is None
+    assert await GitHub(access(forge, None)).viewer() is None
     forge.fail_next("users/get-authenticated", status=None)
-    assert await access(forge).user() is None
+    assert await GitHub(access(forge)).viewer() is None
     assert TOKEN not in caplog.text
     assert "ghp_unknown" not in caplog.text
     assert FailureCode.GITHUB_AUTHENTICATION.sentence in caplog.text
@@ -143,11 +144,11 @@ async def test_whose_token_it_is(forge: FakeGitHub, caplog: pytest.LogCaptureFix
 async def test_an_answer_that_is_not_githubs_names_nobody(forge: FakeGitHub, body: str) -> None:
     """As a proxy sends it that asks for a login."""
     forge.fail_next("users/get-authenticated", status=200, body=body)
-    assert await access(forge).user() is None
+    assert await GitHub(access(forge)).viewer() is None
 
 
 async def test_an_answer_that_is_not_githubs_is_none(forge: FakeGitHub) -> None:
     forge.fail_next("repos/get", status=200, body="null")
     refused = await failure(access(forge))
     assert (refused.code, refused.transient) == (FailureCode.GITHUB_UNAVAILABLE, True)
-    assert "sent what it never sends" in refused.message
+    assert "sent an invalid response" in refused.message

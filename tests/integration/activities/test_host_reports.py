@@ -22,7 +22,8 @@ from host.reports import ClaudeProbeSetup, HostReports, probe_claude
 from host.slots.credential_holds import Credential
 from sandbox.containment import Containment
 from sandbox.modes import Sandbox
-from scm.github_client import GithubAccess
+from scm.github_client import GitHubClient
+from scm.github_pull_requests import GitHub
 from tests.integration.activities.machine import TOKEN
 from tests.integration.activities.outages import Outages
 from tests.integration.workflows.server import eventually
@@ -96,9 +97,9 @@ async def desk(
     monkeypatch.setattr(probes, "PROBE_INTERVAL", timedelta(milliseconds=50))
     outages = Outages(world.store)
     host = Host("mill-1", "0123456789ab", "host-mill-1", 2, utc_now())
-    user = GithubAccess(lambda: TOKEN, forge.api_url).user
+    github = GitHub(GitHubClient(lambda: TOKEN, forge.api_url))
     credential = Credential(outages.store, "c0ffee")
-    reports = HostReports(outages.store, host, setup(tmp_path, claude), user, credential)
+    reports = HostReports(outages.store, host, setup(tmp_path, claude), github, credential)
     running = asyncio.create_task(reports.run_forever())
     yield Desk(world, outages, credential, reports, running)
     running.cancel()
@@ -128,7 +129,7 @@ async def test_reports_survive_an_outage(desk: Desk, caplog: pytest.LogCaptureFi
     desk.outages.is_down = True
     failing = desk.outages.calls["report_host"]
     await eventually(lambda: desk.outages.calls["report_host"] > failing + 2)
-    assert "could not report" in caplog.text
+    assert "The report of this host failed" in caplog.text
     desk.outages.is_down = False
     await desk.until(lambda row: row.last_seen > seen)
     assert not desk.running.done()
@@ -162,7 +163,7 @@ async def test_a_machine_that_cannot_probe_still_reports(
     (tmp_path / "home").write_text("in the way")
     await desk.until(lambda row: row.claude_version is None)
     assert not desk.running.done()
-    assert "could not be run" in caplog.text
+    assert "could not be run for a probe" in caplog.text
 
 
 async def test_a_machine_takes_its_row_away_at_the_end(
@@ -174,7 +175,7 @@ async def test_a_machine_takes_its_row_away_at_the_end(
         await desk.running
     desk.outages.is_down = True
     await desk.reports.remove()
-    assert "stays until it is old" in caplog.text
+    assert "was not deleted and will expire" in caplog.text
     assert await desk.row() is not None
     desk.outages.is_down = False
     for _ in range(2):

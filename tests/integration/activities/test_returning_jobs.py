@@ -59,7 +59,7 @@ async def test_nothing_starts_on_a_credential_that_is_held(
     world: World, slot_host: SlotHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not even when another machine has met the limit while jobs wait here."""
-    monkeypatch.setattr(credential_holds, "LOOKED_UP_EVERY", timedelta(milliseconds=50))
+    monkeypatch.setattr(credential_holds, "REFRESH_INTERVAL", timedelta(milliseconds=50))
     elsewhere = Credential(world.store, CREDENTIAL)
     until = utc_now() + timedelta(seconds=2)
     await elsewhere.hold(until)
@@ -109,7 +109,7 @@ async def test_what_only_publishes_does_not_wait_for_a_limit_of_claude(
     world: World, slot_host: SlotHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nor for the patience with the jobs before it, which cannot come now."""
-    monkeypatch.setattr(admission, "TURN_PATIENCE", timedelta(hours=1))
+    monkeypatch.setattr(admission, "EARLIER_JOB_TIMEOUT", timedelta(hours=1))
     await Credential(world.store, CREDENTIAL).hold(utc_now() + timedelta(hours=1))
     waiting, _ = await queued(world, 2)
     publishing = await world.add_job(queued_at=later(9), retry_from=RetryFrom.PUBLISH)
@@ -122,7 +122,7 @@ async def test_what_only_publishes_does_not_wait_for_a_limit_of_claude(
 async def test_what_only_publishes_has_its_turn_without_a_limit(
     world: World, slot_host: SlotHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(admission, "TURN_PATIENCE", timedelta(hours=1))
+    monkeypatch.setattr(admission, "EARLIER_JOB_TIMEOUT", timedelta(hours=1))
     [waiting] = await queued(world, 1)
     publishing = await world.add_job(queued_at=later(9), retry_from=RetryFrom.PUBLISH)
     async with slot_host.poll():
@@ -140,16 +140,16 @@ async def test_what_only_publishes_waits_for_a_free_slot(world: World) -> None:
     here = admission.SlotQueue(world.store, capacity, held)
     job = await world.add_job(retry_from=RetryFrom.PUBLISH)
     capacity.take_slot()
-    assert not await here._is_turn_of(job.id, needs_claude=False)
+    assert not await here._may_start(job.id, needs_claude=False)
     capacity.give_slot_back()
-    assert await here._is_turn_of(job.id, needs_claude=False)
+    assert await here._may_start(job.id, needs_claude=False)
 
 
 async def test_jobs_that_are_held_do_not_keep_others_from_a_machine_for_good(
     world: World, slot_host: SlotHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those that came by a permit give it back now and then, and ask again."""
-    monkeypatch.setattr(admission, "HELD_PATIENCE", timedelta(milliseconds=200))
+    monkeypatch.setattr(admission, "USAGE_LIMIT_TIMEOUT", timedelta(milliseconds=200))
     await Credential(world.store, CREDENTIAL).hold(utc_now() + timedelta(hours=1))
     first, second = await queued(world, 2)
     publishing = await world.add_job(queued_at=later(9), retry_from=RetryFrom.PUBLISH)
@@ -163,7 +163,7 @@ async def test_jobs_that_are_held_do_not_keep_others_from_a_machine_for_good(
 async def test_a_job_that_returned_waits_for_the_limit_where_it_is(
     world: World, slot_host: SlotHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(admission, "HELD_PATIENCE", timedelta(0))
+    monkeypatch.setattr(admission, "USAGE_LIMIT_TIMEOUT", timedelta(0))
     await Credential(world.store, CREDENTIAL).hold(utc_now() + timedelta(seconds=1))
     [job] = await queued(world, 1)
     async with slot_host.poll():
@@ -200,7 +200,7 @@ async def test_what_claude_has_finished_elsewhere_waits_for_its_limit(
 async def test_jobs_keep_their_order_over_a_limit(
     temporal: TemporalClient, world: World, slot_host: SlotHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(credential_holds, "LOOKED_UP_EVERY", timedelta(milliseconds=50))
+    monkeypatch.setattr(credential_holds, "REFRESH_INTERVAL", timedelta(milliseconds=50))
     await Credential(world.store, CREDENTIAL).hold(utc_now() + timedelta(seconds=1.5))
     urgent, *others = await queued(world, 5)
     async with slot_host.poll():

@@ -126,7 +126,7 @@ async def test_a_session_home_that_cannot_be_removed_holds_no_other_back(
     monkeypatch.undo()
     assert [home.exists() for home in homes] == [True, False, False]
     assert [path.name for path in homes[0].iterdir()] == ["held"]
-    text = f"A part of job {homes[0].name}'s session home is left for later: [Errno 1] Operation"
+    text = f"Removing a session home ({homes[0].name}) failed and will be retried: [Errno 1]"
     assert text in caplog.text
     await machine.sweeper.sweep()
     assert not homes[0].exists()
@@ -214,22 +214,26 @@ async def test_a_sweep_waits_for_the_store(
     (home,) = machine.sessions.iterdir()
     await eventually(lambda: outages.calls["get_job"] > 2)
     assert home.exists()
-    assert "The sweep waits: The store does not answer." in caplog.text
+    assert "The sweep failed and will be retried: The store does not answer." in caplog.text
     outages.is_down = False
     await eventually(lambda: not home.exists())
 
 
-async def test_idle_mirrors_are_packed_once_a_day(
-    sweeping_forever: tuple[Machine, Outages], monkeypatch: pytest.MonkeyPatch
+async def test_idle_mirrors_are_packed_after_a_day_and_then_daily(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    machine, outages = sweeping_forever
-    monkeypatch.setattr(sweeper, "SWEEPS_A_DAY", 3)
-    packed: list[int] = []
+    clock = asyncio.get_running_loop().time
+    packed: list[float] = []
 
     async def pack_idle() -> list[Path]:
-        packed.append(outages.calls["get_job"])
+        packed.append(clock())
         return []
 
+    monkeypatch.setattr(sweeper, "DAILY", timedelta(milliseconds=100))
     monkeypatch.setattr(machine.sweeper._upkeep, "pack_idle", pack_idle)
-    outages.is_down = False
+    began = clock()
+    running = asyncio.create_task(machine.sweeper.run_forever())
     await eventually(lambda: len(packed) == 2)
+    running.cancel()
+    assert packed[0] - began > 0.1
+    assert packed[1] - packed[0] > 0.1
