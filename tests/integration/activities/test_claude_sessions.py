@@ -40,7 +40,7 @@ async def next_lease(machine: Machine, job: Job) -> Granted:
     return granted
 
 
-async def test_a_turn_that_was_interrupted_goes_on_where_it_was(
+async def test_an_interrupted_turn_resumes(
     conversations: Conversations,
 ) -> None:
     conversations.script(
@@ -68,7 +68,7 @@ async def test_a_turn_that_was_interrupted_goes_on_where_it_was(
     assert SESSION_LOST_NOTICES[JobType.CODE] not in await machine.said(granted.job)
 
 
-async def test_a_conversation_follows_its_job_from_machine_to_machine(
+async def test_a_conversation_moves_with_its_job_between_hosts(
     conversations: Conversations,
 ) -> None:
     first, second = conversations.machine("first"), conversations.machine("second")
@@ -99,7 +99,7 @@ async def test_a_conversation_follows_its_job_from_machine_to_machine(
         assert part in asked
 
 
-async def test_a_message_that_the_session_has_already_counts_as_taken_up(
+async def test_a_message_that_is_in_the_session_counts_as_consumed(
     conversations: Conversations,
 ) -> None:
     machine = conversations.machine()
@@ -113,7 +113,7 @@ async def test_a_message_that_the_session_has_already_counts_as_taken_up(
     assert conversations.asked[-1].count("Which colour?") == 1
 
 
-async def test_a_lost_session_is_told_again(conversations: Conversations) -> None:
+async def test_a_lost_session_is_rebuilt_from_the_messages(conversations: Conversations) -> None:
     machine = conversations.machine()
     conversations.script({"text": "I see."}, {"text": "In all."})
     granted = await machine.grant_task(prompt="What is it?")
@@ -190,14 +190,14 @@ def user_line(message_id: str) -> bytes:
     return json.dumps({"type": "user", "uuid": message_id}).encode() + b"\n"
 
 
-async def test_a_new_job_begins_with_its_prompt(world: World, tmp_path: Path) -> None:
+async def test_a_new_job_starts_with_its_prompt(world: World, tmp_path: Path) -> None:
     job = await world.add_job()
     session = await resume_or_start(world, job, tmp_path, has_run_before=False)
     assert session == Session(None, [UserMessage(prompt_id(job), prompts.first_prompt(job, ""))])
     assert await world.transcript(job) == []
 
 
-async def test_a_task_goes_on_from_the_newest_transcript(world: World, tmp_path: Path) -> None:
+async def test_a_task_resumes_from_the_newest_session_file(world: World, tmp_path: Path) -> None:
     job = await world.add_job(job_type=JobType.TASK)
     prompt = user_line(prompt_id(job))
     older, newer = prompt, prompt + b'{"type":"assistant"}\n'
@@ -222,7 +222,7 @@ async def test_a_task_goes_on_from_the_newest_transcript(world: World, tmp_path:
         assert message.text == prompts.CONTINUE
 
 
-async def test_only_what_claude_has_not_seen_is_sent(
+async def test_only_new_messages_are_sent(
     world: World, conversations: Conversations, tmp_path: Path
 ) -> None:
     job = await world.add_job()
@@ -240,7 +240,7 @@ async def test_only_what_claude_has_not_seen_is_sent(
     assert [message.id for message in session.initial_messages] == [prompt_id(job), seen]
 
 
-async def test_a_code_job_begins_anew_where_its_files_are_not(world: World, tmp_path: Path) -> None:
+async def test_a_code_job_restarts_on_another_host(world: World, tmp_path: Path) -> None:
     """Its session speaks of files that are on the machine that was lost."""
     job = await world.add_job(lease=2)
     await world.store.save_session(job.id, job.id, b'{"type":"user"}\n')

@@ -34,7 +34,7 @@ from tests.unit.store.samples import UNKNOWN_ID
 SECRETS = ("GITHUB_TOKEN", "GH_TOKEN", "SUPABASE_SERVICE_ROLE_KEY", "AGENT_API_SECRET")
 
 
-async def test_a_turn_leaves_work_answer_usage_and_session(
+async def test_a_turn_stores_its_answer_usage_and_session(
     conversations: Conversations, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     for name in SECRETS:
@@ -75,7 +75,7 @@ async def test_a_turn_leaves_work_answer_usage_and_session(
     assert "assistant" in kinds
 
 
-async def test_a_turn_that_fails_keeps_what_it_used(conversations: Conversations) -> None:
+async def test_a_failed_turn_records_its_usage(conversations: Conversations) -> None:
     message = "prompt is too long: 300000 tokens > 200000 maximum"
     conversations.script(
         {"tools": [["Bash", {"command": "true"}]]},
@@ -138,7 +138,7 @@ async def test_messages_reach_a_running_turn_once(conversations: Conversations) 
     assert (await machine.world.read(granted.job)).result == "Second."
 
 
-async def test_a_turn_needs_the_lease(conversations: Conversations) -> None:
+async def test_a_turn_needs_its_lease(conversations: Conversations) -> None:
     machine = conversations.machine()
     granted = await machine.grant()
     with pytest.raises(LeaseLost):
@@ -180,7 +180,7 @@ async def test_without_the_cli_the_job_fails(machine: Machine) -> None:
     assert machine.leases.require(granted.key).message_queue is None
 
 
-async def test_what_a_turn_used_is_added_once(machine: Machine) -> None:
+async def test_usage_of_a_turn_is_added_once(machine: Machine) -> None:
     granted = await machine.grant()
     used = Usage(turns=3, cost_usd=0.25, input_tokens=100)
 

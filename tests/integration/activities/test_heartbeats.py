@@ -88,7 +88,7 @@ async def outcome(temporal: TemporalClient, wait: Wait, name: str) -> str:
     return await temporal.execute_workflow(WaitForActivity.run, wait, id=name, task_queue="beating")
 
 
-async def test_a_long_activity_stays_alive_and_one_without_timeout_is_silent(
+async def test_only_activities_with_a_timeout_send_heartbeats(
     temporal_with_beats: TemporalClient, beats: list[str]
 ) -> None:
     long, silent = f"long-{uuid.uuid4()}", f"silent-{uuid.uuid4()}"
@@ -104,7 +104,7 @@ async def test_a_long_activity_stays_alive_and_one_without_timeout_is_silent(
     assert len(beats) == ended_at
 
 
-async def test_a_process_that_hangs_falls_silent(
+async def test_a_blocked_process_sends_no_heartbeats(
     temporal_with_beats: TemporalClient, beats: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Beats come only from the loop that does the work: without them the activity is lost."""

@@ -81,7 +81,7 @@ async def next_lease(machine: Machine, job: Job) -> Granted:
 
 
 @pytest.mark.parametrize("attack", BESIDE)
-async def test_what_lies_beside_a_transcript_is_not_looked_at(
+async def test_files_beside_the_session_file_are_not_read(
     conversations: Conversations, neighbour: tuple[Machine, Path], attack: str
 ) -> None:
     machine, neighbours = neighbour
@@ -140,7 +140,7 @@ ATTACKS = [fifo, sparse, link, linked_directory]
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-async def test_a_code_job_whose_transcript_is_unsafe_begins_again(
+async def test_a_code_job_with_an_unsafe_session_file_restarts(
     conversations: Conversations,
     neighbour: tuple[Machine, Path],
     caplog: pytest.LogCaptureFixture,
@@ -178,7 +178,7 @@ async def test_a_code_job_whose_transcript_is_unsafe_begins_again(
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-async def test_a_conversation_whose_transcript_is_unsafe_goes_on_from_the_saved_one(
+async def test_a_conversation_with_an_unsafe_session_file_resumes_from_the_saved_one(
     conversations: Conversations,
     neighbour: tuple[Machine, Path],
     attack: Callable[[Path, Path], None],
@@ -204,7 +204,7 @@ async def test_a_conversation_whose_transcript_is_unsafe_goes_on_from_the_saved_
 
 
 @pytest.mark.parametrize("elsewhere", [False, True])
-async def test_a_turn_whose_transcript_cannot_be_saved_is_not_forgotten(
+async def test_a_turn_with_an_unreadable_session_file_is_not_forgotten(
     conversations: Conversations, monkeypatch: pytest.MonkeyPatch, elsewhere: bool
 ) -> None:
     """Neither what the user said nor what Claude answered, on any machine."""
@@ -244,7 +244,7 @@ async def test_a_turn_whose_transcript_cannot_be_saved_is_not_forgotten(
     assert (await machine.said(job)).count(SESSION_LOST_NOTICES[JobType.TASK]) == 1
 
 
-async def test_a_home_that_a_job_closed_is_opened_again(conversations: Conversations) -> None:
+async def test_a_home_without_permissions_is_made_accessible(conversations: Conversations) -> None:
     machine = conversations.machine()
     granted, _ = await machine.prepared()
     conversations.script({"text": "One."}, {"text": "Two."})

@@ -117,14 +117,16 @@ async def test_an_open_pull_request_of_the_branch_is_reused(
     assert states(forge) == ["open"]
 
 
-async def test_a_closed_one_is_not_reused(machine: Machine, forge: FakeGitHub, work: Work) -> None:
+async def test_a_closed_pull_request_is_not_reused(
+    machine: Machine, forge: FakeGitHub, work: Work
+) -> None:
     somebody_opens(forge, work[0].job.branch_name)
     forge.pull_requests(OWNER, NAME)[0].close()
     assert (await open_one(machine, work)).number == 2
     assert states(forge) == ["closed", "open"]
 
 
-async def test_one_that_is_opened_at_the_same_moment_is_found(
+async def test_a_pull_request_opened_at_the_same_time_is_found(
     machine: Machine, forge: FakeGitHub, work: Work
 ) -> None:
     """The list does not have it yet, so creating it is refused."""
@@ -135,7 +137,7 @@ async def test_one_that_is_opened_at_the_same_moment_is_found(
 
 
 @pytest.mark.parametrize("status", [None, 502])
-async def test_one_whose_creation_was_not_answered_is_found_by_the_next_try(
+async def test_a_pull_request_is_found_after_a_lost_response(
     machine: Machine, forge: FakeGitHub, work: Work, status: int | None
 ) -> None:
     forge.fail_next("pulls/create", status=status, after=True)
@@ -167,7 +169,7 @@ async def test_a_lost_lease_opens_nothing(machine: Machine, forge: FakeGitHub, w
     assert states(forge) == []
 
 
-async def test_a_cancelled_job_takes_back_what_it_published(
+async def test_a_cancelled_job_withdraws_its_pull_request(
     machine: Machine, forge: FakeGitHub, work: Work
 ) -> None:
     await open_one(machine, work)
@@ -179,7 +181,7 @@ async def test_a_cancelled_job_takes_back_what_it_published(
     assert len(said) == 1
 
 
-async def test_a_branch_without_a_pull_request_is_taken_back(
+async def test_a_branch_without_a_pull_request_is_deleted(
     machine: Machine, forge: FakeGitHub, work: Work
 ) -> None:
     await withdraw(machine, work[0].job)
@@ -197,7 +199,7 @@ async def test_a_continued_branch_stays(machine: Machine, forge: FakeGitHub) -> 
     assert "taken back" not in (await machine.said(work[0].job))[-1]
 
 
-async def test_a_branch_that_somebody_has_pushed_to_stays(
+async def test_a_branch_with_other_commits_stays(
     machine: Machine, forge: FakeGitHub, work: Work
 ) -> None:
     await open_one(machine, work)
@@ -209,7 +211,7 @@ async def test_a_branch_that_somebody_has_pushed_to_stays(
     assert "stays" in (await machine.said(work[0].job))[-1]
 
 
-async def test_the_pull_request_of_somebody_else_is_left_alone(
+async def test_a_pull_request_of_another_author_stays_open(
     machine: Machine, forge: FakeGitHub
 ) -> None:
     forge.commit(OWNER, NAME, "feature/old", {"old.py": "old"}, "Begin")
@@ -222,9 +224,7 @@ async def test_the_pull_request_of_somebody_else_is_left_alone(
     assert await machine.said(work[0].job) == before
 
 
-async def test_a_job_that_published_nothing_asks_github_nothing(
-    machine: Machine, forge: FakeGitHub
-) -> None:
+async def test_an_unpublished_job_sends_no_request(machine: Machine, forge: FakeGitHub) -> None:
     granted, _ = await machine.prepared()
     asked = len(forge.requests)
     await withdraw(machine, granted.job)
@@ -233,7 +233,7 @@ async def test_a_job_that_published_nothing_asks_github_nothing(
         await machine.run(machine.pull_requests.withdraw, WithdrawInput(UNKNOWN_ID, True))
 
 
-async def test_withdrawing_goes_on_after_an_outage(
+async def test_withdraw_continues_after_an_outage(
     machine: Machine, forge: FakeGitHub, work: Work, tmp_path: Path
 ) -> None:
     """It is done by any worker, which may not have the repository on its disk."""
@@ -247,7 +247,9 @@ async def test_withdrawing_goes_on_after_an_outage(
     assert set(forge.branches(OWNER, NAME)) == {"main"}
 
 
-async def test_a_pull_request_is_as_the_job_asks(machine: Machine, forge: FakeGitHub) -> None:
+async def test_a_pull_request_has_the_options_of_the_job(
+    machine: Machine, forge: FakeGitHub
+) -> None:
     forge.commit(OWNER, NAME, "develop", {"dev.py": "dev"}, "Develop")
     options = JobOptions(
         base_branch="develop", draft=True, labels=("auto", "login"), reviewers=("alice", "acme/web")
@@ -262,7 +264,7 @@ async def test_a_pull_request_is_as_the_job_asks(machine: Machine, forge: FakeGi
     assert pull.head_sha == work[1]
 
 
-async def test_settings_say_what_a_job_does_not(machine: Machine, forge: FakeGitHub) -> None:
+async def test_settings_are_the_defaults_of_a_job(machine: Machine, forge: FakeGitHub) -> None:
     machine.pull_requests._defaults = PullRequestDefaults(True, ("auto",), ("alice",))
     await open_one(machine, await published(machine))
     await open_one(machine, await published(machine, options=JobOptions(draft=False, labels=())))
@@ -271,7 +273,7 @@ async def test_settings_say_what_a_job_does_not(machine: Machine, forge: FakeGit
     assert (second.draft, second.labels, second.reviewers) == (False, [], ["alice"])
 
 
-async def test_a_reviewer_who_cannot_review_is_told_of_and_fails_nothing(
+async def test_an_invalid_reviewer_is_reported_and_fails_nothing(
     machine: Machine, forge: FakeGitHub
 ) -> None:
     work = await published(machine, options=JobOptions(reviewers=("bot", "alice")))
@@ -281,9 +283,7 @@ async def test_a_reviewer_who_cannot_review_is_told_of_and_fails_nothing(
     assert [line for line in await machine.said(work[0].job) if "bot: not asked" in line]
 
 
-async def test_github_is_asked_again_for_labels_when_it_stumbles(
-    machine: Machine, forge: FakeGitHub
-) -> None:
+async def test_labels_are_retried_after_an_error(machine: Machine, forge: FakeGitHub) -> None:
     work = await published(machine, options=JobOptions(labels=("auto",)))
     forge.fail_next("issues/add-labels", status=502)
     with pytest.raises(JobFailure) as caught:
@@ -294,7 +294,7 @@ async def test_github_is_asked_again_for_labels_when_it_stumbles(
     assert pull.labels == ["auto"]
 
 
-async def test_labels_that_cannot_be_had_are_told_of_in_the_end(
+async def test_labels_that_fail_repeatedly_are_reported(
     machine: Machine, forge: FakeGitHub
 ) -> None:
     work = await published(machine, options=JobOptions(labels=("auto",)))
@@ -310,7 +310,9 @@ async def test_labels_that_cannot_be_had_are_told_of_in_the_end(
     assert [line for line in await machine.said(work[0].job) if "were not set" in line]
 
 
-async def test_somebody_may_go_on_from_what_was_pushed(machine: Machine, forge: FakeGitHub) -> None:
+async def test_later_commits_on_the_branch_are_accepted(
+    machine: Machine, forge: FakeGitHub
+) -> None:
     work = await published(machine)
     forge.commit(OWNER, NAME, work[0].job.branch_name, {"more.py": "more"}, "More")
     await open_one(machine, work)
@@ -318,7 +320,7 @@ async def test_somebody_may_go_on_from_what_was_pushed(machine: Machine, forge: 
     assert pull.head_sha != work[1]
 
 
-async def test_a_branch_that_lost_the_work_is_no_delivery(
+async def test_a_branch_that_lost_the_commit_is_a_failure(
     machine: Machine, forge: FakeGitHub
 ) -> None:
     work = await published(machine)

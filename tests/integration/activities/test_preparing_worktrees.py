@@ -30,9 +30,7 @@ async def test_a_new_branch_starts_at_the_default_branch(
     assert not worktree.continued
 
 
-async def test_preparing_again_finds_the_worktree_as_it_was_left(
-    machine: Machine, forge: FakeGitHub
-) -> None:
+async def test_preparing_again_keeps_the_worktree(machine: Machine, forge: FakeGitHub) -> None:
     granted, worktree = await machine.prepared()
     (worktree.path / "new.py").write_text("half done")
     forge.commit(OWNER, NAME, "main", {"README.md": "# Moved on\n"}, "Move on")
@@ -54,7 +52,7 @@ def _running_under(lease: int) -> Guard:
     return Guard(frozenset({JobStatus.RUNNING}), lease=lease)
 
 
-async def test_an_existing_branch_is_continued(machine: Machine, forge: FakeGitHub) -> None:
+async def test_a_job_continues_an_existing_branch(machine: Machine, forge: FakeGitHub) -> None:
     tip = forge.commit(OWNER, NAME, "feature/old", {"old.py": "old"}, "Begin")
     granted = await machine.grant(branch_name="feature/old")
     prepared = await machine.run(machine.workspaces.prepare, granted.key)
@@ -71,7 +69,7 @@ async def test_a_task_reads_its_branch_or_the_default_one(
     assert (await machine.prepare(unnamed)).base_sha == forge.branches(OWNER, NAME)["main"]
 
 
-async def test_a_task_goes_on_where_it_began_on_another_machine(
+async def test_a_task_uses_the_same_commit_on_another_host(
     machine: Machine, forge: FakeGitHub, tmp_path: Path
 ) -> None:
     granted = await machine.grant_task()
@@ -82,7 +80,7 @@ async def test_a_task_goes_on_where_it_began_on_another_machine(
     assert (await other.prepare(granted)).base_sha == began
 
 
-async def test_preparing_needs_the_lease(machine: Machine, forge: FakeGitHub) -> None:
+async def test_prepare_needs_the_lease(machine: Machine, forge: FakeGitHub) -> None:
     granted = await machine.grant()
     with pytest.raises(LeaseLost):
         await machine.run(machine.workspaces.prepare, LeaseKey(granted.job.id, 2))
@@ -97,7 +95,7 @@ async def test_a_stopped_job_prepares_nothing(machine: Machine, forge: FakeGitHu
     assert forge.requests == []
 
 
-async def test_stopping_ends_a_fetch_that_hangs(machine: Machine, forge: FakeGitHub) -> None:
+async def test_stop_ends_a_hanging_fetch(machine: Machine, forge: FakeGitHub) -> None:
     granted = await machine.grant()
     forge.delay_next("git-upload-pack*", 30)
     preparing = asyncio.create_task(machine.run(machine.workspaces.prepare, granted.key))
@@ -109,7 +107,7 @@ async def test_stopping_ends_a_fetch_that_hangs(machine: Machine, forge: FakeGit
         await preparing
 
 
-async def test_a_lease_lost_meanwhile_is_noticed(machine: Machine) -> None:
+async def test_a_lease_lost_while_preparing_is_noticed(machine: Machine) -> None:
     granted = await machine.grant()
     await machine.world.store.update_job(granted.job.id, {"lease": 2}, _running_under(1))
     with pytest.raises(LeaseLost):
@@ -142,7 +140,7 @@ async def test_without_a_token_a_public_repository_can_be_read_and_not_worked_on
     assert len(forge.requests) == asked
 
 
-async def test_a_repository_that_is_not_there_is_the_jobs_failure(
+async def test_a_missing_repository_is_a_failure_of_the_job(
     machine: Machine, forge: FakeGitHub
 ) -> None:
     await machine.world.store.add_repository(
@@ -154,7 +152,7 @@ async def test_a_repository_that_is_not_there_is_the_jobs_failure(
     assert caught.value.code is FailureCode.REPOSITORY_NOT_FOUND
 
 
-async def test_fetching_a_mirror_says_where_it_is(machine: Machine) -> None:
+async def test_fetching_a_mirror_returns_its_path(machine: Machine) -> None:
     repository = machine.world.repository
     expected = MirrorResult("acme/shop", True, str(machine.mirrors.path(OWNER, NAME)), None)
     for _ in range(2):

@@ -64,7 +64,7 @@ def test_the_first_message_starts_with_a_heading(
     assert (empty, rest) == ("", prompt)
 
 
-def test_the_rules_name_the_repository_and_the_branch() -> None:
+def test_the_system_prompt_names_the_repository_and_the_branch() -> None:
     code = system_prompt(a_job(), REPOSITORY)
     assert "acme/shop" in code
     assert "feature/login" in code
@@ -81,7 +81,7 @@ def quotation(text: str) -> tuple[str, str]:
     return found[1], found[2]
 
 
-def test_the_repositorys_guide_is_quoted_as_it_is(tmp_path: Path) -> None:
+def test_the_guide_is_quoted_unchanged(tmp_path: Path) -> None:
     (tmp_path / "CLAUDE.md").write_text("\n\nUse {braces} and 2 % of ünicode.\n\n")
     guide = read_guide(tmp_path)
     job = a_job(title="Login", prompt="Add it.")
@@ -95,7 +95,7 @@ def test_the_repositorys_guide_is_quoted_as_it_is(tmp_path: Path) -> None:
         assert quotation(text)[1] == "Use {braces} and 2 % of ünicode."
 
 
-def test_what_is_said_besides_is_outside_of_the_quotation() -> None:
+def test_other_text_is_outside_the_quotation() -> None:
     job = a_job()
     for text, said_last in (
         (restart_prompt(job, "the guide"), "You may have started this job before"),
@@ -113,7 +113,7 @@ def test_a_guide_cannot_end_its_quotation() -> None:
     assert tag != first
 
 
-def test_without_a_guide_none_is_spoken_of(tmp_path: Path) -> None:
+def test_without_a_guide_the_prompt_has_no_quotation(tmp_path: Path) -> None:
     assert read_guide(tmp_path) == ""
     (tmp_path / "CLAUDE.md").write_text("\n \n")
     assert read_guide(tmp_path) == ""
@@ -126,17 +126,17 @@ def test_without_a_guide_none_is_spoken_of(tmp_path: Path) -> None:
         assert "guide" not in text
 
 
-def test_a_guide_that_is_not_utf_8_is_mended(tmp_path: Path) -> None:
+def test_a_guide_that_is_not_utf_8_is_decoded(tmp_path: Path) -> None:
     (tmp_path / "CLAUDE.md").write_bytes(b"caf\xe9 rules")
     assert read_guide(tmp_path) == "caf\ufffd rules"
 
 
-def test_a_huge_guide_is_cut(tmp_path: Path) -> None:
+def test_a_long_guide_is_truncated(tmp_path: Path) -> None:
     (tmp_path / "CLAUDE.md").write_text("ä" * MAX_GUIDE_BYTES)
     assert read_guide(tmp_path) == "ä" * (MAX_GUIDE_BYTES // 2)
 
 
-def test_no_guide_is_read_through_links_or_from_what_is_no_file(tmp_path: Path) -> None:
+def test_a_guide_is_read_only_from_a_regular_file(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("the secret")
     guide = tmp_path / "CLAUDE.md"
@@ -150,7 +150,7 @@ def test_no_guide_is_read_through_links_or_from_what_is_no_file(tmp_path: Path) 
     assert read_guide(tmp_path) == ""
 
 
-def test_a_conversation_is_told_again_in_its_order() -> None:
+def test_a_rebuilt_conversation_keeps_its_order() -> None:
     job = a_job(title="Question", prompt="What is it?")
     transcript = [
         line(MessageType.SYSTEM, "Preparing acme/shop."),
@@ -172,7 +172,7 @@ def test_a_conversation_is_told_again_in_its_order() -> None:
         assert absent not in text
 
 
-def test_only_the_end_of_a_long_conversation_is_told() -> None:
+def test_a_long_conversation_loses_its_beginning() -> None:
     job = a_job()
     text = rebuilt_conversation_prompt(
         job, "", [f"You: {number} " + "x" * 10_000 for number in range(100)]
@@ -182,12 +182,12 @@ def test_only_the_end_of_a_long_conversation_is_told() -> None:
     assert "You: 50 xxx" not in text
 
 
-def test_where_nothing_was_said_the_conversation_just_begins() -> None:
+def test_an_empty_conversation_starts_normally() -> None:
     job = a_job()
     assert rebuilt_conversation_prompt(job, "", []) == first_prompt(job, "")
 
 
-async def test_rules_fit_a_job_of_the_store(world: World) -> None:
+async def test_the_system_prompt_works_for_a_stored_job(world: World) -> None:
     job = await world.add_job(branch_name="a/{b}")
     details = await world.details(job)
     assert details.repository is not None

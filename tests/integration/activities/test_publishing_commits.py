@@ -44,9 +44,7 @@ async def test_a_new_branch_without_a_change_is_not_published(
     assert granted.job.branch_name not in forge.branches(OWNER, NAME)
 
 
-async def test_a_merge_that_was_kept_is_published_all_the_same(
-    machine: Machine, forge: FakeGitHub
-) -> None:
+async def test_a_salvaged_merge_is_published(machine: Machine, forge: FakeGitHub) -> None:
     forge.commit(OWNER, NAME, "feature/old", {"README.md": "ours"}, "Ours")
     first, worktree = await machine.prepared(branch_name="feature/old")
     commit(worktree, "--allow-empty")
@@ -60,9 +58,7 @@ async def test_a_merge_that_was_kept_is_published_all_the_same(
     assert forge.branches(OWNER, NAME)["again"] == published.sha
 
 
-async def test_a_branch_that_claude_left_for_another_line_is_named(
-    machine: Machine, forge: FakeGitHub
-) -> None:
+async def test_a_branch_that_claude_left_is_named(machine: Machine, forge: FakeGitHub) -> None:
     granted, worktree = await machine.prepared()
     (worktree.path / "one").write_text("one")
     as_claude(worktree.path, "add", "one")
@@ -82,7 +78,7 @@ async def test_a_branch_that_claude_left_for_another_line_is_named(
     assert left in kept.split()
 
 
-async def test_a_branch_that_claude_made_and_left_is_kept_and_named(
+async def test_a_branch_that_claude_created_and_left_is_salvaged_and_named(
     machine: Machine, forge: FakeGitHub
 ) -> None:
     other, _ = await machine.prepared()

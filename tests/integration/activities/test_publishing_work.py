@@ -71,9 +71,7 @@ async def test_publishing_again_changes_nothing(
     assert len(forge.log(OWNER, NAME, work[0].job.branch_name)) == 2
 
 
-async def test_where_nothing_changed_nothing_is_published(
-    machine: Machine, forge: FakeGitHub
-) -> None:
+async def test_without_changes_nothing_is_published(machine: Machine, forge: FakeGitHub) -> None:
     granted, worktree = await machine.prepared()
     (worktree.path / "debug.log").write_text("ignored")
     assert await publish(machine, granted) == PublishResult(None)
@@ -104,7 +102,7 @@ async def test_the_head_is_recorded_before_it_is_pushed(
     assert (await publish(machine, granted)).sha == head
 
 
-async def test_a_push_whose_answer_was_lost_counts(
+async def test_a_push_with_a_lost_response_counts(
     machine: Machine, forge: FakeGitHub, work: Work
 ) -> None:
     granted, _ = work
@@ -133,7 +131,7 @@ async def test_a_lease_that_is_not_held_here_publishes_nothing(
 
 
 @pytest.mark.parametrize("changes", [{"lease": 2}, {"status": JobStatus.CANCELLED, "phase": None}])
-async def test_a_lease_that_the_store_does_not_know_any_more_publishes_nothing(
+async def test_a_lease_that_the_store_has_replaced_publishes_nothing(
     machine: Machine, forge: FakeGitHub, work: Work, changes: Any
 ) -> None:
     granted, _ = work
@@ -160,9 +158,7 @@ async def test_a_lease_lost_while_the_work_is_committed_pushes_nothing(
     assert pushes(forge) == 0
 
 
-async def test_a_push_that_has_begun_is_finished(
-    machine: Machine, forge: FakeGitHub, work: Work
-) -> None:
+async def test_a_started_push_is_completed(machine: Machine, forge: FakeGitHub, work: Work) -> None:
     granted, _ = work
     forge.delay_next("git-receive-pack", 0.3)
     publishing = asyncio.create_task(publish(machine, granted))
@@ -176,7 +172,7 @@ async def test_a_push_that_has_begun_is_finished(
     assert forge.branches(OWNER, NAME)[granted.job.branch_name] == head
 
 
-async def test_a_worktree_that_is_gone_cannot_be_published(machine: Machine) -> None:
+async def test_a_missing_worktree_cannot_be_published(machine: Machine) -> None:
     granted = await machine.grant()
     assert await refusal(machine, granted) is FailureCode.GIT_FAILED
 
@@ -189,7 +185,7 @@ async def test_a_task_that_changed_nothing_passes(machine: Machine) -> None:
     await machine.run(machine.workspaces.verify_unchanged, granted.key)
 
 
-async def test_a_task_passes_whose_files_no_checkout_leaves_as_they_were_committed(
+async def test_a_task_passes_if_a_checkout_itself_changes_files(
     machine: Machine, forge: FakeGitHub
 ) -> None:
     untidy = {".gitattributes": "*.bat text eol=crlf\n", "run.bat": "one\r\ntwo\r\n"}
@@ -202,7 +198,7 @@ async def test_a_task_passes_whose_files_no_checkout_leaves_as_they_were_committ
         await machine.run(machine.workspaces.verify_unchanged, granted.key)
 
 
-async def test_a_task_that_changed_files_fails_and_names_some(machine: Machine) -> None:
+async def test_a_task_that_changed_files_fails_and_names_them(machine: Machine) -> None:
     granted = await machine.grant_task()
     worktree = await machine.prepare(granted)
     (worktree.path / "README.md").unlink()
@@ -229,7 +225,7 @@ def add_submodule(machine: Machine, forge: FakeGitHub) -> None:
     as_claude(author, "push", "--quiet", "origin", "main")
 
 
-async def test_work_in_a_submodule_fails_the_job_and_is_moved_aside(
+async def test_work_in_a_submodule_fails_the_job_and_is_rescued(
     machine: Machine, forge: FakeGitHub
 ) -> None:
     add_submodule(machine, forge)
@@ -261,7 +257,7 @@ async def test_a_task_that_changed_a_submodule_fails(machine: Machine, forge: Fa
         await machine.run(machine.workspaces.verify_unchanged, granted.key)
 
 
-async def test_the_sweep_says_where_work_in_submodules_is(
+async def test_the_sweep_reports_the_work_in_submodules(
     machine: Machine, forge: FakeGitHub
 ) -> None:
     add_submodule(machine, forge)
@@ -282,7 +278,7 @@ async def ended(machine: Machine, job: Job, status: JobStatus = JobStatus.CANCEL
     assert await machine.world.store.update_job(job.id, changes, Guard(LIVE))
 
 
-async def test_cleaning_up_keeps_unpublished_work(machine: Machine, work: Work) -> None:
+async def test_clean_up_salvages_unpublished_work(machine: Machine, work: Work) -> None:
     granted, worktree = work
     await ended(machine, granted.job)
     for _ in range(2):
@@ -294,7 +290,7 @@ async def test_cleaning_up_keeps_unpublished_work(machine: Machine, work: Work) 
     assert "+login" in (kept.patch or "")
 
 
-async def test_cleaning_up_after_a_delivery_keeps_nothing(machine: Machine, work: Work) -> None:
+async def test_clean_up_after_a_delivery_salvages_nothing(machine: Machine, work: Work) -> None:
     granted, worktree = work
     await publish(machine, granted)
     await ended(machine, granted.job, JobStatus.COMPLETED)
@@ -305,7 +301,7 @@ async def test_cleaning_up_after_a_delivery_keeps_nothing(machine: Machine, work
 
 
 @pytest.mark.parametrize("status", [JobStatus.FAILED, JobStatus.CANCELLED])
-async def test_what_was_pushed_and_not_delivered_is_kept(
+async def test_pushed_but_undelivered_work_is_salvaged(
     machine: Machine, work: Work, status: JobStatus
 ) -> None:
     """Its pull request was refused, or its branch is taken back."""
@@ -323,7 +319,7 @@ async def test_what_was_pushed_and_not_delivered_is_kept(
     assert len(notices) == 1
 
 
-async def test_cleaning_up_where_there_is_nothing(machine: Machine) -> None:
+async def test_clean_up_without_files_succeeds(machine: Machine) -> None:
     granted = await machine.grant()
     await machine.run(machine.workspaces.clean_up, UNKNOWN_ID)
     await ended(machine, granted.job)
@@ -331,7 +327,7 @@ async def test_cleaning_up_where_there_is_nothing(machine: Machine) -> None:
     assert (await machine.world.read(granted.job)).phase is None
 
 
-async def test_no_lease_is_needed_and_none_is_given_back(machine: Machine, work: Work) -> None:
+async def test_clean_up_neither_needs_nor_drops_a_lease(machine: Machine, work: Work) -> None:
     granted, _ = work
     await ended(machine, granted.job)
     await machine.run(machine.workspaces.clean_up, granted.job.id)
@@ -340,9 +336,7 @@ async def test_no_lease_is_needed_and_none_is_given_back(machine: Machine, work:
         await publish(machine, Granted(granted.job, LeaseKey(granted.job.id, 5)))
 
 
-async def test_a_lost_machine_does_not_replace_what_its_successor_kept(
-    machine: Machine, work: Work
-) -> None:
+async def test_a_lost_host_does_not_replace_newer_salvage(machine: Machine, work: Work) -> None:
     granted, worktree = work
     (worktree.path / "half.py").write_text("half\n")
     store, job = machine.world.store, granted.job
@@ -362,7 +356,7 @@ async def test_a_lost_machine_does_not_replace_what_its_successor_kept(
     assert "half" in (here.patch or "")
 
 
-async def test_what_is_said_of_kept_work_is_true(machine: Machine) -> None:
+async def test_the_message_about_salvage_is_true(machine: Machine) -> None:
     keeping = SalvageRecords(machine.world.store, HOST)
     code = await machine.grant()
     task = await machine.grant_task()

@@ -14,14 +14,12 @@ from host.slots import admission, credential_holds
 from host.slots.credential_holds import Credential
 from host.slots.slot_supplier import HostSlotSupplier
 from tests.integration.activities.holders import CREDENTIAL, Ended, SlotHost
-from tests.integration.activities.test_slot_order import queued
+from tests.integration.host.test_admission import queued
 from tests.integration.workflows.server import eventually
 from tests.unit.store.samples import World, later
 
 
-async def test_a_machine_takes_the_jobs_that_return_to_it(
-    world: World, slot_host: SlotHost
-) -> None:
+async def test_a_host_takes_the_jobs_that_return_to_it(world: World, slot_host: SlotHost) -> None:
     returning, other = await queued(world, 2)
     async with slot_host.poll():
         await slot_host.ask(returning, returning=True)
@@ -29,7 +27,9 @@ async def test_a_machine_takes_the_jobs_that_return_to_it(
         await slot_host.until_held(returning, other)
 
 
-async def test_all_jobs_of_a_machine_share_its_slots(world: World, slot_host: SlotHost) -> None:
+async def test_returning_jobs_share_the_slots_of_the_host(
+    world: World, slot_host: SlotHost
+) -> None:
     jobs = await queued(world, 6)
     async with slot_host.poll():
         for number, job in enumerate(jobs):
@@ -42,7 +42,7 @@ async def test_all_jobs_of_a_machine_share_its_slots(world: World, slot_host: Sl
     assert slot_host.leases.most_at_once == 2
 
 
-async def test_another_machine_does_not_take_them(
+async def test_another_host_does_not_take_returning_jobs(
     temporal: TemporalClient, world: World, slot_host: SlotHost
 ) -> None:
     [returning] = await queued(world, 1)
@@ -55,7 +55,7 @@ async def test_another_machine_does_not_take_them(
         await slot_host.until_held(returning)
 
 
-async def test_nothing_starts_on_a_credential_that_is_held(
+async def test_no_job_starts_while_the_credential_is_held(
     world: World, slot_host: SlotHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not even when another machine has met the limit while jobs wait here."""
@@ -75,7 +75,7 @@ async def test_nothing_starts_on_a_credential_that_is_held(
     assert slot_host.leases.taken == [first.id, second.id, third.id]
 
 
-async def test_other_credentials_go_on(world: World, slot_host: SlotHost) -> None:
+async def test_other_credentials_are_not_held(world: World, slot_host: SlotHost) -> None:
     await Credential(world.store, "another").hold(utc_now() + timedelta(hours=1))
     [job] = await queued(world, 1)
     async with slot_host.poll():
@@ -83,7 +83,7 @@ async def test_other_credentials_go_on(world: World, slot_host: SlotHost) -> Non
         await slot_host.until_held(job)
 
 
-async def test_a_limit_that_none_can_be_holds_nothing(world: World) -> None:
+async def test_an_implausible_limit_holds_nothing(world: World) -> None:
     here = Credential(world.store, CREDENTIAL)
     await here.hold(utc_now() + timedelta(days=400))
     assert not await here.is_held()
@@ -91,7 +91,7 @@ async def test_a_limit_that_none_can_be_holds_nothing(world: World) -> None:
     assert await here.is_held()
 
 
-async def test_a_machine_that_is_held_leaves_jobs_to_others(
+async def test_a_held_host_leaves_jobs_to_others(
     temporal: TemporalClient, world: World, slot_host: SlotHost
 ) -> None:
     """It takes no more than it could start, so that another credential's machine has the rest."""
@@ -105,7 +105,7 @@ async def test_a_machine_that_is_held_leaves_jobs_to_others(
     assert slot_host.leases.taken == []
 
 
-async def test_what_only_publishes_does_not_wait_for_a_limit_of_claude(
+async def test_a_publishing_job_does_not_wait_for_a_usage_limit(
     world: World, slot_host: SlotHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nor for the patience with the jobs before it, which cannot come now."""
@@ -119,7 +119,7 @@ async def test_what_only_publishes_does_not_wait_for_a_limit_of_claude(
         await slot_host.until_held(publishing)
 
 
-async def test_what_only_publishes_has_its_turn_without_a_limit(
+async def test_without_a_limit_a_publishing_job_waits_in_order(
     world: World, slot_host: SlotHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(admission, "EARLIER_JOB_TIMEOUT", timedelta(hours=1))
@@ -133,7 +133,7 @@ async def test_what_only_publishes_has_its_turn_without_a_limit(
     assert slot_host.leases.taken == [waiting.id, publishing.id]
 
 
-async def test_what_only_publishes_waits_for_a_free_slot(world: World) -> None:
+async def test_a_publishing_job_waits_for_a_free_slot(world: World) -> None:
     held = Credential(world.store, CREDENTIAL)
     await held.hold(utc_now() + timedelta(hours=1))
     capacity = HostSlotSupplier(1)
@@ -145,7 +145,7 @@ async def test_what_only_publishes_waits_for_a_free_slot(world: World) -> None:
     assert await here._may_start(job.id, needs_claude=False)
 
 
-async def test_jobs_that_are_held_do_not_keep_others_from_a_machine_for_good(
+async def test_held_jobs_do_not_block_a_host_permanently(
     world: World, slot_host: SlotHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those that came by a permit give it back now and then, and ask again."""
@@ -160,7 +160,7 @@ async def test_jobs_that_are_held_do_not_keep_others_from_a_machine_for_good(
         assert [await handle.result() for handle in held] == [Ended("lease_lost")] * 2
 
 
-async def test_a_job_that_returned_waits_for_the_limit_where_it_is(
+async def test_a_returned_job_waits_for_the_limit_on_its_host(
     world: World, slot_host: SlotHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(admission, "USAGE_LIMIT_TIMEOUT", timedelta(0))
@@ -172,7 +172,7 @@ async def test_a_job_that_returned_waits_for_the_limit_where_it_is(
 
 
 @pytest.mark.parametrize("told", ["nothing left", "finished here"])
-async def test_what_claude_has_finished_does_not_wait_for_its_limit(
+async def test_a_job_that_claude_has_finished_ignores_the_limit(
     world: World, slot_host: SlotHost, told: str
 ) -> None:
     await Credential(world.store, CREDENTIAL).hold(utc_now() + timedelta(hours=1))
@@ -185,7 +185,7 @@ async def test_what_claude_has_finished_does_not_wait_for_its_limit(
         await slot_host.until_held(job)
 
 
-async def test_what_claude_has_finished_elsewhere_waits_for_its_limit(
+async def test_a_job_that_claude_finished_on_another_host_waits_for_the_limit(
     world: World, slot_host: SlotHost
 ) -> None:
     until = utc_now() + timedelta(seconds=1)
@@ -197,7 +197,7 @@ async def test_what_claude_has_finished_elsewhere_waits_for_its_limit(
         assert utc_now() >= until
 
 
-async def test_jobs_keep_their_order_over_a_limit(
+async def test_jobs_keep_their_order_during_a_limit(
     temporal: TemporalClient, world: World, slot_host: SlotHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(credential_holds, "REFRESH_INTERVAL", timedelta(milliseconds=50))

@@ -69,7 +69,7 @@ async def test_no_secret_of_the_orchestrator_reaches_a_command(job: ScriptedJob)
         assert name not in lines.text
 
 
-async def test_text_is_neither_a_command_nor_an_attachment(job: ScriptedJob) -> None:
+async def test_a_prompt_is_neither_a_command_nor_an_attachment(job: ScriptedJob) -> None:
     job.script({"text": "Done."})
     outside = job.base / "outside.txt"
     outside.write_text("the content of a file")
@@ -98,7 +98,7 @@ async def test_the_repository_cannot_run_code_at_the_start(job: ScriptedJob) -> 
     assert not (job.base / "served").exists()
 
 
-async def test_a_session_goes_on_after_its_process_was_killed(job: ScriptedJob) -> None:
+async def test_a_session_resumes_after_its_process_was_killed(job: ScriptedJob) -> None:
     job.script(
         {"tools": [["Write", {"file_path": "$CWD/a.txt", "content": "hi\n"}]]},
         {"tools": [["Bash", {"command": f'python3 -c "{SLEEPING}"'}]]},
@@ -126,7 +126,7 @@ async def test_a_session_goes_on_after_its_process_was_killed(job: ScriptedJob) 
     assert "Do the first thing." in json.dumps(job.requests[-1]["body"]["messages"])
 
 
-async def test_a_session_moves_to_another_machine_with_its_transcript(job: ScriptedJob) -> None:
+async def test_a_session_moves_to_another_host_with_its_file(job: ScriptedJob) -> None:
     job.script({"text": "One."}, {"text": "Two."})
     first = user_message("Remember me.")
     async with job.process() as process:
@@ -158,7 +158,7 @@ async def test_a_session_moves_to_another_machine_with_its_transcript(job: Scrip
 @pytest.mark.parametrize(
     "name", ["plain/a.b_c", "caf\u00e9 \U0001f600", "x" * 120 + "/" + "y" * 120, "link"]
 )
-async def test_a_transcript_is_where_the_cli_has_it(job: ScriptedJob, name: str) -> None:
+async def test_a_session_file_is_where_the_cli_writes_it(job: ScriptedJob, name: str) -> None:
     """The CLI names its directory after the working directory."""
     cwd = job.base / name
     if name == "link":
@@ -176,7 +176,7 @@ async def test_a_transcript_is_where_the_cli_has_it(job: ScriptedJob, name: str)
     assert holds_message(transcript, first.id)
 
 
-async def test_the_restored_transcript_is_the_one_that_is_resumed(job: ScriptedJob) -> None:
+async def test_the_cli_resumes_from_the_restored_file(job: ScriptedJob) -> None:
     """Whatever a job has left in other directories, and however new it is."""
     job.script({"text": "One."})
     await job.turn("My word is apple.")
@@ -206,7 +206,7 @@ async def test_the_restored_transcript_is_the_one_that_is_resumed(job: ScriptedJ
     assert len(grown) > len(apple)
 
 
-async def test_a_message_is_on_disk_before_the_model_is_asked(job: ScriptedJob) -> None:
+async def test_a_message_is_on_disk_before_the_model_call(job: ScriptedJob) -> None:
     job.script({"drop": "hang"})
     first = user_message("Hello.")
     async with job.process() as process:

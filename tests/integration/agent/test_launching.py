@@ -44,7 +44,7 @@ def options(line: list[str]) -> dict[str, str]:
     }
 
 
-def test_both_kinds_talk_stream_json_and_load_nothing_of_the_repository() -> None:
+def test_both_job_types_use_stream_json_and_no_repository_settings() -> None:
     for job_type in JobType:
         line = command_line(Path("/bin/claude"), launch(job_type))
         found = options(line)
@@ -65,7 +65,7 @@ def test_a_code_job_may_do_everything_in_its_worktree() -> None:
     assert "WebFetch" not in found["--tools"]
 
 
-def test_a_task_job_may_only_read_and_what_is_configured() -> None:
+def test_a_task_job_may_only_read_and_use_configured_tools() -> None:
     asked = launch(
         JobType.TASK,
         mcp_config=Path("/etc/mcp.json"),
@@ -88,12 +88,12 @@ def test_limits_model_and_resuming() -> None:
     assert (found["--model"], found["--max-turns"], found["--max-budget-usd"]) == ("m", "7", "1.5")
 
 
-def test_a_limit_of_nothing_is_no_missing_limit() -> None:
+def test_a_limit_of_zero_is_passed() -> None:
     found = options(command_line(Path("claude"), launch(JobType.CODE, max_budget_usd=0.0)))
     assert found["--max-budget-usd"] == "0.0"
 
 
-def test_a_system_prompt_goes_by_file_when_there_is_one() -> None:
+def test_a_system_prompt_file_replaces_the_argument() -> None:
     asked = launch(JobType.CODE, system_prompt="Rules.")
     assert options(command_line(Path("c"), asked))["--append-system-prompt"] == "Rules."
     by_file = command_line(Path("c"), asked, Path("/dev/fd/7"))
@@ -120,7 +120,7 @@ def environment(passed: dict[str, str], config_dir: Path | None = None) -> dict[
     )
 
 
-def test_the_environment_holds_what_was_passed_and_what_is_fixed(
+def test_the_environment_has_the_passed_and_the_fixed_variables(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
@@ -162,7 +162,7 @@ def test_no_other_name_can_be_passed(name: str) -> None:
     assert name not in PASSED_NAMES
 
 
-def test_no_name_can_come_in_as_identity() -> None:
+def test_identity_allows_only_git_variables() -> None:
     with pytest.raises(ValueError, match="GIT_SSH_COMMAND"):
         child_environment(
             {},

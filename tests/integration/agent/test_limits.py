@@ -56,7 +56,7 @@ async def test_a_budget_counts_from_the_start_of_the_process(job: ScriptedJob) -
     assert not report.result.failure.transient
 
 
-async def test_a_process_may_always_make_one_call_which_fails_when_it_is_the_last(
+async def test_a_process_makes_one_call_under_any_budget_and_then_fails(
     job: ScriptedJob,
 ) -> None:
     job.script({"text": "Done."})
@@ -115,13 +115,13 @@ async def test_the_budget_of_a_job_spans_processes_and_lost_sessions(job: Script
         (2.0, 0.75, 0.5, 1.25),
     ],
 )
-def test_the_larger_of_what_is_known_was_spent(
+def test_the_larger_recorded_usage_counts(
     budget: float | None, recorded: float | None, session: float | None, left: float | None
 ) -> None:
     assert process_budget(budget, Usage(cost_usd=recorded), Usage(cost_usd=session)) == left
 
 
-def test_the_rounding_of_sums_is_nothing_to_spend() -> None:
+def test_a_rounding_error_is_no_budget() -> None:
     spent = sum(Usage(cost_usd=cost).cost_usd or 0.0 for cost in (0.1, 0.7))
     assert spent < 0.8
     with pytest.raises(JobFailure):

@@ -37,7 +37,7 @@ def test_the_files_of_a_command_are_its_absolute_paths():
 
 
 @pytest.mark.parametrize("path", ["/dev/null", "/proc/1", "/proc/../dev", "/sys", "/x/${HOME}"])
-def test_what_a_sandbox_has_itself_or_only_the_cli_knows_is_no_file(path: str):
+def test_sandbox_paths_and_variables_are_not_files(path: str):
     assert server(command="npx", args=[path]).files == ()
 
 
@@ -63,6 +63,6 @@ def test_the_address_of_a_url(url: str, address: tuple[str, int] | None, is_on_l
     "entry",
     [3, {"command": 3}, {"command": "npx", "args": 3}, {"command": "npx", "args": [3]}, {"url": 3}],
 )
-def test_an_entry_of_another_form_is_refused(entry: object):
+def test_an_invalid_entry_is_refused(entry: object):
     with pytest.raises(ValueError, match=r"mcp\.json"):
         read_servers(json.dumps({"mcpServers": {"one": entry}}))

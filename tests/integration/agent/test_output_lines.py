@@ -21,21 +21,23 @@ def split(*chunks: bytes) -> list[bytes]:
     return [*lines, *splitter.finish()]
 
 
-def test_lines_are_cut_at_newlines_only() -> None:
+def test_lines_are_split_at_newlines_only() -> None:
     text = "a\u2028b\u2029c\rd\x0be\x85f\n"
     assert split(text.encode()) == [text.encode().rstrip(b"\n")]
 
 
-def test_lines_are_put_together_from_chunks() -> None:
+def test_lines_are_joined_from_chunks() -> None:
     assert split(b"a", b"b\nc", b"\n", b"\n", b"d") == [b"ab", b"c", b"", b"d"]
 
 
-def test_a_line_over_the_limit_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_over_the_limit_is_truncated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(output_module, "MAX_LINE_BYTES", 4)
     assert split(b"abc", b"def", b"ghi\njk\n") == [b"abcd", b"jk"]
 
 
-async def test_long_lines_and_odd_bytes_come_whole(fake_job: Callable[[str], ScriptedJob]) -> None:
+async def test_long_lines_and_invalid_bytes_are_read(
+    fake_job: Callable[[str], ScriptedJob],
+) -> None:
     job = fake_job(
         "import sys\n"
         "out = sys.stdout.buffer\n"
@@ -60,7 +62,7 @@ async def test_long_lines_and_odd_bytes_come_whole(fake_job: Callable[[str], Scr
     assert report.result.answer == "Done."
 
 
-async def test_a_slow_reader_holds_the_process_back(fake_job: Callable[[str], ScriptedJob]) -> None:
+async def test_a_slow_reader_slows_the_process_down(fake_job: Callable[[str], ScriptedJob]) -> None:
     job = fake_job(
         "import pathlib\n"
         "done = pathlib.Path('count')\n"
@@ -107,7 +109,9 @@ async def test_a_process_that_hangs_after_its_result_is_stopped(
     assert report.seconds < 8
 
 
-async def test_a_slow_reader_is_no_hanging_process(fake_job: Callable[[str], ScriptedJob]) -> None:
+async def test_time_of_a_slow_reader_does_not_count_as_hanging(
+    fake_job: Callable[[str], ScriptedJob],
+) -> None:
     job = fake_job(f"print('{RESULT}')\nprint('after')\n")
 
     class Slow(Lines):
@@ -122,7 +126,7 @@ async def test_a_slow_reader_is_no_hanging_process(fake_job: Callable[[str], Scr
     assert lines.all[-1].text == "after"
 
 
-async def test_an_error_of_the_reader_comes_out_as_it_is(
+async def test_an_error_of_the_reader_is_raised_unchanged(
     fake_job: Callable[[str], ScriptedJob],
 ) -> None:
     job = fake_job("import time\nprint(1)\ntime.sleep(300)\n")

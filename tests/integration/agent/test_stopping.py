@@ -101,7 +101,7 @@ async def reading(process: ClaudeProcess) -> AsyncIterator[None]:
         await asyncio_task
 
 
-async def test_stopping_ends_children_that_ignore_signals(job: ScriptedJob) -> None:
+async def test_stop_kills_children_that_ignore_signals(job: ScriptedJob) -> None:
     pid_file = run_stubborn_command(job)
     async with job.process() as process, reading(process):
         await process.send("6f9619ff-8b86-4011-b42d-00c04fc964ff", "Go.")
@@ -117,7 +117,7 @@ async def test_stopping_ends_children_that_ignore_signals(job: ScriptedJob) -> N
         await process.stop()
 
 
-async def test_the_death_of_the_worker_ends_the_run(job: ScriptedJob) -> None:
+async def test_the_run_ends_if_the_worker_dies(job: ScriptedJob) -> None:
     pid_file = run_stubborn_command(job)
     arguments = [str(job.executable), job.session_id, json.dumps(job.environment), str(job.cwd)]
     worker = await asyncio.create_subprocess_exec(
@@ -132,7 +132,7 @@ async def test_the_death_of_the_worker_ends_the_run(job: ScriptedJob) -> None:
     assert not is_running(int(pid_file.read_text()))
 
 
-async def test_the_death_of_claude_ends_its_commands(job: ScriptedJob) -> None:
+async def test_commands_end_if_claude_dies(job: ScriptedJob) -> None:
     pid_file = run_stubborn_command(job)
     first = user_message("Go.")
     async with job.process() as process:
@@ -150,7 +150,7 @@ async def test_the_death_of_claude_ends_its_commands(job: ScriptedJob) -> None:
     assert not is_running(int(pid_file.read_text()))
 
 
-async def test_the_death_of_the_supervisor_ends_the_run(job: ScriptedJob) -> None:
+async def test_the_run_ends_if_the_supervisor_dies(job: ScriptedJob) -> None:
     pid_file = run_stubborn_command(job, prefix="")
     async with job.process() as process, reading(process):
         await process.send("6f9619ff-8b86-4011-b42d-00c04fc964ff", "Go.")
@@ -163,7 +163,7 @@ async def test_the_death_of_the_supervisor_ends_the_run(job: ScriptedJob) -> Non
     assert not is_running(int(pid_file.read_text()))
 
 
-async def test_what_outlives_the_supervisor_is_found_by_its_marker(
+async def test_processes_that_outlive_the_supervisor_are_found_by_marker(
     fake_job: Callable[[str], ScriptedJob],
 ) -> None:
     job = fake_job(HANGING)
@@ -175,7 +175,9 @@ async def test_what_outlives_the_supervisor_is_found_by_its_marker(
         assert processes_of(job.marker) == []
 
 
-async def test_no_signal_is_ignored_from_the_start(fake_job: Callable[[str], ScriptedJob]) -> None:
+async def test_the_cli_starts_with_default_signal_handling(
+    fake_job: Callable[[str], ScriptedJob],
+) -> None:
     job = fake_job("")
     job.executable.write_text("#!/bin/sh\nexec grep -E 'SigIgn|SigBlk' /proc/self/status\n")
     async with job.process() as process:
@@ -187,7 +189,7 @@ async def test_no_signal_is_ignored_from_the_start(fake_job: Callable[[str], Scr
     assert masks == {"SigBlk:": 0, "SigIgn:": 0}
 
 
-async def test_sigterm_to_the_supervisor_ends_the_run_in_order(job: ScriptedJob) -> None:
+async def test_sigterm_to_the_supervisor_stops_the_run(job: ScriptedJob) -> None:
     pid_file = run_stubborn_command(job)
     async with job.process() as process, reading(process):
         await process.send("6f9619ff-8b86-4011-b42d-00c04fc964ff", "Go.")
@@ -212,7 +214,7 @@ async def test_a_command_left_in_the_background_ends_with_the_turn(job: Scripted
 
 
 @pytest.mark.parametrize("body", [HANGING, FLOODING], ids=["hanging", "flooding"])
-async def test_stopping_needs_neither_cooperation_nor_a_reader(
+async def test_stop_needs_neither_cooperation_nor_a_reader(
     fake_job: Callable[[str], ScriptedJob], body: str
 ) -> None:
     job = fake_job(body)
@@ -225,7 +227,7 @@ async def test_stopping_needs_neither_cooperation_nor_a_reader(
     assert processes_of(job.marker) == []
 
 
-async def test_stopping_twice_at_once_uses_the_shorter_grace(
+async def test_concurrent_stops_use_the_shorter_grace(
     fake_job: Callable[[str], ScriptedJob],
 ) -> None:
     job = fake_job(HANGING)
@@ -258,7 +260,7 @@ async def test_leaving_the_block_on_cancellation_ends_the_run(
     assert processes_of(job.marker) == []
 
 
-async def test_stopping_a_stopped_process_ends_it(fake_job: Callable[[str], ScriptedJob]) -> None:
+async def test_stop_ends_a_suspended_process(fake_job: Callable[[str], ScriptedJob]) -> None:
     job = fake_job("import time\nprint(1)\ntime.sleep(300)\n")
     async with job.process() as process:
         await anext(process.output())
@@ -268,7 +270,7 @@ async def test_stopping_a_stopped_process_ends_it(fake_job: Callable[[str], Scri
     assert await process.wait() == 128 + signal.SIGTERM
 
 
-async def test_a_worker_may_have_thousands_of_files_open(
+async def test_a_process_starts_although_thousands_of_files_are_open(
     fake_job: Callable[[str], ScriptedJob],
 ) -> None:
     job = fake_job("print(1)\n")
@@ -285,7 +287,7 @@ async def test_a_worker_may_have_thousands_of_files_open(
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-async def test_an_executable_that_cannot_start_says_so(
+async def test_an_executable_that_cannot_start_reports_why(
     fake_job: Callable[[str], ScriptedJob],
 ) -> None:
     job = fake_job("")
@@ -300,7 +302,7 @@ async def test_an_executable_that_cannot_start_says_so(
     assert "cannot be started" in report.result.failure.message
 
 
-async def test_a_missing_directory_is_an_error_at_once(
+async def test_a_missing_directory_raises_an_error(
     fake_job: Callable[[str], ScriptedJob],
 ) -> None:
     job = fake_job("")
@@ -316,7 +318,7 @@ def claude_pid(job: ScriptedJob, process: ClaudeProcess) -> int:
     return int(children[0])
 
 
-def test_markers_are_told_apart() -> None:
+def test_invalid_markers_are_not_parsed() -> None:
     marker = Marker("data", "boot", "job")
     assert Marker.parse(str(marker)) == marker
     assert Marker.parse("data/boot") is None

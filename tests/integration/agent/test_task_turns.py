@@ -40,7 +40,7 @@ def task(job: ScriptedJob, **changes: object) -> Launch:
     return job.launch(JobType.TASK, **changes)
 
 
-async def test_a_task_can_read_its_worktree_and_nothing_else(job: ScriptedJob) -> None:
+async def test_a_task_can_read_only_its_worktree(job: ScriptedJob) -> None:
     git(job.cwd, "init", "-q")
     (job.cwd / "README").write_text("The readme.\n")
     git(job.cwd, "add", "-A")
@@ -156,7 +156,7 @@ async def test_a_message_offered_again_is_delivered_once(job: ScriptedJob) -> No
     assert await queue.offer(second) is True
 
 
-async def test_a_message_that_the_session_has_already_does_not_hang(job: ScriptedJob) -> None:
+async def test_a_message_that_is_in_the_session_does_not_hang(job: ScriptedJob) -> None:
     job.script({"text": "Hello."}, {"text": "Not asked for."})
     first = user_message("Hello.")
     async with job.process(task(job)) as process:
@@ -171,7 +171,7 @@ async def test_a_message_that_the_session_has_already_does_not_hang(job: Scripte
     assert len(job.requests) == 1
 
 
-async def test_several_messages_at_once_are_all_taken_up(job: ScriptedJob) -> None:
+async def test_several_messages_at_once_are_all_answered(job: ScriptedJob) -> None:
     job.script(
         {"text": "Reading.", "tools": [["Glob", {"pattern": "*"}]], "delay": 0.5},
         *[Step(text=f"Answer {number}.") for number in range(4)],
@@ -205,7 +205,7 @@ async def test_a_message_after_the_turn_belongs_to_the_next_one(job: ScriptedJob
     assert len(job.requests) == 1
 
 
-async def test_a_message_that_meets_the_end_of_the_turn_is_answered_or_refused(
+async def test_a_message_at_the_end_of_a_turn_is_answered_or_refused(
     job: ScriptedJob,
 ) -> None:
     job.script({"text": "One."}, {"text": "Two."})

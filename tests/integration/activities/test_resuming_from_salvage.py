@@ -64,14 +64,14 @@ async def publish(machine: Machine, original: Job) -> str | None:
     return machine.forge.read_file(OWNER, NAME, granted.job.branch_name, "login.py")
 
 
-async def test_any_machine_takes_it_from_the_store(
+async def test_any_host_restores_the_salvage_from_the_store(
     machine: Machine, other: Machine, left: Job
 ) -> None:
     assert await publish(other, left) == "login\n"
     assert await publish(machine, left) == "login\n"
 
 
-async def test_what_only_the_other_machine_has_waits_for_it(
+async def test_salvage_on_another_host_only_waits_for_that_host(
     machine: Machine, other: Machine, long: Job
 ) -> None:
     failure = await refusal(other, long)
@@ -81,12 +81,12 @@ async def test_what_only_the_other_machine_has_waits_for_it(
     assert await publish(machine, long) == "login\n"
 
 
-async def test_a_machine_that_was_renamed_still_has_it(machine: Machine, long: Job) -> None:
+async def test_a_renamed_host_still_has_the_salvage(machine: Machine, long: Job) -> None:
     renamed = Machine(machine.directory, machine.world, machine.forge, host="mill-2")
     assert await publish(renamed, long) == "login\n"
 
 
-async def test_what_its_own_machine_has_lost_is_gone(machine: Machine, long: Job) -> None:
+async def test_salvage_that_its_host_has_lost_is_gone(machine: Machine, long: Job) -> None:
     mirror = machine.mirrors.mirror(OWNER, NAME)
     await machine.mirrors.git.run("update-ref", "-d", SALVAGE + long.id, at=mirror.place)
     assert (await refusal(machine, long)).code is FailureCode.KEPT_WORK_GONE

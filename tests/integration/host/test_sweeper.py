@@ -43,7 +43,7 @@ async def left_behind(machine: Machine) -> tuple[Job, Path, Path]:
     return granted.job, worktree.path, make_home(machine, granted.job.id)
 
 
-async def test_what_ended_jobs_left_is_removed_and_their_work_kept(machine: Machine) -> None:
+async def test_files_of_ended_jobs_are_removed_and_their_work_is_salvaged(machine: Machine) -> None:
     job, worktree, home = await left_behind(machine)
     await ended(machine, job)
     probe = make_home(machine, "probe")
@@ -55,7 +55,7 @@ async def test_what_ended_jobs_left_is_removed_and_their_work_kept(machine: Mach
     assert "+login" in (kept.patch or "")
 
 
-async def test_what_is_still_being_stopped_stays(machine: Machine) -> None:
+async def test_a_job_that_is_being_stopped_keeps_its_files(machine: Machine) -> None:
     """Its workflow was terminated, and its row is closed already."""
     granted, worktree = await machine.prepared()
     await ended(machine, granted.job)
@@ -108,7 +108,7 @@ async def test_a_session_home_of_any_depth_is_removed(machine: Machine) -> None:
     assert not home.exists()
 
 
-async def test_a_session_home_that_cannot_be_removed_holds_no_other_back(
+async def test_a_session_home_that_cannot_be_removed_blocks_no_other(
     machine: Machine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Only root can make a file that its owner cannot delete."""
@@ -132,7 +132,7 @@ async def test_a_session_home_that_cannot_be_removed_holds_no_other_back(
     assert not homes[0].exists()
 
 
-async def test_a_session_home_that_takes_long_waits_for_the_next_sweep(
+async def test_the_next_sweep_continues_a_long_removal(
     machine: Machine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     home = await home_of_an_ended_job(machine, "a")
@@ -148,7 +148,7 @@ async def test_a_session_home_that_takes_long_waits_for_the_next_sweep(
 @pytest.mark.parametrize(
     "name", ["src", "5b8f8a0e-4d7e-4a53-9b1c-6b1f2f3a9d10", "odd name", ".hidden"]
 )
-async def test_what_is_of_no_job_of_ours_stays(machine: Machine, name: str) -> None:
+async def test_directories_of_unknown_jobs_stay(machine: Machine, name: str) -> None:
     mine = machine.worktrees.root / "somebody" / "project" / name / "thesis.txt"
     mine.parent.mkdir(parents=True)
     mine.write_text("years of work\n")
@@ -158,7 +158,7 @@ async def test_what_is_of_no_job_of_ours_stays(machine: Machine, name: str) -> N
     assert home.exists()
 
 
-async def test_jobs_that_live_or_clean_up_are_left_alone(machine: Machine) -> None:
+async def test_unfinished_jobs_keep_their_files(machine: Machine) -> None:
     live, live_tree, live_home = await left_behind(machine)
     cleaning, tree, home = await left_behind(machine)
     await ended(machine, cleaning, Phase.CLEANING_UP)
@@ -167,7 +167,7 @@ async def test_jobs_that_live_or_clean_up_are_left_alone(machine: Machine) -> No
     assert await machine.salvage.kept(OWNER, NAME, live.id) is None
 
 
-async def test_a_job_that_begins_meanwhile_is_left_alone(
+async def test_a_job_that_starts_during_a_sweep_keeps_its_files(
     world: World, forge: FakeGitHub, tmp_path: Path
 ) -> None:
     """Its files were listed when the store did not know it yet."""
@@ -207,7 +207,7 @@ async def sweeping_forever(
         await running
 
 
-async def test_a_sweep_waits_for_the_store(
+async def test_sweeps_continue_after_an_outage(
     sweeping_forever: tuple[Machine, Outages], caplog: pytest.LogCaptureFixture
 ) -> None:
     machine, outages = sweeping_forever

@@ -107,9 +107,7 @@ async def desk(
         await running
 
 
-async def test_a_machine_appears_at_once_and_its_probes_fill_in(
-    desk: Desk, forge: FakeGitHub
-) -> None:
+async def test_a_host_reports_at_once_and_adds_its_probes(desk: Desk, forge: FakeGitHub) -> None:
     row = await desk.until_probed()
     assert (row.id, row.boot_id, row.task_queue, row.slots) == (
         "mill-1",
@@ -135,7 +133,7 @@ async def test_reports_survive_an_outage(desk: Desk, caplog: pytest.LogCaptureFi
     assert not desk.running.done()
 
 
-async def test_a_cli_that_goes_away_is_told(desk: Desk, claude: Path) -> None:
+async def test_a_removed_cli_is_reported(desk: Desk, claude: Path) -> None:
     await desk.until_probed()
     claude.unlink()  # noqa: ASYNC240
     row = await desk.until(lambda row: row.claude_version is None)
@@ -144,7 +142,7 @@ async def test_a_cli_that_goes_away_is_told(desk: Desk, claude: Path) -> None:
     assert row.claude_login_type is None
 
 
-async def test_a_credential_that_was_refused_is_told(desk: Desk) -> None:
+async def test_a_refused_credential_is_reported(desk: Desk) -> None:
     """The CLI, when it is asked, does not try it."""
     assert (await desk.until_probed()).claude_authenticated
     desk.credential.record_outcome(JobFailure(FailureCode.CLAUDE_AUTHENTICATION))
@@ -154,7 +152,7 @@ async def test_a_credential_that_was_refused_is_told(desk: Desk) -> None:
     await desk.until(lambda row: row.claude_authenticated)
 
 
-async def test_a_machine_that_cannot_probe_still_reports(
+async def test_a_host_that_cannot_probe_still_reports(
     desk: Desk, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As when its disk is full."""
@@ -166,7 +164,7 @@ async def test_a_machine_that_cannot_probe_still_reports(
     assert "could not be run for a probe" in caplog.text
 
 
-async def test_a_machine_takes_its_row_away_at_the_end(
+async def test_a_host_deletes_its_row_at_the_end(
     desk: Desk, caplog: pytest.LogCaptureFixture
 ) -> None:
     await desk.until_probed()
@@ -183,7 +181,7 @@ async def test_a_machine_takes_its_row_away_at_the_end(
     assert await desk.row() is None
 
 
-async def test_a_process_takes_the_place_of_dead_ones(desk: Desk) -> None:
+async def test_a_process_replaces_dead_ones(desk: Desk) -> None:
     """What is still to be done on this machine must not be asked of a process that is dead."""
     await desk.until_probed()
     dead = Host("mill-1", "ba9876543210", "host-mill-1-dead", 2, utc_now() + timedelta(minutes=1))
@@ -195,12 +193,12 @@ async def test_a_process_takes_the_place_of_dead_ones(desk: Desk) -> None:
     assert boots == [("mill-1", "0123456789ab"), ("mill-2", "ba9876543210")]
 
 
-async def test_a_process_begins_although_the_store_is_away(desk: Desk) -> None:
+async def test_a_process_starts_during_an_outage(desk: Desk) -> None:
     desk.outages.is_down = True
     await desk.reports.replace_dead(["ba9876543210"])
 
 
-async def test_a_cli_that_is_not_there_is_no_error(tmp_path: Path, claude: Path) -> None:
+async def test_a_missing_cli_is_a_failure_of_the_probe(tmp_path: Path, claude: Path) -> None:
     there = setup(tmp_path, claude)
     assert (await probe_claude(there)).version == "2.1.330"
     with pytest.raises(JobFailure) as caught:
@@ -208,7 +206,7 @@ async def test_a_cli_that_is_not_there_is_no_error(tmp_path: Path, claude: Path)
     assert caught.value.code is FailureCode.CLAUDE_NOT_FOUND
 
 
-async def test_the_cli_is_asked_inside_the_sandbox(tmp_path: Path, claude: Path) -> None:
+async def test_the_probe_runs_in_the_sandbox(tmp_path: Path, claude: Path) -> None:
     (tmp_path / "secret").write_text("")
     rewrite(claude, f"[ -e {tmp_path}/secret ] || echo 2.1.330")
     assert (await probe_claude(setup(tmp_path, claude))).version == "2.1.330"
@@ -219,7 +217,7 @@ async def test_the_cli_is_asked_inside_the_sandbox(tmp_path: Path, claude: Path)
     assert not (tmp_path / "x").exists()
 
 
-async def test_the_cli_is_asked_of_the_operators_login(tmp_path: Path, claude: Path) -> None:
+async def test_the_probe_uses_the_operators_login(tmp_path: Path, claude: Path) -> None:
     there = replace(setup(tmp_path, claude), config_dir=None)
     (there.home / ".claude").mkdir(parents=True)
     (there.home / ".ssh").mkdir()
@@ -227,7 +225,7 @@ async def test_the_cli_is_asked_of_the_operators_login(tmp_path: Path, claude: P
     assert (await probe_claude(there)).version == "1.2"
 
 
-async def test_a_sandbox_that_does_not_work_is_told(
+async def test_a_broken_sandbox_is_reported(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert (await desk.until_probed()).sandbox_ok

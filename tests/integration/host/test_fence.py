@@ -99,12 +99,12 @@ async def machine(
         await watching
 
 
-def test_claude_can_be_ended_before_another_machine_takes_over() -> None:
+def test_claude_can_be_stopped_before_another_host_takes_over() -> None:
     """Ending a Claude that resists takes 5 s (`ClaudeProcess.stop`)."""
     assert HEARTBEAT_TIMEOUT - fencing.CUT_OFF_AFTER >= timedelta(seconds=5)
 
 
-async def test_a_short_outage_stops_nothing(
+async def test_a_short_outage_stops_no_job(
     machine: Machine, server: tuple[TemporalProcess, TemporalClient]
 ) -> None:
     key, holding = await machine.hold()
@@ -127,7 +127,7 @@ async def test_a_short_outage_stops_nothing(
         await running
 
 
-async def test_a_machine_that_is_cut_off_gives_its_jobs_up(
+async def test_a_host_that_is_cut_off_gives_up_its_jobs(
     machine: Machine, server: tuple[TemporalProcess, TemporalClient]
 ) -> None:
     (first, holding), (second, holding_too) = await machine.hold(), await machine.hold()

@@ -49,7 +49,7 @@ async def said(world: World, job: Job) -> list[str]:
         ({"status": JobStatus.CANCELLED}, "Job cancelled."),
     ],
 )
-async def test_an_ending_is_written_once(
+async def test_the_end_of_a_job_is_recorded_once(
     world: World, records: RecordActivities, ending: dict[str, Any], words: str
 ) -> None:
     job = await world.add_job(status=RUNNING, phase=Phase.WORKING, lease=1)
@@ -79,7 +79,7 @@ async def test_a_cancelled_job_stays_cancelled(world: World, records: RecordActi
     )
 
 
-async def test_an_ending_whose_answer_was_lost_is_written_by_the_next_try(world: World) -> None:
+async def test_the_end_of_a_job_is_recorded_by_the_next_attempt(world: World) -> None:
     outages = Outages(world.store)
     records = RecordActivities(outages.store)
     job = await world.add_job(status=RUNNING, phase=Phase.WORKING)
@@ -93,9 +93,7 @@ async def test_an_ending_whose_answer_was_lost_is_written_by_the_next_try(world:
     assert await said(world, job) == ["Job completed."]
 
 
-async def test_the_next_turn_waits_at_the_end_of_the_queue(
-    world: World, records: RecordActivities
-) -> None:
+async def test_the_next_turn_is_queued_last(world: World, records: RecordActivities) -> None:
     job = await world.add_job(status=RUNNING, phase=Phase.WAITING_FOR_USER)
     first = await world.add_job()
     await records.enqueue_job(QueueEntry(job.id, 2))
@@ -105,7 +103,7 @@ async def test_the_next_turn_waits_at_the_end_of_the_queue(
     assert (await world.read(ended)).phase is None
 
 
-async def test_a_job_that_lost_its_machine_keeps_its_place(
+async def test_a_job_that_lost_its_host_keeps_its_position(
     world: World, records: RecordActivities
 ) -> None:
     lost = await world.add_job(status=RUNNING, phase=Phase.WORKING, lease=1, pid=7)
@@ -117,7 +115,7 @@ async def test_a_job_that_lost_its_machine_keeps_its_place(
     assert len(await said(world, lost)) == 1
 
 
-async def test_the_user_is_waited_for_only_while_the_job_runs(
+async def test_only_a_running_job_waits_for_the_user(
     world: World, records: RecordActivities
 ) -> None:
     running = await world.add_job(status=RUNNING, phase=Phase.WORKING)
@@ -129,9 +127,7 @@ async def test_the_user_is_waited_for_only_while_the_job_runs(
     assert (await world.read(ended)).phase is None
 
 
-async def test_a_message_is_taken_from_the_inbox_once(
-    world: World, records: RecordActivities
-) -> None:
+async def test_a_message_is_accepted_once(world: World, records: RecordActivities) -> None:
     job = await world.add_job()
     message = a_line("More, please.", type=MessageType.USER_INPUT)
     await world.store.put_in_inbox(job.id, message)
@@ -142,7 +138,7 @@ async def test_a_message_is_taken_from_the_inbox_once(
     assert await said(world, job) == ["More, please.", "The user ended the conversation."]
 
 
-async def test_every_machine_is_named_once_by_its_newest_process(
+async def test_each_host_is_listed_once_with_its_newest_process(
     world: World, records: RecordActivities
 ) -> None:
     now = utc_now()

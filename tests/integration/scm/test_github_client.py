@@ -46,11 +46,11 @@ async def failure(github: GitHubClient, use: Callable[[Github], Any] = read) -> 
     return caught.value
 
 
-async def test_what_is_asked_is_answered(forge: FakeGitHub) -> None:
+async def test_call_returns_the_result(forge: FakeGitHub) -> None:
     assert await access(forge).call(read) == "main"
 
 
-async def test_without_a_token_nothing_is_asked(forge: FakeGitHub) -> None:
+async def test_without_a_token_no_request_is_sent(forge: FakeGitHub) -> None:
     refused = await failure(access(forge, token=None))
     assert (refused.code, refused.transient) == (FailureCode.GITHUB_TOKEN_MISSING, False)
     assert forge.requests == []
@@ -77,7 +77,7 @@ async def test_without_a_token_nothing_is_asked(forge: FakeGitHub) -> None:
         (None, None, FailureCode.GITHUB_UNAVAILABLE, True, "could not be reached"),
     ],
 )  # fmt: skip
-async def test_every_refusal_has_its_meaning(
+async def test_each_status_has_its_failure(
     forge: FakeGitHub,
     status: int | None,
     body: Any,
@@ -93,7 +93,7 @@ async def test_every_refusal_has_its_meaning(
 
 
 @pytest.mark.parametrize("secondary", [False, True])
-async def test_a_rate_limit_passes(forge: FakeGitHub, secondary: bool) -> None:
+async def test_a_rate_limit_is_transient(forge: FakeGitHub, secondary: bool) -> None:
     forge.limit_next(secondary=secondary)
     refused = await failure(access(forge))
     assert (refused.code, refused.transient) == (FailureCode.GITHUB_UNAVAILABLE, True)
@@ -101,7 +101,7 @@ async def test_a_rate_limit_passes(forge: FakeGitHub, secondary: bool) -> None:
     assert await access(forge).call(read) == "main"
 
 
-async def test_what_the_forge_itself_refuses(forge: FakeGitHub) -> None:
+async def test_errors_of_the_fake_github_have_their_failures(forge: FakeGitHub) -> None:
     forge.commit(OWNER, NAME, "feat/x", {"a.txt": "1"}, "Add a")
     for token, use, code in (
         ("unknown", read, FailureCode.GITHUB_AUTHENTICATION),
@@ -116,7 +116,7 @@ async def test_what_the_forge_itself_refuses(forge: FakeGitHub) -> None:
     assert "already exists" in refused.message
 
 
-async def test_a_github_that_is_silent_or_away_is_unavailable(
+async def test_a_timeout_and_a_refused_connection_are_unavailable(
     forge: FakeGitHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(github_client, "REQUEST_SECONDS", 1)
@@ -128,7 +128,9 @@ async def test_a_github_that_is_silent_or_away_is_unavailable(
         assert "could not be reached" in refused.message
 
 
-async def test_whose_token_it_is(forge: FakeGitHub, caplog: pytest.LogCaptureFixture) -> None:
+async def test_viewer_returns_the_owner_of_the_token(
+    forge: FakeGitHub, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.DEBUG)
     assert await GitHub(access(forge)).viewer() == "bot"
     assert await GitHub(access(forge, "ghp_unknown")).viewer() is None
@@ -141,13 +143,13 @@ async def test_whose_token_it_is(forge: FakeGitHub, caplog: pytest.LogCaptureFix
 
 
 @pytest.mark.parametrize("body", ["<html>Sign in</html>", "[]", "null", '{"login": 7}'])
-async def test_an_answer_that_is_not_githubs_names_nobody(forge: FakeGitHub, body: str) -> None:
+async def test_viewer_ignores_an_invalid_response(forge: FakeGitHub, body: str) -> None:
     """As a proxy sends it that asks for a login."""
     forge.fail_next("users/get-authenticated", status=200, body=body)
     assert await GitHub(access(forge)).viewer() is None
 
 
-async def test_an_answer_that_is_not_githubs_is_none(forge: FakeGitHub) -> None:
+async def test_an_invalid_response_is_unavailable(forge: FakeGitHub) -> None:
     forge.fail_next("repos/get", status=200, body="null")
     refused = await failure(access(forge))
     assert (refused.code, refused.transient) == (FailureCode.GITHUB_UNAVAILABLE, True)

@@ -24,7 +24,7 @@ async def queued(world: World, count: int) -> list[Job]:
     return [await world.add_job(queued_at=later(number)) for number in range(count)]
 
 
-async def test_jobs_get_their_slots_in_the_order_of_the_store(
+async def test_jobs_get_slots_in_the_order_of_the_store(
     world: World, slot_host: SlotHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(admission, "EARLIER_JOB_TIMEOUT", timedelta(seconds=30))
@@ -67,9 +67,7 @@ async def test_long_jobs_do_not_change_the_order(
         await slot_host.until_held(fifth, sixth)
 
 
-async def test_a_more_urgent_job_overtakes_one_that_waits_here_already(
-    world: World, slot_host: SlotHost
-) -> None:
+async def test_an_urgent_job_overtakes_a_waiting_job(world: World, slot_host: SlotHost) -> None:
     first, second, third, fourth = await queued(world, 4)
     async with slot_host.poll():
         await slot_host.ask_in_order(first, second)
@@ -84,9 +82,7 @@ async def test_a_more_urgent_job_overtakes_one_that_waits_here_already(
         await slot_host.until_held(third, urgent)
 
 
-async def test_a_job_whose_workflow_never_comes_holds_the_others_up_once(
-    world: World, slot_host: SlotHost
-) -> None:
+async def test_an_absent_job_delays_the_others_once(world: World, slot_host: SlotHost) -> None:
     missing, *jobs = await queued(world, 6)
     clock = asyncio.get_running_loop().time
     async with slot_host.poll():
@@ -109,7 +105,7 @@ async def test_a_job_whose_workflow_never_comes_holds_the_others_up_once(
     assert waited_again < patience
 
 
-async def test_a_job_that_was_passed_by_is_waited_for_at_its_next_turn(
+async def test_a_skipped_job_that_arrives_is_not_skipped_next_time(
     world: World, slot_host: SlotHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(admission, "EARLIER_JOB_TIMEOUT", timedelta(milliseconds=200))
@@ -135,7 +131,7 @@ async def test_a_job_that_was_passed_by_is_waited_for_at_its_next_turn(
     assert slot_host.leases.taken[-2:] == [late.id, early.id]
 
 
-async def test_a_job_that_was_passed_by_is_waited_for_again_some_day(
+async def test_a_job_is_skipped_for_a_limited_time(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(admission, "EARLIER_JOB_TIMEOUT", timedelta(milliseconds=100))
@@ -149,7 +145,7 @@ async def test_a_job_that_was_passed_by_is_waited_for_again_some_day(
     assert await here._first(waiting.id) == missing.id
 
 
-async def test_a_job_that_was_passed_by_while_it_waited_here_still_has_its_turn(
+async def test_a_job_skipped_while_it_waits_still_gets_a_slot(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(admission, "EARLIER_JOB_TIMEOUT", timedelta(seconds=30))
@@ -165,7 +161,7 @@ async def test_a_job_that_was_passed_by_while_it_waited_here_still_has_its_turn(
     assert here._skipped == {}
 
 
-async def test_cancelled_jobs_hold_nobody_up(world: World, slot_host: SlotHost) -> None:
+async def test_cancelled_jobs_delay_no_other_job(world: World, slot_host: SlotHost) -> None:
     cancelled, waiting = await queued(world, 2)
     clock = asyncio.get_running_loop().time
     async with slot_host.poll():

@@ -64,7 +64,7 @@ REFUSALS: list[tuple[FailureCode, Step, Mapping[str, str]]] = [
     REFUSALS,
     ids=[f"{row[0]}-{row[1].get('status', 'none')}-{len(row[2])}" for row in REFUSALS],
 )
-async def test_what_the_api_refuses_is_told_apart(
+async def test_each_api_error_has_its_failure_code(
     job: ScriptedJob, code: FailureCode, step: Step, credential: Mapping[str, str]
 ) -> None:
     job.passed = dict(credential)
@@ -96,7 +96,7 @@ async def test_a_usage_limit(job: ScriptedJob, told: Mapping[str, str]) -> None:
     assert len(job.requests) == 1
 
 
-async def test_the_warning_of_a_limit_is_no_failure(job: ScriptedJob) -> None:
+async def test_a_usage_limit_warning_is_not_a_failure(job: ScriptedJob) -> None:
     job.passed = OAUTH
     warning = {**QUOTA, f"{LIMIT}status": "allowed_warning", **UNTIL}
     usage = {f"{LIMIT}5h-utilization": "0.9", f"{LIMIT}5h-reset": UNTIL[f"{LIMIT}reset"]}
@@ -111,7 +111,7 @@ async def test_the_warning_of_a_limit_is_no_failure(job: ScriptedJob) -> None:
 
 
 @pytest.mark.parametrize("credential", [{}, OAUTH], ids=["key", "token"])
-async def test_a_refused_credential_is_not_tried_to_the_end(
+async def test_a_refused_credential_ends_the_turn_early(
     job: ScriptedJob, credential: Mapping[str, str]
 ) -> None:
     job.passed = dict(credential)
@@ -128,7 +128,7 @@ async def test_a_refused_credential_is_not_tried_to_the_end(
     assert '"type":"result"' not in lines.text
 
 
-async def test_a_credential_that_works_after_a_refusal_is_good(job: ScriptedJob) -> None:
+async def test_a_single_refusal_does_not_end_the_turn(job: ScriptedJob) -> None:
     refused: Step = {"status": 401, "error": "authentication_error"}
     job.script(refused, {"tools": [["Glob", {"pattern": "*"}]]}, refused, {"text": "Done."})
 
@@ -138,7 +138,7 @@ async def test_a_credential_that_works_after_a_refusal_is_good(job: ScriptedJob)
     assert len(job.requests) == 4
 
 
-async def test_an_overload_in_between_is_no_refusal(job: ScriptedJob) -> None:
+async def test_an_overload_resets_the_count_of_refusals(job: ScriptedJob) -> None:
     refused: Step = {"status": 401, "error": "authentication_error"}
     overloaded: Step = {"status": 529, "error": "overloaded_error"}
     job.script(refused, overloaded, refused, {"text": "Done."})
@@ -146,14 +146,14 @@ async def test_an_overload_in_between_is_no_refusal(job: ScriptedJob) -> None:
     assert (await job.turn("Go.")).result.answer == "Done."
 
 
-async def test_no_credential_at_all(job: ScriptedJob) -> None:
+async def test_a_missing_credential_is_an_authentication_failure(job: ScriptedJob) -> None:
     job.changes["ANTHROPIC_API_KEY"] = ""
     found = (await job.turn("Go.")).result
     assert found.failure is not None
     assert found.failure.code is FailureCode.CLAUDE_AUTHENTICATION
 
 
-async def test_a_session_that_is_gone(job: ScriptedJob) -> None:
+async def test_a_missing_session_is_reported(job: ScriptedJob) -> None:
     report = await job.turn("Go.", job.launch(resume=True))
     assert report.result.failure is not None
     assert report.result.failure.code is FailureCode.SESSION_LOST
@@ -169,7 +169,7 @@ def judge(*events: object, exit_code: int = 0, **changes: Usage) -> AgentResult:
     return result_of(exit_code, state, before, after)
 
 
-def test_the_last_of_several_turns_counts() -> None:
+def test_the_last_turn_decides() -> None:
     failed = Result("success", True, "API Error: 529", "s", api_error_status=529)
     done = Result("success", False, "Done.", "s", turns=2)
     started = SessionStarted("s", "m")
@@ -181,7 +181,7 @@ def test_the_last_of_several_turns_counts() -> None:
     assert judge(started, done, started, error, failed).failure is not None
 
 
-def test_a_turn_without_a_result_is_a_failure_even_after_a_good_one() -> None:
+def test_a_turn_without_a_result_fails_even_after_a_success() -> None:
     started, done = SessionStarted("s", "m"), Result("success", False, "Done.", "s")
     found = judge(started, done, started, exit_code=137)
     assert found.failure is not None
@@ -191,12 +191,12 @@ def test_a_turn_without_a_result_is_a_failure_even_after_a_good_one() -> None:
     assert found.answer is None
 
 
-def test_a_good_result_counts_whatever_the_exit_code_is() -> None:
+def test_a_successful_result_overrides_the_exit_code() -> None:
     done = Result("success", False, "Done.", "s")
     assert judge(SessionStarted("s", "m"), done, exit_code=143).failure is None
 
 
-def test_the_end_before_any_result_tells_what_stood_on_stderr() -> None:
+def test_a_process_without_a_result_reports_its_stderr() -> None:
     state = RunState()
     state.add_stderr("Error: Invalid MCP configuration")
     found = result_of(1, state, Usage(), Usage())
@@ -207,7 +207,7 @@ def test_the_end_before_any_result_tells_what_stood_on_stderr() -> None:
     assert not found.failure.transient
 
 
-def test_usage_is_what_this_process_added_to_the_session() -> None:
+def test_usage_excludes_earlier_processes_of_the_session() -> None:
     before = Usage(cost_usd=1.0, input_tokens=100, output_tokens=10)
     middle = Usage(cost_usd=1.5, input_tokens=150, output_tokens=15, cache_read_tokens=5)
     after = Usage(cost_usd=1.75, input_tokens=160, output_tokens=15)
@@ -225,13 +225,13 @@ def test_usage_is_what_this_process_added_to_the_session() -> None:
     assert judge(SessionStarted("s", "m")).usage.cost_usd is None
 
 
-def test_a_long_answer_is_cut_between_characters() -> None:
+def test_a_long_answer_is_truncated_between_characters() -> None:
     done = Result("success", False, "é" * MAX_ANSWER_BYTES, "s")
     answer = judge(SessionStarted("s", "m"), done).answer
     assert answer == "é" * (MAX_ANSWER_BYTES // 2)
 
 
-def test_an_unknown_error_keeps_what_claude_said() -> None:
+def test_an_unknown_error_keeps_the_message_of_claude() -> None:
     event = read_event('{"type":"result","subtype":"error_new","errors":["Something odd."]}')
     found = judge(SessionStarted("s", "m"), event, exit_code=1)
     assert found.failure is not None

@@ -64,14 +64,14 @@ async def start(machine: Machine, original: Job) -> str:
 
 
 @pytest.mark.parametrize("job_type", JobType)
-async def test_it_starts_at_the_branch_of_the_job_that_it_retries(
+async def test_a_retry_starts_at_the_branch_of_the_retried_job(
     machine: Machine, theirs: str, job_type: JobType
 ) -> None:
     assert await start(machine, await failed(machine, job_type=job_type)) == theirs
 
 
 @pytest.mark.parametrize("job_type", JobType)
-async def test_a_retry_of_retries_goes_back_to_the_first_branch_that_is_there(
+async def test_a_chain_of_retries_starts_at_the_first_existing_branch(
     machine: Machine, theirs: str, job_type: JobType
 ) -> None:
     original = await failed(machine, job_type=job_type)
@@ -82,7 +82,7 @@ async def test_a_retry_of_retries_goes_back_to_the_first_branch_that_is_there(
     assert await start(machine, original) == theirs
 
 
-async def test_the_nearest_branch_is_taken(
+async def test_a_chain_of_retries_uses_the_nearest_branch(
     machine: Machine, forge: FakeGitHub, theirs: str
 ) -> None:
     first = await failed(machine)
@@ -92,21 +92,21 @@ async def test_the_nearest_branch_is_taken(
 
 
 @pytest.mark.parametrize("job_type", JobType)
-async def test_without_such_a_branch_it_starts_at_the_base(
+async def test_a_retry_without_a_branch_starts_at_the_base(
     machine: Machine, forge: FakeGitHub, job_type: JobType
 ) -> None:
     original = await failed(machine, "never-pushed", job_type=job_type)
     assert await start(machine, original) == head(forge)
 
 
-async def test_what_the_job_itself_had_pushed_is_done_anew(
+async def test_commits_that_the_job_pushed_are_not_the_start(
     machine: Machine, forge: FakeGitHub
 ) -> None:
     original = await failed_after_pushing(machine, "feature/new")
     assert await start(machine, original) == head(forge)
 
 
-async def test_what_an_earlier_job_had_pushed_is_done_anew(
+async def test_commits_that_an_earlier_job_pushed_are_not_the_start(
     machine: Machine, forge: FakeGitHub
 ) -> None:
     first = await failed_after_pushing(machine, "feature/new")
@@ -114,7 +114,7 @@ async def test_what_an_earlier_job_had_pushed_is_done_anew(
     assert await start(machine, second) == head(forge)
 
 
-async def test_what_a_retry_had_pushed_is_done_anew_from_where_that_began(
+async def test_a_retry_of_a_retry_starts_where_that_started(
     machine: Machine, forge: FakeGitHub, theirs: str
 ) -> None:
     first = await failed(machine)
@@ -123,7 +123,7 @@ async def test_what_a_retry_had_pushed_is_done_anew_from_where_that_began(
     assert await start(machine, second) == theirs
 
 
-async def test_what_somebody_added_to_the_pushed_work_is_not_left_out(
+async def test_commits_of_others_on_the_branch_are_kept(
     machine: Machine, forge: FakeGitHub
 ) -> None:
     original = await failed_after_pushing(machine, "feature/new")
@@ -133,7 +133,7 @@ async def test_what_somebody_added_to_the_pushed_work_is_not_left_out(
 
 @pytest.mark.parametrize("job_type", JobType)
 @pytest.mark.parametrize("is_deleted", [True, False])
-async def test_another_machine_starts_where_the_lost_one_did(
+async def test_another_host_starts_at_the_same_commit(
     machine: Machine,
     other: Machine,
     forge: FakeGitHub,
@@ -153,7 +153,7 @@ async def test_another_machine_starts_where_the_lost_one_did(
     assert (worktree.path / "theirs.txt").read_text() == "theirs"
 
 
-async def test_another_machine_goes_on_with_what_the_lost_one_pushed(
+async def test_another_host_continues_the_pushed_commits(
     machine: Machine, other: Machine, theirs: str
 ) -> None:
     granted = await retry(machine, await failed(machine))
@@ -165,7 +165,7 @@ async def test_another_machine_goes_on_with_what_the_lost_one_pushed(
     assert prepared == PrepareResult(str(published.sha), continues_branch=True, was_there=False)
 
 
-async def test_a_code_job_that_is_no_retry_starts_anew_at_its_base(
+async def test_a_code_job_without_a_retry_starts_at_its_base(
     machine: Machine, other: Machine, forge: FakeGitHub
 ) -> None:
     granted, _ = await machine.prepared()

@@ -61,7 +61,9 @@ def was_silent(report: TurnReport) -> bool:
     [(bash("python3 -c 'import time; time.sleep(300)'"), 100), (Step(drop="hang"), 0)],
     ids=["command", "model"],
 )
-async def test_what_waits_for_ever_is_ended(job: ScriptedJob, step: Step, tokens: int) -> None:
+async def test_a_process_that_waits_forever_is_stopped(
+    job: ScriptedJob, step: Step, tokens: int
+) -> None:
     job.script(step, {"text": "Done."})
 
     report = await job.turn("Go.", silence=SILENCE)
@@ -79,9 +81,7 @@ async def test_what_waits_for_ever_is_ended(job: ScriptedJob, step: Step, tokens
 
 
 @pytest.mark.parametrize("prefix", ["", "setsid --wait "], ids=["same", "own"])
-async def test_a_command_that_computes_without_a_word_is_let_alone(
-    job: ScriptedJob, prefix: str
-) -> None:
+async def test_a_silent_command_that_computes_is_active(job: ScriptedJob, prefix: str) -> None:
     job.script(bash(f"{prefix}python3 -c {json.dumps(f'exec({COMPUTING!r})')}"), {"text": "Done."})
 
     report = await job.turn("Go.", silence=SILENCE)
@@ -90,7 +90,7 @@ async def test_a_command_that_computes_without_a_word_is_let_alone(
     assert report.seconds > 2.5
 
 
-async def test_a_process_that_left_its_parent_counts(
+async def test_a_detached_process_counts_as_activity(
     fake_job: Callable[[str], ScriptedJob],
 ) -> None:
     report = await fake_job(DETACHED).turn("Go.", silence=SILENCE)
@@ -99,7 +99,7 @@ async def test_a_process_that_left_its_parent_counts(
     assert report.seconds > 2.5
 
 
-async def test_children_that_ended_count(tmp_path: Path) -> None:
+async def test_cpu_time_includes_ended_children(tmp_path: Path) -> None:
     ready = tmp_path / "ready"
     burning = [sys.executable, "-c", COMPUTING.replace("2.5", "0.5")]
     body = f"import subprocess, time; subprocess.run({burning}); open({str(ready)!r}, 'w')"
@@ -126,7 +126,7 @@ def repeating(lines: list[str], times: int, pause: float) -> str:
     )
 
 
-async def test_heartbeats_are_silence(fake_job: Callable[[str], ScriptedJob]) -> None:
+async def test_heartbeats_are_not_activity(fake_job: Callable[[str], ScriptedJob]) -> None:
     lines = ["", *map(json.dumps, HEARTBEATS)]
     report = await fake_job(repeating(lines, 200, 0.25)).turn("Go.", silence=SILENCE)
 
@@ -134,7 +134,7 @@ async def test_heartbeats_are_silence(fake_job: Callable[[str], ScriptedJob]) ->
 
 
 @pytest.mark.parametrize("line", ['{"type":"assistant"}', '{"type":"brand_new"}', "plain"])
-async def test_whoever_talks_is_let_alone(
+async def test_a_process_with_output_is_active(
     fake_job: Callable[[str], ScriptedJob], line: str
 ) -> None:
     report = await fake_job(repeating([line], 10, 0.25)).turn("Go.", silence=SILENCE)
@@ -142,7 +142,9 @@ async def test_whoever_talks_is_let_alone(
     assert report.result.answer == "Done."
 
 
-async def test_the_time_of_the_reader_is_no_silence(fake_job: Callable[[str], ScriptedJob]) -> None:
+async def test_time_of_a_slow_reader_does_not_count_as_idle(
+    fake_job: Callable[[str], ScriptedJob],
+) -> None:
     job = fake_job(repeating(["x" * 100_000] * 30, 1, 0))
 
     class SlowAtFirst(Lines):
@@ -157,7 +159,7 @@ async def test_the_time_of_the_reader_is_no_silence(fake_job: Callable[[str], Sc
     assert report.seconds > 4 * SILENCE
 
 
-async def test_silence_after_an_error_leaves_the_error(
+async def test_an_error_before_the_silence_is_reported(
     fake_job: Callable[[str], ScriptedJob],
 ) -> None:
     job = fake_job(f"import time\nprint({OVERLOADED!r})\ntime.sleep(300)\n")

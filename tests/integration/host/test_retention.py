@@ -27,7 +27,7 @@ async def is_kept(machine: Machine, job_id: str) -> list[bool]:
     return [on_disk is not None, await machine.world.store.kept_work(job_id) is not None]
 
 
-async def test_work_is_kept_until_the_job_that_publishes_it_is_over(
+async def test_salvage_is_kept_until_the_job_that_publishes_it_has_ended(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(unfinished_jobs, "PAGE", 1)

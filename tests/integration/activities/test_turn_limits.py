@@ -45,7 +45,7 @@ async def failing(machine: Machine, granted: Granted, request: TurnInput) -> Job
     return caught.value
 
 
-async def test_a_job_names_its_model(conversations: Conversations) -> None:
+async def test_a_job_can_set_its_model(conversations: Conversations) -> None:
     conversations.script({"text": "Done."})
     machine = conversations.machine()
     options = JobOptions(model="claude-sonnet-5-5", max_turns=3)
@@ -55,7 +55,7 @@ async def test_a_job_names_its_model(conversations: Conversations) -> None:
     assert (await machine.world.read(granted.job)).model == "claude-sonnet-5-5"
 
 
-async def test_a_job_bounds_its_turns(conversations: Conversations) -> None:
+async def test_a_job_can_limit_its_turns(conversations: Conversations) -> None:
     conversations.script(LOOK, repeat_last=True)
     machine = conversations.machine()
     granted, _ = await machine.prepared(options=JobOptions(max_turns=2))
@@ -97,7 +97,7 @@ async def test_a_usage_limit_holds_the_credential(conversations: Conversations) 
     assert job.usage.cost_usd
 
 
-async def test_a_usage_limit_that_tells_no_end_holds_the_credential_too(
+async def test_a_usage_limit_without_an_end_holds_the_credential(
     conversations: Conversations,
 ) -> None:
     """For as long as the job waits that met it."""
@@ -112,7 +112,9 @@ async def test_a_usage_limit_that_tells_no_end_holds_the_credential_too(
     assert abs(held_until - utc_now() - UNKNOWN_RESET) < timedelta(minutes=1)
 
 
-async def test_the_limit_of_one_model_holds_no_other(conversations: Conversations) -> None:
+async def test_the_limit_of_one_model_does_not_hold_the_credential(
+    conversations: Conversations,
+) -> None:
     conversations.script(used_up(3600, "seven_day_opus"))
     machine = conversations.machine(is_subscription=True)
     granted, _ = await machine.prepared()
@@ -122,7 +124,7 @@ async def test_the_limit_of_one_model_holds_no_other(conversations: Conversation
     assert not await machine.credential.is_held()
 
 
-async def test_too_many_requests_hold_nothing(conversations: Conversations) -> None:
+async def test_a_rate_limit_does_not_hold_the_credential(conversations: Conversations) -> None:
     conversations.script(
         {"status": 429, "error": "rate_limit_error", "message": "slow down"}, repeat_last=True
     )
@@ -133,7 +135,7 @@ async def test_too_many_requests_hold_nothing(conversations: Conversations) -> N
     assert not await machine.credential.is_held()
 
 
-async def test_time_is_limited_although_claude_is_at_work(conversations: Conversations) -> None:
+async def test_the_time_limit_stops_an_active_turn(conversations: Conversations) -> None:
     conversations.script(SLEEP)
     machine = conversations.machine()
     granted, worktree = await machine.prepared()
@@ -146,7 +148,7 @@ async def test_time_is_limited_although_claude_is_at_work(conversations: Convers
     assert job.claude_seconds > 14
 
 
-async def test_a_turn_that_is_stopped_has_used_what_it_has(conversations: Conversations) -> None:
+async def test_a_stopped_turn_records_its_usage(conversations: Conversations) -> None:
     conversations.script(SLEEP)
     machine = conversations.machine()
     granted, worktree = await machine.prepared()

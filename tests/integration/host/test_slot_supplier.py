@@ -35,7 +35,7 @@ class Polls:
         await asyncio.gather(*self._waiting, return_exceptions=True)
 
 
-async def test_there_is_a_permit_for_each_slot() -> None:
+async def test_each_slot_has_a_permit() -> None:
     polls = Polls(2)
     await polls.ask(4)
     assert polls.granted == 2
@@ -46,7 +46,7 @@ async def test_there_is_a_permit_for_each_slot() -> None:
     await polls.end()
 
 
-async def test_a_job_that_waits_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_waiting_job_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slot_supplier, "MAX_WAITING", 2)
     polls = Polls(1)
     await polls.ask(9)
@@ -79,7 +79,7 @@ async def test_slots_are_counted() -> None:
     assert full == [False, True, False]
 
 
-async def test_a_job_that_returned_takes_the_place_of_a_permit() -> None:
+async def test_a_returned_job_counts_as_a_permit() -> None:
     polls = Polls(2)
     polls.capacity.take_slot(returned=True)
     await polls.ask(2)

@@ -64,12 +64,12 @@ def life(boot: WorkerProcess, tmp_path: Path) -> Iterator[Life]:
     os.kill(started.child, signal.SIGKILL)
 
 
-def test_a_process_knows_itself_to_live(boot: WorkerProcess) -> None:
+def test_a_process_is_alive_for_itself(boot: WorkerProcess) -> None:
     assert boot.is_alive(boot.id)
     assert boot.is_alive(boot.id)
 
 
-def test_another_process_lives_until_it_is_killed(
+def test_another_process_is_alive_until_it_is_killed(
     boot: WorkerProcess, life: Life, tmp_path: Path
 ) -> None:
     """Its child, who lives on, does not keep the lock."""
@@ -81,7 +81,7 @@ def test_another_process_lives_until_it_is_killed(
     assert not boot.is_alive(life.boot_id)
 
 
-def test_another_process_lives_until_it_ends(
+def test_another_process_is_alive_until_it_exits(
     boot: WorkerProcess, life: Life, tmp_path: Path
 ) -> None:
     life.end()
@@ -90,7 +90,7 @@ def test_another_process_lives_until_it_ends(
 
 
 @pytest.mark.parametrize("name", ["", "unknown", "0123456789ab", "../../etc/passwd", "A" * 12])
-def test_nobody_else_lives(boot: WorkerProcess, name: str) -> None:
+def test_an_unknown_id_is_not_alive(boot: WorkerProcess, name: str) -> None:
     assert not boot.is_alive(name)
 
 
@@ -100,7 +100,7 @@ def test_locks_are_private(boot: WorkerProcess, tmp_path: Path) -> None:
     assert (directory / f"{boot.id}.lock").stat().st_mode & 0o077 == 0
 
 
-def test_every_life_has_another_name(tmp_path: Path) -> None:
+def test_each_process_has_its_own_id(tmp_path: Path) -> None:
     boots = [WorkerProcess(tmp_path) for _ in range(5)]
     assert len({boot.id for boot in boots}) == 5
     assert all(one.is_alive(other.id) for one in boots for other in boots)
