@@ -82,7 +82,7 @@ async def test_stop_returns_after_the_work_has_ended(lease: Lease) -> None:
     assert first_gone.is_set()
     assert second_gone.is_set()
     for running in (first, second):
-        with pytest.raises(LeaseLost, match="told to stop"):
+        with pytest.raises(LeaseLost, match="was stopped"):
             await running
 
 

@@ -1,4 +1,4 @@
-"""Lives of worker processes, told apart by locks that the kernel drops."""
+"""Locks of worker processes, which the kernel releases."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ import pytest
 from host.process_lock import WorkerProcess
 
 ROOT = Path(__file__).parents[3]
-LIFE = """
+OTHER_WORKER = """
 import subprocess, sys
 from pathlib import Path
-from host.process_lock import Boot
-boot = Boot(Path(sys.argv[1]))
+from host.process_lock import WorkerProcess
+worker = WorkerProcess(Path(sys.argv[1]))
 child = subprocess.Popen(["sleep", "60"], stdout=subprocess.DEVNULL)
-print(boot.id, child.pid, flush=True)
+print(worker.id, child.pid, flush=True)
 sys.stdin.read()
-boot.end()
+worker.end()
 """
 
 
-class Life:
-    """Another process with a boot of its own, and a child that outlives it when it is killed."""
+class OtherWorker:
+    """Another worker process, with a child that outlives it."""
 
     def __init__(self, directory: Path) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-c", LIFE, str(directory)],
+            [sys.executable, "-c", OTHER_WORKER, str(directory)],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -50,60 +50,60 @@ class Life:
 
 
 @pytest.fixture
-def boot(tmp_path: Path) -> Iterator[WorkerProcess]:
+def worker(tmp_path: Path) -> Iterator[WorkerProcess]:
     made = WorkerProcess(tmp_path / "boots")
     yield made
     made.end()
 
 
 @pytest.fixture
-def life(boot: WorkerProcess, tmp_path: Path) -> Iterator[Life]:
-    started = Life(tmp_path / "boots")
+def other(worker: WorkerProcess, tmp_path: Path) -> Iterator[OtherWorker]:
+    started = OtherWorker(tmp_path / "boots")
     yield started
     started.kill()
     os.kill(started.child, signal.SIGKILL)
 
 
-def test_a_process_is_alive_for_itself(boot: WorkerProcess) -> None:
-    assert boot.is_alive(boot.id)
-    assert boot.is_alive(boot.id)
+def test_a_process_is_alive_for_itself(worker: WorkerProcess) -> None:
+    assert worker.is_alive(worker.id)
+    assert worker.is_alive(worker.id)
 
 
 def test_another_process_is_alive_until_it_is_killed(
-    boot: WorkerProcess, life: Life, tmp_path: Path
+    worker: WorkerProcess, other: OtherWorker, tmp_path: Path
 ) -> None:
     """Its child, who lives on, does not keep the lock."""
-    assert boot.is_alive(life.boot_id)
-    life.kill()
-    assert Path(f"/proc/{life.child}").exists()
-    assert not boot.is_alive(life.boot_id)
-    assert not (tmp_path / "boots" / f"{life.boot_id}.lock").exists()
-    assert not boot.is_alive(life.boot_id)
+    assert worker.is_alive(other.boot_id)
+    other.kill()
+    assert Path(f"/proc/{other.child}").exists()
+    assert not worker.is_alive(other.boot_id)
+    assert not (tmp_path / "boots" / f"{other.boot_id}.lock").exists()
+    assert not worker.is_alive(other.boot_id)
 
 
 def test_another_process_is_alive_until_it_exits(
-    boot: WorkerProcess, life: Life, tmp_path: Path
+    worker: WorkerProcess, other: OtherWorker, tmp_path: Path
 ) -> None:
-    life.end()
-    assert not boot.is_alive(life.boot_id)
-    assert [entry.stem for entry in (tmp_path / "boots").iterdir()] == [boot.id]
+    other.end()
+    assert not worker.is_alive(other.boot_id)
+    assert [entry.stem for entry in (tmp_path / "boots").iterdir()] == [worker.id]
 
 
 @pytest.mark.parametrize("name", ["", "unknown", "0123456789ab", "../../etc/passwd", "A" * 12])
-def test_an_unknown_id_is_not_alive(boot: WorkerProcess, name: str) -> None:
-    assert not boot.is_alive(name)
+def test_an_unknown_id_is_not_alive(worker: WorkerProcess, name: str) -> None:
+    assert not worker.is_alive(name)
 
 
-def test_locks_are_private(boot: WorkerProcess, tmp_path: Path) -> None:
+def test_locks_are_private(worker: WorkerProcess, tmp_path: Path) -> None:
     directory = tmp_path / "boots"
     assert directory.stat().st_mode & 0o077 == 0
-    assert (directory / f"{boot.id}.lock").stat().st_mode & 0o077 == 0
+    assert (directory / f"{worker.id}.lock").stat().st_mode & 0o077 == 0
 
 
 def test_each_process_has_its_own_id(tmp_path: Path) -> None:
     boots = [WorkerProcess(tmp_path) for _ in range(5)]
-    assert len({boot.id for boot in boots}) == 5
+    assert len({worker.id for boot in boots}) == 5
     assert all(one.is_alive(other.id) for one in boots for other in boots)
     for boot in boots:
-        boot.end()
+        worker.end()
     assert list(tmp_path.iterdir()) == []
