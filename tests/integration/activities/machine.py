@@ -1,4 +1,4 @@
-"""One machine with the activities that jobs use on it: real git, store and forge."""
+"""A host with all its activities: real git and store, and a fake GitHub."""
 
 from __future__ import annotations
 
@@ -53,11 +53,11 @@ CLAUDE = Identity("Claude", "claude@example.invalid")
 MODEL = "claude-opus-5-5"
 HOST = "mill-1"
 GATEWAYS: list[Gateway] = []
-"""Those of the test, for `conftest` to close."""
+"""Gateways of the test; a fixture closes them."""
 
 
 def gateway(credentials: dict[str, str]) -> Gateway:
-    """Return the way to the network of a worker with these variables."""
+    """Return the gateway of a worker with these variables."""
     connection = ConnectionVariables(credentials)
     model = ModelUpstream.from_variables(credentials, connection)
     made = Gateway(Policy(Network.INTERNET), connection, model)
@@ -67,14 +67,14 @@ def gateway(credentials: dict[str, str]) -> Gateway:
 
 @dataclass(frozen=True)
 class Granted:
-    """A job that holds a lease on the machine."""
+    """A job with a lease on the host."""
 
     job: Job
     key: LeaseKey
 
 
 class Machine:
-    """Every activity of a worker in one directory, as `worker.py` puts them together.
+    """Every activity of a worker in one directory, composed as in `worker.py`.
 
     Args:
         directory: the worker's data directory.
@@ -180,7 +180,7 @@ class Machine:
         return await ActivityEnvironment().run(activity, request)
 
     async def grant(self, lease: int = 1, **overrides: Any) -> Granted:
-        """Add a job that runs under a lease on this machine."""
+        """Add a running job with a lease on this host."""
         values = {"status": JobStatus.RUNNING, "phase": Phase.PREPARING, "lease": lease}
         job = await self.world.add_job(**values | overrides)
         return Granted(job, self.take(job, lease))
@@ -189,7 +189,7 @@ class Machine:
         return await self.grant(job_type=JobType.TASK, **overrides)
 
     def take(self, job: Job, lease: int) -> LeaseKey:
-        """Take a lease here; the store is not told."""
+        """Take a lease on this host without recording it in the store."""
         key = LeaseKey(job.id, lease)
         self.leases.take(key)
         return key
@@ -209,5 +209,5 @@ class Machine:
         return found
 
     async def said(self, job: Job) -> list[str]:
-        """Return the contents of the job's transcript."""
+        """Return the contents of the job's messages."""
         return [line.content for line in await self.world.transcript(job)]

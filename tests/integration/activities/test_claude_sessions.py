@@ -1,4 +1,4 @@
-"""Going on with a conversation after crashes, on other machines, and when its session is lost."""
+"""Resuming a conversation after crashes, on other hosts, and after the loss of its session."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LOST = SESSION_LOST_NOTICES[JobType.TASK]
 
 
 async def next_lease(machine: Machine, job: Job) -> Granted:
-    """Grant the job's next lease to a machine, and prepare its worktree there."""
+    """Give the job's next lease to a host, and prepare its worktree there."""
     lease = (await machine.world.read(job)).lease + 1
     assert await machine.world.store.update_job(job.id, {"lease": lease}, Guard(LIVE))
     granted = Granted(job, machine.take(job, lease))
@@ -159,7 +159,7 @@ async def test_the_repositorys_guide_is_quoted_once_in_a_conversation(
     await turn(machine, granted, 2, 1, message)
     assert conversations.asked[0].count("Answer in verse.") == 1
 
-    # A session that begins again needs it again.
+    # A new session needs the guide again.
     transcript_file(machine, job).unlink()
     await machine.world.store.save_session(job.id, job.id, b"")
     conversations.script({"text": "Answer three."}, repeat_last=True)
@@ -186,7 +186,7 @@ async def resume_or_start(
 
 
 def user_line(message_id: str) -> bytes:
-    """A user's message as the CLI keeps it."""
+    """Return a user message in the format of the session file."""
     return json.dumps({"type": "user", "uuid": message_id}).encode() + b"\n"
 
 
@@ -241,7 +241,7 @@ async def test_only_new_messages_are_sent(
 
 
 async def test_a_code_job_restarts_on_another_host(world: World, tmp_path: Path) -> None:
-    """Its session speaks of files that are on the machine that was lost."""
+    """Its session refers to files on the lost host."""
     job = await world.add_job(lease=2)
     await world.store.save_session(job.id, job.id, b'{"type":"user"}\n')
     answer = json.dumps({"type": "result", "subtype": "success", "result": "All done."})

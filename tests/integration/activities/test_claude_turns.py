@@ -1,4 +1,4 @@
-"""Running turns with the real CLI: what Claude is given, and what is kept of it."""
+"""Turns with the real CLI: the input of Claude, and the stored results."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def test_a_turn_stores_its_answer_usage_and_session(
     )
     machine = conversations.machine()
     granted, worktree = await machine.prepared(title="Login", prompt="Add a login page")
-    # The CLI attaches files that a message mentions, unless it is told not to.
+    # By default, the CLI attaches files that a message mentions.
     (tmp_path / "mentioned.txt").write_text("the content of a file")
     (worktree.path / "CLAUDE.md").write_text(f"Use tabs.\n@{tmp_path / 'mentioned.txt'}\n")
 

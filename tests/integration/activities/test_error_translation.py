@@ -1,4 +1,4 @@
-"""Errors on their way from a real activity to a real workflow."""
+"""Errors of a real activity in a real workflow."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ RAISED: dict[str, Make] = {
 
 @dataclass(frozen=True)
 class Raise:
-    """Which error to raise, in how many attempts at most, and how long to dawdle before."""
+    """The error to raise, the maximum number of attempts, and the delay before the error."""
 
     name: str
     attempts: int = 1
@@ -72,7 +72,7 @@ class Raise:
 
 @dataclass(frozen=True)
 class Caught:
-    """What the workflow makes of it."""
+    """The error as the workflow receives it."""
 
     failure: str | None
     message: str | None
@@ -139,7 +139,7 @@ async def caught(temporal: TemporalClient, request: Raise) -> Caught:
 
 
 async def tries(temporal: TemporalClient, name: str) -> int:
-    """Return how often Temporal tries what raises this, of three times at most."""
+    """Return how many of three possible attempts Temporal makes for this error."""
     workflow_id = f"tries-{name}-{uuid.uuid4()}"
     await temporal.execute_workflow(
         CatchError.run, Raise(name, attempts=3), id=workflow_id, task_queue="catching"

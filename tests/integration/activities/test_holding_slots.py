@@ -1,4 +1,4 @@
-"""What a job gets with a slot, and all the ways in which holding it ends."""
+"""The grant of a slot, and every way in which it ends."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def ended(handle: WorkflowHandle[AskForSlot, Ended]) -> Ended:
 
 
 async def held(host: SlotHost, job: Job, lease: int = 1) -> WorkflowHandle[AskForSlot, Ended]:
-    """Let a job ask, and wait until it has the slot."""
+    """Start the workflow of a job, and wait until it has a slot."""
     handle = await host.ask(job, lease)
     await eventually(lambda: host.leases.find(LeaseKey(job.id, lease)) is not None)
     return handle

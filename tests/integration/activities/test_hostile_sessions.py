@@ -1,4 +1,4 @@
-"""Jobs that put something else in the place of their transcripts."""
+"""Jobs that replace their session files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.integration.activities.machine import Granted, Machine
 
 SECRET = "The neighbour's launch code is 0000."
 
-# Each leaves something newer than the transcript in a directory beside that of the CLI.
+# Each creates something newer than the session file in another directory.
 BESIDE = {
     "fifo": "mkfifo $T",
     "sparse": "truncate -s 4G $T",
@@ -36,7 +36,7 @@ BESIDE = {
 
 @pytest.fixture
 async def neighbour(conversations: Conversations) -> tuple[Machine, Path]:
-    """A machine with the transcript of another job."""
+    """A host with the session file of another job."""
     machine = conversations.machine()
     conversations.script({"text": "Noted."})
     granted = await machine.grant_task(prompt=SECRET)
@@ -103,7 +103,7 @@ async def test_files_beside_the_session_file_are_not_read(
     assert SECRET.encode() not in saved
     assert len(saved) < MAX_TRANSCRIPT_BYTES
 
-    # A second process resumes the job's own session.
+    # The second process resumes the job's own session.
     conversations.script({"text": "As I said."})
     async with asyncio.timeout(60):
         await turn(machine, granted, 1, 2)
@@ -170,7 +170,7 @@ async def test_a_code_job_with_an_unsafe_session_file_restarts(
     assert not place.is_symlink()
     assert neighbours.read_bytes() == before
 
-    # It is not begun again and again.
+    # It restarts only once.
     conversations.script({"text": "All done."})
     await turn(machine, granted, 1, 3)
     assert "Begun again." in conversations.asked[0]
@@ -207,7 +207,7 @@ async def test_a_conversation_with_an_unsafe_session_file_resumes_from_the_saved
 async def test_a_turn_with_an_unreadable_session_file_is_not_forgotten(
     conversations: Conversations, monkeypatch: pytest.MonkeyPatch, elsewhere: bool
 ) -> None:
-    """Neither what the user said nor what Claude answered, on any machine."""
+    """Neither the messages of the user nor the answers of Claude, on any host."""
     machine, other = conversations.machine(), conversations.machine("second")
     granted = await machine.grant_task(prompt="Question one?")
     job = granted.job

@@ -1,4 +1,4 @@
-"""What workflows decide, written down once and never over what is final."""
+"""Decisions of workflows are recorded once, and never replace a final status."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Opening pull requests, finding them again, and taking back what a cancelled job published."""
+"""Opening and finding pull requests, and withdrawing those of cancelled jobs."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def somebody_resets(forge: FakeGitHub, branch: str) -> None:
 async def published(
     machine: Machine, branch: str | None = None, **overrides: Any
 ) -> tuple[Granted, str]:
-    """A job whose work is on the remote, without a pull request."""
+    """A job whose branch is pushed, without a pull request."""
     if branch:
         overrides["branch_name"] = branch
     granted, worktree = await machine.prepared(title="Add a login page", **overrides)
@@ -129,7 +129,7 @@ async def test_a_closed_pull_request_is_not_reused(
 async def test_a_pull_request_opened_at_the_same_time_is_found(
     machine: Machine, forge: FakeGitHub, work: Work
 ) -> None:
-    """The list does not have it yet, so creating it is refused."""
+    """It is not listed yet, and GitHub refuses to create a second one."""
     somebody_opens(forge, work[0].job.branch_name)
     forge.fail_next("pulls/list", status=200, body="[]")
     assert (await open_one(machine, work)).number == 1
@@ -236,7 +236,7 @@ async def test_an_unpublished_job_sends_no_request(machine: Machine, forge: Fake
 async def test_withdraw_continues_after_an_outage(
     machine: Machine, forge: FakeGitHub, work: Work, tmp_path: Path
 ) -> None:
-    """It is done by any worker, which may not have the repository on its disk."""
+    """Any worker can do it, also without the repository on its disk."""
     await open_one(machine, work)
     forge.fail_next("git-receive-pack*", status=503, times=3)
     with pytest.raises(JobFailure):

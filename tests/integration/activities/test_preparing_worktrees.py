@@ -1,4 +1,4 @@
-"""Preparing a job's worktree, and fetching mirrors, as activities."""
+"""The activities that prepare worktrees and fetch mirrors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Claude is told."""
+"""The prompts of Claude."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def line(kind: MessageType, content: str) -> Message:
 
 
 def result_line(text: str, **fields: Any) -> Message:
-    """The line that ends a turn, with its fields in the CLI's order: the type is not the first."""
+    """Return a result line with the field order of the CLI: the type is not the first field."""
     head = {"duration_ms": 663, "is_error": False, "type": "result", "subtype": "success"}
     return line(MessageType.STDOUT, json.dumps({**head, "result": text, "num_turns": 3, **fields}))
 

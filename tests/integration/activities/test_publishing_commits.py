@@ -1,4 +1,4 @@
-"""What of Claude's own commits is published, and what is said of the rest."""
+"""Claude's own commits: the published ones, and the messages about the others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Publishing, checking and cleaning up a job's worktree, as activities."""
+"""The activities that publish, verify and clean up a worktree."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def pushes(forge: FakeGitHub) -> int:
 
 @pytest.fixture
 async def work(machine: Machine) -> tuple[Granted, Worktree]:
-    """A job whose worktree has a change that is not committed."""
+    """A job with an uncommitted change in its worktree."""
     granted, worktree = await machine.prepared(title="Add a login page")
     (worktree.path / "login.py").write_text("login\n")
     return granted, worktree
@@ -92,7 +92,7 @@ async def test_a_continued_branch_is_pushed_on_top(machine: Machine, forge: Fake
 async def test_the_head_is_recorded_before_it_is_pushed(
     machine: Machine, forge: FakeGitHub, work: Work
 ) -> None:
-    """A job that is cancelled at this moment can take its branch back."""
+    """A job that is cancelled now can withdraw its branch."""
     granted, _ = work
     forge.fail_next("git-receive-pack*", status=503, times=2)
     assert await refusal(machine, granted) is not FailureCode.INTERNAL
@@ -212,7 +212,7 @@ async def test_a_task_that_changed_files_fails_and_names_them(machine: Machine) 
 
 
 def add_submodule(machine: Machine, forge: FakeGitHub) -> None:
-    """Give the repository a submodule `part`."""
+    """Add a submodule `part` to the repository."""
     forge.create_repository(OWNER, "part", {"part.py": "part\n"})
     modules = '[submodule "part"]\n\tpath = part\n\turl = ../part.git\n'
     forge.commit(OWNER, NAME, "main", {".gitmodules": modules}, "Name a submodule")
@@ -304,7 +304,7 @@ async def test_clean_up_after_a_delivery_salvages_nothing(machine: Machine, work
 async def test_pushed_but_undelivered_work_is_salvaged(
     machine: Machine, work: Work, status: JobStatus
 ) -> None:
-    """Its pull request was refused, or its branch is taken back."""
+    """Its pull request was refused, or its branch was withdrawn."""
     granted, worktree = work
     await publish(machine, granted)
     await ended(machine, granted.job, status)

@@ -1,4 +1,4 @@
-"""Preparing a job that publishes what another has left, on the machine that has it or another."""
+"""Preparing a job that publishes the salvage of another job, on the same or another host."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from workspace.salvage.refs import SALVAGE
 
 
 async def leave(machine: Machine) -> Job:
-    """Return a job that failed after it had changed something."""
+    """Return a job that failed after it had changed a file."""
     granted, worktree = await machine.prepared()
     (worktree.path / "login.py").write_text("login\n")
     failed: JobChanges = {"status": JobStatus.FAILED, "host": HOST}
@@ -34,14 +34,14 @@ async def left(machine: Machine) -> Job:
 
 @pytest.fixture
 async def long(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> Job:
-    """A job whose work is too long to be stored."""
+    """A job with a patch that is too long for the store."""
     monkeypatch.setattr(salvage, "MAX_PATCH_BYTES", 10)
     return await leave(machine)
 
 
 @pytest.fixture
 def other(machine: Machine, forge: FakeGitHub, tmp_path: Path) -> Machine:
-    """Another machine."""
+    """Another host."""
     return Machine(tmp_path / "other", machine.world, forge, host="mill-2")
 
 
@@ -57,7 +57,7 @@ async def refusal(machine: Machine, original: Job) -> JobFailure:
 
 
 async def publish(machine: Machine, original: Job) -> str | None:
-    """Publish it by a retry; return what the file is on the branch of that."""
+    """Publish the salvage by a retry; return the file on the branch of the retry."""
     granted = await retry(machine, original)
     await machine.prepare(granted)
     await machine.run(machine.workspaces.publish, PublishInput(granted.key))

@@ -1,4 +1,4 @@
-"""Where a retry starts, whose own branch is not on the remote."""
+"""The start of a retry without a branch on the remote."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from tests.integration.activities.machine import NAME, OWNER, Granted, Machine
 
 @pytest.fixture
 def theirs(forge: FakeGitHub) -> str:
-    """The head of a branch that somebody works on."""
+    """The head of a branch with commits of another author."""
     return move(forge)
 
 
 @pytest.fixture
 def other(machine: Machine, forge: FakeGitHub, tmp_path: Path) -> Machine:
-    """Another machine."""
+    """Another host."""
     return Machine(tmp_path / "other", machine.world, forge)
 
 
@@ -41,7 +41,7 @@ async def failed(machine: Machine, branch: str = "feature/x", **values: Any) -> 
 
 
 async def failed_after_pushing(machine: Machine, branch: str, **values: Any) -> Job:
-    """A job whose branch was pushed, and whose pull request was refused."""
+    """A job with a pushed branch and a refused pull request."""
     granted, worktree = await machine.prepared(branch_name=branch, **values)
     (worktree.path / "ours.txt").write_text("ours\n")
     await machine.run(machine.workspaces.publish, PublishInput(granted.key))

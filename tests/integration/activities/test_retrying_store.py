@@ -1,4 +1,4 @@
-"""A store that waits through outages."""
+"""A store that retries during outages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Jobs that want the machine that has their work, and jobs that a usage limit holds back."""
+"""Jobs that return to the host with their work, and jobs that wait for a usage limit."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ async def test_another_host_does_not_take_returning_jobs(
 async def test_no_job_starts_while_the_credential_is_held(
     world: World, slot_host: SlotHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not even when another machine has met the limit while jobs wait here."""
+    """Even if another host reached the limit while jobs wait on this host."""
     monkeypatch.setattr(credential_holds, "REFRESH_INTERVAL", timedelta(milliseconds=50))
     elsewhere = Credential(world.store, CREDENTIAL)
     until = utc_now() + timedelta(seconds=2)
@@ -94,7 +94,7 @@ async def test_an_implausible_limit_holds_nothing(world: World) -> None:
 async def test_a_held_host_leaves_jobs_to_others(
     temporal: TemporalClient, world: World, slot_host: SlotHost
 ) -> None:
-    """It takes no more than it could start, so that another credential's machine has the rest."""
+    """It takes only as many jobs as it has slots; hosts with another credential take the rest."""
     await Credential(world.store, CREDENTIAL).hold(utc_now() + timedelta(hours=1))
     jobs = await queued(world, 6)
     async with slot_host.poll():
@@ -108,7 +108,7 @@ async def test_a_held_host_leaves_jobs_to_others(
 async def test_a_publishing_job_does_not_wait_for_a_usage_limit(
     world: World, slot_host: SlotHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nor for the patience with the jobs before it, which cannot come now."""
+    """Nor for earlier jobs, which cannot start now."""
     monkeypatch.setattr(admission, "EARLIER_JOB_TIMEOUT", timedelta(hours=1))
     await Credential(world.store, CREDENTIAL).hold(utc_now() + timedelta(hours=1))
     waiting, _ = await queued(world, 2)
@@ -148,7 +148,7 @@ async def test_a_publishing_job_waits_for_a_free_slot(world: World) -> None:
 async def test_held_jobs_do_not_block_a_host_permanently(
     world: World, slot_host: SlotHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those that came by a permit give it back now and then, and ask again."""
+    """Jobs with a permit release it after a time and ask again."""
     monkeypatch.setattr(admission, "USAGE_LIMIT_TIMEOUT", timedelta(milliseconds=200))
     await Credential(world.store, CREDENTIAL).hold(utc_now() + timedelta(hours=1))
     first, second = await queued(world, 2)

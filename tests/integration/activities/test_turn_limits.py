@@ -1,4 +1,4 @@
-"""What bounds a turn of the real CLI: money, time and usage limits; and what is kept of it then."""
+"""Budget, time and usage limits of a turn with the real CLI, and the recorded usage."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LIMIT = "anthropic-ratelimit-unified-"
 
 
 def used_up(resets_in: float | None, limit_type: str = "five_hour") -> Step:
-    """What the API answers when a subscription's quota is used up (see facts of the CLI)."""
+    """Return the response of the API when the quota of a subscription is used up."""
     headers = {f"{LIMIT}status": "rejected", f"{LIMIT}representative-claim": limit_type}
     if resets_in is not None:
         headers[f"{LIMIT}reset"] = str(int(utc_now().timestamp() + resets_in))
@@ -100,7 +100,7 @@ async def test_a_usage_limit_holds_the_credential(conversations: Conversations) 
 async def test_a_usage_limit_without_an_end_holds_the_credential(
     conversations: Conversations,
 ) -> None:
-    """For as long as the job waits that met it."""
+    """For as long as the job itself waits."""
     conversations.script(used_up(resets_in=None))
     machine = conversations.machine(is_subscription=True)
     granted, _ = await machine.prepared()

@@ -30,7 +30,7 @@ SEARCH_PATH = "/usr/local/bin:/usr/bin:/bin"
 
 @dataclass
 class Lines:
-    """Collects what a turn's process prints."""
+    """Collects the lines of a turn."""
 
     all: list[AgentLine] = field(default_factory=list)
 
@@ -44,7 +44,7 @@ class Lines:
 
 @dataclass
 class ScriptedJob:
-    """One job's directories, its script, and short ways to run it."""
+    """The directories and the scripted model of a job, with shortcuts to run it."""
 
     executable: Path
     model: ScriptedModel
@@ -130,7 +130,7 @@ class ScriptedJob:
         exit_timeout: float = 10.0,
         silence: float | None = None,
     ) -> TurnReport:
-        """Run one whole turn with a single first message."""
+        """Run a turn with one initial message."""
         async with self.process(launch) as process:
             return await run_turn(
                 process,
@@ -181,14 +181,14 @@ def fake_job(
 
 
 def processes_of(marker: Marker) -> list[int]:
-    """List living processes that carry a run's marker."""
+    """Return the running processes that have a marker."""
     wanted = f"ORCHESTRATOR_RUN={marker}".encode()
-    found = []
+    pids = []
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
             if entry.name.isdigit() and wanted in (entry / "environ").read_bytes().split(b"\0"):
-                found.append(int(entry.name))
-    return found
+                pids.append(int(entry.name))
+    return pids
 
 
 def is_running(pid: int) -> bool:
@@ -199,10 +199,10 @@ def is_running(pid: int) -> bool:
 
 
 async def until(check: Callable[[], bool], seconds: float = 10.0) -> None:
-    """Poll with a deadline."""
+    """Wait for a condition."""
     deadline = time.monotonic() + seconds
     while not check():
-        assert time.monotonic() < deadline, "It did not happen in time."
+        assert time.monotonic() < deadline, "The condition was not met in time."
         await asyncio.sleep(0.02)
 
 

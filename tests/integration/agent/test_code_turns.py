@@ -149,7 +149,7 @@ async def test_a_session_moves_to_another_host_with_its_file(job: ScriptedJob) -
     grown = moved.read()
     assert grown is not None
     assert len(grown) > len(transcript)
-    # The CLI counts on from the transcript; each report has its own part only.
+    # The CLI continues counting from the session file; each report has only its own part.
     assert report.result.usage == resumed.result.usage
     assert resumed.result.usage.input_tokens == 100
     assert resumed.result.usage.cost_usd is not None
@@ -159,7 +159,7 @@ async def test_a_session_moves_to_another_host_with_its_file(job: ScriptedJob) -
     "name", ["plain/a.b_c", "caf\u00e9 \U0001f600", "x" * 120 + "/" + "y" * 120, "link"]
 )
 async def test_a_session_file_is_where_the_cli_writes_it(job: ScriptedJob, name: str) -> None:
-    """The CLI names its directory after the working directory."""
+    """The CLI derives its directory from the working directory."""
     cwd = job.base / name
     if name == "link":
         cwd.symlink_to(job.cwd)
@@ -177,7 +177,7 @@ async def test_a_session_file_is_where_the_cli_writes_it(job: ScriptedJob, name:
 
 
 async def test_the_cli_resumes_from_the_restored_file(job: ScriptedJob) -> None:
-    """Whatever a job has left in other directories, and however new it is."""
+    """Newer files of the job in other directories are ignored."""
     job.script({"text": "One."})
     await job.turn("My word is apple.")
     files = SessionFiles(job.config_dir, job.cwd, job.session_id)
@@ -235,7 +235,7 @@ def test_a_turn_works_under_uvloop(job: ScriptedJob) -> None:
 
 
 def command_lines(job: ScriptedJob) -> str:
-    """Join the command lines of the job's processes."""
+    """Return the command lines of the job's processes."""
     found = []
     for pid in processes_of(job.marker):
         try:

@@ -16,7 +16,7 @@ from fakes.anthropic.steps import Step
 from tests.integration.agent.conftest import Lines, ScriptedJob, until
 
 SILENCE = 0.8
-"""Seconds; every test that is let alone is quiet for several times as long."""
+"""Seconds; the tests of an active process last several times as long."""
 
 RESULT = json.dumps(
     {"type": "result", "subtype": "success", "is_error": False, "result": "Done.", "num_turns": 1}

@@ -35,7 +35,7 @@ def launch(job_type: JobType, **changes: object) -> Launch:
 
 
 def options(line: list[str]) -> dict[str, str]:
-    """Pair every flag with what follows it."""
+    """Return the value of each flag."""
     following = [*line[1:], "--end"]
     return {
         flag: "" if value.startswith("--") else value

@@ -15,7 +15,7 @@ from fakes.anthropic.steps import Step
 from tests.integration.agent.conftest import Lines, ScriptedJob, until, user_message
 
 CALL = 0.0008
-"""What the CLI reckons for one call of the scripted model, in US dollars."""
+"""Cost of one call of the scripted model according to the CLI, in US dollars."""
 
 SEARCHING: Step = {"tools": [["Glob", {"pattern": "*"}]], "times": 9}
 
@@ -83,7 +83,7 @@ async def test_a_budget_spans_the_turns_of_a_process(job: ScriptedJob) -> None:
 
 
 async def test_the_budget_of_a_job_spans_processes_and_lost_sessions(job: ScriptedJob) -> None:
-    """A job of three and a half calls: one call, a lost session, two calls, and what is left."""
+    """A budget of three and a half calls: one call, a lost session, two calls, and the rest."""
     budget, recorded = CALL * 3.5, Usage()
     job.script({"text": "One."}, SEARCHING)
     recorded += (await job.turn("Go.")).result.usage

@@ -1,4 +1,4 @@
-"""What an MCP_CONFIG file says of its servers."""
+"""Parse the servers of an MCP_CONFIG file."""
 
 from __future__ import annotations
 

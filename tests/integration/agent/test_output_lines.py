@@ -72,7 +72,7 @@ async def test_a_slow_reader_slows_the_process_down(fake_job: Callable[[str], Sc
     )
     async with job.process() as process:
         await anext(process.output())
-        # The loop runs on, and would take in everything if nothing held the process back.
+        # Without backpressure, the running event loop would read everything.
         await until(lambda: count(job) * 100_000 > BUFFERED_BYTES)
         seen = [count(job)]
         while len(seen) < 20:

@@ -44,7 +44,7 @@ def home(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def neighbour(tmp_path: Path) -> Path:
-    """The home of another job, with a transcript."""
+    """The home of another job, with a session file."""
     made = tmp_path / "neighbour"
     made.mkdir()
     files_in(made).restore(entry("the neighbour's"))
@@ -206,7 +206,7 @@ def test_the_operators_directory_may_be_a_link(tmp_path: Path, home: Path) -> No
 
 
 def test_other_conversations_of_the_operator_stay(home: Path) -> None:
-    """Also where the operator keeps some of them elsewhere."""
+    """Even if some of them are behind a link."""
     files = files_in(home, is_shared=True)
     files.restore(entry("one"))
     kept = home / "kept" / f"{SESSION}.jsonl"
@@ -234,7 +234,7 @@ def test_links_in_the_working_directory_are_resolved(home: Path, tmp_path: Path)
 
 
 def test_long_names_end_in_a_checksum() -> None:
-    """The checksums are those of the CLI."""
+    """The expected checksums are from the CLI."""
     assert directory_name("/a.b/c_d e") == "-a-b-c-d-e"
     assert directory_name("/" + "a" * 199) == "-" + "a" * 199
     assert directory_name("/" + "a" * 200) == "-" + "a" * 199 + "-b6ymvl"

@@ -78,7 +78,7 @@ for number in range(10_000):
 
 
 def run_stubborn_command(job: ScriptedJob, prefix: str = "env -i") -> Path:
-    """Script a command whose orphan ignores signals in a session of its own, without a marker.
+    """Script a command with an orphan that ignores signals, in its own session, without a marker.
 
     Its process id will be in the file that is returned.
     """
@@ -183,7 +183,7 @@ async def test_the_cli_starts_with_default_signal_handling(
     async with job.process() as process:
         lines = [line.text.split() async for line in process.output()]
 
-    # 32 and 33 belong to libc: its posix_spawn, by which make starts programs, ignores them.
+    # libc uses signals 32 and 33: its posix_spawn, which make calls, ignores them.
     libc_own = 0b11 << 31
     masks = {name: int(mask, 16) & ~libc_own for name, mask in lines}
     assert masks == {"SigBlk:": 0, "SigIgn:": 0}
@@ -313,7 +313,7 @@ async def test_a_missing_directory_raises_an_error(
 
 
 def claude_pid(job: ScriptedJob, process: ClaudeProcess) -> int:
-    """Find the supervisor's child."""
+    """Return the process id of the supervisor's child."""
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     return int(children[0])
 

@@ -229,7 +229,7 @@ async def test_a_message_at_the_end_of_a_turn_is_answered_or_refused(
 
 
 def tool_results(job: ScriptedJob) -> list[str]:
-    """List what the tools answered, as the model saw it, errors marked as such."""
+    """Return the results of the tools as the model received them; errors are marked."""
     found: list[str] = []
     for message in job.requests[-1]["body"]["messages"]:
         if isinstance(message["content"], list):

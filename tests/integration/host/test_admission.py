@@ -1,4 +1,4 @@
-"""In which order the slots of a machine are granted, with a real Temporal server and store."""
+"""The order in which a host grants its slots, with a real Temporal server and store."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.unit.store.samples import World, later
 
 
 async def queued(world: World, count: int) -> list[Job]:
-    """Jobs in the order of their queueing."""
+    """Return jobs in the order in which they were queued."""
     return [await world.add_job(queued_at=later(number)) for number in range(count)]
 
 
@@ -49,7 +49,7 @@ async def test_jobs_get_slots_in_the_order_of_the_store(
 async def test_long_jobs_do_not_change_the_order(
     world: World, slot_host: SlotHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While all slots are held, waiting says nothing about the jobs that are waited for."""
+    """While all slots are taken, no job counts as absent."""
     monkeypatch.setattr(admission, "EARLIER_JOB_TIMEOUT", timedelta(milliseconds=300))
     first, second, third, fourth, fifth, sixth = await queued(world, 6)
     async with slot_host.poll():

@@ -1,4 +1,4 @@
-"""A machine that cannot reach Temporal gives its jobs up, with a real server that dies."""
+"""A host that cannot reach Temporal gives up its jobs, with a real server that dies."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CUT_OFF = 1.5
 
 
 class WatchedFence(Fence):
-    """A fence that remembers what it found."""
+    """A fence that records the result of each check."""
 
     def __init__(self, temporal: TemporalClient, leases: Leases) -> None:
         super().__init__(temporal, leases)
@@ -41,7 +41,7 @@ class WatchedFence(Fence):
 
 
 class Machine:
-    """One machine with a job that works, and its fence."""
+    """A host with a running job and a fence."""
 
     def __init__(self, temporal: TemporalClient, world: World) -> None:
         self.temporal = temporal
@@ -100,7 +100,7 @@ async def machine(
 
 
 def test_claude_can_be_stopped_before_another_host_takes_over() -> None:
-    """Ending a Claude that resists takes 5 s (`ClaudeProcess.stop`)."""
+    """Stopping an unresponsive Claude takes 5 s (`ClaudeProcess.stop`)."""
     assert HEARTBEAT_TIMEOUT - fencing.CUT_OFF_AFTER >= timedelta(seconds=5)
 
 

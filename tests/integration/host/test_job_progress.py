@@ -1,4 +1,4 @@
-"""Telling the store what a job does, under its lease and only then."""
+"""Progress is recorded only under the lease of the job."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Leases of one process: what runs under them, and how that is stopped."""
+"""The leases of a process, and stopping their work."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ async def forever() -> None:
 
 
 async def started(lease: Lease, resists: float = 0.0) -> tuple[asyncio.Task[str], asyncio.Event]:
-    """Work under a lease that has begun, and takes `resists` seconds to end when cancelled."""
+    """Work that has started under a lease; after a cancellation it runs for `resists` seconds."""
     gone = asyncio.Event()
 
     async def work() -> str:
@@ -144,7 +144,7 @@ async def test_an_error_during_a_stop_is_a_lost_lease(lease: Lease) -> None:
 
 
 async def test_all_leases_are_given_up_concurrently() -> None:
-    """No work here ends before the others have been told to."""
+    """No work of this test ends before all of it has been cancelled."""
     leases = Leases()
     held = [leases.take(LeaseKey(str(number), 1)) for number in range(5)]
     all_told = asyncio.Barrier(len(held))

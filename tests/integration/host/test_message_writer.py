@@ -1,4 +1,4 @@
-"""Writing a transcript: whole, in order, once, without holding up or being held up for ever."""
+"""Messages are written completely, in order and once, without delaying their job."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NEVER = timedelta(hours=1)
 
 @dataclass(frozen=True)
 class Desk:
-    """A job that holds lease 1, and its writer's way to the store."""
+    """A job with lease 1, and a store that can fail."""
 
     world: World
     job: Job
@@ -55,7 +55,7 @@ async def desk(world: World) -> Desk:
 
 @pytest.fixture
 def only_full(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Batches are written when they are full, not by time."""
+    """Write batches only when they are full, not by time."""
     monkeypatch.setattr(message_writer, "FLUSH_INTERVAL", NEVER)
 
 

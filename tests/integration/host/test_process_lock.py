@@ -72,7 +72,7 @@ def test_a_process_is_alive_for_itself(worker: WorkerProcess) -> None:
 def test_another_process_is_alive_until_it_is_killed(
     worker: WorkerProcess, other: OtherWorker, tmp_path: Path
 ) -> None:
-    """Its child, who lives on, does not keep the lock."""
+    """Its child is still running and does not hold the lock."""
     assert worker.is_alive(other.boot_id)
     other.kill()
     assert Path(f"/proc/{other.child}").exists()
@@ -101,9 +101,9 @@ def test_locks_are_private(worker: WorkerProcess, tmp_path: Path) -> None:
 
 
 def test_each_process_has_its_own_id(tmp_path: Path) -> None:
-    boots = [WorkerProcess(tmp_path) for _ in range(5)]
-    assert len({worker.id for boot in boots}) == 5
-    assert all(one.is_alive(other.id) for one in boots for other in boots)
-    for boot in boots:
+    workers = [WorkerProcess(tmp_path) for _ in range(5)]
+    assert len({worker.id for worker in workers}) == 5
+    assert all(one.is_alive(other.id) for one in workers for other in workers)
+    for worker in workers:
         worker.end()
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""What a machine reports of itself, and that it goes on whatever fails."""
+"""The reports of a host, which continue after any error."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ esac
 
 @dataclass
 class Desk:
-    """A machine that reports to a store that can be away."""
+    """A host that reports to a store that can fail."""
 
     world: World
     outages: Outages
@@ -78,7 +78,7 @@ def setup(tmp_path: Path, claude_bin: Path) -> ClaudeProbeSetup:
 
 @pytest.fixture
 def claude(tmp_path: Path) -> Path:
-    """A program that answers as the CLI does."""
+    """A program that answers like the CLI."""
     executable = tmp_path / "claude"
     executable.write_text(CLAUDE)
     executable.chmod(0o755)
@@ -143,7 +143,7 @@ async def test_a_removed_cli_is_reported(desk: Desk, claude: Path) -> None:
 
 
 async def test_a_refused_credential_is_reported(desk: Desk) -> None:
-    """The CLI, when it is asked, does not try it."""
+    """The CLI itself does not try its credential."""
     assert (await desk.until_probed()).claude_authenticated
     desk.credential.record_outcome(JobFailure(FailureCode.CLAUDE_AUTHENTICATION))
     row = await desk.until(lambda row: not row.claude_authenticated)
@@ -155,7 +155,7 @@ async def test_a_refused_credential_is_reported(desk: Desk) -> None:
 async def test_a_host_that_cannot_probe_still_reports(
     desk: Desk, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As when its disk is full."""
+    """For example because its disk is full."""
     await desk.until_probed()
     (tmp_path / "home").rename(tmp_path / "moved")
     (tmp_path / "home").write_text("in the way")
@@ -182,7 +182,7 @@ async def test_a_host_deletes_its_row_at_the_end(
 
 
 async def test_a_process_replaces_dead_ones(desk: Desk) -> None:
-    """What is still to be done on this machine must not be asked of a process that is dead."""
+    """Activities for this host must not go to a dead process."""
     await desk.until_probed()
     dead = Host("mill-1", "ba9876543210", "host-mill-1-dead", 2, utc_now() + timedelta(minutes=1))
     other = replace(dead, id="mill-2")
@@ -210,7 +210,7 @@ async def test_the_probe_runs_in_the_sandbox(tmp_path: Path, claude: Path) -> No
     (tmp_path / "secret").write_text("")
     rewrite(claude, f"[ -e {tmp_path}/secret ] || echo 2.1.330")
     assert (await probe_claude(setup(tmp_path, claude))).version == "2.1.330"
-    # Its own directory is all that it can write to.
+    # It can write only to its own directory.
     rewrite(claude, f"touch {tmp_path}/home/x {tmp_path}/x && echo 1.2")
     assert (await probe_claude(setup(tmp_path, claude))).version == "1.2"
     assert (tmp_path / "home" / "x").exists()

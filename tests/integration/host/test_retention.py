@@ -1,4 +1,4 @@
-"""Undelivered work is forgotten after its time, and not while a job waits to publish it."""
+"""Salvage expires, but not while a job is going to publish it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ async def end(machine: Machine, job_id: str) -> None:
 
 
 async def is_kept(machine: Machine, job_id: str) -> list[bool]:
-    """On this machine, and in the store."""
+    """Return whether this host and the store have the salvage."""
     on_disk = await machine.salvage.kept(OWNER, NAME, job_id)
     return [on_disk is not None, await machine.world.store.kept_work(job_id) is not None]
 

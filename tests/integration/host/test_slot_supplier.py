@@ -1,4 +1,4 @@
-"""Permits to poll: as many as there are slots, and one more for each job that waits."""
+"""Permits to poll: one per slot, and one more for each waiting job."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ANY: Any = cast(Any, None)
 
 
 class Polls:
-    """Reservations as the worker makes them."""
+    """Reserves permits like the worker."""
 
     def __init__(self, slots: int) -> None:
         self.capacity = HostSlotSupplier(slots)

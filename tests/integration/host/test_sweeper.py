@@ -1,4 +1,4 @@
-"""Removing what ended jobs left on a machine, and nothing else."""
+"""A sweep removes the files of ended jobs and nothing else."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def make_home(machine: Machine, name: str) -> Path:
 
 
 async def left_behind(machine: Machine) -> tuple[Job, Path, Path]:
-    """A job with an unsaved change in its worktree and a session home."""
+    """Return a job, its worktree with an uncommitted change, and its session home."""
     granted, worktree = await machine.prepared()
     (worktree.path / "login.py").write_text("login\n")
     machine.leases.drop(machine.leases.require(granted.key))
@@ -56,7 +56,7 @@ async def test_files_of_ended_jobs_are_removed_and_their_work_is_salvaged(machin
 
 
 async def test_a_job_that_is_being_stopped_keeps_its_files(machine: Machine) -> None:
-    """Its workflow was terminated, and its row is closed already."""
+    """Its workflow was terminated, and its row has a final status."""
     granted, worktree = await machine.prepared()
     await ended(machine, granted.job)
     await machine.sweeper.sweep()
@@ -71,7 +71,7 @@ async def test_a_job_that_is_being_stopped_keeps_its_files(machine: Machine) -> 
 
 
 async def home_of_an_ended_job(machine: Machine, start: str) -> Path:
-    """Make a session home of a job whose id begins so."""
+    """Make a session home of a job whose id starts with `start`."""
     job = await machine.world.add_job(id=start * 8 + new_id()[8:])
     await ended(machine, job)
     return make_home(machine, job.id)
@@ -111,7 +111,7 @@ async def test_a_session_home_of_any_depth_is_removed(machine: Machine) -> None:
 async def test_a_session_home_that_cannot_be_removed_blocks_no_other(
     machine: Machine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Only root can make a file that its owner cannot delete."""
+    """Only root can create a file that its owner cannot delete."""
     homes = [await home_of_an_ended_job(machine, start) for start in "abc"]
     (homes[0] / "held").touch()
     unlink = os.unlink
@@ -170,7 +170,7 @@ async def test_unfinished_jobs_keep_their_files(machine: Machine) -> None:
 async def test_a_job_that_starts_during_a_sweep_keeps_its_files(
     world: World, forge: FakeGitHub, tmp_path: Path
 ) -> None:
-    """Its files were listed when the store did not know it yet."""
+    """Its files were listed before the store had the job."""
     outages = Outages(world.store)
     machine = Machine(tmp_path / "machine", world, forge, store=outages.store)
     gone, tree, _ = await left_behind(machine)
@@ -194,7 +194,7 @@ async def test_a_job_that_starts_during_a_sweep_keeps_its_files(
 async def sweeping_forever(
     world: World, forge: FakeGitHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[tuple[Machine, Outages]]:
-    """A machine that sweeps at every moment, and a store that is down."""
+    """A host that sweeps all the time, and a store that is down."""
     monkeypatch.setattr(sweeper, "INTERVAL", timedelta(milliseconds=20))
     outages = Outages(world.store)
     machine = Machine(tmp_path / "machine", world, forge, store=outages.store)

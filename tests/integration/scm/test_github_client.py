@@ -1,4 +1,4 @@
-"""What GitHub's refusals and silences mean for a job, with the real PyGithub."""
+"""Errors of GitHub and their job failures, with the real PyGithub."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ async def test_viewer_returns_the_owner_of_the_token(
 
 @pytest.mark.parametrize("body", ["<html>Sign in</html>", "[]", "null", '{"login": 7}'])
 async def test_viewer_ignores_an_invalid_response(forge: FakeGitHub, body: str) -> None:
-    """As a proxy sends it that asks for a login."""
+    """For example from a proxy that asks for a login."""
     forge.fail_next("users/get-authenticated", status=200, body=body)
     assert await GitHub(access(forge)).viewer() is None
 
