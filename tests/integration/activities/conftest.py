@@ -14,14 +14,14 @@ from store.protocol import Store
 from store.sqlite.store import SqliteStore
 from tests.integration.activities.conversations import Conversations
 from tests.integration.activities.holders import SlotHost, asking
-from tests.integration.activities.machine import (
+from tests.integration.activities.worker_host import (
     FILES,
     GATEWAYS,
     NAME,
     OWNER,
     READ_ONLY,
     TOKEN,
-    Machine,
+    WorkerHost,
 )
 from tests.integration.workflows.server import dev_server
 from tests.unit.store.samples import World, new_world
@@ -77,8 +77,8 @@ def forge(tmp_path: Path) -> Iterator[FakeGitHub]:
 
 
 @pytest.fixture
-def machine(tmp_path: Path, world: World, forge: FakeGitHub) -> Machine:
-    return Machine(tmp_path / "machine", world, forge)
+def host(tmp_path: Path, world: World, forge: FakeGitHub) -> WorkerHost:
+    return WorkerHost(tmp_path / "host", world, forge)
 
 
 @pytest.fixture(scope="session")

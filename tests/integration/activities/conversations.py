@@ -15,7 +15,7 @@ from domain.messages import Message, MessageType, NewMessage
 from domain.names.ids import derived_id
 from fakes.anthropic.server import ScriptedModel, Step
 from fakes.github.server import FakeGitHub
-from tests.integration.activities.machine import Granted, Machine
+from tests.integration.activities.worker_host import Granted, WorkerHost
 from tests.unit.store.samples import START, World, new_id
 
 
@@ -29,13 +29,13 @@ class Conversations:
         self._model = model
         self._name = uuid.uuid4().hex
 
-    def machine(self, name: str = "first", *, is_subscription: bool = False) -> Machine:
+    def host(self, name: str = "first", *, is_subscription: bool = False) -> WorkerHost:
         credential = "CLAUDE_CODE_OAUTH_TOKEN" if is_subscription else "ANTHROPIC_API_KEY"
         credentials = {
             "ANTHROPIC_BASE_URL": self._model.url_for(self._name),
             credential: "test-key",
         }
-        return Machine(
+        return WorkerHost(
             self._directory / name,
             self._world,
             self._forge,
@@ -80,11 +80,11 @@ def turn_input(granted: Granted, number: int = 1, attempt: int = 1, *message_ids
 
 
 async def turn(
-    machine: Machine, granted: Granted, number: int = 1, attempt: int = 1, *message_ids: str
+    host: WorkerHost, granted: Granted, number: int = 1, attempt: int = 1, *message_ids: str
 ) -> TurnOutput:
     """Run one turn under the job's lease."""
     request = turn_input(granted, number, attempt, *message_ids)
-    return await machine.run(machine.claude.run_claude, request)
+    return await host.run(host.claude.run_claude, request)
 
 
 def prompt_id(job: Job) -> str:
@@ -92,8 +92,8 @@ def prompt_id(job: Job) -> str:
     return derived_id(job.id, "prompt")
 
 
-def transcript_file(machine: Machine, job: Job) -> Path:
-    (found,) = (machine.sessions / job.id).glob(f".claude/projects/*/{job.id}.jsonl")
+def transcript_file(host: WorkerHost, job: Job) -> Path:
+    (found,) = (host.sessions / job.id).glob(f".claude/projects/*/{job.id}.jsonl")
     return found
 
 

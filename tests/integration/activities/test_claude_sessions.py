@@ -24,19 +24,19 @@ from tests.integration.activities.conversations import (
     transcript_file,
     turn,
 )
-from tests.integration.activities.machine import Granted, Machine
+from tests.integration.activities.worker_host import Granted, WorkerHost
 from tests.integration.workflows.server import eventually
 from tests.unit.store.samples import START, World, new_id
 
 LOST = SESSION_LOST_NOTICES[JobType.TASK]
 
 
-async def next_lease(machine: Machine, job: Job) -> Granted:
+async def next_lease(host: WorkerHost, job: Job) -> Granted:
     """Give the job's next lease to a host, and prepare its worktree there."""
-    lease = (await machine.world.read(job)).lease + 1
-    assert await machine.world.store.update_job(job.id, {"lease": lease}, Guard(LIVE))
-    granted = Granted(job, machine.take(job, lease))
-    await machine.prepare(granted)
+    lease = (await host.world.read(job)).lease + 1
+    assert await host.world.store.update_job(job.id, {"lease": lease}, Guard(LIVE))
+    granted = Granted(job, host.take(job, lease))
+    await host.prepare(granted)
     return granted
 
 
@@ -47,31 +47,31 @@ async def test_an_interrupted_turn_resumes(
         {"tools": [["Write", {"file_path": "$CWD/a.txt", "content": "half"}]]},
         {"tools": [["Bash", {"command": "touch begun; sleep 60"}]]},
     )
-    machine = conversations.machine()
-    granted, worktree = await machine.prepared(prompt="Write a.txt and b.txt")
-    running = asyncio.create_task(turn(machine, granted))
+    host = conversations.host()
+    granted, worktree = await host.prepared(prompt="Write a.txt and b.txt")
+    running = asyncio.create_task(turn(host, granted))
     await eventually((worktree.path / "begun").exists)
-    await machine.leases.require(granted.key).stop()
+    await host.leases.require(granted.key).stop()
     with pytest.raises(LeaseLost):
         await running
     assert processes_of(granted.job) == []
-    assert await machine.world.store.load_session(granted.job.id) is None
+    assert await host.world.store.load_session(granted.job.id) is None
 
     conversations.script({"text": "Finished."})
-    granted = await next_lease(machine, granted.job)
-    await turn(machine, granted, 1, 2)
+    granted = await next_lease(host, granted.job)
+    await turn(host, granted, 1, 2)
     (asked,) = conversations.asked
     assert asked.count("Write a.txt and b.txt") == 1
     assert asked.count("You were interrupted") == 1
-    assert (await machine.world.read(granted.job)).result == "Finished."
+    assert (await host.world.read(granted.job)).result == "Finished."
     assert (worktree.path / "a.txt").read_text() == "half"
-    assert SESSION_LOST_NOTICES[JobType.CODE] not in await machine.said(granted.job)
+    assert SESSION_LOST_NOTICES[JobType.CODE] not in await host.said(granted.job)
 
 
 async def test_a_conversation_moves_with_its_job_between_hosts(
     conversations: Conversations,
 ) -> None:
-    first, second = conversations.machine("first"), conversations.machine("second")
+    first, second = conversations.host("first"), conversations.host("second")
     conversations.script({"text": "Answer one."})
     granted = await first.grant_task(prompt="Question one?")
     job = granted.job
@@ -102,29 +102,29 @@ async def test_a_conversation_moves_with_its_job_between_hosts(
 async def test_a_message_that_is_in_the_session_counts_as_consumed(
     conversations: Conversations,
 ) -> None:
-    machine = conversations.machine()
+    host = conversations.host()
     conversations.script({"text": "I see."}, {"text": "Red."}, {"text": "As I said."})
-    granted = await machine.grant_task(prompt="What is it?")
-    await machine.prepare(granted)
-    await turn(machine, granted)
+    granted = await host.grant_task(prompt="What is it?")
+    await host.prepare(granted)
+    await turn(host, granted)
     message = await conversations.user_says(granted.job, "Which colour?")
     for attempt in (1, 2):
-        assert (await turn(machine, granted, 2, attempt, message)).consumed[0] == message
+        assert (await turn(host, granted, 2, attempt, message)).consumed[0] == message
     assert conversations.asked[-1].count("Which colour?") == 1
 
 
 async def test_a_lost_session_is_rebuilt_from_the_messages(conversations: Conversations) -> None:
-    machine = conversations.machine()
+    host = conversations.host()
     conversations.script({"text": "I see."}, {"text": "In all."})
-    granted = await machine.grant_task(prompt="What is it?")
-    await machine.prepare(granted)
+    granted = await host.grant_task(prompt="What is it?")
+    await host.prepare(granted)
     result = {"duration_ms": 1, "type": "result", "subtype": "success", "result": "A shop."}
     line = NewMessage(new_id(), MessageType.STDOUT, json.dumps(result), START)
-    await machine.world.store.append_messages(granted.job.id, [line])
+    await host.world.store.append_messages(granted.job.id, [line])
     earlier = await conversations.user_says(granted.job, "What does it sell?")
     now = await conversations.user_says(granted.job, "In which sizes?")
 
-    output = await turn(machine, granted, 2, 1, now)
+    output = await turn(host, granted, 2, 1, now)
 
     assert output.consumed == [prompt_id(granted.job), now]
     asked = conversations.asked[-1]
@@ -133,7 +133,7 @@ async def test_a_lost_session_is_rebuilt_from_the_messages(conversations: Conver
     assert r"You: A shop.\n\nUser: What does it sell?" in asked
     assert asked.count("In which sizes?") == 1
     assert earlier not in output.consumed
-    assert (await machine.said(granted.job)).count(LOST) == 1
+    assert (await host.said(granted.job)).count(LOST) == 1
 
 
 def files_of(job: Job, directory: Path) -> SessionFiles:
@@ -143,32 +143,32 @@ def files_of(job: Job, directory: Path) -> SessionFiles:
 async def test_the_repositorys_guide_is_quoted_once_in_a_conversation(
     conversations: Conversations,
 ) -> None:
-    machine = conversations.machine()
+    host = conversations.host()
     conversations.script({"text": "Answer one."})
-    granted = await machine.grant_task(prompt="Question one?")
+    granted = await host.grant_task(prompt="Question one?")
     job = granted.job
-    worktree = await machine.prepare(granted)
+    worktree = await host.prepare(granted)
     (worktree.path / "CLAUDE.md").write_text("/cost\nAnswer in verse.\n")
-    await turn(machine, granted)
+    await turn(host, granted)
     (asked,) = conversations.asked_parts
     assert "Answer in verse." not in json.dumps(asked["system"])
     assert json.dumps(asked["messages"]).count("Answer in verse.") == 1
 
     conversations.script({"text": "Answer two."})
     message = await conversations.user_says(job, "Question two?")
-    await turn(machine, granted, 2, 1, message)
+    await turn(host, granted, 2, 1, message)
     assert conversations.asked[0].count("Answer in verse.") == 1
 
     # A new session needs the guide again.
-    transcript_file(machine, job).unlink()
-    await machine.world.store.save_session(job.id, job.id, b"")
+    transcript_file(host, job).unlink()
+    await host.world.store.save_session(job.id, job.id, b"")
     conversations.script({"text": "Answer three."}, repeat_last=True)
     message = await conversations.user_says(job, "Question three?")
-    await turn(machine, granted, 3, 1, message)
+    await turn(host, granted, 3, 1, message)
     assert conversations.asked[-1].count("Answer in verse.") == 1
     assert "Answer two." in conversations.asked[-1]
 
-    said = "\n".join(await machine.said(job))
+    said = "\n".join(await host.said(job))
     assert "Question two?" in said
     assert "verse" not in said
 

@@ -11,7 +11,7 @@ from activities.workspaces import PrepareResult, PublishInput
 from domain.jobs import LIVE, Job, JobStatus, JobType
 from fakes.github.server import FakeGitHub
 from store.protocol import Guard, JobChanges
-from tests.integration.activities.machine import NAME, OWNER, Granted, Machine
+from tests.integration.activities.worker_host import NAME, OWNER, Granted, WorkerHost
 
 
 @pytest.fixture
@@ -21,9 +21,9 @@ def theirs(forge: FakeGitHub) -> str:
 
 
 @pytest.fixture
-def other(machine: Machine, forge: FakeGitHub, tmp_path: Path) -> Machine:
+def other(host: WorkerHost, forge: FakeGitHub, tmp_path: Path) -> WorkerHost:
     """Another host."""
-    return Machine(tmp_path / "other", machine.world, forge)
+    return WorkerHost(tmp_path / "other", host.world, forge)
 
 
 def move(forge: FakeGitHub, branch: str = "feature/x", text: str = "theirs") -> str:
@@ -34,115 +34,115 @@ def head(forge: FakeGitHub, branch: str = "main") -> str:
     return forge.branches(OWNER, NAME)[branch]
 
 
-async def failed(machine: Machine, branch: str = "feature/x", **values: Any) -> Job:
-    return await machine.world.add_job(
+async def failed(host: WorkerHost, branch: str = "feature/x", **values: Any) -> Job:
+    return await host.world.add_job(
         branch_name=branch, status=JobStatus.FAILED, phase=None, **values
     )
 
 
-async def failed_after_pushing(machine: Machine, branch: str, **values: Any) -> Job:
+async def failed_after_pushing(host: WorkerHost, branch: str, **values: Any) -> Job:
     """A job with a pushed branch and a refused pull request."""
-    granted, worktree = await machine.prepared(branch_name=branch, **values)
+    granted, worktree = await host.prepared(branch_name=branch, **values)
     (worktree.path / "ours.txt").write_text("ours\n")
-    await machine.run(machine.workspaces.publish, PublishInput(granted.key))
+    await host.run(host.workspaces.publish, PublishInput(granted.key))
     over: JobChanges = {"status": JobStatus.FAILED, "phase": None}
-    assert await machine.world.store.update_job(granted.job.id, over, Guard(LIVE))
+    assert await host.world.store.update_job(granted.job.id, over, Guard(LIVE))
     return granted.job
 
 
-async def retry(machine: Machine, original: Job) -> Granted:
-    return await machine.grant(retry_of=original.id, job_type=original.job_type)
+async def retry(host: WorkerHost, original: Job) -> Granted:
+    return await host.grant(retry_of=original.id, job_type=original.job_type)
 
 
-async def start(machine: Machine, original: Job) -> str:
-    granted = await retry(machine, original)
-    prepared = await machine.run(machine.workspaces.prepare, granted.key)
+async def start(host: WorkerHost, original: Job) -> str:
+    granted = await retry(host, original)
+    prepared = await host.run(host.workspaces.prepare, granted.key)
     assert not prepared.continues_branch
-    row = await machine.world.read(granted.job)
+    row = await host.world.read(granted.job)
     assert row.base_sha == prepared.base_sha
     return prepared.base_sha
 
 
 @pytest.mark.parametrize("job_type", JobType)
 async def test_a_retry_starts_at_the_branch_of_the_retried_job(
-    machine: Machine, theirs: str, job_type: JobType
+    host: WorkerHost, theirs: str, job_type: JobType
 ) -> None:
-    assert await start(machine, await failed(machine, job_type=job_type)) == theirs
+    assert await start(host, await failed(host, job_type=job_type)) == theirs
 
 
 @pytest.mark.parametrize("job_type", JobType)
 async def test_a_chain_of_retries_starts_at_the_first_existing_branch(
-    machine: Machine, theirs: str, job_type: JobType
+    host: WorkerHost, theirs: str, job_type: JobType
 ) -> None:
-    original = await failed(machine, job_type=job_type)
+    original = await failed(host, job_type=job_type)
     for number in range(3):
         original = await failed(
-            machine, f"feature/x-retry-{number}", retry_of=original.id, job_type=job_type
+            host, f"feature/x-retry-{number}", retry_of=original.id, job_type=job_type
         )
-    assert await start(machine, original) == theirs
+    assert await start(host, original) == theirs
 
 
 async def test_a_chain_of_retries_uses_the_nearest_branch(
-    machine: Machine, forge: FakeGitHub, theirs: str
+    host: WorkerHost, forge: FakeGitHub, theirs: str
 ) -> None:
-    first = await failed(machine)
-    second = await failed(machine, "feature/x-retry-1", retry_of=first.id)
+    first = await failed(host)
+    second = await failed(host, "feature/x-retry-1", retry_of=first.id)
     nearer = move(forge, "feature/x-retry-1", "nearer")
-    assert await start(machine, second) == nearer
+    assert await start(host, second) == nearer
 
 
 @pytest.mark.parametrize("job_type", JobType)
 async def test_a_retry_without_a_branch_starts_at_the_base(
-    machine: Machine, forge: FakeGitHub, job_type: JobType
+    host: WorkerHost, forge: FakeGitHub, job_type: JobType
 ) -> None:
-    original = await failed(machine, "never-pushed", job_type=job_type)
-    assert await start(machine, original) == head(forge)
+    original = await failed(host, "never-pushed", job_type=job_type)
+    assert await start(host, original) == head(forge)
 
 
 async def test_commits_that_the_job_pushed_are_not_the_start(
-    machine: Machine, forge: FakeGitHub
+    host: WorkerHost, forge: FakeGitHub
 ) -> None:
-    original = await failed_after_pushing(machine, "feature/new")
-    assert await start(machine, original) == head(forge)
+    original = await failed_after_pushing(host, "feature/new")
+    assert await start(host, original) == head(forge)
 
 
 async def test_commits_that_an_earlier_job_pushed_are_not_the_start(
-    machine: Machine, forge: FakeGitHub
+    host: WorkerHost, forge: FakeGitHub
 ) -> None:
-    first = await failed_after_pushing(machine, "feature/new")
-    second = await failed(machine, "feature/new-retry-1", retry_of=first.id)
-    assert await start(machine, second) == head(forge)
+    first = await failed_after_pushing(host, "feature/new")
+    second = await failed(host, "feature/new-retry-1", retry_of=first.id)
+    assert await start(host, second) == head(forge)
 
 
 async def test_a_retry_of_a_retry_starts_where_that_started(
-    machine: Machine, forge: FakeGitHub, theirs: str
+    host: WorkerHost, forge: FakeGitHub, theirs: str
 ) -> None:
-    first = await failed(machine)
-    second = await failed_after_pushing(machine, "feature/x-retry-1", retry_of=first.id)
+    first = await failed(host)
+    second = await failed_after_pushing(host, "feature/x-retry-1", retry_of=first.id)
     assert head(forge, "feature/x-retry-1") != theirs
-    assert await start(machine, second) == theirs
+    assert await start(host, second) == theirs
 
 
 async def test_commits_of_others_on_the_branch_are_kept(
-    machine: Machine, forge: FakeGitHub
+    host: WorkerHost, forge: FakeGitHub
 ) -> None:
-    original = await failed_after_pushing(machine, "feature/new")
+    original = await failed_after_pushing(host, "feature/new")
     added = move(forge, "feature/new")
-    assert await start(machine, original) == added
+    assert await start(host, original) == added
 
 
 @pytest.mark.parametrize("job_type", JobType)
 @pytest.mark.parametrize("is_deleted", [True, False])
 async def test_another_host_starts_at_the_same_commit(
-    machine: Machine,
-    other: Machine,
+    host: WorkerHost,
+    other: WorkerHost,
     forge: FakeGitHub,
     theirs: str,
     job_type: JobType,
     is_deleted: bool,
 ) -> None:
-    granted = await retry(machine, await failed(machine, job_type=job_type))
-    await machine.prepare(granted)
+    granted = await retry(host, await failed(host, job_type=job_type))
+    await host.prepare(granted)
     if is_deleted:
         forge.repository(OWNER, NAME).bare.delete("feature/x")
     else:
@@ -154,21 +154,21 @@ async def test_another_host_starts_at_the_same_commit(
 
 
 async def test_another_host_continues_the_pushed_commits(
-    machine: Machine, other: Machine, theirs: str
+    host: WorkerHost, other: WorkerHost, theirs: str
 ) -> None:
-    granted = await retry(machine, await failed(machine))
-    worktree = await machine.prepare(granted)
+    granted = await retry(host, await failed(host))
+    worktree = await host.prepare(granted)
     (worktree.path / "ours.txt").write_text("ours\n")
-    published = await machine.run(machine.workspaces.publish, PublishInput(granted.key))
+    published = await host.run(host.workspaces.publish, PublishInput(granted.key))
     other.take(granted.job, granted.key.number)
     prepared = await other.run(other.workspaces.prepare, granted.key)
     assert prepared == PrepareResult(str(published.sha), continues_branch=True, was_there=False)
 
 
 async def test_a_code_job_without_a_retry_starts_at_its_base(
-    machine: Machine, other: Machine, forge: FakeGitHub
+    host: WorkerHost, other: WorkerHost, forge: FakeGitHub
 ) -> None:
-    granted, _ = await machine.prepared()
+    granted, _ = await host.prepared()
     moved = move(forge, "main")
     other.take(granted.job, granted.key.number)
     assert (await other.prepare(granted)).base_sha == moved

@@ -24,8 +24,8 @@ from sandbox.containment import Containment
 from sandbox.modes import Sandbox
 from scm.github_client import GitHubClient
 from scm.github_pull_requests import GitHub
-from tests.integration.activities.machine import TOKEN
 from tests.integration.activities.outages import Outages
+from tests.integration.activities.worker_host import TOKEN
 from tests.integration.workflows.server import eventually
 from tests.sandboxes import real_sandbox
 from tests.unit.store.samples import START, World

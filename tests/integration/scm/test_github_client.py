@@ -16,7 +16,7 @@ from fakes.ports import free_ports
 from scm import github_client
 from scm.github_client import GitHubClient
 from scm.github_pull_requests import GitHub
-from tests.integration.activities.machine import NAME, OWNER, READ_ONLY, TOKEN
+from tests.integration.activities.worker_host import NAME, OWNER, READ_ONLY, TOKEN
 
 
 def read(github: Github) -> str:

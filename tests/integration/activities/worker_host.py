@@ -73,7 +73,7 @@ class Granted:
     key: LeaseKey
 
 
-class Machine:
+class WorkerHost:
     """Every activity of a worker in one directory, composed as in `worker.py`.
 
     Args:
