@@ -70,7 +70,7 @@ class MessageWriter:
             async with asyncio.timeout(LAST_FLUSH.total_seconds() if is_stopped else None):
                 await self._flusher
         except TimeoutError:
-            log.warning("%d messages of job %s were not stored", len(self._waiting), self._job_id)
+            log.warning("Job %s: %d messages were not stored", self._job_id, len(self._waiting))
 
     async def add(self, message_type: MessageType, content: str) -> None:
         """Add a message; wait while too much is unwritten."""

@@ -240,7 +240,7 @@ async def test_a_stopped_job_does_not_wait_for_an_outage(
     await asyncio.wait_for(lease.stop(), 5)
     with pytest.raises(LeaseLost):
         await running
-    assert "1 lines" in caplog.text
+    assert "1 messages were not stored" in caplog.text
 
 
 async def test_a_stopped_job_writes_its_last_messages(desk: Desk) -> None:
