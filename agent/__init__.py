@@ -1,1 +1,1 @@
-"""One turn with a coding CLI. Imports only `sandbox` and `domain`; knows no store and no Temporal."""
+"""One turn with a coding CLI. Imports only `sandbox` and `domain`: no store and no Temporal."""

@@ -65,7 +65,7 @@ async def test_an_interrupted_turn_resumes(
     assert asked.count("You were interrupted") == 1
     assert (await host.world.read(granted.job)).result == "Finished."
     assert (worktree.path / "a.txt").read_text() == "half"
-    assert SESSION_LOST_NOTICES[JobType.CODE] not in await host.said(granted.job)
+    assert SESSION_LOST_NOTICES[JobType.CODE] not in await host.messages(granted.job)
 
 
 async def test_a_conversation_moves_with_its_job_between_hosts(
@@ -128,12 +128,14 @@ async def test_a_lost_session_is_rebuilt_from_the_messages(conversations: Conver
 
     assert output.consumed == [prompt_id(granted.job), now]
     asked = conversations.asked[-1]
-    told = r"# Request\n\nWhat is it?\n\nThis is the continuation of an earlier conversation"
-    assert told in asked
+    history_text = (
+        r"# Request\n\nWhat is it?\n\nThis is the continuation of an earlier conversation"
+    )
+    assert history_text in asked
     assert r"You: A shop.\n\nUser: What does it sell?" in asked
     assert asked.count("In which sizes?") == 1
     assert earlier not in output.consumed
-    assert (await host.said(granted.job)).count(LOST) == 1
+    assert (await host.messages(granted.job)).count(LOST) == 1
 
 
 def files_of(job: Job, directory: Path) -> SessionFiles:
@@ -168,9 +170,9 @@ async def test_the_repositorys_guide_is_quoted_once_in_a_conversation(
     assert conversations.asked[-1].count("Answer in verse.") == 1
     assert "Answer two." in conversations.asked[-1]
 
-    said = "\n".join(await host.said(job))
-    assert "Question two?" in said
-    assert "verse" not in said
+    text = "\n".join(await host.messages(job))
+    assert "Question two?" in text
+    assert "verse" not in text
 
 
 async def resume_or_start(

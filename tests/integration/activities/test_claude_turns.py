@@ -106,13 +106,13 @@ async def test_a_credential_counts_as_refused_until_a_turn_succeeds(
         "error": "invalid_request_error",
         "message": "prompt is too long: 300000 tokens > 200000 maximum",
     }
-    told: list[bool] = []
+    outcomes: list[bool] = []
     for attempt, step in enumerate((fine, refused, too_long, fine), 1):
         conversations.script(step, repeat_last=True)
         with contextlib.suppress(JobFailure):
             await turn(host, granted, 1, attempt)
-        told.append(host.credential.is_refused)
-    assert told == [False, True, True, False]
+        outcomes.append(host.credential.is_refused)
+    assert outcomes == [False, True, True, False]
 
 
 async def test_messages_reach_a_running_turn_once(conversations: Conversations) -> None:

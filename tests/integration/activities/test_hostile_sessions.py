@@ -162,7 +162,7 @@ async def test_a_code_job_with_an_unsafe_session_file_restarts(
     (asked,) = conversations.asked
     assert "You may have started this job before" in asked
     assert SECRET not in asked
-    assert (await host.said(job)).count(SESSION_LOST_NOTICES[JobType.CODE]) == 1
+    assert (await host.messages(job)).count(SESSION_LOST_NOTICES[JobType.CODE]) == 1
     assert f"The session file of job {job.id} was ignored" in caplog.text
     assert SECRET not in caplog.text
     assert await saved_session(host, job) == place.read_bytes()
@@ -174,7 +174,7 @@ async def test_a_code_job_with_an_unsafe_session_file_restarts(
     conversations.script({"text": "All done."})
     await turn(host, granted, 1, 3)
     assert "Begun again." in conversations.asked[0]
-    assert (await host.said(job)).count(SESSION_LOST_NOTICES[JobType.CODE]) == 1
+    assert (await host.messages(job)).count(SESSION_LOST_NOTICES[JobType.CODE]) == 1
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
@@ -199,7 +199,7 @@ async def test_a_conversation_with_an_unsafe_session_file_resumes_from_the_saved
     for part in ("Question one?", "Answer one.", "Question two?"):
         assert asked.count(part) == 1
     assert SECRET not in asked
-    assert SESSION_LOST_NOTICES[JobType.TASK] not in await host.said(job)
+    assert SESSION_LOST_NOTICES[JobType.TASK] not in await host.messages(job)
     assert await saved_session(host, job) == transcript_file(host, job).read_bytes()
 
 
@@ -233,15 +233,15 @@ async def test_a_turn_with_an_unreadable_session_file_is_not_forgotten(
     third = await conversations.user_says(job, "Question three?")
     assert third in (await turn(going_on, granted, 3, 1, third)).consumed
     asked = conversations.asked[-1]
-    told = ("Question one?", "Answer one.", "Question two?", "Answer two.", "Question three?")
-    assert [asked.count(part) for part in told] == [1] * 5
-    assert (await host.said(job)).count(SESSION_LOST_NOTICES[JobType.TASK]) == 1
+    texts = ("Question one?", "Answer one.", "Question two?", "Answer two.", "Question three?")
+    assert [asked.count(part) for part in texts] == [1] * 5
+    assert (await host.messages(job)).count(SESSION_LOST_NOTICES[JobType.TASK]) == 1
 
     conversations.script({"text": "Answer four."})
     fourth = await conversations.user_says(job, "Question four?")
     assert (await turn(going_on, granted, 4, 1, fourth)).consumed == [fourth]
     assert "Answer three." in conversations.asked[0]
-    assert (await host.said(job)).count(SESSION_LOST_NOTICES[JobType.TASK]) == 1
+    assert (await host.messages(job)).count(SESSION_LOST_NOTICES[JobType.TASK]) == 1
 
 
 async def test_a_home_without_permissions_is_made_accessible(conversations: Conversations) -> None:

@@ -26,7 +26,7 @@ def records(world: World) -> RecordActivities:
     return RecordActivities(world.store)
 
 
-async def said(world: World, job: Job) -> list[str]:
+async def messages_of(world: World, job: Job) -> list[str]:
     return [line.content for line in await world.transcript(job)]
 
 
@@ -64,7 +64,7 @@ async def test_the_end_of_a_job_is_recorded_once(
         ending.get(name) for name in ("outcome", "failure_code", "error")
     )
     assert row.completed_at is not None
-    assert await said(world, job) == [words]
+    assert await messages_of(world, job) == [words]
 
 
 async def test_a_cancelled_job_stays_cancelled(world: World, records: RecordActivities) -> None:
@@ -73,7 +73,7 @@ async def test_a_cancelled_job_stays_cancelled(world: World, records: RecordActi
     assert await records.finish_job(request) is JobStatus.CANCELLED
     row = await world.read(job)
     assert (row.status, row.phase, row.outcome) == (JobStatus.CANCELLED, Phase.CLEANING_UP, None)
-    assert await said(world, job) == ["Job cancelled."]
+    assert await messages_of(world, job) == ["Job cancelled."]
     assert (
         await records.finish_job(FinishJobInput(UNKNOWN_ID, JobStatus.FAILED)) is JobStatus.FAILED
     )
@@ -90,7 +90,7 @@ async def test_the_end_of_a_job_is_recorded_by_the_next_attempt(world: World) ->
             await records.finish_job(FinishJobInput(job.id, JobStatus.COMPLETED, Outcome.ANSWERED))
     await records.finish_job(FinishJobInput(job.id, JobStatus.COMPLETED, Outcome.ANSWERED))
     assert (await world.read(job)).outcome is Outcome.ANSWERED
-    assert await said(world, job) == ["Job completed."]
+    assert await messages_of(world, job) == ["Job completed."]
 
 
 async def test_the_next_turn_is_queued_last(world: World, records: RecordActivities) -> None:
@@ -112,7 +112,7 @@ async def test_a_job_that_lost_its_host_keeps_its_position(
         await records.requeue_job(LeaseKey(lost.id, number))
     assert [await world.store.queue_position(each.id) for each in (lost, later)] == [1, 2]
     assert (await world.read(lost)).pid is None
-    assert len(await said(world, lost)) == 1
+    assert len(await messages_of(world, lost)) == 1
 
 
 async def test_only_a_running_job_waits_for_the_user(
@@ -135,7 +135,7 @@ async def test_a_message_is_accepted_once(world: World, records: RecordActivitie
         assert await records.accept_message(InboxMessage(job.id, message.id))
         await records.note_completion(job.id)
     assert not await records.accept_message(InboxMessage(job.id, UNKNOWN_ID))
-    assert await said(world, job) == ["More, please.", "The user ended the conversation."]
+    assert await messages_of(world, job) == ["More, please.", "The user ended the conversation."]
 
 
 async def test_each_host_is_listed_once_with_its_newest_process(

@@ -101,8 +101,8 @@ async def test_a_pull_request_is_opened_and_recorded_once(
     page = f"https://github.example/acme/shop/tree/{job.branch_name}"
     assert page in branch.values()
     assert {first.number, first.url, "Add a login page"} <= set(recorded.values())
-    said = await host.said(job)
-    assert said.count(f"Pull request #{first.number}: {first.url}") == 1
+    messages = await host.messages(job)
+    assert messages.count(f"Pull request #{first.number}: {first.url}") == 1
 
 
 async def test_an_open_pull_request_of_the_branch_is_reused(
@@ -175,8 +175,8 @@ async def test_a_cancelled_job_withdraws_its_pull_request(
         await withdraw(host, work[0].job)
     assert states(forge) == ["closed"]
     assert set(forge.branches(OWNER, NAME)) == {"main"}
-    said = [line for line in await host.said(work[0].job) if "taken back" in line]
-    assert len(said) == 1
+    messages = [line for line in await host.messages(work[0].job) if "taken back" in line]
+    assert len(messages) == 1
 
 
 async def test_a_branch_without_a_pull_request_is_deleted(
@@ -194,7 +194,7 @@ async def test_a_continued_branch_stays(host: WorkerHost, forge: FakeGitHub) -> 
     await withdraw(host, work[0].job, created=False)
     assert states(forge) == ["closed"]
     assert forge.branches(OWNER, NAME)["feature/old"] == work[1]
-    assert "taken back" not in (await host.said(work[0].job))[-1]
+    assert "taken back" not in (await host.messages(work[0].job))[-1]
 
 
 async def test_a_branch_with_other_commits_stays(
@@ -206,7 +206,7 @@ async def test_a_branch_with_other_commits_stays(
     await withdraw(host, work[0].job)
     assert forge.branches(OWNER, NAME)[branch] == theirs
     assert states(forge) == ["closed"]
-    assert "stays" in (await host.said(work[0].job))[-1]
+    assert "stays" in (await host.messages(work[0].job))[-1]
 
 
 async def test_a_pull_request_of_another_author_stays_open(
@@ -216,10 +216,10 @@ async def test_a_pull_request_of_another_author_stays_open(
     somebody_opens(forge, "feature/old")
     work = await published(host, "feature/old")
     await open_one(host, work)
-    before = await host.said(work[0].job)
+    before = await host.messages(work[0].job)
     await withdraw(host, work[0].job, created=False)
     assert states(forge) == ["open"]
-    assert await host.said(work[0].job) == before
+    assert await host.messages(work[0].job) == before
 
 
 async def test_an_unpublished_job_sends_no_request(host: WorkerHost, forge: FakeGitHub) -> None:
@@ -278,7 +278,7 @@ async def test_an_invalid_reviewer_is_reported_and_fails_nothing(
     await open_one(host, work)
     (pull,) = forge.pull_requests(OWNER, NAME)
     assert pull.reviewers == ["alice"]
-    assert [line for line in await host.said(work[0].job) if "bot: not asked" in line]
+    assert [line for line in await host.messages(work[0].job) if "bot: not asked" in line]
 
 
 async def test_labels_are_retried_after_an_error(host: WorkerHost, forge: FakeGitHub) -> None:
@@ -305,7 +305,7 @@ async def test_labels_that_fail_repeatedly_are_reported(
     last = ActivityEnvironment()
     last.info = replace(last.info, attempt=LABELLING_ATTEMPTS)
     assert (await last.run(host.pull_requests.open_pull_request, request)).number == 1
-    assert [line for line in await host.said(work[0].job) if "were not set" in line]
+    assert [line for line in await host.messages(work[0].job) if "were not set" in line]
 
 
 async def test_later_commits_on_the_branch_are_accepted(

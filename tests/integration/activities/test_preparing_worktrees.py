@@ -26,7 +26,7 @@ async def test_a_new_branch_starts_at_the_default_branch(
     row = await host.world.read(granted.job)
     assert (row.base_sha, row.worktree_path) == (tip, str(worktree.path))
     assert (worktree.path / "src/app.py").read_text() == "print('hello')\n"
-    assert await host.said(granted.job) == ["Preparing acme/shop."]
+    assert await host.messages(granted.job) == ["Preparing acme/shop."]
     assert not worktree.continued
 
 
@@ -45,7 +45,7 @@ async def test_preparing_again_keeps_the_worktree(host: WorkerHost, forge: FakeG
     )
     assert (worktree.path / "new.py").read_text() == "half done"
     assert len(forge.requests) == fetched
-    assert await host.said(granted.job) == ["Preparing acme/shop."] * 2
+    assert await host.messages(granted.job) == ["Preparing acme/shop."] * 2
 
 
 def _running_under(lease: int) -> Guard:

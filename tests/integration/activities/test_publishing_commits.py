@@ -69,11 +69,11 @@ async def test_a_branch_that_claude_left_is_named(host: WorkerHost, forge: FakeG
     taken = commit(worktree)
     for _ in range(2):
         assert await publish(host, granted) == PublishResult(taken)
-    said = [line for line in await host.said(granted.job) if left[:12] in line]
-    assert len(said) == 1
+    messages = [line for line in await host.messages(granted.job) if left[:12] in line]
+    assert len(messages) == 1
     await host.workspaces.clean_up(granted.job.id)
     ref = f"refs/orchestrator/salvage/{granted.job.id}"
-    assert ref in said[0]
+    assert ref in messages[0]
     kept = as_claude(host.mirrors.path(OWNER, NAME), "log", "-1", "--format=%P", ref)
     assert left in kept.split()
 
@@ -90,9 +90,9 @@ async def test_a_branch_that_claude_created_and_left_is_salvaged_and_named(
     as_claude(worktree.path, "checkout", granted.job.branch_name)
     assert await publish(host, granted) == PublishResult(None)
     assert await publish(host, other) == PublishResult(None)
-    (said,) = [line for line in await host.said(granted.job) if "attempt" in line]
-    assert f"attempt at {left[:12]}" in said
-    assert not [line for line in await host.said(other.job) if "attempt" in line]
+    (messages,) = [line for line in await host.messages(granted.job) if "attempt" in line]
+    assert f"attempt at {left[:12]}" in messages
+    assert not [line for line in await host.messages(other.job) if "attempt" in line]
     for each in (granted, other):
         await host.workspaces.clean_up(each.job.id)
     mirror = host.mirrors.path(OWNER, NAME)

@@ -239,12 +239,12 @@ async def test_work_in_a_submodule_fails_the_job_and_is_rescued(
     for _ in range(2):
         await host.run(host.workspaces.clean_up, granted.job.id)
     assert not worktree.path.exists()
-    [said] = [line for line in await host.said(granted.job) if "Submodules" in line]
+    [text] = [line for line in await host.messages(granted.job) if "submodules" in line]
     files = host.worktrees.orphaned / f"{granted.job.id}-submodules"
     assert (files / "part/part.py").read_text() == "edited\n"
-    assert f"them: part. They are kept on {HOST}" in said
-    assert f"files in {files}, and" in said
-    assert f"directories in {files}.git." in said
+    assert f"be checked): part. They are kept on {HOST}" in text
+    assert f"files in {files}, and" in text
+    assert f"directories in {files}.git." in text
 
 
 async def test_a_task_that_changed_a_submodule_fails(host: WorkerHost, forge: FakeGitHub) -> None:
@@ -268,7 +268,7 @@ async def test_the_sweep_reports_the_work_in_submodules(
     host.leases.drop(host.leases.require(granted.key))
     await host.sweeper.sweep()
     assert not worktree.path.exists()
-    assert [line for line in await host.said(granted.job) if "Submodules" in line]
+    assert [line for line in await host.messages(granted.job) if "submodules" in line]
 
 
 async def ended(host: WorkerHost, job: Job, status: JobStatus = JobStatus.CANCELLED) -> None:
@@ -313,7 +313,7 @@ async def test_pushed_but_undelivered_work_is_salvaged(
     assert kept is not None
     assert (kept.host, kept.base_sha) == (HOST, worktree.base_sha)
     assert "login" in (kept.patch or "")
-    notices = [line for line in await host.said(granted.job) if "The work is kept" in line]
+    notices = [line for line in await host.messages(granted.job) if "The work is kept" in line]
     assert len(notices) == 1
 
 
@@ -361,7 +361,7 @@ async def test_the_message_about_salvage_is_true(host: WorkerHost) -> None:
     for granted, patch in ((code, "diff"), (task, None)):
         await ended(host, granted.job, JobStatus.FAILED)
         await keeping.record(granted.job.id, Salvaged("1" * 40, "2" * 40, patch))
-    [said] = [line for line in await host.said(code.job) if "kept" in line]
-    assert "/patch" in said
-    assert '{"from": "publish"}' in said
-    assert await host.said(task.job) == ["The work is kept."]
+    [text] = [line for line in await host.messages(code.job) if "kept" in line]
+    assert "/patch" in text
+    assert '{"from": "publish"}' in text
+    assert await host.messages(task.job) == ["The work is kept."]

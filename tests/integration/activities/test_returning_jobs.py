@@ -171,14 +171,14 @@ async def test_a_returned_job_waits_for_the_limit_on_its_host(
         await slot_host.until_held(job)
 
 
-@pytest.mark.parametrize("told", ["nothing left", "finished here"])
+@pytest.mark.parametrize("situation", ["nothing left", "finished here"])
 async def test_a_job_that_claude_has_finished_ignores_the_limit(
-    world: World, slot_host: SlotHost, told: str
+    world: World, slot_host: SlotHost, situation: str
 ) -> None:
     await Credential(world.store, CREDENTIAL).hold(utc_now() + timedelta(hours=1))
     [job] = await queued(world, 1)
     async with slot_host.poll():
-        if told == "finished here":
+        if situation == "finished here":
             await slot_host.ask(job, host_claude_finished_on=slot_host.host_id)
         else:
             await slot_host.ask(job, needs_claude=False)

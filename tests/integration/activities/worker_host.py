@@ -79,7 +79,7 @@ class WorkerHost:
     Args:
         directory: the worker's data directory.
         world: the store, with the client whose repository is the forge's acme/shop.
-        forge: stands in for GitHub.
+        forge: the fake GitHub.
         token: as configured; None for none.
         store: what the activities write to, if it is not the world's store.
         credentials: of Claude.
@@ -208,6 +208,6 @@ class WorkerHost:
         assert found is not None
         return found
 
-    async def said(self, job: Job) -> list[str]:
+    async def messages(self, job: Job) -> list[str]:
         """Return the contents of the job's messages."""
         return [line.content for line in await self.world.transcript(job)]

@@ -236,10 +236,10 @@ def test_a_turn_works_under_uvloop(job: ScriptedJob) -> None:
 
 def command_lines(job: ScriptedJob) -> str:
     """Return the command lines of the job's processes."""
-    found = []
+    lines = []
     for pid in processes_of(job.marker):
         try:
-            found.append(Path(f"/proc/{pid}/cmdline").read_bytes().decode())
+            lines.append(Path(f"/proc/{pid}/cmdline").read_bytes().decode())
         except OSError:
             continue
-    return "\n".join(found)
+    return "\n".join(lines)

@@ -31,8 +31,8 @@ def test_the_configured_executable_comes_first(tmp_path: Path) -> None:
 
 
 def test_the_bundled_executable_comes_last() -> None:
-    found = find_executable(None, "/nonexistent")
-    assert found.parts[-3:] == ("claude_agent_sdk", "_bundled", "claude")
+    result = find_executable(None, "/nonexistent")
+    assert result.parts[-3:] == ("claude_agent_sdk", "_bundled", "claude")
     assert "claude_agent_sdk" not in sys.modules
 
 
@@ -62,9 +62,9 @@ def test_a_missing_executable_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> N
 async def test_the_real_cli_reports_its_version_and_login(
     job: ScriptedJob, credential: dict[str, str], login_type: str | None
 ) -> None:
-    found = await probe(job.executable, {**job.environment, **credential})
-    assert re.fullmatch(r"\d+\.\d+\.\d+", found.version or "")
-    assert (found.authenticated, found.login_type) == (login_type is not None, login_type)
+    result = await probe(job.executable, {**job.environment, **credential})
+    assert re.fullmatch(r"\d+\.\d+\.\d+", result.version or "")
+    assert (result.authenticated, result.login_type) == (login_type is not None, login_type)
 
 
 @pytest.mark.parametrize(
@@ -83,8 +83,8 @@ async def test_the_real_cli_reports_its_version_and_login(
 async def test_a_failing_cli_is_not_an_error(
     tmp_path: Path, body: str, expected: ClaudeProbe
 ) -> None:
-    found = await probe(program(tmp_path, "claude", body), {"PATH": SEARCH_PATH})
-    assert found == expected
+    result = await probe(program(tmp_path, "claude", body), {"PATH": SEARCH_PATH})
+    assert result == expected
 
 
 async def test_a_missing_cli_is_not_an_error(tmp_path: Path) -> None:

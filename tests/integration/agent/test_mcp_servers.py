@@ -12,12 +12,12 @@ from agent.claude.mcp import McpServer, read_servers
 
 
 def server(**entry: Any) -> McpServer:
-    [found] = read_servers(json.dumps({"mcpServers": {"one": entry}}))
-    return found
+    [parsed] = read_servers(json.dumps({"mcpServers": {"one": entry}}))
+    return parsed
 
 
 def test_the_files_of_a_command_are_its_absolute_paths():
-    found = server(
+    parsed = server(
         command="/srv/tickets/bin/serve",
         args=[
             "--data=/srv/data/../tickets.db",
@@ -28,12 +28,12 @@ def test_the_files_of_a_command_are_its_absolute_paths():
             "/srv/t",
         ],
     )
-    assert found.files == (
+    assert parsed.files == (
         Path("/srv/tickets/bin/serve"),
         Path("/srv/tickets.db"),
         Path("/srv/t"),
     )
-    assert found.address is None
+    assert parsed.address is None
 
 
 @pytest.mark.parametrize("path", ["/dev/null", "/proc/1", "/proc/../dev", "/sys", "/x/${HOME}"])
@@ -55,8 +55,8 @@ def test_sandbox_paths_and_variables_are_not_files(path: str):
     ],
 )
 def test_the_address_of_a_url(url: str, address: tuple[str, int] | None, is_on_loopback: bool):
-    found = server(type="http", url=url)
-    assert (found.address, found.is_on_loopback) == (address, is_on_loopback)
+    parsed = server(type="http", url=url)
+    assert (parsed.address, parsed.is_on_loopback) == (address, is_on_loopback)
 
 
 @pytest.mark.parametrize(

@@ -72,26 +72,26 @@ async def test_each_api_error_has_its_failure_code(
     job.script(step)
     lines = Lines()
 
-    found = (await job.turn("Go.", lines=lines)).result
+    result = (await job.turn("Go.", lines=lines)).result
 
-    assert found.failure is not None, lines.text
-    assert found.failure.code is code, lines.text
-    assert code.sentence in found.failure.message
-    assert found.failure.transient is (code is FailureCode.CLAUDE_OVERLOADED)
-    assert found.failure.resets_at is None
-    assert found.answer is None
+    assert result.failure is not None, lines.text
+    assert result.failure.code is code, lines.text
+    assert code.sentence in result.failure.message
+    assert result.failure.transient is (code is FailureCode.CLAUDE_OVERLOADED)
+    assert result.failure.resets_at is None
+    assert result.answer is None
 
 
-@pytest.mark.parametrize("told", [UNTIL, {}], ids=["with a reset time", "without"])
-async def test_a_usage_limit(job: ScriptedJob, told: Mapping[str, str]) -> None:
+@pytest.mark.parametrize("headers", [UNTIL, {}], ids=["with a reset time", "without"])
+async def test_a_usage_limit(job: ScriptedJob, headers: Mapping[str, str]) -> None:
     job.passed = OAUTH
-    job.script(too_many(**QUOTA, **told))
+    job.script(too_many(**QUOTA, **headers))
 
     failure = (await job.turn("Go.")).result.failure
 
     assert failure is not None
     assert failure.code is FailureCode.USAGE_LIMIT
-    assert failure.resets_at == (RESET if told else None)
+    assert failure.resets_at == (RESET if headers else None)
     assert not failure.transient
     assert len(job.requests) == 1
 
@@ -148,9 +148,9 @@ async def test_an_overload_resets_the_count_of_refusals(job: ScriptedJob) -> Non
 
 async def test_a_missing_credential_is_an_authentication_failure(job: ScriptedJob) -> None:
     job.changes["ANTHROPIC_API_KEY"] = ""
-    found = (await job.turn("Go.")).result
-    assert found.failure is not None
-    assert found.failure.code is FailureCode.CLAUDE_AUTHENTICATION
+    result = (await job.turn("Go.")).result
+    assert result.failure is not None
+    assert result.failure.code is FailureCode.CLAUDE_AUTHENTICATION
 
 
 async def test_a_missing_session_is_reported(job: ScriptedJob) -> None:
@@ -175,20 +175,20 @@ def test_the_last_turn_decides() -> None:
     started = SessionStarted("s", "m")
     error = AssistantError("server_error", "API Error: 529")
 
-    found = judge(started, error, failed, started, done)
+    result = judge(started, error, failed, started, done)
 
-    assert (found.failure, found.answer, found.usage.turns) == (None, "Done.", 2)
+    assert (result.failure, result.answer, result.usage.turns) == (None, "Done.", 2)
     assert judge(started, done, started, error, failed).failure is not None
 
 
 def test_a_turn_without_a_result_fails_even_after_a_success() -> None:
     started, done = SessionStarted("s", "m"), Result("success", False, "Done.", "s")
-    found = judge(started, done, started, exit_code=137)
-    assert found.failure is not None
-    assert found.failure.code is FailureCode.CLAUDE_FAILED
-    assert "SIGKILL" in found.failure.message
-    assert found.failure.transient
-    assert found.answer is None
+    result = judge(started, done, started, exit_code=137)
+    assert result.failure is not None
+    assert result.failure.code is FailureCode.CLAUDE_FAILED
+    assert "SIGKILL" in result.failure.message
+    assert result.failure.transient
+    assert result.answer is None
 
 
 def test_a_successful_result_overrides_the_exit_code() -> None:
@@ -199,12 +199,12 @@ def test_a_successful_result_overrides_the_exit_code() -> None:
 def test_a_process_without_a_result_reports_its_stderr() -> None:
     state = RunState()
     state.add_stderr("Error: Invalid MCP configuration")
-    found = result_of(1, state, Usage(), Usage())
-    assert found.failure is not None
-    assert found.failure.code is FailureCode.CLAUDE_FAILED
-    assert "Invalid MCP configuration" in found.failure.message
-    assert "exit code 1" in found.failure.message
-    assert not found.failure.transient
+    result = result_of(1, state, Usage(), Usage())
+    assert result.failure is not None
+    assert result.failure.code is FailureCode.CLAUDE_FAILED
+    assert "Invalid MCP configuration" in result.failure.message
+    assert "exit code 1" in result.failure.message
+    assert not result.failure.transient
 
 
 def test_usage_excludes_earlier_processes_of_the_session() -> None:
@@ -216,9 +216,9 @@ def test_usage_excludes_earlier_processes_of_the_session() -> None:
         Result("success", False, "Two.", "s", turns=1, session_usage=middle),
     ]
 
-    found = judge(SessionStarted("s", "m"), *results, before=before, after=after)
+    result = judge(SessionStarted("s", "m"), *results, before=before, after=after)
 
-    assert found.usage == Usage(
+    assert result.usage == Usage(
         turns=4, cost_usd=0.75, input_tokens=60, output_tokens=5, cache_read_tokens=5
     )
     assert judge(results[0], before=Usage(cost_usd=9.0)).usage.cost_usd == 0.0
@@ -233,7 +233,7 @@ def test_a_long_answer_is_truncated_between_characters() -> None:
 
 def test_an_unknown_error_keeps_the_message_of_claude() -> None:
     event = read_event('{"type":"result","subtype":"error_new","errors":["Something odd."]}')
-    found = judge(SessionStarted("s", "m"), event, exit_code=1)
-    assert found.failure is not None
-    assert found.failure.code is FailureCode.CLAUDE_FAILED
-    assert "Something odd." in found.failure.message
+    result = judge(SessionStarted("s", "m"), event, exit_code=1)
+    assert result.failure is not None
+    assert result.failure.code is FailureCode.CLAUDE_FAILED
+    assert "Something odd." in result.failure.message

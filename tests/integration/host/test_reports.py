@@ -53,7 +53,7 @@ class Desk:
         return hosts[0] if hosts else None
 
     async def until(self, reached: Callable[[Host], object]) -> Host:
-        """Wait until the row tells what it should."""
+        """Wait until the row meets a condition."""
         async with asyncio.timeout(20):
             while (row := await self.row()) is None or not reached(row):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
