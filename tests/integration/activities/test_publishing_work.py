@@ -239,7 +239,7 @@ async def test_work_in_a_submodule_fails_the_job_and_is_rescued(
     for _ in range(2):
         await host.run(host.workspaces.clean_up, granted.job.id)
     assert not worktree.path.exists()
-    [text] = [line for line in await host.messages(granted.job) if "submodules" in line]
+    [text] = [line for line in await host.messages(granted.job) if "These submodules" in line]
     files = host.worktrees.orphaned / f"{granted.job.id}-submodules"
     assert (files / "part/part.py").read_text() == "edited\n"
     assert f"be checked): part. They are kept on {HOST}" in text
@@ -268,7 +268,7 @@ async def test_the_sweep_reports_the_work_in_submodules(
     host.leases.drop(host.leases.require(granted.key))
     await host.sweeper.sweep()
     assert not worktree.path.exists()
-    assert [line for line in await host.messages(granted.job) if "submodules" in line]
+    assert [line for line in await host.messages(granted.job) if "These submodules" in line]
 
 
 async def ended(host: WorkerHost, job: Job, status: JobStatus = JobStatus.CANCELLED) -> None:
