@@ -32,6 +32,10 @@ from sandbox.supervision.supervised import Supervised
 _SUPERVISOR_TIMEOUT = supervisor.KILLING + 5.0
 """Seconds after the grace period until the supervisor itself counts as unresponsive."""
 
+STOP_GRACE = 5.0
+"""Seconds between SIGTERM and SIGKILL, in which the CLI writes its usage to the session file.
+A host that is cut off must stop its jobs within the heartbeat timeout, see `host.slots.fence`."""
+
 _DRAIN_SECONDS = 2.0
 """How long the pipes may stay open after the last known process has ended. They close at once
 unless a process escaped the supervisor."""
@@ -183,7 +187,7 @@ class ClaudeProcess:
         """
         return await self._child.ended()
 
-    async def stop(self, grace: float = 5.0) -> None:
+    async def stop(self, grace: float = STOP_GRACE) -> None:
         """Send SIGTERM to the CLI, and after `grace` seconds SIGKILL to all remaining processes.
 
         Returns when no process of the run is left. Idempotent, in any state; the output need not

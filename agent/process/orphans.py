@@ -13,6 +13,7 @@ from agent.process.marker import MARKER_NAME, Marker
 _PROC = Path("/proc")
 _PREFIX = f"{MARKER_NAME}=".encode()
 _ROUNDS = 100
+"""More than enough for processes that fork while they are killed; bounds the time to 2 s."""
 _POLL = 0.02
 """Seconds between two rounds; killed processes are gone after a few milliseconds."""
 
