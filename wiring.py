@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from activities.claude import ClaudeSetup
 from activities.pull_requests import PullRequestActivities
-from agent.claude.environment import Marker
+from agent.process.marker import Marker
 from domain.isolation import Network, SandboxMode
 from host.reports import ClaudeProbeSetup
 from host.slots.leases import Leases
@@ -16,7 +16,8 @@ from sandbox.proxy.model import ModelUpstream
 from sandbox.proxy.policy import Policy
 from sandbox.supervision import cgroups
 from sandbox.supervision.limits import Limits
-from scm.github_client import GithubAccess
+from scm.github_client import GitHubClient
+from scm.github_pull_requests import GitHub
 from settings import Settings, SettingsError
 from store.protocol import Store
 from temporal.start_job import JobLimits
@@ -132,10 +133,10 @@ def worktrees(settings: Settings, containment: Containment | None = None) -> Wor
     return Worktrees(settings.host.worktrees_dir, mirrors(settings, containment))
 
 
-def github_access(settings: Settings) -> GithubAccess:
-    """Return access to the GitHub API with the configured token."""
+def github_client(settings: Settings) -> GitHubClient:
+    """Return the GitHub API with the configured token."""
     token = settings.github.token
-    return GithubAccess(
+    return GitHubClient(
         lambda: token.get_secret_value() if token else None, settings.github.api_url
     )
 
@@ -144,8 +145,8 @@ def pull_request_activities(
     settings: Settings, store: Store, leases: Leases, publishing: Publishing
 ) -> PullRequestActivities:
     """Return the activities that open and withdraw pull requests."""
-    access = github_access(settings)
-    return PullRequestActivities(store, leases, publishing, access, settings.github)
+    code_host = GitHub(github_client(settings))
+    return PullRequestActivities(store, leases, publishing, code_host, settings.github)
 
 
 def identity_of_commits(settings: Settings) -> Identity:

@@ -31,13 +31,14 @@ from domain.timestamps import utc_now
 from host.process_lock import WorkerProcess
 from host.reports import HostReports
 from host.retention import Retention
-from host.salvage_records import Keeping
+from host.salvage_records import SalvageRecords
 from host.slots.credential_holds import Credential
 from host.slots.fence import Fence
 from host.slots.leases import Leases
-from host.slots.slot_supplier import Capacity
+from host.slots.slot_supplier import HostSlotSupplier
 from host.sweeper import Sweeper
 from sandbox.modes import Sandbox
+from scm.github_pull_requests import GitHub
 from settings import Settings
 from store.protocol import Store
 from store.retrying import retrying_store
@@ -146,12 +147,12 @@ async def _host(
     for pid in kill_orphans(settings.host.data_id, boot.is_alive):
         log.warning("Killed process %s, which an earlier worker left behind", pid)
     task_queue = f"host-{settings.host.id}-{boot.id}"
-    capacity = Capacity(settings.jobs.max_concurrent)
+    capacity = HostSlotSupplier(settings.jobs.max_concurrent)
     leases = Leases()
     sandbox = wiring.sandbox(settings)
     worktrees = wiring.worktrees(settings, sandbox.containment)
     removal = Removal(worktrees, Salvage(worktrees))
-    keeping = Keeping(store, settings.host.id)
+    keeping = SalvageRecords(store, settings.host.id)
     retention = Retention(store, Expiry(worktrees), settings.jobs.keep_work)
     sweeper = Sweeper(
         store, leases, removal, keeping, retention, Upkeep(worktrees), settings.host.sessions_dir
@@ -190,7 +191,7 @@ async def _host(
         identity=identity(boot.id),
     )
     reports = _reports(settings, store, boot, task_queue, credential, sandbox)
-    await reports.succeed(dead)
+    await reports.replace_dead(dead)
     await report_dead(store, temporal, settings.host.id, dead)
     # The contexts end in reverse order. First the worker takes no new jobs, and running jobs finish
     # or are stopped. That needs activities on the host's own queue, so `working` ends later.
@@ -226,7 +227,7 @@ def _host_activities(
         worktrees,
         publishing,
         removal,
-        Keeping(store, settings.host.id),
+        SalvageRecords(store, settings.host.id),
         wiring.identity_of_commits(settings),
         sandbox,
         has_token=settings.github.token is not None,
@@ -311,8 +312,7 @@ def _reports(
         credential_hidden=settings.hides_credential,
     )
     probe = wiring.claude_probe_setup(settings, boot.id, sandbox)
-    user = wiring.github_access(settings).user
-    return HostReports(store, host, probe, user, credential)
+    return HostReports(store, host, probe, GitHub(wiring.github_client(settings)), credential)
 
 
 @asynccontextmanager

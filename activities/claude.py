@@ -14,14 +14,14 @@ from temporalio import activity
 from agent.claude import prompts
 from agent.claude.arguments import Launch
 from agent.claude.budget import process_budget
-from agent.claude.environment import Marker, behind_proxy, child_environment
+from agent.claude.environment import behind_proxy, child_environment
 from agent.claude.events import worth_storing
 from agent.claude.executable import find_executable
 from agent.claude.process import ClaudeProcess, Confinement
-from agent.claude.result import Verdict
 from agent.claude.session_files import SessionFiles
-from agent.message_queue import Inbox
-from agent.process.lines import OutputLine
+from agent.message_queue import MessageQueue
+from agent.process.marker import Marker
+from agent.protocol import AgentLine, AgentResult
 from agent.turn import TurnLimit, TurnReport, run_turn
 from domain.errors import OrchestratorError
 from domain.failures import FailureCode, TimeLimit
@@ -33,7 +33,7 @@ from domain.timestamps import utc_now
 from domain.usage_limits import UNKNOWN_RESET, blocks_all_models
 from host.job_lookup import job_and_repository
 from host.job_progress import Progress
-from host.message_writer import TranscriptWriter
+from host.message_writer import MessageWriter
 from host.session_resume import Conversations, Session, as_user_message
 from host.slots.credential_holds import Credential
 from host.slots.leases import Lease, LeaseKey, Leases
@@ -162,10 +162,10 @@ class ClaudeActivities:
         lease = self._leases.require(request.key)
         work = await lease.run(self._work(request.key))
         report = await lease.run(self._run(lease, request, work))
-        self._credential.was_tried(report.verdict.failure)
+        self._credential.record_outcome(report.result.failure)
         await lease.run(self._record(request, report, work))
-        if report.verdict.failure is not None:
-            raise report.verdict.failure
+        if report.result.failure is not None:
+            raise report.result.failure
         return TurnOutput(report.consumed)
 
     @activity.defn
@@ -177,22 +177,22 @@ class ClaudeActivities:
             it twice to one process is one delivery.
         """
         lease = self._leases.find(delivery.key)
-        inbox = lease.inbox if lease is not None else None
+        queue = lease.message_queue if lease is not None else None
         messages = await self._store.messages_by_id(delivery.key.job_id, [delivery.message_id])
-        if inbox is None or not messages:
+        if queue is None or not messages:
             return False
-        return await inbox.offer(as_user_message(messages[0]))
+        return await queue.offer(as_user_message(messages[0]))
 
     async def _run(self, lease: Lease, request: TurnInput, work: _Work) -> TurnReport:
         # Open from the beginning, so that what the user says while the CLI starts still reaches it.
-        inbox = lease.inbox = Inbox()
+        queue = lease.message_queue = MessageQueue()
         try:
-            return await self._run_turn(request, work, inbox)
+            return await self._run_turn(request, work, queue)
         finally:
-            lease.inbox = None
-            inbox.close()
+            lease.message_queue = None
+            queue.close()
 
-    async def _run_turn(self, request: TurnInput, work: _Work, inbox: Inbox) -> TurnReport:
+    async def _run_turn(self, request: TurnInput, work: _Work, queue: MessageQueue) -> TurnReport:
         key, job = request.key, work.job
         await asyncio.to_thread(self._make_home, job.id)
         session = await self._conversations.resume_or_start(
@@ -200,7 +200,7 @@ class ClaudeActivities:
             work.session_files,
             request.message_ids,
             lease=key.number,
-            was_begun=request.turn > 1 or request.attempt > 1,
+            has_run_before=request.turn > 1 or request.attempt > 1,
         )
         executable = find_executable(self._setup.claude.bin, self._setup.search_path)
         launch = self._launch(work, session)
@@ -208,7 +208,7 @@ class ClaudeActivities:
         environment = self._environment(job, confinement.passage)
         began = time.monotonic()
         async with (
-            TranscriptWriter(self._store, job.id, key.number) as writer,
+            MessageWriter(self._store, job.id, key.number) as writer,
             await ClaudeProcess.start(
                 executable, launch, environment, work.worktree.path, confinement
             ) as run,
@@ -225,14 +225,14 @@ class ClaudeActivities:
             try:
                 report = await run_turn(
                     run,
-                    session.first,
+                    session.initial_messages,
                     keep_open=job.job_type is JobType.TASK,
                     on_line=lambda line: _write(writer, line),
-                    inbox=inbox,
+                    queue=queue,
                     silence=self._setup.silence.total_seconds(),
                     limit=TurnLimit(request.limit_seconds, request.limit_clock),
                 )
-                await self._add_usage(request, report.verdict.usage, report.seconds)
+                await self._add_usage(request, report.result.usage, report.seconds)
                 is_recorded = True
                 return replace(
                     report, consumed=[*_heard_before(request, session), *report.consumed]
@@ -255,20 +255,20 @@ class ClaudeActivities:
 
     async def _record(self, request: TurnInput, report: TurnReport, work: _Work) -> None:
         """Keep what a turn leaves: its answer and its session's transcript."""
-        key, verdict = request.key, report.verdict
+        key, result = request.key, report.result
         await self._conversations.keep(key.job_id, work.session_files)
-        changes: JobChanges = {"pid": None, "exit_code": report.exit_code, "model": verdict.model}
-        if verdict.answer is not None:
-            changes["result"] = verdict.answer
+        changes: JobChanges = {"pid": None, "exit_code": report.exit_code, "model": result.model}
+        if result.answer is not None:
+            changes["result"] = result.answer
         await self._progress.update(key, changes)
-        await self._hold_credential(verdict)
+        await self._hold_credential(result)
 
-    async def _hold_credential(self, verdict: Verdict) -> None:
+    async def _hold_credential(self, result: AgentResult) -> None:
         """Let no other job start only to meet the usage limit that this turn has met."""
-        failure = verdict.failure
+        failure = result.failure
         if failure is None or failure.code is not FailureCode.USAGE_LIMIT:
             return
-        if blocks_all_models(verdict.limit_type):
+        if blocks_all_models(result.limit_type):
             await self._credential.hold(failure.resets_at or utc_now() + UNKNOWN_RESET)
 
     async def _work(self, key: LeaseKey) -> _Work:
@@ -287,7 +287,7 @@ class ClaudeActivities:
             model=options.model or claude.model,
             max_turns=options.max_turns or claude.max_turns,
             max_budget_usd=process_budget(budget, job.usage, session.used or Usage()),
-            system_prompt=prompts.rules(job, work.repository),
+            system_prompt=prompts.system_prompt(job, work.repository),
             mcp_config=claude.mcp_config,
             mcp_servers=tuple(server.name for server in claude.mcp_servers),
             task_tools=claude.task_tools,
@@ -342,11 +342,11 @@ class ClaudeActivities:
 
 def _heard_before(request: TurnInput, session: Session) -> list[str]:
     """Return the messages that the process is not given, because its session has them already."""
-    given = {message.id for message in session.first}
+    given = {message.id for message in session.initial_messages}
     return [message_id for message_id in request.message_ids if message_id not in given]
 
 
-async def _write(writer: TranscriptWriter, line: OutputLine) -> None:
+async def _write(writer: MessageWriter, line: AgentLine) -> None:
     if line.stream == "stderr":
         await writer.add(MessageType.STDERR, line.text)
     elif worth_storing(line.text):

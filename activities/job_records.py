@@ -95,7 +95,7 @@ class RecordActivities:
             if details is None:
                 return status
             status = details.job.status
-        await self._progress.say(ending.job_id, _closing_words(status, ending), once="end")
+        await self._progress.notify(ending.job_id, _closing_words(status, ending), once="end")
         return status
 
     @activity.defn
@@ -104,7 +104,7 @@ class RecordActivities:
         changes: JobChanges = {"phase": Phase.WAITING_FOR_SLOT, "pid": None}
         if await self._store.update_job(key.job_id, changes, running_under(key)):
             text = "The machine that ran the job was lost. The job goes on as soon as it can."
-            await self._progress.say(key.job_id, text, once=("lost", key.number))
+            await self._progress.notify(key.job_id, text, once=("lost", key.number))
 
     @activity.defn
     async def wait_for_limit(self, wait: WaitForLimitInput) -> None:
@@ -116,7 +116,7 @@ class RecordActivities:
         }
         if await self._store.update_job(wait.key.job_id, changes, running_under(wait.key)):
             text = f"{wait.reason} The job goes on at {wait.resumes_at:%Y-%m-%d %H:%M:%S} UTC."
-            await self._progress.say(wait.key.job_id, text, once=("limit", wait.key.number))
+            await self._progress.notify(wait.key.job_id, text, once=("limit", wait.key.number))
 
     @activity.defn
     async def end_limit_wait(self, key: LeaseKey) -> None:
@@ -138,7 +138,7 @@ class RecordActivities:
     @activity.defn
     async def note_completion(self, job_id: str) -> None:
         """Add the system message that the user ended the conversation. Repeatable."""
-        await self._progress.say(job_id, "The user ended the conversation.", once="complete")
+        await self._progress.notify(job_id, "The user ended the conversation.", once="complete")
 
     @activity.defn
     async def host_task_queues(self, seen_within_seconds: float) -> list[str]:

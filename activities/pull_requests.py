@@ -17,15 +17,7 @@ from domain.repositories import Repository, base_branch
 from host.job_progress import Progress
 from host.shielding import run_to_completion
 from host.slots.leases import LeaseKey, Leases
-from scm.github_client import GithubAccess
-from scm.github_pull_requests import (
-    OpenPull,
-    Proposal,
-    Route,
-    close,
-    label_and_assign,
-    open_or_find,
-)
+from scm.protocol import CodeHost, NewPullRequest, PullRequest, PullRequestKey
 from settings import GithubSettings
 from store.protocol import JobChanges, Store
 from workspace.publishing import Publishing
@@ -65,20 +57,20 @@ class WithdrawInput:
 
 
 class PullRequestActivities:
-    """Pull requests through PyGithub."""
+    """Pull requests of code jobs."""
 
     def __init__(
         self,
         store: Store,
         leases: Leases,
         publishing: Publishing,
-        github: GithubAccess,
+        code_host: CodeHost,
         settings: GithubSettings,
     ) -> None:
         self._store = store
         self._leases = leases
         self._publishing = publishing
-        self._github = github
+        self._code_host = code_host
         self._settings = settings
         self._progress = Progress(store)
 
@@ -97,12 +89,10 @@ class PullRequestActivities:
         await self._progress.update(key, {})
         repository = _repository(details)
         # A request that is under way cannot be called back, so its effect is awaited.
-        proposal = self._proposal(details.job, repository)
-        pull = await run_to_completion(
-            self._github.call(lambda github: open_or_find(github, proposal))
-        )
+        new = self._new_pull_request(details.job, repository)
+        pull = await run_to_completion(self._code_host.open_or_find(new))
         await self._record(key, details, repository, pull)
-        await self._label_and_assign(details.job, repository, pull)
+        await self._label_and_review(details.job, repository, pull)
         if pull.head_sha != request.sha:
             await self._require_pushed(details.job, repository, request.sha)
         return PullRequestResult(pull.number, pull.url)
@@ -119,25 +109,24 @@ class PullRequestActivities:
         job, repository = details.job, _repository(details)
         if job.head_sha is None:
             return
-        route, mark = _route(job, repository), job_mark(job.id)
-        closed = await self._github.call(lambda github: close(github, route, mark))
+        closed = await self._code_host.close(_key(job, repository), job_mark(job.id))
         stays = not request.created_branch
         if request.created_branch:
             stays = not await self._delete_branch(job, repository, job.head_sha)
         if closed or request.created_branch:
             text = _BRANCH_STAYS if stays else _TAKEN_BACK
-            await self._progress.say(request.job_id, text, once="withdrawn")
+            await self._progress.notify(request.job_id, text, once="withdrawn")
 
-    def _proposal(self, job: Job, repository: Repository) -> Proposal:
+    def _new_pull_request(self, job: Job, repository: Repository) -> NewPullRequest:
         draft = job.options.draft
-        return Proposal(
-            route=_route(job, repository),
+        return NewPullRequest(
+            key=_key(job, repository),
             title=subject(job),
             body=body(job),
             draft=self._settings.pull_request_draft if draft is None else draft,
         )
 
-    async def _label_and_assign(self, job: Job, repository: Repository, pull: OpenPull) -> None:
+    async def _label_and_review(self, job: Job, repository: Repository, pull: PullRequest) -> None:
         """Set labels and reviewers. What cannot be had is told, and no reason to fail the job."""
         labels, reviewers = job.options.labels, job.options.reviewers
         if labels is None:
@@ -147,17 +136,15 @@ class PullRequestActivities:
         if not labels and not reviewers:
             return
         try:
-            notices = await self._github.call(
-                lambda github: label_and_assign(
-                    github, repository.full_name, pull.number, labels, reviewers
-                )
+            notices = await self._code_host.label_and_review(
+                repository.full_name, pull.number, labels, reviewers
             )
         except JobFailure as failure:
             if activity.info().attempt < LABELLING_ATTEMPTS:
                 raise
             notices = [f"Labels and reviewers were not set. {failure.message}"]
         for notice in notices:
-            await self._progress.say(job.id, notice, once=("notice", notice))
+            await self._progress.notify(job.id, notice, once=("notice", notice))
 
     async def _require_pushed(self, job: Job, repository: Repository, sha: str) -> None:
         """Check by git that the branch has the commit; the pull request may show more, or lag."""
@@ -178,7 +165,7 @@ class PullRequestActivities:
         return True
 
     async def _record(
-        self, key: LeaseKey, details: JobDetails, repository: Repository, pull: OpenPull
+        self, key: LeaseKey, details: JobDetails, repository: Repository, pull: PullRequest
     ) -> None:
         job = details.job
         page = f"{self._settings.server_url}/{repository.full_name}"
@@ -201,7 +188,7 @@ class PullRequestActivities:
             "code_pull_request_id": record.pull_request_id,
         }
         await self._progress.update(key, changes)
-        await self._progress.say(
+        await self._progress.notify(
             job.id, f"Pull request #{pull.number}: {pull.url}", once=("opened", pull.number)
         )
 
@@ -222,5 +209,5 @@ def _repository(details: JobStateDetails) -> Repository:
     return details.repository
 
 
-def _route(job: JobState, repository: Repository) -> Route:
-    return Route(repository.full_name, job.branch_name, base_branch(job, repository))
+def _key(job: JobState, repository: Repository) -> PullRequestKey:
+    return PullRequestKey(repository.full_name, job.branch_name, base_branch(job, repository))

@@ -20,7 +20,7 @@ from domain.timestamps import utc_now
 from host.slots.admission import SlotQueue
 from host.slots.credential_holds import Credential
 from host.slots.leases import Lease, LeaseKey, Leases
-from host.slots.slot_supplier import Capacity
+from host.slots.slot_supplier import HostSlotSupplier
 from store.protocol import Guard, JobChanges, Store
 
 SLOTS_TASK_QUEUE = "slots"
@@ -68,7 +68,7 @@ class SlotActivities:
         store: Store,
         temporal: TemporalClient,
         leases: Leases,
-        capacity: Capacity,
+        capacity: HostSlotSupplier,
         credential: Credential,
         host_id: str,
         host_task_queue: str,
@@ -105,7 +105,7 @@ class SlotActivities:
         """End a lease. Repeatable; a lease that is not held is already released."""
         lease = self._leases.find(key)
         if lease is not None:
-            lease.was_released = True
+            lease.released = True
             await lease.stop()
             self._leases.drop(lease)
 
@@ -153,7 +153,7 @@ class SlotActivities:
             await lease.ended.wait()
         finally:
             await self._end(lease)
-        if not lease.was_released:
+        if not lease.released:
             raise LeaseLost("This machine was cut off, and gave the job up.")
 
     async def _end(self, lease: Lease) -> None:

@@ -15,7 +15,7 @@ from domain.jobs import Job, JobState, JobStatus, JobType, Phase, RetryFrom
 from domain.repositories import Repository, base_branch
 from host.job_lookup import job_and_repository, job_state_and_repository
 from host.job_progress import Progress
-from host.salvage_records import Keeping
+from host.salvage_records import SalvageRecords
 from host.shielding import run_to_completion
 from host.slots.leases import LeaseKey, Leases
 from sandbox.modes import Sandbox
@@ -78,7 +78,7 @@ class WorkspaceActivities:
         worktrees: Worktrees,
         publishing: Publishing,
         removal: Removal,
-        keeping: Keeping,
+        keeping: SalvageRecords,
         identity: Identity,
         sandbox: Sandbox,
         *,
@@ -107,7 +107,7 @@ class WorkspaceActivities:
         lease = self._leases.require(key)
         await self._sandbox.require()
         job, repository = await job_state_and_repository(self._store, key.job_id)
-        await self._progress.say(
+        await self._progress.notify(
             job.id, f"Preparing {repository.full_name}.", once=("prepare", key.number)
         )
         found = await self._find(job, repository)
@@ -116,7 +116,7 @@ class WorkspaceActivities:
             key, {"worktree_path": str(worktree.path), "base_sha": worktree.base_sha}
         )
         for notice in worktree.notices:
-            await self._progress.say(job.id, notice, once=("notice", notice))
+            await self._progress.notify(job.id, notice, once=("notice", notice))
         return PrepareResult(worktree.base_sha, worktree.continued, was_there=found is not None)
 
     @activity.defn
@@ -170,7 +170,7 @@ class WorkspaceActivities:
             repository.repo_name,
             job_id,
             self._keeping.record,
-            self._keeping.tell,
+            self._keeping.notify,
             all_of_it=details.job.status is not JobStatus.COMPLETED,
         )
         await self._progress.cleaned_up(job_id)
@@ -311,7 +311,7 @@ class WorkspaceActivities:
         left = await self._publishing.left_out(worktree, sha)
         if left:
             names = ", ".join(f"{name} at {head[:12]}" for name, head in sorted(left.items()))
-            await self._progress.say(
+            await self._progress.notify(
                 job.id,
                 f"Claude left more than one line of work, and only what it had checked out counts. "
                 f"Not in it: {names}. That is kept in the repository's mirror on this machine, "

@@ -1,4 +1,1 @@
-"""The Claude Code process: executable, command line, environment, stream-JSON, supervision.
-
-Knows nothing of jobs' rows, of git or of Temporal; imports only `domain` and the standard library.
-"""
+"""One turn with a coding CLI. Imports only `sandbox` and `domain`: no store and no Temporal."""

@@ -1,4 +1,4 @@
-"""Messages for a process that is running already."""
+"""Messages for a running turn."""
 
 from __future__ import annotations
 
@@ -15,60 +15,59 @@ class UserMessage:
     text: str
 
 
-Offer = tuple[UserMessage, "asyncio.Future[bool]"]
+QueuedMessage = tuple[UserMessage, "asyncio.Future[bool]"]
 
 
-class Inbox:
-    """Where others leave messages for a running turn; for use within one event loop."""
+class MessageQueue:
+    """Passes messages to a running turn; for use within one event loop."""
 
     def __init__(self) -> None:
-        self._offers: deque[Offer] = deque()
-        self._answers: dict[str, asyncio.Future[bool]] = {}
-        self._news = asyncio.Event()
+        self._waiting: deque[QueuedMessage] = deque()
+        self._accepted: dict[str, asyncio.Future[bool]] = {}
+        self._changed = asyncio.Event()
         self._closed = False
 
     def offer(self, message: UserMessage) -> asyncio.Future[bool]:
-        """Offer a message to the running process.
+        """Offer a message to the running process. Idempotent per message id.
 
-        The future is True once the process has acknowledged it: the turn does not end before it
-        was taken up, unless the process dies, which the report's `consumed` shows. It is False when
-        the message came too late and belongs to the next turn. Offering a message again is no
-        second delivery, and gives the first one's answer.
+        The future is True once the process has acknowledged the message. The turn then does not
+        end before it has handled the message, unless the process dies; the `consumed` field of the
+        report shows that. The future is False if the message belongs to the next turn.
         """
-        if message.id not in self._answers:
-            answer = asyncio.get_running_loop().create_future()
-            self._answers[message.id] = answer
+        if message.id not in self._accepted:
+            accepted = asyncio.get_running_loop().create_future()
+            self._accepted[message.id] = accepted
             if self._closed:
-                answer.set_result(False)
+                accepted.set_result(False)
             else:
-                self._offers.append((message, answer))
-                self._news.set()
-        # A caller that gives up must not take the answer from the others.
-        return asyncio.shield(self._answers[message.id])
+                self._waiting.append((message, accepted))
+                self._changed.set()
+        # A caller that is cancelled must not cancel the future of the other callers.
+        return asyncio.shield(self._accepted[message.id])
 
     def close(self) -> None:
-        """Refuse what was not fetched yet and all that follows. Repeatable."""
+        """Reject every waiting and every later message. Idempotent."""
         self._closed = True
-        while self._offers:
-            settle(self._offers.popleft()[1], accepted=False)
-        self._news.set()
+        while self._waiting:
+            resolve(self._waiting.popleft()[1], accepted=False)
+        self._changed.set()
 
     @property
     def is_empty(self) -> bool:
-        """Whether every offer was fetched."""
-        return not self._offers
+        """Whether no message is waiting."""
+        return not self._waiting
 
-    async def fetch(self) -> Offer | None:
-        """Wait for the next offer; None when the inbox is closed."""
-        while not self._offers:
+    async def get(self) -> QueuedMessage | None:
+        """Wait for the next message; None once the queue is closed."""
+        while not self._waiting:
             if self._closed:
                 return None
-            self._news.clear()
-            await self._news.wait()
-        return self._offers.popleft()
+            self._changed.clear()
+            await self._changed.wait()
+        return self._waiting.popleft()
 
 
-def settle(answer: asyncio.Future[bool] | None, *, accepted: bool) -> None:
-    """Answer an offer, unless it was answered or its maker no longer waits."""
-    if answer is not None and not answer.done():
-        answer.set_result(accepted)
+def resolve(future: asyncio.Future[bool] | None, *, accepted: bool) -> None:
+    """Set the result of a future that is neither done nor cancelled."""
+    if future is not None and not future.done():
+        future.set_result(accepted)

@@ -1,4 +1,4 @@
-"""One turn of a conversation, or the whole of a code job, in one Claude process."""
+"""One turn of a conversation, or an entire code job, in one agent process."""
 
 from __future__ import annotations
 
@@ -8,25 +8,20 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 
-from agent.claude.diagnosis import credential_refused
-from agent.claude.process import ClaudeProcess
-from agent.claude.result import Verdict, verdict
-from agent.claude.run_state import Evidence
-from agent.claude.session_files import holds_message
-from agent.message_queue import Inbox, UserMessage, settle
-from agent.message_tracking import Delivery
+from agent.message_queue import MessageQueue, UserMessage, resolve
+from agent.message_tracking import MessageTracker
 from agent.process.idle_detector import IdleDetector
-from agent.process.lines import OutputLine
+from agent.protocol import AgentLine, AgentResult, CodingAgent
 from domain.errors import JobFailure, timed_out
 from domain.failures import TimeLimit
 
-HANGING = 10.0
-"""Seconds a CLI may live on after its last result; it takes 0.06 s to exit (measured)."""
+EXIT_TIMEOUT = 10.0
+"""Seconds that a CLI may keep running after its last result; it needs 0.06 s (measured)."""
 
 
 @dataclass(frozen=True, slots=True)
 class TurnLimit:
-    """How long a process may run, and the clock that it runs into then."""
+    """How long a process may run, and the time limit to report when it runs longer."""
 
     seconds: float
     clock: TimeLimit
@@ -36,70 +31,68 @@ class TurnLimit:
 class TurnReport:
     """How the process ended.
 
-    `consumed` are the ids of the messages that the CLI took up, so that they are in the
-    conversation; others must be sent again. `seconds` is the time until the process was gone.
+    `consumed` are the ids of the messages that are part of the conversation; all others must be
+    sent again. `seconds` is the time until the process was gone.
     """
 
-    verdict: Verdict
+    result: AgentResult
     exit_code: int
     consumed: list[str]
     seconds: float
 
 
 async def run_turn(
-    process: ClaudeProcess,
-    first: list[UserMessage],
+    agent: CodingAgent,
+    initial_messages: list[UserMessage],
     *,
     keep_open: bool,
-    on_line: Callable[[OutputLine], Awaitable[None]],
-    inbox: Inbox,
-    hanging: float = HANGING,
+    on_line: Callable[[AgentLine], Awaitable[None]],
+    queue: MessageQueue,
+    exit_timeout: float = EXIT_TIMEOUT,
     silence: float | None = None,
     limit: TurnLimit | None = None,
 ) -> TurnReport:
-    """Send messages, hand every line to `on_line`, and wait until the process has ended.
+    """Send messages, pass every line to `on_line`, and wait until the process has ended.
 
     Args:
-        process: just started; the caller stops it when this raises or is cancelled.
-        first: at least one message.
-        keep_open: whether messages offered to `inbox` meanwhile still reach this process. It ends
-            when a turn has ended and every message it was given is done.
-        on_line: called in order, one line at a time; a slow one holds the process back.
-        inbox: closed by the time this returns, in every case.
-        hanging: seconds the process may live on after its last result before it is stopped.
-        silence: seconds it may neither say anything nor use the processor before it is stopped,
-            which the verdict tells as TIMED_OUT; see `IdleDetector`. None is no limit.
-        limit: after which it is stopped whatever it does, told in the same way.
+        agent: just started. The caller stops it if this call raises or is cancelled.
+        initial_messages: at least one.
+        keep_open: whether messages of `queue` are sent to this process while it runs. The turn
+            then ends when every message that was sent has been handled.
+        on_line: called in order, one line at a time. A slow callback slows the process down.
+        queue: always closed when this call returns or raises.
+        exit_timeout: seconds that the process may keep running after its last result.
+        silence: seconds without output and CPU use after which the process is stopped and
+            TIMED_OUT is reported; see `IdleDetector`. None for no limit.
+        limit: stops the process in the same way, whether or not it is active.
     """
     began = time.monotonic()
-    turn = _Turn(process, inbox, hanging)
+    turn = _Turn(agent, queue, exit_timeout)
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [
-                group.create_task(turn.feed(first, keep_open=keep_open)),
-                group.create_task(turn.end_when_done()),
-                group.create_task(turn.end_when_silent(silence)),
-                group.create_task(turn.end_in_time(limit)),
+                group.create_task(turn.send_messages(initial_messages, keep_open=keep_open)),
+                group.create_task(turn.stop_when_done()),
+                group.create_task(turn.stop_when_idle(silence)),
+                group.create_task(turn.stop_at_limit(limit)),
             ]
-            async for line in process.output():
-                turn.note(line)
-                with turn.at_work():
+            async for line in agent.output():
+                turn.observe(line)
+                with turn.reader_busy():
                     await on_line(line)
             for task in tasks:
                 task.cancel()
     except BaseExceptionGroup as group_error:
-        # Callers know the errors of their `on_line` by type.
+        # Callers catch the errors of their `on_line` by type.
         first_error = group_error.exceptions[0]
         raise first_error from first_error.__cause__
     finally:
-        inbox.close()
-        turn.delivery.fail_rest()
-    exit_code = await process.wait()
-    turn.evidence.stopped_for = process.prevented or turn.evidence.stopped_for
+        queue.close()
+        turn.messages.fail_rest()
+    exit_code = await agent.wait()
     seconds = time.monotonic() - began
-    used = await process.usage()
     return TurnReport(
-        verdict=verdict(exit_code, turn.evidence, process.used_before, used),
+        result=await agent.result(exit_code, turn.stopped_for),
         exit_code=exit_code,
         consumed=await turn.consumed(),
         seconds=seconds,
@@ -107,103 +100,95 @@ async def run_turn(
 
 
 class _Turn:
-    """What is known while the process runs."""
+    """The state of a turn while its process runs."""
 
-    def __init__(self, process: ClaudeProcess, inbox: Inbox, hanging: float) -> None:
-        self.process = process
-        self.inbox = inbox
-        self.hanging = hanging
-        self.evidence = Evidence()
-        self.delivery = Delivery()
-        self._clock = IdleDetector(process.pid)
-        self._news = asyncio.Event()
+    def __init__(self, agent: CodingAgent, queue: MessageQueue, exit_timeout: float) -> None:
+        self.messages = MessageTracker()
+        self.stopped_for: JobFailure | None = None
+        self._agent = agent
+        self._queue = queue
+        self._exit_timeout = exit_timeout
+        self._idle = IdleDetector(agent.pid)
+        self._changed = asyncio.Event()
 
     @contextlib.contextmanager
-    def at_work(self) -> Iterator[None]:
-        """Mark that silence now is the reader's, not the process's."""
+    def reader_busy(self) -> Iterator[None]:
+        """Exclude the time of the block from the silence of the process."""
         try:
-            with self._clock.held():
+            with self._idle.reader_busy():
                 yield
         finally:
-            self._news.set()
+            self._changed.set()
 
-    def note(self, line: OutputLine) -> None:
-        """Take in one line; may find that the turn is over."""
-        self.evidence.add(line)
-        if line.carries_something:
-            self._clock.hear()
+    def observe(self, line: AgentLine) -> None:
+        """Update the state with a line of output."""
+        if line.shows_progress:
+            self._idle.record_output()
         if line.event is not None:
-            self.delivery.note(line.event)
-        self._news.set()
+            self.messages.observe(line.event)
+        self._changed.set()
 
     @property
     def _is_done(self) -> bool:
-        return self.evidence.is_between_turns and self.delivery.is_done and self.inbox.is_empty
+        return self._agent.is_between_turns and self.messages.is_done and self._queue.is_empty
 
     async def consumed(self) -> list[str]:
-        """List what is in the conversation, now that the process has ended."""
-        started = self.delivery.started
-        transcript = await self.process.transcript() if started else None
-        kept = await asyncio.to_thread(_held, transcript or b"", started)
-        taken = kept | set(self.delivery.completed)
-        return [message_id for message_id in self.delivery.sent_ids if message_id in taken]
+        """Return the messages in the conversation of a process that has ended."""
+        saved = await self._agent.known_messages(self.messages.started)
+        consumed = saved | set(self.messages.completed)
+        return [message_id for message_id in self.messages.sent_ids if message_id in consumed]
 
-    async def feed(self, first: list[UserMessage], *, keep_open: bool) -> None:
-        """Write the first messages, then those that are offered."""
-        for message in first:
-            self.delivery.sent(message, None)
-            await self.process.send(message.id, message.text)
+    async def send_messages(self, initial_messages: list[UserMessage], *, keep_open: bool) -> None:
+        """Write the initial messages, then those of the queue."""
+        for message in initial_messages:
+            self.messages.sent(message, None)
+            await self._agent.send(message.id, message.text)
         if not keep_open:
-            self.inbox.close()
-            self.process.close_input()
+            self._queue.close()
+            self._agent.close_input()
             return
-        while (offer := await self.inbox.fetch()) is not None:
-            message, answer = offer
-            if message.id in self.delivery.sent_ids:
-                settle(answer, accepted=True)
+        while (queued := await self._queue.get()) is not None:
+            message, accepted = queued
+            if message.id in self.messages.sent_ids:
+                resolve(accepted, accepted=True)
                 continue
-            self.delivery.sent(message, answer)
-            if not await self.process.send(message.id, message.text):
-                self.delivery.failed(message.id)
+            self.messages.sent(message, accepted)
+            if not await self._agent.send(message.id, message.text):
+                self.messages.failed(message.id)
 
-    async def end_when_done(self) -> None:
-        """Close the input when nothing is left to do, and stop a process that then hangs.
+    async def stop_when_done(self) -> None:
+        """Close the input when all work is done; stop a process that does not exit then.
 
-        One whose credential is refused is stopped at once.
+        A process that cannot finish its turn is stopped at once.
         """
         while True:
-            self._news.clear()
-            if failure := credential_refused(self.evidence):
+            self._changed.clear()
+            if failure := self._agent.hopeless:
                 return await self._stop_for(failure)
             if self._is_done:
-                self.inbox.close()
-                self.process.close_input()
-            is_due = self.evidence.is_between_turns and not self._clock.is_held
-            patience = self.hanging if is_due else None
+                self._queue.close()
+                self._agent.close_input()
+            should_exit = self._agent.is_between_turns and not self._idle.is_reader_busy
             try:
-                async with asyncio.timeout(patience):
-                    await self._news.wait()
+                async with asyncio.timeout(self._exit_timeout if should_exit else None):
+                    await self._changed.wait()
             except TimeoutError:
-                if self._clock.is_held:
+                if self._idle.is_reader_busy:
                     continue
-                return await self.process.stop()
+                return await self._agent.stop()
 
-    async def end_when_silent(self, limit: float | None) -> None:
-        """Stop a process that was silent for so many seconds."""
+    async def stop_when_idle(self, limit: float | None) -> None:
+        """Stop a process that has been idle for `limit` seconds."""
         if limit is not None:
-            await self._clock.runs_out(limit)
+            await self._idle.wait_until_idle(limit)
             await self._stop_for(timed_out(TimeLimit.SILENCE))
 
-    async def end_in_time(self, limit: TurnLimit | None) -> None:
-        """Stop a process whose time is over."""
+    async def stop_at_limit(self, limit: TurnLimit | None) -> None:
+        """Stop a process that has reached its time limit."""
         if limit is not None:
             await asyncio.sleep(limit.seconds)
             await self._stop_for(timed_out(limit.clock))
 
     async def _stop_for(self, failure: JobFailure) -> None:
-        self.evidence.stopped_for = failure
-        await self.process.stop()
-
-
-def _held(transcript: bytes, message_ids: list[str]) -> set[str]:
-    return {message_id for message_id in message_ids if holds_message(transcript, message_id)}
+        self.stopped_for = failure
+        await self._agent.stop()

@@ -1,4 +1,4 @@
-"""The servers of an MCP_CONFIG file: their names, the files they need, and their addresses."""
+"""Parse an MCP_CONFIG file: the names, required files and addresses of its servers."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from domain.names.addresses import parse_host
 
 _USUAL_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 _OWN_TREES = (Path("/dev"), Path("/proc"), Path("/sys"))
-"""A sandbox has these of its own, or none."""
+"""Directories that a sandbox does not share with the host."""
 
 
 @dataclass(frozen=True, slots=True)
 class McpServer:
-    """One server: a program that the CLI starts, or a URL that it connects to.
+    """A program that the CLI starts, or a URL that it connects to.
 
     Args:
-        name: as Claude spells it in the names of the server's tools.
+        name: as in the names of the server's tools.
         command: the program and its arguments; empty for a server with a URL.
-        url: of a server that runs already.
+        url: of a server that is already running.
     """
 
     name: str
@@ -35,16 +35,16 @@ class McpServer:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The absolute paths in the command, those of `--option=/path` too.
+        """The absolute paths in the command, also in `--option=/path`.
 
-        Paths of which a sandbox has its own are left out, such as /dev/null.
+        Paths that every sandbox has, such as /dev/null, are omitted.
         """
         paths = dict.fromkeys(_absolute_paths(self.command))
         return tuple(path for path in paths if not any(map(path.is_relative_to, _OWN_TREES)))
 
     @property
     def address(self) -> tuple[str, int] | None:
-        """Host and port of the URL; None without one, or where the CLI is to fill in a part."""
+        """Host and port of the URL; None without a URL or if the CLI fills in a part of it."""
         try:
             url = urlsplit(self.url or "")
             port = url.port or _USUAL_PORTS[url.scheme]
@@ -54,7 +54,7 @@ class McpServer:
 
     @property
     def is_on_loopback(self) -> bool:
-        """Whether the URL leads to the host of the worker itself."""
+        """Whether the URL refers to the host of the worker."""
         host = self.address[0] if self.address else ""
         try:
             return ipaddress.ip_address(host).is_loopback
@@ -66,7 +66,7 @@ def read_servers(text: str) -> tuple[McpServer, ...]:
     """Read the text of an MCP_CONFIG file.
 
     Raises:
-        ValueError: it does not have the form of Claude's `mcp.json`.
+        ValueError: the text is not valid for Claude's `mcp.json`.
     """
     try:
         return tuple(_server(name, entry) for name, entry in json.loads(text)["mcpServers"].items())
@@ -87,6 +87,6 @@ def _absolute_paths(command: tuple[str, ...]) -> Iterator[Path]:
     for word in command:
         option, mark, value = word.partition("=")
         text = value if mark and option.startswith("-") else word
-        # The CLI puts variables in place of ${NAME}, and only it knows their values.
+        # The CLI replaces ${NAME} by a variable that is unknown here.
         if text.startswith("/") and "${" not in text and "\0" not in text:
             yield Path(os.path.normpath(text))

@@ -1,4 +1,4 @@
-"""Reading the job that an activity works on."""
+"""Look up the job of an activity."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ async def job_state_and_repository(store: Store, job_id: str) -> tuple[JobState,
 
 
 async def job_and_repository(store: Store, job_id: str) -> tuple[Job, Repository]:
-    """Return a job and its repository.
+    """Return a job and its repository from the store.
 
     Raises:
-        JobFailure: REPOSITORY_NOT_FOUND when either was deleted.
+        JobFailure: REPOSITORY_NOT_FOUND, if either was deleted.
     """
     details = await store.get_job(job_id)
     if details is None or details.repository is None:

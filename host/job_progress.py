@@ -1,4 +1,4 @@
-"""Telling the store, and through it the user, what a job is doing now."""
+"""Record the progress of a job for the user."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from store.protocol import Guard, JobChanges, Store
 
 
 def running_under(key: LeaseKey) -> Guard:
-    """Return the guard of an update that only applies while the job runs under its lease."""
+    """Return the guard for updates that apply only while the job runs under its lease."""
     return Guard(frozenset({JobStatus.RUNNING}), lease=key.number)
 
 
@@ -23,29 +23,31 @@ class Progress:
         self._store = store
 
     async def enter(self, key: LeaseKey, phase: Phase, **changes: object) -> None:
-        """Record that a job under its lease is in `phase`, with other changes to its row.
+        """Set the phase of a running job, together with other changes to its row.
 
         Raises:
-            LeaseLost: the job has ended, or holds another lease by now.
+            LeaseLost: the job has ended or holds another lease.
         """
         await self.update(key, JobChanges(phase=phase, **changes))  # type: ignore[typeddict-item]
 
     async def update(self, key: LeaseKey, changes: JobChanges) -> None:
-        """Change the row of a running job under its lease.
+        """Change the row of a running job.
 
         Raises:
-            LeaseLost: the job has ended, or holds another lease by now.
+            LeaseLost: the job has ended or holds another lease.
         """
         if not await self._store.update_job(key.job_id, changes, running_under(key)):
-            raise LeaseLost("The job has ended, or goes on under another lease.")
+            raise LeaseLost("The job has ended or continues under another lease.")
 
     async def cleaned_up(self, job_id: str) -> None:
-        """Record that nothing of an ended job is left on any machine. Repeatable."""
+        """Record that no host has files of an ended job. Idempotent."""
         ended = Guard(frozenset(JobStatus) - LIVE)
         await self._store.update_job(job_id, {"phase": None, "pid": None}, ended)
 
-    async def say(self, job_id: str, text: str, *, once: object, lease: int | None = None) -> None:
-        """Add a system message; the same `once` for the same job adds it only the first time."""
+    async def notify(
+        self, job_id: str, text: str, *, once: object, lease: int | None = None
+    ) -> None:
+        """Add a system message. Idempotent per job and value of `once`."""
         message = NewMessage(
             derived_id(job_id, "system", once), MessageType.SYSTEM, text, utc_now()
         )

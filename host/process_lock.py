@@ -1,4 +1,4 @@
-"""One life of a worker process: a name, and a lock that tells whether it still runs."""
+"""A lock file for each worker process, which shows whether the process is running."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _ID = re.compile(r"[0-9a-f]{12}")
 
 
 class WorkerProcess:
-    """This process's life. The kernel drops its lock when the process ends, however it ends.
+    """The identity of this process, with a lock that the kernel releases when it ends.
 
     Args:
-        directory: shared by the processes of one installation on one machine.
+        directory: shared by all worker processes of one installation on this host.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -26,7 +26,7 @@ class WorkerProcess:
         fcntl.flock(self._lock, fcntl.LOCK_EX)
 
     def is_alive(self, boot_id: str) -> bool:
-        """Tell whether the process of that life runs; the file of one that does not is removed."""
+        """Return whether a worker process is running; delete the file of a dead one."""
         if not _ID.fullmatch(boot_id):
             return False
         try:
@@ -43,12 +43,12 @@ class WorkerProcess:
         return False
 
     def dead(self) -> frozenset[str]:
-        """Return the lives that ended without `end`, and are told of only once."""
+        """Return the ids of processes that ended without `end`. Each is returned only once."""
         others = {file.stem for file in self._directory.glob("*.lock")} - {self.id}
         return frozenset(boot_id for boot_id in others if not self.is_alive(boot_id))
 
     def end(self) -> None:
-        """Let go of the lock."""
+        """Release the lock and delete its file."""
         self._file(self.id).unlink(missing_ok=True)
         os.close(self._lock)
 

@@ -1,28 +1,31 @@
-"""What a machine reports of itself: its slots, and whether Claude and GitHub work."""
+"""Report the state of this host: its slots, and whether Claude and GitHub work."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
-from agent.claude.environment import Marker, child_environment
+from agent.claude.environment import child_environment
 from agent.claude.executable import ClaudeProbe, find_executable, probe
+from agent.process.marker import Marker
 from domain.errors import DependencyUnavailable, JobFailure, OrchestratorError
 from domain.failures import FailureCode
 from domain.hosts import HOST_REPORT_INTERVAL, Host
 from domain.timestamps import utc_now
+from host.loops import run_every
 from host.slots.credential_holds import Credential
 from sandbox.containment import Reach
 from sandbox.modes import Sandbox
+from scm.protocol import CodeHost
 from store.protocol import Store
 
 PROBE_INTERVAL = timedelta(minutes=5)
-"""A probe starts the CLI twice and asks GitHub once: half a second of a processor (measured)."""
+"""A probe starts the CLI twice and calls GitHub once; it takes 0.5 s of CPU time (measured)."""
 
 NOT_RUNNABLE = ClaudeProbe(version=None, authenticated=False, login_type=None)
 
@@ -31,9 +34,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ClaudeProbeSetup:
-    """How to run the CLI for its probe: as a job would.
+    """How to run the CLI for a probe; the same way as for jobs.
 
-    `config_dir` is None where jobs use the operator's own login, which is below `home`.
+    `config_dir` is None if jobs use the operator's login, which is in `home`.
     """
 
     claude_bin: str | None
@@ -46,77 +49,74 @@ class ClaudeProbeSetup:
 
 
 class HostReports:
-    """Keeps this process's row in the store fresh."""
+    """Keeps the row of this process in the store up to date."""
 
     def __init__(
         self,
         store: Store,
         host: Host,
         claude: ClaudeProbeSetup,
-        github_user: Callable[[], Awaitable[str | None]],
+        code_host: CodeHost,
         credential: Credential,
     ) -> None:
         self._store = store
         self._host = host
         self._claude = claude
-        self._github_user = github_user
+        self._code_host = code_host
         self._credential = credential
 
     async def run_forever(self) -> None:
-        """Report every two seconds, and probe every five minutes, until cancelled."""
+        """Report and probe periodically until cancelled."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._report_forever())
-            group.create_task(self._probe_forever())
+            group.create_task(
+                run_every(HOST_REPORT_INTERVAL, self._report, name="The report of this host")
+            )
+            group.create_task(run_every(PROBE_INTERVAL, self._probe, name="The probe of this host"))
 
     async def remove(self) -> None:
-        """Take the row away at the end; an outage leaves it to grow old."""
+        """Delete the row when the process ends. After an outage the row expires."""
         await self._forget(self._host.boot_id)
 
-    async def succeed(self, dead: Collection[str]) -> None:
-        """Take the place of earlier processes of this machine, given by their boot ids.
+    async def replace_dead(self, dead: Collection[str]) -> None:
+        """Replace dead processes of this host, given by their boot ids.
 
-        From now on what has to be done on this machine is asked of this process.
+        Activities for this host then go to this process.
         """
-        await self._report()
+        try:
+            await self._report()
+        except OrchestratorError as error:
+            log.warning("This host could not report yet: %s", error)
         for boot_id in dead:
             await self._forget(boot_id)
 
-    async def _report_forever(self) -> None:
-        while True:
-            await self._report()
-            await asyncio.sleep(HOST_REPORT_INTERVAL.total_seconds())
-
     async def _report(self) -> None:
-        # The CLI only tells that there is a credential; jobs find out whether it is taken.
+        # The CLI only reports that a credential is present. A turn shows whether it works.
         is_authenticated = self._host.claude_authenticated and not self._credential.is_refused
         report = replace(self._host, last_seen=utc_now(), claude_authenticated=is_authenticated)
-        try:
-            await self._store.report_host(report)
-        except OrchestratorError as error:
-            log.warning("This host could not report: %s", error)
+        await self._store.report_host(report)
 
     async def _forget(self, boot_id: str) -> None:
         try:
             await self._store.remove_host(self._host.id, boot_id)
         except DependencyUnavailable as error:
-            log.warning("The row of process %s stays until it is old: %s", boot_id, error)
+            log.warning("The row of process %s was not deleted and will expire: %s", boot_id, error)
 
-    async def _probe_forever(self) -> None:
-        while True:
-            (claude, works), user = await asyncio.gather(self._probe(), self._github_user())
-            self._host = replace(
-                self._host,
-                sandbox_ok=works,
-                claude_version=claude.version,
-                claude_authenticated=claude.authenticated,
-                claude_login_type=claude.login_type,
-                git_authenticated=user is not None,
-                git_user=user,
-            )
-            await asyncio.sleep(PROBE_INTERVAL.total_seconds())
+    async def _probe(self) -> None:
+        (claude, sandbox_ok), user = await asyncio.gather(
+            self._probe_claude(), self._code_host.viewer()
+        )
+        self._host = replace(
+            self._host,
+            sandbox_ok=sandbox_ok,
+            claude_version=claude.version,
+            claude_authenticated=claude.authenticated,
+            claude_login_type=claude.login_type,
+            git_authenticated=user is not None,
+            git_user=user,
+        )
 
-    async def _probe(self) -> tuple[ClaudeProbe, bool]:
-        """Return what the CLI says, and whether the sandbox works."""
+    async def _probe_claude(self) -> tuple[ClaudeProbe, bool]:
+        """Return the result of the probe, and whether the sandbox works."""
         try:
             return await probe_claude(self._claude), True
         except JobFailure as failure:
@@ -125,7 +125,7 @@ class HostReports:
 
 
 async def probe_claude(setup: ClaudeProbeSetup) -> ClaudeProbe:
-    """Return what the CLI says of itself, run as a job would run it.
+    """Return the version and login of the CLI, run in the same way as for a job.
 
     Raises:
         JobFailure: SANDBOX_UNAVAILABLE or CLAUDE_NOT_FOUND.
@@ -139,8 +139,8 @@ async def probe_claude(setup: ClaudeProbeSetup) -> ClaudeProbe:
             executable, _environment(setup), lambda command: containment.around(command, reach)
         )
     except OSError as error:
-        # A full disk must not end the worker, whose jobs may still finish.
-        log.warning("Claude could not be run to ask for its version: %s", error)
+        # A full disk must not end the worker: its running jobs may still finish.
+        log.warning("Claude Code could not be run for a probe: %s", error)
     return NOT_RUNNABLE
 
 

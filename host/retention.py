@@ -1,4 +1,4 @@
-"""Forgetting what nobody has asked for in time."""
+"""Delete old salvage, idempotency keys and host rows."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from store.unfinished_jobs import unfinished_jobs
 from workspace.lifecycle.expiry import Expiry
 
 KEYS_KEPT = timedelta(days=7)
-"""Clients that repeat a request do so within minutes; a week spans a long weekend of an outage."""
+"""Clients retry a request within minutes; a week includes an outage over a long weekend."""
 
 HOSTS_KEPT = timedelta(days=1)
-"""A machine that comes back reports anew, so its old row is worth nothing."""
+"""A host that returns reports again, so its old row has no use."""
 
 
 class Retention:
-    """What this machine and the store remember, and for how long.
+    """Deletes expired data on this host and in the store.
 
     Args:
-        store: has undelivered work, idempotency keys and the rows of machines.
-        expiry: forgets on this machine's disk.
-        keep_work: how long undelivered work is kept.
+        store: has salvage, idempotency keys and host rows.
+        expiry: deletes salvage on this host's disk.
+        keep_work: how long salvage is kept.
     """
 
     def __init__(self, store: Store, expiry: Expiry, keep_work: timedelta) -> None:
@@ -32,19 +32,19 @@ class Retention:
         self._keep_work = keep_work
 
     async def expire(self) -> None:
-        """Forget what is older than it may be. Repeatable.
+        """Delete everything that has expired. Idempotent.
 
-        Work that a job waits to publish is kept until that job is over.
+        Salvage is kept while an unfinished job is going to publish it.
         """
         now = utc_now()
-        awaited = await self._awaited_work()
-        await self._expiry.expire(now - self._keep_work, awaited)
-        await self._store.forget_work(now - self._keep_work, awaited)
+        needed = await self._needed_work()
+        await self._expiry.expire(now - self._keep_work, needed)
+        await self._store.forget_work(now - self._keep_work, needed)
         await self._store.forget_keys(now - KEYS_KEPT)
         await self._store.forget_hosts(now - HOSTS_KEPT)
 
-    async def _awaited_work(self) -> set[str]:
-        """Return the ids of the jobs that left the work."""
+    async def _needed_work(self) -> set[str]:
+        """Return the ids of jobs whose salvage an unfinished job is going to publish."""
         return {
             job.retry_of
             async for job in unfinished_jobs(self._store)

@@ -1,4 +1,4 @@
-"""Telling the store what an ended job has left, so that every machine and user can have it."""
+"""Store the salvage of a job, so that every host and user can access it."""
 
 from __future__ import annotations
 
@@ -11,24 +11,19 @@ from workspace.inspection.submodule_rescue import RescuedSubmodules, spared_name
 from workspace.salvage.salvage import Salvaged
 
 _KEPT = "The work is kept."
-_AS_PATCH = " GET /jobs/{job_id}/patch gives it."
+_AS_PATCH = " GET /jobs/{job_id}/patch returns it."
 _PUBLISHED_LATER = (
     ' POST /jobs/{job_id}/retry with {{"from": "publish"}} publishes it without running Claude.'
 )
-_PLACES = (
-    "Submodules have changes or commits that their own repositories do not have, or could not be "
-    "compared with them: {paths}. They are kept on {host} for KEEP_WORK_DAYS: their files in "
-    "{files}, and their git directories in {git_dirs}."
+_SUBMODULES = (
+    "These submodules contain unpushed changes or commits (or could not be checked): {paths}. They "
+    "are kept on {host} for KEEP_WORK_DAYS: the files in {files}, and the git directories in "
+    "{git_dirs}."
 )
 
 
-class Keeping:
-    """Records work that was kept on this machine.
-
-    Args:
-        store: where it is recorded.
-        host_id: this machine.
-    """
+class SalvageRecords:
+    """Records the salvage on this host in the store."""
 
     def __init__(self, store: Store, host_id: str) -> None:
         self._store = store
@@ -36,43 +31,41 @@ class Keeping:
         self._progress = Progress(store)
 
     async def record(self, job_id: str, work: Salvaged) -> None:
-        """Keep a job's work in the store, and say so in its transcript. Repeatable.
-
-        What a completed job left beside its pull request is no undelivered work. A machine that
-        was lost does not put its part of the work in the place of what its successor has recorded.
-        """
+        """Store the salvage of a job, and add a message about it. Idempotent."""
         details = await self._store.get_job_state(job_id)
+        # The rest of a completed job is not undelivered work: its result is in the pull request.
         if details is None or details.job.status is JobStatus.COMPLETED:
             return
-        is_late = details.job.host != self._host_id
-        if is_late and await self._store.kept_work(job_id) is not None:
+        # A host that lost the job must not replace the newer salvage of the next host.
+        has_moved = details.job.host != self._host_id
+        if has_moved and await self._store.kept_work(job_id) is not None:
             return
         await self._store.keep_work(
             KeptWork(job_id, work.base_sha, work.head_sha, self._host_id, work.patch, utc_now())
         )
-        text = _words(details.job, work).format(job_id=job_id)
-        await self._progress.say(job_id, text, once=("kept", work.head_sha))
+        text = _notice(details.job, work).format(job_id=job_id)
+        await self._progress.notify(job_id, text, once=("kept", work.head_sha))
 
     def is_elsewhere(self, work: KeptWork) -> bool:
-        """Tell whether another machine alone is known to have the work."""
+        """Return whether only another host has the work."""
         return work.patch is None and work.host != self._host_id
 
-    async def tell(self, job_id: str, spared: RescuedSubmodules) -> None:
-        """Say in a job's transcript where its work in submodules is. Repeatable."""
+    async def notify(self, job_id: str, rescued: RescuedSubmodules) -> None:
+        """Add a message about the location of work in submodules. Idempotent."""
         if await self._store.get_job_state(job_id) is None:
             return
-        text = _PLACES.format(
-            paths=spared_names(spared.paths),
+        text = _SUBMODULES.format(
+            paths=spared_names(rescued.paths),
             host=self._host_id,
-            files=spared.files,
-            git_dirs=spared.git_dirs,
+            files=rescued.files,
+            git_dirs=rescued.git_dirs,
         )
-        # After a kill in between it may look as if other submodules had work.
-        await self._progress.say(job_id, text, once=("spared", self._host_id))
+        # One message per host: a repeated call after a crash may find other submodules.
+        await self._progress.notify(job_id, text, once=("spared", self._host_id))
 
 
-def _words(job: JobState, work: Salvaged) -> str:
-    """Return what can be done with the work; a patch may be too long, and tasks publish nothing."""
+def _notice(job: JobState, work: Salvaged) -> str:
+    # A very long patch is not stored, and a task job has nothing to publish.
     by_patch = _AS_PATCH if work.patch is not None else ""
     later = _PUBLISHED_LATER if job.job_type is JobType.CODE else ""
     return _KEPT + by_patch + later

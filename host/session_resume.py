@@ -1,4 +1,4 @@
-"""Where a turn takes a conversation up: its session, or what is known when that is lost."""
+"""Determine where a turn resumes: its session, or the messages of the job if that is lost."""
 
 from __future__ import annotations
 
@@ -16,28 +16,29 @@ from host.job_progress import Progress
 from store.protocol import Store
 
 HISTORY_PAGE = 1000
+"""Messages per read; bounds the memory of a long conversation."""
 
-BEGUN_AGAIN = {
+SESSION_LOST_NOTICES = {
     JobType.CODE: (
-        "Claude has no session here to resume. It begins again with what is in the worktree."
+        "Claude has no session to resume on this host. It restarts with the current worktree."
     ),
-    JobType.TASK: "Claude's session did not survive. It starts again with what is known.",
+    JobType.TASK: "Claude's session was lost. It restarts with the messages of this conversation.",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """Where a turn starts from.
+    """The starting point of a turn.
 
-    `used` is what the session to resume has used so far; None for a new session.
+    `used` is the usage of the session to resume; None for a new session.
     """
 
     used: Usage | None
-    first: list[UserMessage]
+    initial_messages: list[UserMessage]
 
 
 class Conversations:
-    """The conversations of all jobs, on this machine and in the store."""
+    """Sessions of jobs, on this host and in the store."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -50,93 +51,94 @@ class Conversations:
         message_ids: list[str],
         *,
         lease: int,
-        was_begun: bool,
+        has_run_before: bool,
     ) -> Session:
-        """Return what the next process starts from; the transcript is among `files` then.
+        """Return the starting point of the next process, and put its session file in place.
 
         Args:
-            job: whose conversation it is.
-            files: where Claude keeps it on this machine.
-            message_ids: what the user has said since; messages that the transcript holds already
-                are not sent again.
-            lease: under which it goes on.
-            was_begun: whether Claude may have worked for the job before.
+            job: the job.
+            files: the session file on this host.
+            message_ids: the user's messages for this turn. Messages that the session already
+                contains are not sent again.
+            lease: number of the current lease.
+            has_run_before: whether Claude may have worked on the job before.
         """
         users = await self._messages(job.id, message_ids)
         transcript = await self._transcript(job, files)
         guide = await asyncio.to_thread(prompts.read_guide, files.cwd)
-        opening = prompts.opening(job, guide)
+        opening = prompts.first_prompt(job, guide)
         if transcript is not None:
             messages = [_first_message(job, opening), *users]
             return await asyncio.to_thread(_resumed, transcript, messages)
         await asyncio.to_thread(files.discard)
-        if was_begun:
-            opening = await self._begin_again(job, guide, message_ids, lease)
+        if has_run_before:
+            opening = await self._restart(job, guide, message_ids, lease)
         return Session(None, [_first_message(job, opening), *users])
 
     async def keep(self, job_id: str, files: SessionFiles) -> None:
-        """Save the transcript that a turn has left.
-
-        Without one, an empty one is saved: the earlier one does not know this turn, so the next
-        turn begins again with what is known.
-        """
+        """Save the session file after a turn."""
+        # Without a file, an empty one is saved: an earlier one would lack this turn, so the next
+        # turn must start a new session.
         transcript = await asyncio.to_thread(files.read)
         await self._store.save_session(job_id, job_id, transcript or b"")
 
     async def _transcript(self, job: Job, files: SessionFiles) -> bytes | None:
-        """Return the newest transcript that there is, and see that it is the one on disk."""
+        """Return the newest session file, and restore it on disk if it is in the store only."""
         on_disk = await asyncio.to_thread(files.read)
         if job.job_type is JobType.CODE:
-            # It belongs to the files that it speaks of: on another machine, both begin anew.
+            # The session belongs to the files of the worktree; on another host, both start again.
             return on_disk
         saved = await self._store.load_session(job.id)
         if saved is None:
             return on_disk
         if not saved[1]:
             return None
-        # The CLI only appends (measured), so a transcript that does not begin with the saved one is
-        # from before a turn on another machine.
+        # The CLI only appends (measured), so a file that does not start with the saved one is older
+        # than a turn on another host.
         if on_disk is not None and on_disk.startswith(saved[1]):
             return on_disk
         await asyncio.to_thread(files.restore, saved[1])
         return saved[1]
 
-    async def _begin_again(self, job: Job, guide: str, message_ids: list[str], lease: int) -> str:
-        await self._progress.say(
-            job.id, BEGUN_AGAIN[job.job_type], once=("begun again", lease), lease=lease
+    async def _restart(self, job: Job, guide: str, message_ids: list[str], lease: int) -> str:
+        await self._progress.notify(
+            job.id, SESSION_LOST_NOTICES[job.job_type], once=("begun again", lease), lease=lease
         )
         if job.job_type is JobType.CODE:
-            return prompts.begun_before(job, guide)
-        return prompts.retold(job, guide, await self._told(job.id, message_ids))
+            return prompts.restart_prompt(job, guide)
+        return prompts.rebuilt_conversation_prompt(
+            job, guide, await self._history(job.id, message_ids)
+        )
 
-    async def _told(self, job_id: str, beyond: Collection[str]) -> list[str]:
-        """Return what was said so far, less the messages `beyond`, which are still to be sent."""
-        told: list[str] = []
+    async def _history(self, job_id: str, exclude: Collection[str]) -> list[str]:
+        """Return the conversation so far without the messages that are still to be sent."""
+        history: list[str] = []
         after = 0
         while page := await self._store.read_messages(job_id, after, HISTORY_PAGE):
-            told += [
+            history += [
                 part
                 for message in page
-                if message.id not in beyond and (part := prompts.said(message))
+                if message.id not in exclude and (part := prompts.history_entry(message))
             ]
             after = page[-1].seq
             if len(page) < HISTORY_PAGE:
                 break
-        return told
+        return history
 
     async def _messages(self, job_id: str, ids: list[str]) -> list[UserMessage]:
-        return [as_user_message(each) for each in await self._store.messages_by_id(job_id, ids)]
+        return [
+            as_user_message(message) for message in await self._store.messages_by_id(job_id, ids)
+        ]
 
 
 def as_user_message(message: Message) -> UserMessage:
-    """Return a line of the transcript as it is sent to Claude."""
+    """Convert a stored message for a turn."""
     return UserMessage(message.id, message.content)
 
 
 def _resumed(transcript: bytes, messages: list[UserMessage]) -> Session:
-    """Return a session to resume, with those of the messages that it does not hold."""
     unseen = [message for message in messages if not holds_message(transcript, message.id)]
-    # The CLI answers a message whose id it knows with silence, so this one's is always new.
+    # The CLI does not answer a message whose id it knows, so this message has a new id.
     first = unseen or [UserMessage(new_id(), prompts.CONTINUE)]
     return Session(usage_so_far(transcript), first)
 

@@ -1,4 +1,4 @@
-"""Finishing what must not be left half done when an activity is cancelled."""
+"""Complete an operation although its activity is cancelled."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 async def run_to_completion(work: Coroutine[Any, Any, T]) -> T:
-    """Return what `work` returns; a cancellation takes effect when it has ended."""
+    """Return the result of `work`; a cancellation takes effect only after `work` has ended."""
     asyncio_task = asyncio.ensure_future(work)
     try:
         return await asyncio.shield(asyncio_task)

@@ -1,17 +1,16 @@
-"""Removing what jobs that have ended left on this machine's disk."""
+"""Remove the files that ended jobs left on this host."""
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 from datetime import timedelta
 from pathlib import Path
 
-from domain.errors import OrchestratorError
 from domain.names.ids import is_id
+from host.loops import for_each, run_every
 from host.retention import Retention
-from host.salvage_records import Keeping
+from host.salvage_records import SalvageRecords
 from host.slots.leases import Leases
 from sandbox import files
 from store.protocol import Store
@@ -19,27 +18,27 @@ from workspace.lifecycle.removal import Removal
 from workspace.mirrors.gc import Upkeep
 
 INTERVAL = timedelta(seconds=30)
-"""Cleaning up is part of each job; this catches what a crash, a lost machine or a terminated
-workflow left. Its work can be had by nobody until then, and a sweep reads one row for each worktree
-on the disk."""
+"""Each job cleans up itself; a sweep handles crashes, lost hosts and terminated workflows. The work
+of such a job is available only after a sweep. A sweep reads one row per worktree on the disk."""
 
 HOME_REMOVAL = timedelta(minutes=1)
-"""How long one sweep works on one session home; the next sweep goes on with it."""
+"""Time limit for the removal of one session home per sweep; the next sweep continues."""
 
-SWEEPS_A_DAY = timedelta(days=1) // INTERVAL
+DAILY = timedelta(days=1)
+"""Retention is counted in days, and packing a mirror pays off only after many fetches."""
 
 log = logging.getLogger(__name__)
 
 
 class Sweeper:
-    """Sweeps at the start of the worker and then now and again."""
+    """Removes leftovers at the start of the worker and periodically."""
 
     def __init__(
         self,
         store: Store,
         leases: Leases,
         removal: Removal,
-        keeping: Keeping,
+        salvage_records: SalvageRecords,
         retention: Retention,
         upkeep: Upkeep,
         sessions_dir: Path,
@@ -47,48 +46,41 @@ class Sweeper:
         self._store = store
         self._leases = leases
         self._removal = removal
-        self._keeping = keeping
+        self._salvage_records = salvage_records
         self._retention = retention
         self._upkeep = upkeep
         self._sessions_dir = sessions_dir
 
     async def run_forever(self) -> None:
-        """Sweep until cancelled; an outage is logged and the sweep tried again later."""
-        for sweeps in itertools.count(1):
-            try:
-                await self.sweep()
-                if sweeps % SWEEPS_A_DAY == 1:
-                    await self._retention.expire()
-                if sweeps % SWEEPS_A_DAY == 0:
-                    await self._upkeep.pack_idle()
-            except (OrchestratorError, OSError) as error:
-                log.warning("The sweep waits: %s", error)
-            await asyncio.sleep(INTERVAL.total_seconds())
+        """Sweep, expire and pack until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(run_every(INTERVAL, self.sweep, name="The sweep"))
+            group.create_task(run_every(DAILY, self._retention.expire, name="The expiry"))
+            # Delayed, because a worker that starts has more urgent work.
+            group.create_task(
+                run_every(DAILY, self._upkeep.pack_idle, name="Packing mirrors", delay=DAILY)
+            )
 
     async def sweep(self) -> None:
-        """Remove worktrees, their work kept first, and session homes of jobs that have ended."""
-        keeping = self._keeping
-        for job_id in await self._removal.sweep(self._is_needed, keeping.record, keeping.tell):
+        """Remove the worktrees and session homes of ended jobs; salvage undelivered work first."""
+        records = self._salvage_records
+        for job_id in await self._removal.sweep(self._is_needed, records.record, records.notify):
             log.info("Removed the worktree that job %s had left", job_id)
-        for name in await asyncio.to_thread(files.names, self._sessions_dir):
-            if is_id(name) and not await self._is_needed(name):
-                await self._remove_home(name)
+        names = await asyncio.to_thread(files.names, self._sessions_dir)
+        await for_each(filter(is_id, names), self._remove_home, name="Removing a session home")
 
     async def _remove_home(self, job_id: str) -> None:
-        try:
-            await asyncio.to_thread(
-                files.remove, self._sessions_dir, job_id, seconds=HOME_REMOVAL.total_seconds()
-            )
-        except OSError as error:
-            log.warning("A part of job %s's session home is left for later: %s", job_id, error)
+        if await self._is_needed(job_id):
+            return
+        await asyncio.to_thread(
+            files.remove, self._sessions_dir, job_id, seconds=HOME_REMOVAL.total_seconds()
+        )
 
     async def _is_needed(self, job_id: str) -> bool:
-        """Tell whether a directory must stay: its job has not ended, or it is of no job of ours.
-
-        The workflow of a job may have ended while its Claude is still being stopped here.
-        WORKTREES_DIR may hold what somebody else keeps there.
-        """
+        """Return whether a directory must stay: its job has not ended, or is unknown."""
+        # The workflow of a job can end while its Claude process is still being stopped here.
         if job_id in self._leases.job_ids:
             return True
         details = await self._store.get_job_state(job_id)
+        # A directory of an unknown job may belong to another program.
         return details is None or details.job.is_live or details.job.phase is not None

@@ -1,1 +1,1 @@
-"""The code host: pull requests on GitHub."""
+"""The code host, which is GitHub."""

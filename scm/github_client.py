@@ -1,14 +1,13 @@
-"""Calling GitHub through PyGithub, and what its refusals mean for a job.
+"""Call GitHub through PyGithub, and map its errors to job failures.
 
-PyGithub blocks, so each call runs in a thread; its own retries are off, the workflow's policy
-retries instead. It is imported at the first call: it takes a second and 20 MB, and only workers
-need it.
+PyGithub blocks, so each call runs in a thread. Its own retries are disabled: the workflow's retry
+policy applies. It is imported at the first call, because it takes a second and 20 MB and only
+workers need it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
@@ -21,16 +20,14 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 REQUEST_SECONDS = 15
-"""GitHub answers within 10 s or gives up itself (its documented limit); 15 s sees that answer."""
-
-log = logging.getLogger(__name__)
+"""GitHub ends a request after 10 s with an error (documented); 15 s is enough to receive it."""
 
 
-class GithubAccess:
+class GitHubClient:
     """The GitHub API with the configured token.
 
     Args:
-        token: read at each call; None when there is none.
+        token: called for each request; returns None if no token is configured.
         api_url: for example `https://api.github.com`.
     """
 
@@ -39,23 +36,15 @@ class GithubAccess:
         self._api_url = api_url
 
     async def call(self, use: Callable[[Github], T]) -> T:
-        """Return what `use` returns; it runs in a thread.
+        """Run `use` in a thread and return its result.
 
         Raises:
-            JobFailure: there is no token, GitHub refused, or did not answer.
+            JobFailure: there is no token, or GitHub refused the request or did not answer.
         """
         token = self._token()
         if token is None:
             raise JobFailure(FailureCode.GITHUB_TOKEN_MISSING)
         return await asyncio.to_thread(self._call, use, token)
-
-    async def user(self) -> str | None:
-        """Return the login the token belongs to; None when it does not work."""
-        try:
-            return await self.call(lambda github: github.get_user().login)
-        except JobFailure as failure:
-            log.warning("GitHub access: %s", failure.message)
-            return None
 
     def _call(self, use: Callable[[Github], T], token: str) -> T:
         from github import Auth, Github, GithubException
@@ -66,8 +55,8 @@ class GithubAccess:
             timeout=REQUEST_SECONDS,
             retry=None,
             lazy=True,
-            # PyGithub would pause 0.25 s between requests and 1 s between writes, for callers that
-            # make many. A job makes a handful, and its policy waits when GitHub asks for it.
+            # PyGithub pauses 0.25 s between requests and 1 s between writes by default. A job sends
+            # only a few requests, and its retry policy waits when GitHub asks for it.
             seconds_between_requests=None,
             seconds_between_writes=None,
         ) as github:
@@ -78,16 +67,16 @@ class GithubAccess:
             except OSError as error:
                 raise _unavailable(f"could not be reached: {type(error).__name__}") from error
             except Exception as error:
-                # What is no answer of GitHub's, such as a proxy's page, breaks PyGithub anywhere.
-                raise _unavailable(f"sent what it never sends: {type(error).__name__}") from error
+                # A response of another server, such as a proxy, can break PyGithub anywhere.
+                raise _unavailable(f"sent an invalid response: {type(error).__name__}") from error
 
 
-def _unavailable(why: str) -> JobFailure:
-    return JobFailure(FailureCode.GITHUB_UNAVAILABLE, f"GitHub {why}.", transient=True)
+def _unavailable(problem: str) -> JobFailure:
+    return JobFailure(FailureCode.GITHUB_UNAVAILABLE, f"GitHub {problem}.", transient=True)
 
 
 def _failure(error: Exception) -> JobFailure:
-    """Return what GitHub's refusal means; statuses as its REST documentation lists them."""
+    """Map a GitHub error to a failure; the statuses are those of its REST documentation."""
     status = getattr(error, "status", 0)
     reason = _reason(error)
     match status:

@@ -1,103 +1,94 @@
-"""Pull requests as PyGithub has them. Everything here blocks and is repeatable."""
+"""Pull requests on GitHub, through PyGithub."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from domain.errors import JobFailure
+from scm.github_client import GitHubClient
+from scm.protocol import NewPullRequest, PullRequest, PullRequestKey
 
 if TYPE_CHECKING:
     from github import Github
-    from github.PullRequest import PullRequest
+    from github.PullRequest import PullRequest as GithubPullRequest
     from github.Repository import Repository as GithubRepository
 
+_PERMANENT = frozenset({403, 404, 422})
+"""Statuses that a retry does not change, except for a rate limit."""
 
-@dataclass(frozen=True, slots=True)
-class Route:
-    """What tells the open pull request of a branch: GitHub allows one from a branch into another.
-
-    `repository` is `owner/name`.
-    """
-
-    repository: str
-    branch: str
-    base: str
-
-    @property
-    def head(self) -> str:
-        """The branch, as GitHub filters by it."""
-        return f"{self.repository.partition('/')[0]}:{self.branch}"
+log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Proposal:
-    """A pull request as it is to be."""
+class GitHub:
+    """The `CodeHost` of github.com and GitHub Enterprise."""
 
-    route: Route
-    title: str
-    body: str
-    draft: bool
+    def __init__(self, client: GitHubClient) -> None:
+        self._client = client
+
+    async def viewer(self) -> str | None:
+        """Return the login of the token's owner; None if the token does not work."""
+        try:
+            return await self._client.call(lambda github: github.get_user().login)
+        except JobFailure as failure:
+            log.warning("GitHub access: %s", failure.message)
+            return None
+
+    async def open_or_find(self, new: NewPullRequest) -> PullRequest:
+        """Return the open pull request of the branch; open one if there is none."""
+        return await self._client.call(lambda github: _open_or_find(github, new))
+
+    async def label_and_review(
+        self, repository: str, number: int, labels: Sequence[str], reviewers: Sequence[str]
+    ) -> list[str]:
+        """Set labels and request reviews; return what GitHub refused permanently."""
+
+        def apply(github: Github) -> list[str]:
+            pull = github.get_repo(repository).get_pull(number)
+            return [*_add_labels(pull, labels), *_request_reviews(pull, reviewers)]
+
+        return await self._client.call(apply)
+
+    async def close(self, key: PullRequestKey, mark: str) -> bool:
+        """Close the open pull request if its body contains `mark`; return whether it did."""
+
+        def apply(github: Github) -> bool:
+            pull = _find(github.get_repo(key.repository), key)
+            if pull is None or mark not in (pull.body or ""):
+                return False
+            pull.edit(state="closed")
+            return True
+
+        return await self._client.call(apply)
 
 
-@dataclass(frozen=True, slots=True)
-class OpenPull:
-    """A pull request that exists."""
-
-    number: int
-    url: str
-    head_sha: str
-
-
-def open_or_find(github: Github, proposal: Proposal) -> OpenPull:
-    """Return the open pull request of the branch, made now if there is none."""
+def _open_or_find(github: Github, new: NewPullRequest) -> PullRequest:
     from github import GithubException
 
-    route = proposal.route
-    remote = github.get_repo(route.repository)
-    pull = _find(remote, route)
+    key = new.key
+    repository = github.get_repo(key.repository)
+    pull = _find(repository, key)
     if pull is None:
         try:
-            pull = remote.create_pull(
-                base=route.base,
-                head=route.branch,
-                title=proposal.title,
-                body=proposal.body,
-                draft=proposal.draft,
+            pull = repository.create_pull(
+                base=key.base, head=key.branch, title=new.title, body=new.body, draft=new.draft
             )
         except GithubException as error:
-            # 422 also answers a create whose first reply was lost, so look before giving up.
-            pull = _find(remote, route) if error.status == 422 else None
+            # GitHub also answers 422 if an earlier request succeeded but its response was lost.
+            pull = _find(repository, key) if error.status == 422 else None
             if pull is None:
                 raise
-    return OpenPull(pull.number, pull.html_url, pull.head.sha)
+    return PullRequest(pull.number, pull.html_url, pull.head.sha)
 
 
-def label_and_assign(
-    github: Github, repository: str, number: int, labels: Sequence[str], reviewers: Sequence[str]
-) -> list[str]:
-    """Set labels and ask for reviews, and return what GitHub refused, in sentences.
-
-    What it may not refuse later is raised, to be tried again.
-    """
-    pull = github.get_repo(repository).get_pull(number)
-    return [*_label(pull, labels), *_ask_for_review(pull, reviewers)]
+def _find(repository: GithubRepository, key: PullRequestKey) -> GithubPullRequest | None:
+    # GitHub filters by `owner:branch`.
+    head = f"{key.repository.partition('/')[0]}:{key.branch}"
+    return next(iter(repository.get_pulls(state="open", head=head, base=key.base)), None)
 
 
-def close(github: Github, route: Route, mark: str) -> bool:
-    """Close the open pull request of a branch if its body has `mark`; tell whether it did."""
-    pull = _find(github.get_repo(route.repository), route)
-    if pull is None or mark not in (pull.body or ""):
-        return False
-    pull.edit(state="closed")
-    return True
-
-
-def _find(remote: GithubRepository, route: Route) -> PullRequest | None:
-    pulls = remote.get_pulls(state="open", head=route.head, base=route.base)
-    return next(iter(pulls), None)
-
-
-def _label(pull: PullRequest, labels: Sequence[str]) -> list[str]:
+def _add_labels(pull: GithubPullRequest, labels: Sequence[str]) -> list[str]:
     from github import GithubException
 
     missing = set(labels) - {label.name for label in pull.labels}
@@ -110,33 +101,29 @@ def _label(pull: PullRequest, labels: Sequence[str]) -> list[str]:
     return []
 
 
-def _ask_for_review(pull: PullRequest, reviewers: Sequence[str]) -> list[str]:
-    """Ask all at once, and one by one when GitHub refuses that because of some of them."""
+def _request_reviews(pull: GithubPullRequest, reviewers: Sequence[str]) -> list[str]:
     from github import GithubException
 
     if not reviewers:
         return []
+    users = [name for name in reviewers if "/" not in name]
+    teams = [name.partition("/")[2] for name in reviewers if "/" in name]
     try:
-        _request(pull, reviewers)
+        pull.create_review_request(reviewers=users, team_reviewers=teams)
     except GithubException as error:
-        refusal = _notice(f"{', '.join(reviewers)}: not asked to review", error)
+        notice = _notice(f"{', '.join(reviewers)}: not asked to review", error)
         if len(reviewers) == 1:
-            return [refusal]
-        return [notice for each in reviewers for notice in _ask_for_review(pull, [each])]
+            return [notice]
+        # GitHub refuses the whole request because of one reviewer, so ask one at a time.
+        return [text for reviewer in reviewers for text in _request_reviews(pull, [reviewer])]
     return []
 
 
-def _request(pull: PullRequest, reviewers: Sequence[str]) -> None:
-    users = [name for name in reviewers if "/" not in name]
-    teams = [name.partition("/")[2] for name in reviewers if "/" in name]
-    pull.create_review_request(reviewers=users, team_reviewers=teams)
-
-
-def _notice(what: str, error: Exception) -> str:
-    """Return what GitHub refused for good; raise what it may grant later."""
+def _notice(problem: str, error: Exception) -> str:
+    """Return a sentence about a permanent refusal; raise any other error for a retry."""
     status = getattr(error, "status", 0)
     data = getattr(error, "data", None)
     reason = str(data.get("message") if isinstance(data, dict) else "")
-    if status not in {403, 404, 422} or "rate limit" in reason.lower():
+    if status not in _PERMANENT or "rate limit" in reason.lower():
         raise error
-    return f"{what}: GitHub answered {status}, {reason[:200] or 'without a reason'}"
+    return f"{problem}: GitHub answered {status}, {reason[:200] or 'without a reason'}"

@@ -1,4 +1,4 @@
-"""The command line of one Claude process. The prompt never stands in it; it goes by stdin."""
+"""The command line of a Claude process. The prompt is never part of it; it goes through stdin."""
 
 from __future__ import annotations
 
@@ -9,26 +9,29 @@ from pathlib import Path
 from domain.jobs import JobType
 
 CODE_TOOLS = ("Bash", "Edit", "Write", "Read", "Glob", "Grep", "NotebookEdit", "TodoWrite")
-"""What a code job works with; a name this CLI or model does not have is ignored (measured)."""
+"""Tools of a code job; the CLI ignores a name that it or the model does not have (measured)."""
 
 READING_TOOLS = ("Read", "Grep", "Glob")
-"""What every task job has; `--restricted` keeps them inside the worktree."""
+"""Tools of every task job; `--restricted` keeps them inside the worktree."""
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """What one process is to do.
+    """The parameters of one process.
 
-    `session_id` is a UUID; `resume` continues it, else it must be new to the config directory.
-    `system_prompt` is added to Claude Code's own, and is fixed at a session's first use: the CLI
-    keeps the old text when a resumed session brings another (read in its help).
-    `max_turns` bounds the model calls of each turn; `max_budget_usd`, above 0, what this process
-    may spend over all its turns, not counting what a resumed session spent before (measured): see
-    `agent.claude.budget`.
-    `mcp_servers` names the servers of `mcp_config` whose tools a task job may call;
-    `task_tools` are further built-in tools of a task job, such as WebSearch.
+    `session_id` is a UUID. With `resume` the session continues; otherwise the id must be new to the
+    config directory.
+
+    `system_prompt` is appended to Claude Code's own. The CLI keeps the text of a session's first
+    process, also if a later process passes another text (documented in its help).
+
+    `max_turns` limits the model calls of each turn. `max_budget_usd`, above 0, limits the cost of
+    this process over all its turns; see `agent.claude.budget`.
+
+    `mcp_servers` names the servers of `mcp_config` whose tools a task job may call.
+    `task_tools` are additional built-in tools of a task job, such as WebSearch.
     """
 
     job_type: JobType
@@ -50,9 +53,9 @@ def command_line(
 
     Args:
         executable: the CLI.
-        launch: what to run.
-        system_prompt_file: holds `launch.system_prompt`, so that its length is not limited to the
-            128 KiB of one argument and it does not show in the process list.
+        launch: the parameters.
+        system_prompt_file: contains `launch.system_prompt`. A file is not limited to the 128 KiB of
+            one argument, and its text is not in the process list.
     """
     return [
         str(executable),
@@ -81,16 +84,16 @@ def _permissions(launch: Launch) -> list[str]:
     if launch.job_type is JobType.CODE:
         mode = ["--permission-mode", "bypassPermissions", "--setting-sources", "user"]
         return [*mode, "--tools", ",".join(CODE_TOOLS), *mcp]
-    further = [_checked(name) for name in launch.task_tools]
+    additional = [_checked(name) for name in launch.task_tools]
     mode = ["--restricted", "--permission-mode", "dontAsk"]
-    tools = ["--tools", ",".join([*READING_TOOLS, *further])]
-    # dontAsk refuses what is not allowed by name; reading inside the worktree needs no name.
-    allowed = [*further, *servers]
+    tools = ["--tools", ",".join([*READING_TOOLS, *additional])]
+    # dontAsk refuses every tool that is not listed, except reading inside the worktree.
+    allowed = [*additional, *servers]
     return [*mode, *tools, *(["--allowedTools", ",".join(allowed)] if allowed else []), *mcp]
 
 
 def _checked(name: str) -> str:
-    """A name becomes part of a comma-separated permission rule, so it must be a plain word."""
+    # The name becomes part of a comma-separated permission rule.
     if not _NAME.fullmatch(name):
         raise ValueError(
             f"{name!r} is not a tool or MCP server name: use letters, digits, _ and -."

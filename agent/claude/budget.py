@@ -1,9 +1,9 @@
-"""How much of a job's budget the next Claude process may spend.
+"""Calculate the budget of the next Claude process of a job.
 
-The CLI counts from the start of its process, whatever the resumed session has spent before. It
-looks after each call: the call that reaches the limit is the last one, and it fails the turn even
-when it brought the final answer. So a process with any limit can spend one call, and a budget is
-overrun by one call at most (measured with CLI 2.1.330).
+The CLI counts the cost of its own process only, also when it resumes a session. It checks the limit
+after each model call. The call that reaches the limit is the last one, and the turn then fails even
+if that call gave the final answer. A budget is therefore exceeded by at most one call (measured
+with CLI 2.1.330).
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from domain.failures import FailureCode
 from domain.jobs import Usage
 
 _DECIMALS = 6
-"""Of a US dollar; what is left below is the rounding of sums."""
+"""Of a US dollar; a smaller rest is a rounding error of the sums."""
 
 
 def process_budget(budget_usd: float | None, recorded: Usage, session: Usage) -> float | None:
-    """Return the `max_budget_usd` of a job's next process; None when the job has no budget.
+    """Return the `max_budget_usd` of a job's next process; None if the job has no budget.
 
-    Neither source knows everything: a process whose end nobody recorded left its cost in the
-    transcript, and a session that was lost took its transcript with it. The larger one counts.
-    What a process spent in a turn that SIGKILL cut short stands in neither (measured).
+    Both sources can be incomplete, so the larger one counts. The row lacks a process whose end was
+    never recorded. A lost session takes its session file with it. A turn that was ended by SIGKILL
+    is in neither (measured).
 
     Args:
         budget_usd: for all processes of the job together.
-        recorded: what the job has used by its row.
-        session: what the session that goes on has used by its transcript; empty for a new one.
+        recorded: usage in the job's row.
+        session: usage in the file of the session to resume; empty for a new session.
 
     Raises:
-        JobFailure: BUDGET_REACHED, when nothing is left.
+        JobFailure: BUDGET_REACHED, if nothing is left.
     """
     if budget_usd is None:
         return None

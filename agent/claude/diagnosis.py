@@ -1,7 +1,8 @@
-"""Why a Claude process failed, from what it said.
+"""Determine why a Claude process failed.
 
-The CLI words an API error as one `assistant` line with `error`, then a `result` with `is_error`
-and subtype `success`; its exit code is 1 for nearly everything (measured with CLI 2.1.330).
+The CLI reports an API error as an `assistant` line with `error`, followed by a `result` with
+`is_error` and the subtype `success`. Its exit code is 1 for almost every error (measured with CLI
+2.1.330).
 """
 
 from __future__ import annotations
@@ -9,16 +10,17 @@ from __future__ import annotations
 import signal
 from datetime import datetime
 
-from agent.claude.events import AssistantError, TurnEnded
-from agent.claude.run_state import Evidence
+from agent.claude.events import AssistantError, Result
+from agent.claude.run_state import RunState
 from domain.errors import JobFailure
 from domain.failures import FailureCode
 
 MAX_REASON_CHARACTERS = 1000
+"""Longest quotation of the CLI in a failure message."""
 
 _REFUSALS = 2
-"""The first may be an OAuth token that had to be renewed; after the second the CLI gives a token up
-in 1.2 s, and a key in 8 s with four retries (measured)."""
+"""The first refusal may only mean that an OAuth token had to be renewed. After the second, the CLI
+retries for 1.2 s with a token and for 8 s with a key, which cannot succeed (measured)."""
 
 _BY_SUBTYPE = {
     "error_max_turns": FailureCode.MAX_TURNS,
@@ -53,44 +55,42 @@ _BY_WORDS = {
 }
 
 
-def diagnose(exit_code: int, evidence: Evidence) -> JobFailure | None:
-    """Return why the last turn failed, or None when it succeeded.
+def diagnose(exit_code: int, state: RunState) -> JobFailure | None:
+    """Return why the last turn failed; None if it succeeded.
 
-    `transient` is set where the same step may succeed in a moment: Anthropic was not reachable, or
-    the process was killed.
+    `transient` is set if a retry may succeed: Anthropic was unavailable, or the process was killed.
     """
-    last = evidence.last
+    last = state.last
     if last is None:
-        return evidence.stopped_for or _died(exit_code, evidence)
+        return state.stopped_for or _died(exit_code, state)
     if not last.is_error and last.subtype == "success":
         return None
-    code = _code(last, evidence)
-    # Of a budget the CLI names what was left for this process, not what the job was given.
-    words = "" if code is FailureCode.BUDGET_REACHED else _words(last, evidence)
+    code = _code(last, state)
+    # The CLI would name the rest of the budget that this process had, not the budget of the job.
+    words = "" if code is FailureCode.BUDGET_REACHED else _words(last, state)
     return JobFailure(
         code,
         _sentence(code, words),
         transient=code is FailureCode.CLAUDE_OVERLOADED,
-        resets_at=_resets_at(code, evidence.error),
+        resets_at=_resets_at(code, state.error),
     )
 
 
 def _resets_at(code: FailureCode, error: AssistantError | None) -> datetime | None:
-    """Return when a usage limit ends; other failures may follow the line that told of one."""
+    # An earlier error of the turn may have been a usage limit without being the failure.
     return error.resets_at if error is not None and code is FailureCode.USAGE_LIMIT else None
 
 
-def credential_refused(evidence: Evidence) -> JobFailure | None:
-    """Return why further retries are in vain, once the API has refused the credential for good."""
-    if evidence.refusals < _REFUSALS:
+def credential_refused(state: RunState) -> JobFailure | None:
+    """Return the failure once the API has refused the credential repeatedly."""
+    if state.refusals < _REFUSALS:
         return None
     code = FailureCode.CLAUDE_AUTHENTICATION
-    return JobFailure(code, f"{code.sentence} The API refused it again when it was retried.")
+    return JobFailure(code, f"{code.sentence} The API refused it twice.")
 
 
-def _died(exit_code: int, evidence: Evidence) -> JobFailure:
-    """It ended in the middle of a turn, or before the first."""
-    tail = evidence.stderr_tail.strip()
+def _died(exit_code: int, state: RunState) -> JobFailure:
+    tail = state.stderr_tail.strip()
     code = _code_by_words(tail) or FailureCode.CLAUDE_FAILED
     how = _how_it_ended(exit_code)
     message = _sentence(code, f"{how} {tail}".strip())
@@ -103,22 +103,22 @@ def _was_killed(exit_code: int) -> bool:
 
 def _how_it_ended(exit_code: int) -> str:
     if not _was_killed(exit_code):
-        return f"Claude Code ended without a result, with exit code {exit_code}."
+        return f"Claude Code ended with exit code {exit_code} and without a result."
     number = -exit_code if exit_code < 0 else exit_code - 128
     try:
         name = signal.Signals(number).name
     except ValueError:
         name = f"signal {number}"
-    return f"Claude Code was ended by {name} before it had a result."
+    return f"Claude Code was killed by {name} before it had a result."
 
 
-def _code(last: TurnEnded, evidence: Evidence) -> FailureCode:
+def _code(last: Result, state: RunState) -> FailureCode:
     return (
         _BY_SUBTYPE.get(last.subtype)
         or _BY_TERMINAL_REASON.get(last.terminal_reason or "")
-        or _code_by_error(evidence.error)
+        or _code_by_error(state.error)
         or _code_by_status(last.api_error_status)
-        or _code_by_words(_words(last, evidence))
+        or _code_by_words(_words(last, state))
         or FailureCode.CLAUDE_FAILED
     )
 
@@ -136,16 +136,15 @@ def _code_by_status(status: int | None) -> FailureCode | None:
     return _BY_STATUS.get(status or 0)
 
 
-def _code_by_words(said: str) -> FailureCode | None:
-    return next((code for words, code in _BY_WORDS.items() if words in said), None)
+def _code_by_words(text: str) -> FailureCode | None:
+    return next((code for words, code in _BY_WORDS.items() if words in text), None)
 
 
-def _words(last: TurnEnded, evidence: Evidence) -> str:
-    """The CLI's own wording; startup failures stand in `errors` or on stderr."""
-    error = evidence.error.text if evidence.error is not None else ""
-    return last.text or " ".join(last.errors) or error or evidence.stderr_tail.strip()
+def _words(last: Result, state: RunState) -> str:
+    # Failures at startup are in `errors` or on stderr.
+    error = state.error.text if state.error is not None else ""
+    return last.text or " ".join(last.errors) or error or state.stderr_tail.strip()
 
 
 def _sentence(code: FailureCode, words: str) -> str:
-    """The code's advice, then what Claude Code said."""
     return f"{code.sentence} Claude Code said: {words[-MAX_REASON_CHARACTERS:]}" if words else ""

@@ -1,7 +1,7 @@
-"""One line of Claude's standard output, read into what the orchestrator reacts to.
+"""Parse the lines of Claude's stream-JSON output into events.
 
-The CLI adds event types with every version; what is not known here is `Other`, never an error.
-The shapes were measured with CLI 2.1.330.
+Every CLI version adds event types, so an unknown line becomes `Other` and is never an error.
+The formats were measured with CLI 2.1.330.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from agent.process.lines import OutputLine
+from agent.protocol import AgentLine, MessageAcknowledged, TurnEnded, TurnStarted
 from domain.jobs import Usage
 
 Fields = Mapping[str, Any]
 
 HEARTBEATS = frozenset({"keep_alive", "tool_progress"})
-"""Types that repeat by the clock while nothing happens: `tool_progress` every 30 s (measured)."""
+"""Types sent periodically while nothing happens: `tool_progress` every 30 s (measured)."""
 
 NOT_STORED = HEARTBEATS | frozenset(
     {
@@ -28,14 +30,14 @@ NOT_STORED = HEARTBEATS | frozenset(
         "command_lifecycle",
     }
 )
-"""Types that only drive the protocol, or repeat in pieces what a later line says whole."""
+"""Protocol messages, and partial messages that a later line contains in full."""
 
 _NOT_STORED_SYSTEM = frozenset({"session_state_changed", "status", "thinking_tokens"})
 
 
 @dataclass(frozen=True, slots=True)
-class SessionStarted:
-    """A turn begins; comes once per turn, with the same session id."""
+class SessionStarted(TurnStarted):
+    """The `system/init` line: sent once per turn, always with the same session id."""
 
     session_id: str | None
     model: str | None
@@ -49,19 +51,8 @@ class SessionState:
 
 
 @dataclass(frozen=True, slots=True)
-class MessageTaken:
-    """What became of a user message: `queued`, `started`, `completed` or `cancelled`.
-
-    `started` means that it is in the conversation and in the transcript.
-    """
-
-    uuid: str
-    state: str
-
-
-@dataclass(frozen=True, slots=True)
 class ApiRetry:
-    """The API refused or did not answer, and the CLI will try again."""
+    """An API call failed, and the CLI will retry it."""
 
     attempt: int
     max_retries: int
@@ -71,13 +62,15 @@ class ApiRetry:
 
 @dataclass(frozen=True, slots=True)
 class AssistantError:
-    """An API error as the CLI words it; the turn's `result` follows.
+    """An API error in the CLI's words; the turn's `result` follows.
 
-    `kind` is the CLI's word, such as `authentication_failed`; `api_error` and `api_error_type`
-    are finer when present. `api_error` is `usage_limit_reached` when a quota is used up, and
-    `resets_at` its end where the API told it; `limit_type` is `five_hour`, `seven_day`, or such as
-    `seven_day_opus` for the quota of one model. The CLI's `rate_limit_event` lines do not tell:
-    one with status `rejected` comes with too many requests at once as well (measured).
+    `kind` is the CLI's category, such as `authentication_failed`. `api_error` and `api_error_type`
+    are more precise if present. `api_error` is `usage_limit_reached` if a quota is used up.
+    `resets_at` is the end of the limit, if the API named it. `limit_type` is `five_hour`,
+    `seven_day`, or a name such as `seven_day_opus` for the quota of one model.
+
+    The CLI's `rate_limit_event` lines are no evidence of a used-up quota: the status `rejected`
+    also appears after too many concurrent requests (measured).
     """
 
     kind: str
@@ -89,11 +82,11 @@ class AssistantError:
 
 
 @dataclass(frozen=True, slots=True)
-class TurnEnded:
+class Result(TurnEnded):
     """The `result` line of a turn.
 
-    `subtype` is `success` for API errors too; `is_error` tells. `turns` (model calls) is of this
-    turn; `session_usage` is the sum over the session so far, over all its processes (measured).
+    Check `is_error`: `subtype` is `success` for API errors too. `turns` counts the model calls of
+    this turn. `session_usage` is the total of the session over all its processes (measured).
     """
 
     subtype: str
@@ -109,12 +102,12 @@ class TurnEnded:
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """The CLI is there, or a tool still runs; neither has to be getting on."""
+    """The CLI is alive or a tool is running; neither means progress."""
 
 
 @dataclass(frozen=True, slots=True)
 class Other:
-    """A line that nothing here reacts to; `type` is None when it is not a JSON object."""
+    """Any other line; `type` is None if the line is not a JSON object."""
 
     type: str | None
 
@@ -122,17 +115,28 @@ class Other:
 Event = (
     SessionStarted
     | SessionState
-    | MessageTaken
+    | MessageAcknowledged
     | ApiRetry
     | AssistantError
-    | TurnEnded
+    | Result
     | Heartbeat
     | Other
 )
 
 
+def read_line(line: OutputLine) -> tuple[AgentLine, Event | None]:
+    """Parse a line of either stream; the event is None on stderr."""
+    if line.stream == "stderr":
+        return AgentLine(line.stream, line.text, shows_progress=bool(line.text)), None
+    event = read_event(line.text)
+    neutral = event if isinstance(event, TurnStarted | TurnEnded | MessageAcknowledged) else None
+    is_sign_of_life = isinstance(event, Heartbeat | MessageAcknowledged | SessionState)
+    shows_progress = bool(line.text) and not is_sign_of_life
+    return AgentLine(line.stream, line.text, neutral, shows_progress), event
+
+
 def read_event(line: str) -> Event:
-    """Read one line of standard output; never raises, whatever the line is."""
+    """Parse one line of standard output; never raises."""
     fields = _object(line)
     if fields is None:
         return Other(None)
@@ -143,9 +147,9 @@ def read_event(line: str) -> Event:
 
 
 def worth_storing(line: str) -> bool:
-    """Whether a line of standard output belongs in the job's messages, raw and whole.
+    """Return whether a line of standard output belongs in the job's messages.
 
-    Everything does but blank lines and the types that only drive the protocol.
+    Blank lines and protocol messages do not.
     """
     if not line.strip():
         return False
@@ -173,8 +177,9 @@ def _session_state(fields: Fields) -> Event:
     return SessionState(_text(fields.get("state")) or "")
 
 
-def _message_taken(fields: Fields) -> Event:
-    return MessageTaken(_text(fields.get("command_uuid")) or "", _text(fields.get("state")) or "")
+def _message_acknowledged(fields: Fields) -> Event:
+    message_id, state = _text(fields.get("command_uuid")), _text(fields.get("state"))
+    return MessageAcknowledged(message_id or "", state or "")
 
 
 def _api_retry(fields: Fields) -> Event:
@@ -203,9 +208,9 @@ def _assistant(fields: Fields) -> Event | None:
     )
 
 
-def _turn_ended(fields: Fields) -> Event:
+def _result(fields: Fields) -> Event:
     errors = fields.get("errors")
-    return TurnEnded(
+    return Result(
         subtype=_text(fields.get("subtype")) or "",
         is_error=fields.get("is_error") is True,
         text=_text(fields.get("result")),
@@ -219,7 +224,7 @@ def _turn_ended(fields: Fields) -> Event:
 
 
 def read_usage(cost: object, by_model: object) -> Usage:
-    """Read a cost in US dollars and `modelUsage`: token counts per model, summed here."""
+    """Parse a cost in US dollars and `modelUsage`; the token counts of all models are added up."""
     models = [_mapping(fields) for fields in _mapping(by_model).values()]
     return Usage(
         cost_usd=_number(cost),
@@ -264,8 +269,8 @@ _READERS: dict[str, Callable[[Fields], Event | None]] = {
     "system/init": _session_started,
     "system/session_state_changed": _session_state,
     "system/api_retry": _api_retry,
-    "command_lifecycle": _message_taken,
+    "command_lifecycle": _message_acknowledged,
     "assistant": _assistant,
-    "result": _turn_ended,
+    "result": _result,
     **dict.fromkeys(HEARTBEATS, lambda _: Heartbeat()),
 }

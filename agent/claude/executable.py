@@ -1,16 +1,12 @@
-"""Where the Claude Code executable is, and whether it is logged in."""
+"""Find the Claude Code executable, and ask it for its version and login."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import importlib.util
 import json
 import os
 import re
 import shutil
-import signal
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +14,12 @@ from typing import Literal
 
 from domain.errors import JobFailure
 from domain.failures import FailureCode
+from sandbox import subprocesses
 
 LoginType = Literal["api_key", "oauth_token", "subscription", "cloud"]
 
 PROBE_SECONDS = 10.0
-"""Limit of each of the two commands; `--version` takes 20 ms and `auth status` 0.5 s (measured)."""
+"""Timeout of each command; `--version` takes 20 ms and `auth status` 0.5 s (measured)."""
 
 _MAX_OUTPUT_BYTES = 64 * 1024
 _VERSION = re.compile(r"\d+(?:\.\d+)+")
@@ -37,9 +34,9 @@ _LOGIN_TYPES: dict[str, LoginType] = {
 
 @dataclass(frozen=True, slots=True)
 class ClaudeProbe:
-    """What the executable says of itself; `version` is None when it does not run.
+    """The version and login of an executable; `version` is None if it does not run.
 
-    `authenticated` means that a credential is present: the CLI does not try it (measured).
+    `authenticated` means that a credential is present: the CLI does not verify it (measured).
     """
 
     version: str | None
@@ -50,18 +47,18 @@ class ClaudeProbe:
 def find_executable(claude_bin: str | None, search_path: str) -> Path:
     """Return the absolute path of the CLI.
 
-    In this order: `claude_bin` (a path, or a name on `search_path`), `claude` on `search_path`,
-    the one inside the `claude-agent-sdk` wheel. A `claude_bin` that is wrong is never replaced.
+    The first of: `claude_bin` (a path, or a name on `search_path`), `claude` on `search_path`, the
+    executable in the `claude-agent-sdk` wheel. There is no fallback for an invalid `claude_bin`.
 
     Raises:
         JobFailure: CLAUDE_NOT_FOUND.
     """
     if claude_bin:
-        found = shutil.which(claude_bin, path=search_path)
-        if found is None:
+        configured = shutil.which(claude_bin, path=search_path)
+        if configured is None:
             message = f"CLAUDE_BIN names {claude_bin!r}, which is not an executable. Correct it."
             raise JobFailure(FailureCode.CLAUDE_NOT_FOUND, message)
-        return Path(found).absolute()
+        return Path(configured).absolute()
     on_path = shutil.which("claude", path=search_path)
     bundled = Path(on_path) if on_path else _bundled_executable()
     if bundled is None:
@@ -83,26 +80,26 @@ async def probe(
     environment: Mapping[str, str],
     around: Callable[[Sequence[str]], list[str]] = list,
 ) -> ClaudeProbe:
-    """Ask the CLI for its version and login; never raises for a CLI that fails or hangs.
+    """Ask the CLI for its version and login; a CLI that fails or hangs is not an error.
 
     Args:
-        executable: of the CLI.
-        environment: the whole environment.
-        around: returns the command line that runs a command contained.
+        executable: the CLI.
+        environment: the complete environment.
+        around: returns the command line that runs a command in the sandbox.
     """
-    said = await _output_of(around([str(executable), "--version"]), environment)
-    version = _VERSION.search(said)
+    output = await _output_of(around([str(executable), "--version"]), environment)
+    version = _VERSION.search(output)
     if version is None:
         return ClaudeProbe(version=None, authenticated=False, login_type=None)
-    logged_in, login_type = _read_auth(
+    logged_in, login_type = _parse_auth(
         await _output_of(around([str(executable), "auth", "status"]), environment)
     )
     return ClaudeProbe(version.group(), logged_in, login_type if logged_in else None)
 
 
-def _read_auth(said: str) -> tuple[bool, LoginType | None]:
+def _parse_auth(output: str) -> tuple[bool, LoginType | None]:
     try:
-        status = json.loads(said)
+        status = json.loads(output)
     except ValueError:
         return False, None
     if not isinstance(status, dict):
@@ -111,32 +108,15 @@ def _read_auth(said: str) -> tuple[bool, LoginType | None]:
 
 
 async def _output_of(command: list[str], environment: Mapping[str, str]) -> str:
-    """Run one command to its end; a file takes its output, so that nothing can hold a pipe open."""
-    with tempfile.TemporaryFile() as output:
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *command,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=output,
-                stderr=asyncio.subprocess.DEVNULL,
-                env=dict(environment),
-                start_new_session=True,
-            )
-        except OSError:
-            return ""
-        await _end_in_time(process)
-        output.seek(0)
-        return output.read(_MAX_OUTPUT_BYTES).decode(errors="replace")
-
-
-async def _end_in_time(process: asyncio.subprocess.Process) -> None:
     try:
-        async with asyncio.timeout(PROBE_SECONDS):
-            await process.wait()
-    except TimeoutError:
-        pass
-    finally:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
+        ended = await subprocesses.run(
+            command,
+            environment=environment,
+            directory=None,
+            stdin=None,
+            timeout=PROBE_SECONDS,
+            max_output=_MAX_OUTPUT_BYTES,
+        )
+    except (OSError, TimeoutError):
+        return ""
+    return ended.stdout.decode(errors="replace")

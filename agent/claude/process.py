@@ -1,19 +1,25 @@
-"""One running Claude process, from its start until nothing of it is left."""
+"""A running Claude process, from its start until all its processes are gone."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from agent.claude.arguments import Launch, command_line
-from agent.claude.session_files import SessionFiles, usage_so_far
+from agent.claude.diagnosis import credential_refused
+from agent.claude.events import read_line
+from agent.claude.prompts import user_line
+from agent.claude.result import result_of
+from agent.claude.run_state import RunState
+from agent.claude.session_files import SessionFiles, holds_message, usage_so_far
 from agent.process.child import SupervisedChild
-from agent.process.lines import Output, OutputLine, StreamReading
-from agent.process.stdin import InputPipe, user_line
+from agent.process.lines import Output, StreamReading
+from agent.process.stdin import InputPipe
+from agent.protocol import AgentLine, AgentResult
 from domain.errors import JobFailure
 from domain.failures import FailureCode
 from domain.jobs import Usage
@@ -23,23 +29,27 @@ from sandbox.supervision import supervisor
 from sandbox.supervision.limits import Limits
 from sandbox.supervision.supervised import Supervised
 
-_BEYOND_GRACE = supervisor.KILLING + 5.0
-"""Seconds beyond the grace after which the supervisor itself is taken to hang."""
+_SUPERVISOR_TIMEOUT = supervisor.KILLING + 5.0
+"""Seconds after the grace period until the supervisor itself counts as unresponsive."""
 
+STOP_GRACE = 5.0
+"""Seconds between SIGTERM and SIGKILL, in which the CLI writes its usage to the session file.
+A host that is cut off must stop its jobs within the heartbeat timeout, see `host.slots.fence`."""
 
-_DRAINING = 2.0
-"""Seconds for the pipes to end after the last process has; needed only where one escaped."""
+_DRAIN_SECONDS = 2.0
+"""How long the pipes may stay open after the last known process has ended. They close at once
+unless a process escaped the supervisor."""
 
 
 @dataclass(frozen=True, slots=True)
 class Confinement:
-    """How one Claude process is contained.
+    """How a Claude process is contained.
 
     Args:
-        containment: the way.
-        reach: the files that it reaches.
-        limits: of it and all that it starts.
-        passage: its way to the network; None for the host's own network.
+        containment: the kind of sandbox.
+        reach: the accessible files.
+        limits: for the process and all its descendants.
+        passage: the proxy to the network; None to use the host's network.
     """
 
     containment: Containment
@@ -48,16 +58,15 @@ class Confinement:
     passage: Passage | None = None
 
     def around(self, command: list[str]) -> Supervised:
-        """Return how the supervisor runs a command."""
+        """Return the command as the supervisor must run it."""
         ports = self.passage.ports if self.passage else []
         return self.containment.supervised(command, self.reach, ports, self.limits)
 
 
 class ClaudeProcess:
-    """A Claude process behind its supervisor; made by `start`.
+    """The `CodingAgent` of Claude Code; create it with `start`.
 
-    Its methods may be called from any asyncio task of the loop that started it; `output` by one at
-    a time. Leaving the `async with` block stops it and lets go of every pipe.
+    Leaving the `async with` block stops the process and closes every pipe.
     """
 
     def __init__(
@@ -70,7 +79,8 @@ class ClaudeProcess:
         self._child = child
         self._serving = asyncio.create_task(passage.serve(child.control)) if passage else None
         self._session = session
-        self.used_before = used_before
+        self._used_before = used_before
+        self._state = RunState()
         self._output = Output()
         self._input = InputPipe()
         self._closing = asyncio.create_task(self._close_after_end())
@@ -84,12 +94,12 @@ class ClaudeProcess:
         cwd: Path,
         confinement: Confinement | None = None,
     ) -> Self:
-        """Start the CLI in `cwd` with exactly this environment, contained unless that is None.
+        """Start the CLI in `cwd` with exactly this environment.
 
-        An executable that cannot be started ends with exit code 127 and a line on stderr.
+        If the executable cannot be started, the exit code is 127 and stderr has the reason.
 
         Raises:
-            OSError: `cwd` does not exist, or the machine has no room for another process.
+            OSError: `cwd` does not exist, or the host has reached its process limit.
         """
         session = SessionFiles.of(environment, cwd, launch.session_id)
         used_before = await asyncio.to_thread(_usage, session) if launch.resume else Usage()
@@ -110,67 +120,82 @@ class ClaudeProcess:
 
     @property
     def pid(self) -> int:
-        """The supervisor's process id; SIGTERM to it ends the whole run in order."""
+        """Process id of the supervisor; SIGTERM to it stops the run in an orderly way."""
         return self._child.pid
 
     @property
-    def prevented(self) -> JobFailure | None:
-        """Why the sandbox has not let it run to its end; None when it has."""
-        control = self._child.control
-        if control.limit is not None:
-            code = FailureCode.JOB_LIMIT_EXCEEDED
-            return JobFailure(code, f"The job was stopped. {control.limit} {code.remedy}")
-        if control.has_no_sandbox:
-            return JobFailure(FailureCode.SANDBOX_UNAVAILABLE)
-        return None
+    def is_between_turns(self) -> bool:
+        """Whether the CLI has finished a turn and has nothing to do."""
+        return self._state.is_between_turns
+
+    @property
+    def hopeless(self) -> JobFailure | None:
+        """Why further retries of the CLI cannot succeed; normally None."""
+        return credential_refused(self._state)
 
     async def transcript(self) -> bytes | None:
-        """Read the session's transcript as it is on disk now."""
+        """Read the session file."""
         return await asyncio.to_thread(self._session.read)
 
+    async def known_messages(self, message_ids: Collection[str]) -> set[str]:
+        """Return which of the messages the session file contains."""
+        if not message_ids:
+            return set()
+        return await asyncio.to_thread(_known_messages, self._session, message_ids)
+
+    async def result(self, exit_code: int, stopped_for: JobFailure | None) -> AgentResult:
+        """Return the outcome of the process, which has ended."""
+        self._state.stopped_for = self._sandbox_failure() or stopped_for
+        return result_of(exit_code, self._state, self._used_before, await self.usage())
+
     async def usage(self) -> Usage:
-        """What the session has used by its transcript, over all its processes."""
+        """Return the usage of the session over all its processes, as saved in the session file."""
         return await asyncio.to_thread(_usage, self._session)
 
     async def used(self) -> Usage:
-        """What this process has used by the transcript, which a stopped one brings up to date."""
-        return await self.usage() - self.used_before
+        """Return the usage of this process; accurate once it has stopped."""
+        return await self.usage() - self._used_before
 
     async def send(self, message_id: str, text: str) -> bool:
-        """Write one user message; returns whether the process could still take it.
+        """Write a user message; return whether the process can still read it.
 
         Args:
-            message_id: a UUID; the CLI names it in `MessageTaken` and in its transcript.
-            text: reaches the model as it is, save for a heading before what the CLI would take
-                for a command of its own.
+            message_id: a UUID; the CLI uses it in acknowledgements and in its session file.
+            text: reaches the model unchanged, except for a heading before a text that the CLI
+                would treat as a command.
         """
         return await self._input.write(user_line(message_id, text))
 
     def close_input(self) -> None:
-        """Tell the CLI that no message follows: it ends after its turn. Repeatable."""
+        """Announce that no message follows: the CLI exits after its turn. Idempotent."""
         self._input.close()
 
-    def output(self) -> AsyncIterator[OutputLine]:
-        """Iterate over the lines of both streams until they end; each line is given once."""
-        return self._output
+    async def output(self) -> AsyncIterator[AgentLine]:
+        """Iterate over the lines of both streams until they end; each line is yielded once."""
+        async for raw in self._output:
+            line, event = read_line(raw)
+            if event is None:
+                self._state.add_stderr(raw.text)
+            else:
+                self._state.add(event)
+            yield line
 
     async def wait(self) -> int:
-        """Return the exit code once no process of the run is left.
+        """Return the exit code when no process of the run is left.
 
-        128 + N when signal N ended the CLI; negative when one ended the supervisor.
+        It is 128 + N if signal N ended the CLI, and negative if a signal ended the supervisor.
         """
         return await self._child.ended()
 
-    async def stop(self, grace: float = 5.0) -> None:
-        """End the run: SIGTERM to the CLI, SIGKILL to all that is left after `grace` seconds.
+    async def stop(self, grace: float = STOP_GRACE) -> None:
+        """Send SIGTERM to the CLI, and after `grace` seconds SIGKILL to all remaining processes.
 
-        Returns when no process of the run is left. Repeatable, in any state, while another
-        asyncio task reads the output, and whether or not anybody does. When it is cancelled, the
-        run ends nevertheless.
+        Returns when no process of the run is left. Idempotent, in any state; the output need not
+        be read. If this call is cancelled, the run is still stopped.
         """
         self._child.control.ask_to_stop(grace)
         try:
-            async with asyncio.timeout(grace + _BEYOND_GRACE):
+            async with asyncio.timeout(grace + _SUPERVISOR_TIMEOUT):
                 await self.wait()
         except TimeoutError:
             self._child.kill()
@@ -194,6 +219,16 @@ class ClaudeProcess:
             self._input.abort()
             self._output.close()
 
+    def _sandbox_failure(self) -> JobFailure | None:
+        """Return the failure if the sandbox ended the process or could not start it."""
+        control = self._child.control
+        if control.limit is not None:
+            code = FailureCode.JOB_LIMIT_EXCEEDED
+            return JobFailure(code, f"The job was stopped. {control.limit} {code.remedy}")
+        if control.has_no_sandbox:
+            return JobFailure(FailureCode.SANDBOX_UNAVAILABLE)
+        return None
+
     async def _connect(self) -> None:
         loop = asyncio.get_running_loop()
         stdin, stdout, stderr = self._child.pipes
@@ -204,9 +239,14 @@ class ClaudeProcess:
     async def _close_after_end(self) -> None:
         await self._child.ended()
         self._output.release()
-        await asyncio.sleep(_DRAINING)
+        await asyncio.sleep(_DRAIN_SECONDS)
         self._input.abort()
         self._output.close()
+
+
+def _known_messages(session: SessionFiles, message_ids: Collection[str]) -> set[str]:
+    transcript = session.read() or b""
+    return {message_id for message_id in message_ids if holds_message(transcript, message_id)}
 
 
 def _usage(session: SessionFiles) -> Usage:

@@ -1,61 +1,48 @@
-"""What a Claude process achieved: its usage and answer, and why it failed when it did."""
+"""Determine the outcome of a Claude process from its state."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from agent.claude.diagnosis import diagnose
-from agent.claude.events import TurnEnded
-from agent.claude.run_state import Evidence
-from domain.errors import JobFailure
+from agent.claude.events import Result
+from agent.claude.run_state import RunState
+from agent.protocol import AgentResult
 from domain.jobs import Usage
 
 MAX_ANSWER_BYTES = 64 * 1024
+"""Longest answer that is stored in the job's row; the messages have the complete text."""
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """The outcome of one process.
+def result_of(
+    exit_code: int, state: RunState, used_before: Usage, used_after: Usage
+) -> AgentResult:
+    """Return the outcome of a process that has ended.
 
-    `answer` is the last turn's text, at most 64 KiB. `failure` is None when the last turn
-    succeeded. `limit_type` names the usage limit that was met, where the API told it.
-    """
-
-    usage: Usage
-    answer: str | None
-    session_id: str | None
-    model: str | None
-    failure: JobFailure | None
-    limit_type: str | None = None
-
-
-def verdict(exit_code: int, evidence: Evidence, used_before: Usage, used_after: Usage) -> Verdict:
-    """Judge a process that has ended.
-
-    A successful last result counts whatever the exit code is: a CLI that has to be stopped after
-    it has done its work.
+    A successful last result counts regardless of the exit code: some CLIs do not exit after their
+    work and have to be stopped.
 
     Args:
         exit_code: of the process.
-        evidence: what it said.
-        used_before: what the session had used when the process started.
-        used_after: what it has used by the transcript now; a process that was ended by SIGTERM
-            has no result, but writes it there (measured).
+        state: the events of its output.
+        used_before: usage of the session at the start of the process.
+        used_after: usage from the session file now. A process that was stopped by SIGTERM has no
+            result line, but writes its usage there (measured).
     """
-    last = evidence.last
-    failure = diagnose(exit_code, evidence)
-    return Verdict(
-        usage=_usage(evidence.results, used_before, used_after),
+    last = state.last
+    failure = diagnose(exit_code, state)
+    return AgentResult(
+        usage=_usage(state.results, used_before, used_after),
         answer=_cut(last.text) if last and last.text is not None and failure is None else None,
-        session_id=_session_id(evidence),
-        model=_model(evidence),
+        session_id=_session_id(state),
+        model=_model(state),
         failure=failure,
-        limit_type=evidence.error.limit_type if evidence.error is not None else None,
+        limit_type=state.error.limit_type if state.error is not None else None,
     )
 
 
-def _usage(results: list[TurnEnded], before: Usage, after: Usage) -> Usage:
-    """Return what this process used: the CLI counts on from where the session was before."""
+def _usage(results: list[Result], before: Usage, after: Usage) -> Usage:
+    # The CLI reports totals of the session, which include the processes before this one.
     total = after
     for result in results:
         total = _larger(total, result.session_usage)
@@ -80,12 +67,12 @@ def _cut(text: str) -> str:
     )
 
 
-def _session_id(evidence: Evidence) -> str | None:
-    last = evidence.results[-1] if evidence.results else None
+def _session_id(state: RunState) -> str | None:
+    last = state.results[-1] if state.results else None
     return (last.session_id if last else None) or (
-        evidence.started.session_id if evidence.started else None
+        state.started.session_id if state.started else None
     )
 
 
-def _model(evidence: Evidence) -> str | None:
-    return evidence.started.model if evidence.started else None
+def _model(state: RunState) -> str | None:
+    return state.started.model if state.started else None

@@ -1,7 +1,8 @@
-"""A session's transcript: the file from which the CLI resumes a conversation.
+"""The session file, from which the CLI resumes a conversation.
 
-`projects/<directory named after the working directory>/<session id>.jsonl` in the configuration
-directory. The CLI resumes from this file even where others have the session's id (measured).
+Its path in the configuration directory is
+`projects/<directory named after the working directory>/<session id>.jsonl`. The CLI resumes from
+this file even if files in other directories have the same session id (measured).
 """
 
 from __future__ import annotations
@@ -22,15 +23,15 @@ from domain.jobs import Usage
 from sandbox import files
 
 MAX_TRANSCRIPT_BYTES = 256 * 1024 * 1024
-"""The longest transcript that is read, and so the longest that is stored."""
+"""Largest session file that is read and stored."""
 
 MAX_ENTRY_BYTES = 16 * 1024 * 1024
-"""The longest entry that is read: as Python objects it can take twenty times its bytes."""
+"""Largest entry that is parsed: its Python objects can take twenty times as much memory."""
 
 MAX_ENTRIES = 10_000
-"""The most entries that are looked at for one answer; the right one is among the first."""
+"""Maximum number of entries to search; the relevant entry is among the last of a file."""
 
-_LONGEST_NAME = 200
+_MAX_NAME_LENGTH = 200
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 log = logging.getLogger(__name__)
@@ -38,16 +39,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class SessionFiles:
-    """What the CLI keeps of one session on this host.
+    """The file of one session on this host.
 
-    The job can write all of it, so every file is opened through `sandbox.files`. All methods
-    block: call them in a thread.
+    The job can write it, so it is opened only through `sandbox.files`. All methods block: call them
+    in a thread.
 
     Args:
-        config_dir: the CLI's configuration directory. A job cannot replace the directory it is in.
+        config_dir: the CLI's configuration directory. A job cannot replace its parent directory.
         cwd: the CLI's working directory.
-        session_id: a UUID; the id of the job, too.
-        is_shared: whether `config_dir` is the operator's. Links that lead to it are followed then.
+        session_id: a UUID; also the id of the job.
+        is_shared: whether `config_dir` is the operator's. Links to it are followed then.
     """
 
     config_dir: Path
@@ -57,7 +58,7 @@ class SessionFiles:
 
     @classmethod
     def of(cls, environment: Mapping[str, str], cwd: Path, session_id: str) -> Self:
-        """Return the files of a CLI that runs with this environment in this directory."""
+        """Return the session file of a CLI with this environment and working directory."""
         is_shared = not has_own_config_dir(environment)
         return cls(config_dir_of(environment), cwd, session_id, is_shared)
 
@@ -65,34 +66,34 @@ class SessionFiles:
         uuid.UUID(self.session_id)
 
     def read(self) -> bytes | None:
-        """Return the transcript, or None when there is none that the CLI could resume from.
+        """Return the contents; None if there is no file that the CLI could resume from.
 
-        A crash may leave one without any entry of the conversation: the CLI notes what it queues
-        before it begins, and a power cut can empty a file or fill it with zeros. It neither resumes
-        such a session nor begins one with its id; entries that were only cut off do no harm
-        (measured). An unsafe file counts as none, with a warning in the log.
+        After a crash, a file can lack any entry of the conversation: the CLI records queued
+        messages before it starts, and a power failure can empty a file or fill it with zeros. The
+        CLI neither resumes such a session nor starts a new one with its id. Truncated entries do
+        no harm (measured). An unsafe file is ignored with a warning in the log.
         """
-        root, directory = self._place()
+        root, directory = self._location()
         try:
             transcript = files.read(root, f"{directory}/{self._file}", limit=MAX_TRANSCRIPT_BYTES)
         except FileNotFoundError:
             return None
         except files.UnsafeFile as error:
-            log.warning("Job %s goes on without its transcript: %s", self.session_id, error)
+            log.warning("The session file of job %s was ignored: %s", self.session_id, error)
             return None
-        is_begun = any("uuid" in entry for entry in _last_entries(transcript, b'"uuid"'))
-        return transcript if is_begun else None
+        has_conversation = any("uuid" in entry for entry in _last_entries(transcript, b'"uuid"'))
+        return transcript if has_conversation else None
 
     def restore(self, transcript: bytes) -> None:
-        """Put a transcript where `--resume` finds it, in place of whatever is there."""
-        root, directory = self._made_place()
+        """Write the session file, replacing an existing one, so that `--resume` uses it."""
+        root, directory = self._create_directory()
         files.write(root, f"{directory}/{self._file}", transcript)
 
     def discard(self) -> None:
-        """Remove what there is of the session, so that one with its id can begin. Idempotent."""
-        root, directory = self._made_place()
+        """Delete the session, so that a new one can have its id. Idempotent."""
+        root, directory = self._create_directory()
         projects = os.path.dirname(directory)
-        # All of them, because another version of the CLI may name the directory otherwise.
+        # In every directory, because another CLI version may use another directory name.
         for name in files.names(root, projects):
             files.remove(root, f"{projects}/{name}/{self._file}")
 
@@ -100,31 +101,31 @@ class SessionFiles:
     def _file(self) -> str:
         return f"{self.session_id}.jsonl"
 
-    def _place(self) -> tuple[Path, str]:
-        """Return the directory that the job cannot replace, and the session's one below it."""
+    def _location(self) -> tuple[Path, str]:
+        """Return a directory that the job cannot replace, and the session's directory inside it."""
         projects = self.config_dir / "projects"
         root = Path(os.path.realpath(projects)) if self.is_shared else self.config_dir.parent
         below = "." if self.is_shared else projects.relative_to(root)
         return root, f"{below}/{directory_name(os.path.realpath(self.cwd))}"
 
-    def _made_place(self) -> tuple[Path, str]:
-        root, directory = self._place()
+    def _create_directory(self) -> tuple[Path, str]:
+        root, directory = self._location()
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         files.make_directory(root, directory)
         return root, directory
 
 
 def directory_name(cwd: str) -> str:
-    """Return how the CLI names the directory of the sessions of a working directory (measured).
+    """Return the name of the CLI's directory for the sessions of a working directory (measured).
 
-    It counts in UTF-16, and puts a checksum in the place of all beyond 200 characters.
+    The CLI counts UTF-16 units, and replaces everything after 200 of them by a checksum.
     """
     encoded = cwd.encode("utf-16-le", "surrogatepass")
     units = [int.from_bytes(encoded[at : at + 2], "little") for at in range(0, len(encoded), 2)]
     name = re.sub("[^a-zA-Z0-9]", "-", "".join(map(chr, units)))
-    if len(name) <= _LONGEST_NAME:
+    if len(name) <= _MAX_NAME_LENGTH:
         return name
-    return f"{name[:_LONGEST_NAME]}-{_checksum(units)}"
+    return f"{name[:_MAX_NAME_LENGTH]}-{_checksum(units)}"
 
 
 def _checksum(units: list[int]) -> str:
@@ -141,9 +142,9 @@ def _checksum(units: list[int]) -> str:
 
 
 def usage_so_far(transcript: bytes) -> Usage:
-    """Return what the session has used by the end of the last turn that ended in order.
+    """Return the usage of the session up to the last turn that ended regularly.
 
-    A resumed CLI starts counting from there, so its `result` lines include it (measured).
+    A resumed CLI continues counting from there, so its `result` lines include it (measured).
     """
     for entry in _last_entries(transcript, b'{"type":"cost-state"'):
         if entry.get("type") == "cost-state":
@@ -152,17 +153,14 @@ def usage_so_far(transcript: bytes) -> Usage:
 
 
 def holds_message(transcript: bytes, message_id: str) -> bool:
-    """Return whether a user message is part of the conversation, and must not be sent again."""
+    """Return whether a user message is part of the conversation and must not be sent again."""
     entries = _last_entries(transcript, message_id.encode())
-    return any(_records(entry, message_id) for entry in entries)
+    return any(_is_message(entry, message_id) for entry in entries)
 
 
-def _records(entry: Mapping[str, Any], message_id: str) -> bool:
-    """Return whether an entry is that of a message.
-
-    Messages merged into one have the last one's id and a list of the others; one that was taken
-    up within a turn is an attachment (measured).
-    """
+def _is_message(entry: Mapping[str, Any], message_id: str) -> bool:
+    # Merged messages have the id of the last one and a list of the others. A message that arrived
+    # during a turn is an attachment (measured).
     if entry.get("type") == "user":
         merged = entry.get("mergedSendUuids")
         return message_id in [entry.get("uuid"), *(merged if isinstance(merged, list) else [])]
@@ -171,9 +169,9 @@ def _records(entry: Mapping[str, Any], message_id: str) -> bool:
 
 
 def _last_entries(transcript: bytes, part: bytes) -> Iterator[Mapping[str, Any]]:
-    """Yield the entries in whose lines a part occurs, from the last one on.
+    """Yield the entries whose lines contain `part`, the last one first.
 
-    Other lines are neither copied nor parsed: a job can leave millions of them.
+    Other lines are neither copied nor parsed: a job can write millions of them.
     """
     begin = len(transcript)
     for _ in range(MAX_ENTRIES):

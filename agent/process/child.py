@@ -1,4 +1,4 @@
-"""The supervisor as a child process: started, told to stop, and reaped."""
+"""The supervisor as a child process: start, stop and reap it."""
 
 from __future__ import annotations
 
@@ -11,20 +11,22 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Self
 
-from agent.claude.environment import MARKER_NAME, Marker
-from agent.process.orphans import end_run
+from agent.process.marker import MARKER_NAME, Marker
+from agent.process.orphans import kill_run
 from sandbox.supervision.supervised import Control, Supervised
 
 _REAPING = 5.0
-"""Seconds from the supervisor's last sign until it can be reaped; measured in milliseconds."""
+"""Seconds from the end of the control socket until the process can be reaped; a few milliseconds
+are normal (measured)."""
 
 _POLL = 0.005
+"""Seconds between two checks while a process is reaped."""
 
 
 class SupervisedChild:
-    """A supervisor and the socket by which each learns of the other's end.
+    """A supervisor, and the socket by which each side notices the end of the other.
 
-    Made by `start`, inside a running loop.
+    Create it with `start` inside a running event loop.
     """
 
     def __init__(
@@ -44,16 +46,16 @@ class SupervisedChild:
         environment: Mapping[str, str],
         cwd: Path,
     ) -> Self:
-        """Start supervisor and CLI; takes some milliseconds and never waits for either.
+        """Start the supervisor and the CLI without waiting for either.
 
         Args:
-            supervised: returns the command for a file that holds `system_prompt`, or for none.
+            supervised: returns the command, given the path of a file with `system_prompt` or None.
             system_prompt: may be empty.
-            environment: the whole environment of both.
-            cwd: where both run.
+            environment: the complete environment of both.
+            cwd: working directory of both.
 
         Raises:
-            OSError: as `subprocess.Popen`.
+            OSError: the process could not be created.
         """
         ours, theirs = socket.socketpair()
         with contextlib.ExitStack() as on_error, theirs:
@@ -70,7 +72,7 @@ class SupervisedChild:
 
     @property
     def pipes(self) -> tuple[IO[bytes], IO[bytes], IO[bytes]]:
-        """The worker's ends of standard input, output and error."""
+        """The worker's ends of standard input, output and error, in this order."""
         popen = self._popen
         assert popen.stdin is not None
         assert popen.stdout is not None
@@ -78,19 +80,19 @@ class SupervisedChild:
         return popen.stdin, popen.stdout, popen.stderr
 
     def kill(self) -> None:
-        """Kill a supervisor that does not answer; the rest of the run is then found by marker."""
+        """Kill an unresponsive supervisor; the processes of the run are then found by marker."""
         self._popen.kill()
 
     async def ended(self) -> int:
-        """Return the exit code once the supervisor and all that was below it are gone."""
+        """Return the exit code when the supervisor and all its descendants are gone."""
         return await asyncio.shield(self._ending)
 
     async def _end(self) -> int:
         await self.control.gone.wait()
         code = await self._reap()
         if code < 0 and self._marker is not None:
-            # It was killed, so nobody has cleaned up below it.
-            await asyncio.to_thread(end_run, self._marker)
+            # The supervisor was killed and could not kill its descendants itself.
+            await asyncio.to_thread(kill_run, self._marker)
         return code
 
     async def _reap(self) -> int:
@@ -104,7 +106,7 @@ class SupervisedChild:
 
 @contextlib.contextmanager
 def _system_prompt_file(text: str) -> Iterator[IO[bytes] | None]:
-    """A file in no directory, so that it can be opened anew in every sandbox."""
+    # A memory file is in no directory, so every sandbox can open it through /dev/fd.
     if not text:
         yield None
         return

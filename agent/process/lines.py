@@ -1,4 +1,4 @@
-"""The lines of a process's two output streams, in order of arrival, in bounded memory."""
+"""Read the lines of both output streams of a process in order of arrival, in bounded memory."""
 
 from __future__ import annotations
 
@@ -8,36 +8,27 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, Self, cast
 
-from agent.claude.events import Event, Heartbeat, MessageTaken, SessionState, read_event
-
 StreamName = Literal["stdout", "stderr"]
 
 MAX_LINE_BYTES = 64 * 1024 * 1024
-"""A longer line is cut here; the CLI's own are below 2 MB (measured)."""
+"""A longer line is truncated; the CLI's own lines are below 2 MB (measured)."""
 
 BUFFERED_BYTES = 1024 * 1024
-"""Whole lines kept for a slow reader, apart from the newest; then the pipe is left to fill."""
+"""Size of the lines kept for a slow reader; reading from the pipes then pauses."""
 
 
 @dataclass(frozen=True, slots=True)
 class OutputLine:
-    """A line without its newline; `event` is None on stderr."""
+    """A line without its newline."""
 
     stream: StreamName
     text: str
-    event: Event | None
-
-    @property
-    def carries_something(self) -> bool:
-        """Whether it shows that the work goes on, and not only that the CLI is there."""
-        is_sign = isinstance(self.event, Heartbeat | MessageTaken | SessionState)
-        return bool(self.text) and not is_sign
 
 
 class LineSplitter:
-    """Cuts a stream of bytes into lines at newlines and nowhere else.
+    """Splits a stream of bytes into lines at newlines only.
 
-    `str.splitlines` would also cut at U+2028, which stands unescaped in JSON strings.
+    `str.splitlines` would also split at U+2028, which is unescaped in JSON strings.
     """
 
     def __init__(self) -> None:
@@ -45,15 +36,15 @@ class LineSplitter:
         self._size = 0
 
     def feed(self, chunk: bytes) -> Iterator[bytes]:
-        """Yield the lines that `chunk` completes, without newlines."""
-        *whole, rest = chunk.split(b"\n")
-        for line in whole:
+        """Yield the lines that `chunk` completes."""
+        *complete, rest = chunk.split(b"\n")
+        for line in complete:
             self._keep(line)
             yield self._take()
         self._keep(rest)
 
     def finish(self) -> Iterator[bytes]:
-        """Yield what came after the last newline, if anything."""
+        """Yield the text after the last newline, if there is any."""
         if self._size:
             yield self._take()
 
@@ -71,7 +62,7 @@ class LineSplitter:
 
 
 class Output:
-    """Collects the lines of both streams for one reader, and holds the process back when full."""
+    """Buffers the lines of both streams for one reader, with backpressure."""
 
     def __init__(self) -> None:
         self._lines: deque[tuple[StreamName, bytes]] = deque()
@@ -79,24 +70,24 @@ class Output:
         self._bounded = True
         self._paused = False
         self._open: dict[StreamName, asyncio.ReadTransport] = {}
-        self._news = asyncio.Event()
+        self._changed = asyncio.Event()
 
     def opened(self, stream: StreamName, transport: asyncio.ReadTransport) -> None:
-        """Note that a stream is there to be read."""
+        """Register a connected stream."""
         self._open[stream] = transport
         if self._paused:
             transport.pause_reading()
 
     def closed(self, stream: StreamName) -> None:
-        """Note that a stream has ended."""
+        """Unregister a stream that has ended."""
         self._open.pop(stream, None)
-        self._news.set()
+        self._changed.set()
 
     def add(self, stream: StreamName, line: bytes) -> None:
         """Append a line."""
         self._lines.append((stream, line))
         self._size += len(line)
-        self._news.set()
+        self._changed.set()
         self._balance()
 
     def __aiter__(self) -> Self:
@@ -106,28 +97,27 @@ class Output:
         while not self._lines:
             if not self._open:
                 raise StopAsyncIteration
-            self._news.clear()
-            await self._news.wait()
+            self._changed.clear()
+            await self._changed.wait()
         stream, line = self._lines.popleft()
         self._size -= len(line)
         self._balance()
-        text = line.decode("utf-8", "replace")
-        return OutputLine(stream, text, read_event(text) if stream == "stdout" else None)
+        return OutputLine(stream, line.decode("utf-8", "replace"))
 
     def release(self) -> None:
-        """Take in the rest, at most the two pipes' capacity, now that nobody writes any more."""
+        """Read the rest without a limit: no process writes any more, so the pipes bound it."""
         self._bounded = False
         self._balance()
 
     def close(self) -> None:
-        """Stop reading; lines already taken in can still be taken out."""
+        """Stop reading; buffered lines can still be read."""
         for transport in self._open.values():
             transport.close()
         self._open.clear()
-        self._news.set()
+        self._changed.set()
 
     def _balance(self) -> None:
-        # Half empty before it goes on, so that it does not stop and go with every line.
+        # Reading resumes at half the limit, so that it does not stop again at the next line.
         limit = BUFFERED_BYTES // 2 if self._paused else BUFFERED_BYTES
         full = self._bounded and self._size > limit
         if full == self._paused:
@@ -143,7 +133,7 @@ class Output:
 
 
 class StreamReading(asyncio.Protocol):
-    """Reads one of the two pipes into `Output`."""
+    """Reads one pipe into `Output`."""
 
     def __init__(self, stream: StreamName, output: Output) -> None:
         self._stream: StreamName = stream
@@ -151,16 +141,16 @@ class StreamReading(asyncio.Protocol):
         self._splitter = LineSplitter()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The pipe is connected."""
+        """Register the stream."""
         self._output.opened(self._stream, cast(asyncio.ReadTransport, transport))
 
     def data_received(self, data: bytes) -> None:
-        """A chunk has come."""
+        """Split a chunk into lines."""
         for line in self._splitter.feed(data):
             self._output.add(self._stream, line)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The pipe has ended."""
+        """Add the last line and unregister the stream."""
         for line in self._splitter.finish():
             self._output.add(self._stream, line)
         self._output.closed(self._stream)

@@ -1,4 +1,4 @@
-"""Ends processes that outlived the run they belong to, found by the marker in their environment."""
+"""Kill processes that outlived their run, found by the marker in their environment."""
 
 from __future__ import annotations
 
@@ -8,45 +8,48 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from agent.claude.environment import MARKER_NAME, Marker
+from agent.process.marker import MARKER_NAME, Marker
 
 _PROC = Path("/proc")
 _PREFIX = f"{MARKER_NAME}=".encode()
 _ROUNDS = 100
+"""More than enough for processes that fork while they are killed; bounds the time to 2 s."""
 _POLL = 0.02
+"""Seconds between two rounds; killed processes are gone after a few milliseconds."""
 
 
 def kill_orphans(data_id: str, is_alive: Callable[[str], bool]) -> list[int]:
-    """Kill the processes of worker lives that are over; blocks for up to 2 s.
+    """Kill the processes that dead workers left. Blocks for up to 2 s. Linux only.
+
+    Only processes of this user are killed. A process that cleared its environment is not found.
 
     Args:
-        data_id: only processes whose marker has it are looked at.
-        is_alive: whether the worker life with this boot id still runs.
+        data_id: the installation; processes of other installations are ignored.
+        is_alive: returns whether the worker process with a boot id is running.
 
     Returns:
-        The ids of the processes that were sent SIGKILL. Only this user's, and only on Linux;
-        a process that cleared its environment is not found.
+        The ids of the killed processes.
     """
-    return _end(lambda marker: marker.data_id == data_id and not is_alive(marker.boot_id))
+    return _kill_all(lambda marker: marker.data_id == data_id and not is_alive(marker.boot_id))
 
 
-def end_run(marker: Marker) -> list[int]:
-    """Kill the processes of one run; as `kill_orphans`."""
-    return _end(lambda found: found == marker)
+def kill_run(marker: Marker) -> list[int]:
+    """Kill the processes of one run; see `kill_orphans`."""
+    return _kill_all(lambda other: other == marker)
 
 
-def _end(belongs: Callable[[Marker], bool]) -> list[int]:
-    ended: dict[int, None] = {}
-    # More than once: a process may be forked while the list is read.
+def _kill_all(belongs: Callable[[Marker], bool]) -> list[int]:
+    killed: dict[int, None] = {}
+    # Repeated because a process can fork while the list is read.
     for _ in range(_ROUNDS):
-        found = [pid for pid in _own_processes() if _belongs(pid, belongs)]
-        if not found:
+        pids = [pid for pid in _own_processes() if _belongs(pid, belongs)]
+        if not pids:
             break
-        for pid in found:
+        for pid in pids:
             _kill(pid, belongs)
-            ended[pid] = None
+            killed[pid] = None
         time.sleep(_POLL)
-    return list(ended)
+    return list(killed)
 
 
 def _own_processes() -> Iterator[int]:
@@ -67,7 +70,7 @@ def _belongs(pid: int, belongs: Callable[[Marker], bool]) -> bool:
 
 
 def _marker_of(pid: int) -> Marker | None:
-    """Read proc_pid_environ(5); it is empty for a zombie, so those are not found again."""
+    # proc_pid_environ(5) is empty for a zombie, so a killed process is not found again.
     try:
         variables = (_PROC / str(pid) / "environ").read_bytes().split(b"\0")
     except OSError:
@@ -77,7 +80,7 @@ def _marker_of(pid: int) -> Marker | None:
 
 
 def _kill(pid: int, belongs: Callable[[Marker], bool]) -> None:
-    """Kill `pid` if it is still the process that was found, and not a new one with its number."""
+    # The pid may have been reused since it was listed. The handle refers to one process only.
     try:
         handle = os.pidfd_open(pid)
     except OSError:

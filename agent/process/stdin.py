@@ -1,58 +1,40 @@
-"""What is written to Claude's standard input: user messages as stream-JSON."""
+"""Writing lines to the standard input of a process."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import cast
-
-_HEADING = "Message from the user:\n\n"
-
-
-def user_line(message_id: str, text: str) -> bytes:
-    """Return the line that carries one user message."""
-    message = {"role": "user", "content": _as_prose(text)}
-    line = json.dumps({"type": "user", "message": message, "uuid": message_id})
-    return line.encode() + b"\n"
-
-
-def _as_prose(text: str) -> str:
-    """Put a heading before text that starts with a slash.
-
-    The CLI would take it for one of its own commands and never show it to the model (measured).
-    """
-    return _HEADING + text if text.lstrip().startswith("/") else text
 
 
 class InputPipe(asyncio.Protocol):
-    """The writing end of the pipe, with backpressure."""
+    """The writing end of a pipe, with backpressure."""
 
     def __init__(self) -> None:
         self._transport: asyncio.WriteTransport | None = None
         self._writable = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The pipe is connected."""
+        """Store the transport."""
         self._transport = cast(asyncio.WriteTransport, transport)
         self._writable.set()
 
     def pause_writing(self) -> None:
-        """The buffer is full."""
+        """Make writers wait: the buffer is full."""
         self._writable.clear()
 
     def resume_writing(self) -> None:
-        """The buffer has room again."""
+        """Let writers continue."""
         self._writable.set()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The reader is gone, or everything was written after `close`."""
+        """Release waiting writers: the reader is gone or the pipe was closed."""
         self._transport = None
         self._writable.set()
 
     async def write(self, line: bytes) -> bool:
-        """Write a whole line, wait while the buffer is full, and tell whether there is a reader.
+        """Write a line, wait while the buffer is full, and return whether there is a reader.
 
-        A line is written whole or not at all, also when the caller is cancelled.
+        The line is written completely or not at all, even if the caller is cancelled.
         """
         if self._transport is None or self._transport.is_closing():
             return False
@@ -61,11 +43,11 @@ class InputPipe(asyncio.Protocol):
         return self._transport is not None
 
     def close(self) -> None:
-        """End the stream after what was written. Repeatable."""
+        """Close the pipe once all data is written. Idempotent."""
         if self._transport is not None:
             self._transport.close()
 
     def abort(self) -> None:
-        """Let go of the pipe and of what was not written yet. Repeatable."""
+        """Close the pipe now and discard unwritten data. Idempotent."""
         if self._transport is not None:
             self._transport.abort()

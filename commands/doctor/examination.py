@@ -22,7 +22,7 @@ from sandbox.modes import Sandbox
 from settings import Settings
 from store.protocol import Store
 from temporal.client import connect
-from wiring import claude_probe_setup, github_access, sandbox
+from wiring import claude_probe_setup, github_client, sandbox
 from workspace.git.runner import Git
 
 if TYPE_CHECKING:
@@ -195,7 +195,7 @@ async def _github(settings: Settings, store: Store) -> list[Finding]:
         problem = "GITHUB_TOKEN is not set, so code jobs cannot run."
         remedy = "Set it to a token that may read and write contents and pull requests."
         return [Finding("GitHub", problem=f"{problem} {remedy}")]
-    access = github_access(settings)
+    access = github_client(settings)
     try:
         token = await access.call(_token)
         names = (await _repositories(store))[:REPOSITORIES_CHECKED]

@@ -1,7 +1,7 @@
-"""Giving up this machine's leases when Temporal can no longer be reached.
+"""Give up the leases of this host when Temporal is unreachable.
 
-Temporal gives a silent machine's jobs to another after the heartbeat timeout. A machine that is cut
-off must have stopped them by then, or two Claudes would work on one job.
+After the heartbeat timeout, Temporal gives the jobs of a silent host to another host. A host that
+is cut off must stop its jobs before that, or two Claude processes would work on one job.
 """
 
 from __future__ import annotations
@@ -11,43 +11,48 @@ import logging
 from datetime import timedelta
 
 from temporalio.client import Client as TemporalClient
-from temporalio.service import RPCError
 
+from host.loops import run_every
 from host.slots.leases import Leases
 
 CHECK_INTERVAL = timedelta(seconds=1)
+"""Short compared with `CUT_OFF_AFTER`; also the timeout of a check."""
+
 CUT_OFF_AFTER = timedelta(seconds=3)
-"""It is noticed up to two seconds later, and ending a Claude that resists takes up to five: all of
-it within the heartbeat timeout. A restart of Temporal takes 2 s (measured) and costs no job."""
+"""Noticing it takes up to two more seconds, and stopping an unresponsive Claude up to five: the sum
+is below the heartbeat timeout. A restart of Temporal takes 2 s (measured) and must stop no job."""
 
 log = logging.getLogger(__name__)
 
 
 class Fence:
-    """Watches the way to Temporal."""
+    """Watches the connection to Temporal."""
 
     def __init__(self, temporal: TemporalClient, leases: Leases) -> None:
         self._temporal = temporal
         self._leases = leases
+        self._now = asyncio.get_running_loop().time
+        self._reached_at = self._now()
 
     async def run_forever(self) -> None:
-        """Check every second; stop everything when it has failed for too long."""
-        clock = asyncio.get_running_loop().time
-        reached_at = clock()
-        while True:
-            if await self._is_reachable():
-                reached_at = clock()
-            elif clock() - reached_at > CUT_OFF_AFTER.total_seconds():
-                await self._give_up()
-            await asyncio.sleep(CHECK_INTERVAL.total_seconds())
+        """Check until cancelled; stop all jobs when the checks have failed for too long."""
+        self._reached_at = self._now()
+        await run_every(CHECK_INTERVAL, self._check, name="The check of Temporal")
+
+    async def _check(self) -> None:
+        if await self._is_reachable():
+            self._reached_at = self._now()
+        elif self._now() - self._reached_at > CUT_OFF_AFTER.total_seconds():
+            await self._give_up()
 
     async def _is_reachable(self) -> bool:
         try:
             return await self._temporal.service_client.check_health(timeout=CHECK_INTERVAL)
-        except (RPCError, RuntimeError):
+        except Exception:  # noqa: BLE001
+            # An unknown error counts too: stopping the jobs is the safe side.
             return False
 
     async def _give_up(self) -> None:
         if self._leases.job_ids:
-            log.warning("Temporal is out of reach: stopping the jobs of this machine")
+            log.warning("Temporal is unreachable: stopping the jobs of this host")
             await self._leases.end_all()

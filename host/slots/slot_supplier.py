@@ -1,8 +1,7 @@
-"""How many jobs this machine takes at once.
+"""Limit the number of jobs that this host takes at once.
 
-Polling for jobs is what takes them, so it is done with permits: one a slot. A job that came before
-its turn, or when no slot is free any more, does not count while it waits, so that the job it waits
-for can still arrive.
+A poll that returns a job has taken it, so polls need permits, one per slot. A job that waits here
+for an earlier job or for a free slot does not count, so that the earlier job can be polled.
 """
 
 from __future__ import annotations
@@ -20,13 +19,13 @@ from temporalio.worker import (
 )
 
 MAX_WAITING = 50
-"""Most waiting jobs that are not counted; bounds what a race can pull in."""
+"""Maximum number of waiting jobs that do not count; limits the jobs that a race can take."""
 
 
-class Capacity(CustomSlotSupplier):
-    """Gives out polling permits and counts the slots that are taken; for use from one event loop.
+class HostSlotSupplier(CustomSlotSupplier):
+    """Grants permits to poll and counts the taken slots; for use from one event loop.
 
-    The worker cancels reservations that still wait when it shuts down.
+    When the worker shuts down, it cancels the reservations that still wait.
     """
 
     def __init__(self, slots: int) -> None:
@@ -35,33 +34,33 @@ class Capacity(CustomSlotSupplier):
         self._waiting = 0
         self._taken = 0
         self._returned = 0
-        self._news = asyncio.Event()
+        self._changed = asyncio.Event()
         self._loop = asyncio.get_running_loop()
 
     async def reserve_slot(self, ctx: SlotReserveContext) -> SlotPermit:
         """Wait for a permit to poll."""
         while self._permits + self._returned >= self.slots + min(self._waiting, MAX_WAITING):
-            self._news.clear()
-            await self._news.wait()
+            self._changed.clear()
+            await self._changed.wait()
         self._permits += 1
         return SlotPermit()
 
     def try_reserve_slot(self, ctx: SlotReserveContext) -> SlotPermit | None:
-        """Never: eager dispatch would pass the queue by."""
+        """Return None: eager dispatch would bypass the queue."""
         return None
 
     def mark_slot_used(self, ctx: SlotMarkUsedContext) -> None:
-        """Nothing to do: a permit counts from its reservation."""
+        """Do nothing: a permit counts from its reservation."""
 
     def release_slot(self, ctx: SlotReleaseContext) -> None:
-        """Take a permit back; called from any thread."""
+        """Take a permit back. Thread-safe."""
         self._loop.call_soon_threadsafe(self._take_back)
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Do not count a job that is here, but has no slot yet."""
+        """Do not count a job that has been polled but has no slot yet."""
         self._waiting += 1
-        self._news.set()
+        self._changed.set()
         try:
             yield
         finally:
@@ -69,23 +68,23 @@ class Capacity(CustomSlotSupplier):
 
     @property
     def is_full(self) -> bool:
-        """Whether as many jobs as there are slots hold one."""
+        """Whether every slot is taken."""
         return self._taken >= self.slots
 
     def take_slot(self, *, returned: bool = False) -> None:
-        """Let a job hold one of the slots; not when it `is_full`.
+        """Take a slot; only if it is not `is_full`.
 
-        One that `returned` to this machine came without a permit, and takes the place of one.
+        A job that `returned` to this host has no permit, so its slot counts as one.
         """
         self._taken += 1
         self._returned += returned
 
     def give_slot_back(self, *, returned: bool = False) -> None:
-        """Let another job have it."""
+        """Free a slot."""
         self._taken -= 1
         self._returned -= returned
-        self._news.set()
+        self._changed.set()
 
     def _take_back(self) -> None:
         self._permits -= 1
-        self._news.set()
+        self._changed.set()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from domain.jobs import JobType
-from host.session_resume import BEGUN_AGAIN
+from host.session_resume import SESSION_LOST_NOTICES
 from tests.e2e.failing import notices
 from tests.e2e.processes import commands_of, processes
 from tests.e2e.steps import COMMIT_ALL, bash, overwrite_session, say, wait_for_file, write
@@ -158,6 +158,6 @@ def test_a_session_lost_in_a_crash_restarts_with_the_existing_work(
     job = own_stack.wait_for(job_id, "completed", 60)
 
     assert (job["result"], job["attempt"]) == ("Finished.", 2)
-    assert BEGUN_AGAIN[JobType.CODE] in notices(own_stack, job_id)
+    assert SESSION_LOST_NOTICES[JobType.CODE] in notices(own_stack, job_id)
     assert sessions(own_stack, prompt) == [job_id] * 3
     assert own_stack.github.read_file(OWNER, name, "feature/x", "one.txt") == "1\n"

@@ -23,7 +23,7 @@ from sandbox.bubblewrap import Bubblewrap
 from sandbox.modes import Unavailable
 from settings import Settings
 from store.sqlite.store import SqliteStore
-from tests.integration.activities.test_host_reports import CLAUDE
+from tests.integration.host.test_reports import CLAUDE
 
 ISOLATION = {
     "namespaces can be created",

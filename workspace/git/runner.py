@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from domain.errors import DependencyUnavailable
+from sandbox import subprocesses
 from sandbox.containment import Containment, Reach, Uncontained
 from sandbox.gateway import Gateway, Passage
+from sandbox.subprocesses import Ended
 from sandbox.supervision.limits import Limits
 from sandbox.supervision.supervised import Control
-from workspace.git import subprocesses
 from workspace.git.locks import held_descriptors
-from workspace.git.subprocesses import Ended
 
 LOCAL_SECONDS = 120.0
 """For commands that touch refs, objects and configuration only."""

@@ -1,4 +1,4 @@
-"""Real parts for the activities' tests: a store, a Temporal server, a forge, a scripted model."""
+"""Real parts for the tests of activities, with a fake GitHub and a scripted model."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from store.protocol import Store
 from store.sqlite.store import SqliteStore
 from tests.integration.activities.conversations import Conversations
 from tests.integration.activities.holders import SlotHost, asking
-from tests.integration.activities.machine import (
+from tests.integration.activities.worker_host import (
     FILES,
     GATEWAYS,
     NAME,
     OWNER,
     READ_ONLY,
     TOKEN,
-    Machine,
+    WorkerHost,
 )
 from tests.integration.workflows.server import dev_server
 from tests.unit.store.samples import World, new_world
@@ -29,7 +29,7 @@ from tests.unit.store.samples import World, new_world
 
 @pytest.fixture(autouse=True)
 async def closed_gateways() -> AsyncIterator[None]:
-    """Close the connections to the model that a worker keeps for its next request."""
+    """Close the connections that a gateway keeps for its next request."""
     yield
     while GATEWAYS:
         await GATEWAYS.pop().aclose()
@@ -62,13 +62,13 @@ async def askers(temporal: TemporalClient) -> AsyncIterator[TemporalClient]:
 
 @pytest.fixture
 async def slot_host(askers: TemporalClient, store: Store) -> SlotHost:
-    """A machine with two slots, whose worker does not poll yet."""
+    """A host with two slots, whose worker does not poll yet."""
     return SlotHost(askers, store, slots=2)
 
 
 @pytest.fixture
 def forge(tmp_path: Path) -> Iterator[FakeGitHub]:
-    """A forge with the repository of the world's client."""
+    """A fake GitHub with the repository of the client."""
     grants = {TOKEN: TokenGrant("bot"), READ_ONLY: TokenGrant("reader", "read")}
     served = FakeGitHub(tmp_path / "forge", grants)
     with served.serve():
@@ -77,8 +77,8 @@ def forge(tmp_path: Path) -> Iterator[FakeGitHub]:
 
 
 @pytest.fixture
-def machine(tmp_path: Path, world: World, forge: FakeGitHub) -> Machine:
-    return Machine(tmp_path / "machine", world, forge)
+def host(tmp_path: Path, world: World, forge: FakeGitHub) -> WorkerHost:
+    return WorkerHost(tmp_path / "host", world, forge)
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Jobs on machines whose Claude is the real CLI, talking to a scripted model."""
+"""Jobs with the real CLI and a scripted model."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from domain.messages import Message, MessageType, NewMessage
 from domain.names.ids import derived_id
 from fakes.anthropic.server import ScriptedModel, Step
 from fakes.github.server import FakeGitHub
-from tests.integration.activities.machine import Granted, Machine
+from tests.integration.activities.worker_host import Granted, WorkerHost
 from tests.unit.store.samples import START, World, new_id
 
 
 class Conversations:
-    """Machines that share a store, a forge and one script of the model."""
+    """Hosts that share a store, a fake GitHub and a script of the model."""
 
     def __init__(
         self, directory: Path, world: World, forge: FakeGitHub, model: ScriptedModel
@@ -29,13 +29,13 @@ class Conversations:
         self._model = model
         self._name = uuid.uuid4().hex
 
-    def machine(self, name: str = "first", *, is_subscription: bool = False) -> Machine:
+    def host(self, name: str = "first", *, is_subscription: bool = False) -> WorkerHost:
         credential = "CLAUDE_CODE_OAUTH_TOKEN" if is_subscription else "ANTHROPIC_API_KEY"
         credentials = {
             "ANTHROPIC_BASE_URL": self._model.url_for(self._name),
             credential: "test-key",
         }
-        return Machine(
+        return WorkerHost(
             self._directory / name,
             self._world,
             self._forge,
@@ -43,28 +43,28 @@ class Conversations:
         )
 
     def script(self, *steps: Step, **options: Any) -> None:
-        """Say what the model answers from now on, and forget what it was asked before."""
+        """Set the next answers of the model, and clear its recorded requests."""
         self._model.script(self._name, steps, **options)
 
     @property
     def asked(self) -> list[str]:
-        """What the model was asked since the script was set, as JSON: rules and conversation."""
+        """The requests since the script was set, as JSON: system prompt and conversation."""
         return [json.dumps([body["system"], body["messages"]]) for body in self.asked_parts]
 
     @property
     def asked_parts(self) -> list[dict[str, Any]]:
-        """The bodies of these requests: `system` has the rules, `messages` the conversation."""
+        """The bodies of these requests."""
         requests = self._model.requests(self._name)
         return [request["body"] for request in requests if request["main"]]
 
     @property
     def models_asked(self) -> list[str]:
-        """Which model each call was for."""
+        """The model of each request."""
         requests = self._model.requests(self._name)
         return [request["body"]["model"] for request in requests if request["main"]]
 
     async def user_says(self, job: Job, text: str) -> str:
-        """Put a user's message into the transcript; returns its id."""
+        """Store a message of the user and return its id."""
         message = NewMessage(new_id(), MessageType.USER_INPUT, text, START)
         await self._world.store.append_messages(job.id, [message])
         return message.id
@@ -74,30 +74,30 @@ class Conversations:
 
 
 def turn_input(granted: Granted, number: int = 1, attempt: int = 1, *message_ids: str) -> TurnInput:
-    """Return a turn with more time than a test takes."""
+    """Return the input of a turn, with a time limit that no test reaches."""
     return TurnInput(granted.key, number, attempt, list(message_ids), 3600, TimeLimit.TURN)
 
 
 async def turn(
-    machine: Machine, granted: Granted, number: int = 1, attempt: int = 1, *message_ids: str
+    host: WorkerHost, granted: Granted, number: int = 1, attempt: int = 1, *message_ids: str
 ) -> TurnOutput:
     """Run one turn under the job's lease."""
     request = turn_input(granted, number, attempt, *message_ids)
-    return await machine.run(machine.claude.run_claude, request)
+    return await host.run(host.claude.run_claude, request)
 
 
 def prompt_id(job: Job) -> str:
-    """Return the id under which a job's first message is sent."""
+    """Return the id of a job's first message."""
     return derived_id(job.id, "prompt")
 
 
-def transcript_file(machine: Machine, job: Job) -> Path:
-    (found,) = (machine.sessions / job.id).glob(f".claude/projects/*/{job.id}.jsonl")
+def transcript_file(host: WorkerHost, job: Job) -> Path:
+    (found,) = (host.sessions / job.id).glob(f".claude/projects/*/{job.id}.jsonl")
     return found
 
 
 def processes_of(job: Job) -> list[int]:
-    """List the living processes that belong to a job."""
+    """Return the running processes of a job."""
     wanted = f"ORCHESTRATOR_RUN=data/0123456789ab/{job.id}".encode()
     found = []
     for entry in Path("/proc").iterdir():

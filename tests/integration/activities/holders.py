@@ -1,4 +1,4 @@
-"""Jobs that ask a real worker for its slots, through a workflow that does nothing else."""
+"""Jobs that get slots from a real worker, through a minimal workflow."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from activities.slots import (
 from domain.jobs import Job
 from host.slots.credential_holds import Credential
 from host.slots.leases import Lease, LeaseKey, Leases
-from host.slots.slot_supplier import Capacity
+from host.slots.slot_supplier import HostSlotSupplier
 from store.protocol import Store
 from tests.integration.workflows.server import eventually
 from worker import HEARTBEAT_THROTTLE, _drained_together, _slots_tuner
@@ -37,7 +37,7 @@ from workflows.activity_calls import perform
 ASKING_TASK_QUEUE = "asking"
 CREDENTIAL = "c0ffee"
 
-# As the jobs' own, save that the end of the activity is always waited for.
+# The policy of jobs, except that the workflow always waits for the end of the activity.
 HOLD_TO_THE_END = replace(
     policies.HOLD_SLOT,
     cancellation=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
@@ -46,7 +46,7 @@ HOLD_TO_THE_END = replace(
 
 @dataclass(frozen=True)
 class Ask:
-    """What a job's workflow asks, and the task queue of the slots it asks."""
+    """The request of a job, and the task queue that it goes to."""
 
     request: SlotRequest
     task_queue: str
@@ -54,7 +54,7 @@ class Ask:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a holder ended: `released`, or the type of the error, and the lease it named."""
+    """How the activity ended: `released` or the type of its error, and the lease in the error."""
 
     kind: str
     present: int = 0
@@ -62,7 +62,7 @@ class Ended:
 
 @workflow.defn
 class AskForSlot:
-    """Holds one slot for as long as it lasts."""
+    """Holds a slot until the activity ends."""
 
     def __init__(self) -> None:
         self._grants: list[SlotGrant] = []
@@ -86,7 +86,7 @@ class AskForSlot:
 
 
 class WatchedLeases(Leases):
-    """Leases that remember in which order they were taken, and how many were held at once."""
+    """Leases that record their order and the maximum number at the same time."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -101,7 +101,7 @@ class WatchedLeases(Leases):
 
 
 class SlotHost:
-    """One machine's slots behind a real worker; `poll` lets it take jobs."""
+    """The slots of a host with a real worker, which takes jobs during `poll`."""
 
     def __init__(self, temporal: TemporalClient, store: Store, slots: int) -> None:
         self.temporal = temporal
@@ -110,7 +110,7 @@ class SlotHost:
         self.own_task_queue = slots_task_queue_of(self.host_id)
         self.host_queue = f"host-{uuid.uuid4().hex}"
         self.leases = WatchedLeases()
-        self.capacity = Capacity(slots)
+        self.capacity = HostSlotSupplier(slots)
         self.credential = Credential(store, CREDENTIAL)
         self.activities = SlotActivities(
             store,
@@ -130,7 +130,7 @@ class SlotHost:
             yield worker
 
     def _worker(
-        self, task_queue: str, supplier: Capacity | FixedSizeSlotSupplier, grace: timedelta
+        self, task_queue: str, supplier: HostSlotSupplier | FixedSizeSlotSupplier, grace: timedelta
     ) -> Worker:
         return Worker(
             self.temporal,
@@ -151,7 +151,7 @@ class SlotHost:
         needs_claude: bool = True,
         host_claude_finished_on: str | None = None,
     ) -> WorkflowHandle[AskForSlot, Ended]:
-        """Let a workflow ask for a slot, as the job's would."""
+        """Start a workflow that asks for a slot."""
         task_queue = self.own_task_queue if returning else self.task_queue
         return await self.temporal.start_workflow(
             AskForSlot.run,
@@ -161,7 +161,7 @@ class SlotHost:
         )
 
     async def ask_in_order(self, *jobs: Job) -> list[WorkflowHandle[AskForSlot, Ended]]:
-        """Let workflows ask, so that Temporal's queue has them in this order."""
+        """Start workflows so that Temporal's queue has them in this order."""
         handles = []
         for job in jobs:
             handle = await self.ask(job)
@@ -185,7 +185,7 @@ async def _has_asked(handle: WorkflowHandle[AskForSlot, Ended]) -> None:
 
 @contextlib.asynccontextmanager
 async def asking(temporal: TemporalClient) -> AsyncIterator[None]:
-    """Poll for the workflows that ask."""
+    """Run a worker for the workflows."""
     worker = Worker(
         temporal,
         task_queue=ASKING_TASK_QUEUE,

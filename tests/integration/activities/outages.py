@@ -1,4 +1,4 @@
-"""A store that fails on demand, before or after it has done what it was asked."""
+"""A store that fails on demand, before or after the effect of a call."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from store.protocol import Store
 
 
 class Outages:
-    """Stands in front of a real store.
+    """Wraps a real store.
 
     `is_down` makes every call fail, and calls wait while `gate` is closed. `calls` counts what was
     asked, and `done` what had its effect.
@@ -36,7 +36,7 @@ class Outages:
         return self.store
 
     def fail(self, method: str, *when: str) -> None:
-        """Let the next calls of a method fail, each `before` or `after` its effect."""
+        """Make the next calls of a method fail, each `before` or `after` its effect."""
         self._faults.setdefault(method, deque()).extend(when)
 
     def __getattr__(self, name: str) -> Callable[..., Any]:

@@ -16,7 +16,7 @@ from temporal.client import connect_patiently
 
 
 class TemporalProcess:
-    """One running dev server, in memory."""
+    """A running dev server, in memory."""
 
     def __init__(self) -> None:
         (port,) = free_ports(1)

@@ -1,4 +1,4 @@
-"""Going on with a conversation after crashes, on other machines, and when its session is lost."""
+"""Resuming a conversation after crashes, on other hosts, and after the loss of its session."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from agent.message_queue import UserMessage
 from domain.errors import LeaseLost
 from domain.jobs import LIVE, Job, JobType
 from domain.messages import MessageType, NewMessage
-from host.session_resume import BEGUN_AGAIN, Session
+from host.session_resume import SESSION_LOST_NOTICES, Session
 from host.session_resume import Conversations as StoredConversations
 from store.protocol import Guard
 from tests.integration.activities.conversations import (
@@ -24,54 +24,54 @@ from tests.integration.activities.conversations import (
     transcript_file,
     turn,
 )
-from tests.integration.activities.machine import Granted, Machine
+from tests.integration.activities.worker_host import Granted, WorkerHost
 from tests.integration.workflows.server import eventually
 from tests.unit.store.samples import START, World, new_id
 
-LOST = BEGUN_AGAIN[JobType.TASK]
+LOST = SESSION_LOST_NOTICES[JobType.TASK]
 
 
-async def next_lease(machine: Machine, job: Job) -> Granted:
-    """Grant the job's next lease to a machine, and prepare its worktree there."""
-    lease = (await machine.world.read(job)).lease + 1
-    assert await machine.world.store.update_job(job.id, {"lease": lease}, Guard(LIVE))
-    granted = Granted(job, machine.take(job, lease))
-    await machine.prepare(granted)
+async def next_lease(host: WorkerHost, job: Job) -> Granted:
+    """Give the job's next lease to a host, and prepare its worktree there."""
+    lease = (await host.world.read(job)).lease + 1
+    assert await host.world.store.update_job(job.id, {"lease": lease}, Guard(LIVE))
+    granted = Granted(job, host.take(job, lease))
+    await host.prepare(granted)
     return granted
 
 
-async def test_a_turn_that_was_interrupted_goes_on_where_it_was(
+async def test_an_interrupted_turn_resumes(
     conversations: Conversations,
 ) -> None:
     conversations.script(
         {"tools": [["Write", {"file_path": "$CWD/a.txt", "content": "half"}]]},
         {"tools": [["Bash", {"command": "touch begun; sleep 60"}]]},
     )
-    machine = conversations.machine()
-    granted, worktree = await machine.prepared(prompt="Write a.txt and b.txt")
-    running = asyncio.create_task(turn(machine, granted))
+    host = conversations.host()
+    granted, worktree = await host.prepared(prompt="Write a.txt and b.txt")
+    running = asyncio.create_task(turn(host, granted))
     await eventually((worktree.path / "begun").exists)
-    await machine.leases.require(granted.key).stop()
+    await host.leases.require(granted.key).stop()
     with pytest.raises(LeaseLost):
         await running
     assert processes_of(granted.job) == []
-    assert await machine.world.store.load_session(granted.job.id) is None
+    assert await host.world.store.load_session(granted.job.id) is None
 
     conversations.script({"text": "Finished."})
-    granted = await next_lease(machine, granted.job)
-    await turn(machine, granted, 1, 2)
+    granted = await next_lease(host, granted.job)
+    await turn(host, granted, 1, 2)
     (asked,) = conversations.asked
     assert asked.count("Write a.txt and b.txt") == 1
     assert asked.count("You were interrupted") == 1
-    assert (await machine.world.read(granted.job)).result == "Finished."
+    assert (await host.world.read(granted.job)).result == "Finished."
     assert (worktree.path / "a.txt").read_text() == "half"
-    assert BEGUN_AGAIN[JobType.CODE] not in await machine.said(granted.job)
+    assert SESSION_LOST_NOTICES[JobType.CODE] not in await host.messages(granted.job)
 
 
-async def test_a_conversation_follows_its_job_from_machine_to_machine(
+async def test_a_conversation_moves_with_its_job_between_hosts(
     conversations: Conversations,
 ) -> None:
-    first, second = conversations.machine("first"), conversations.machine("second")
+    first, second = conversations.host("first"), conversations.host("second")
     conversations.script({"text": "Answer one."})
     granted = await first.grant_task(prompt="Question one?")
     job = granted.job
@@ -99,41 +99,43 @@ async def test_a_conversation_follows_its_job_from_machine_to_machine(
         assert part in asked
 
 
-async def test_a_message_that_the_session_has_already_counts_as_taken_up(
+async def test_a_message_that_is_in_the_session_counts_as_consumed(
     conversations: Conversations,
 ) -> None:
-    machine = conversations.machine()
+    host = conversations.host()
     conversations.script({"text": "I see."}, {"text": "Red."}, {"text": "As I said."})
-    granted = await machine.grant_task(prompt="What is it?")
-    await machine.prepare(granted)
-    await turn(machine, granted)
+    granted = await host.grant_task(prompt="What is it?")
+    await host.prepare(granted)
+    await turn(host, granted)
     message = await conversations.user_says(granted.job, "Which colour?")
     for attempt in (1, 2):
-        assert (await turn(machine, granted, 2, attempt, message)).consumed[0] == message
+        assert (await turn(host, granted, 2, attempt, message)).consumed[0] == message
     assert conversations.asked[-1].count("Which colour?") == 1
 
 
-async def test_a_lost_session_is_told_again(conversations: Conversations) -> None:
-    machine = conversations.machine()
+async def test_a_lost_session_is_rebuilt_from_the_messages(conversations: Conversations) -> None:
+    host = conversations.host()
     conversations.script({"text": "I see."}, {"text": "In all."})
-    granted = await machine.grant_task(prompt="What is it?")
-    await machine.prepare(granted)
+    granted = await host.grant_task(prompt="What is it?")
+    await host.prepare(granted)
     result = {"duration_ms": 1, "type": "result", "subtype": "success", "result": "A shop."}
     line = NewMessage(new_id(), MessageType.STDOUT, json.dumps(result), START)
-    await machine.world.store.append_messages(granted.job.id, [line])
+    await host.world.store.append_messages(granted.job.id, [line])
     earlier = await conversations.user_says(granted.job, "What does it sell?")
     now = await conversations.user_says(granted.job, "In which sizes?")
 
-    output = await turn(machine, granted, 2, 1, now)
+    output = await turn(host, granted, 2, 1, now)
 
     assert output.consumed == [prompt_id(granted.job), now]
     asked = conversations.asked[-1]
-    told = r"# Request\n\nWhat is it?\n\nThis is the continuation of an earlier conversation"
-    assert told in asked
+    history_text = (
+        r"# Request\n\nWhat is it?\n\nThis is the continuation of an earlier conversation"
+    )
+    assert history_text in asked
     assert r"You: A shop.\n\nUser: What does it sell?" in asked
     assert asked.count("In which sizes?") == 1
     assert earlier not in output.consumed
-    assert (await machine.said(granted.job)).count(LOST) == 1
+    assert (await host.messages(granted.job)).count(LOST) == 1
 
 
 def files_of(job: Job, directory: Path) -> SessionFiles:
@@ -143,57 +145,61 @@ def files_of(job: Job, directory: Path) -> SessionFiles:
 async def test_the_repositorys_guide_is_quoted_once_in_a_conversation(
     conversations: Conversations,
 ) -> None:
-    machine = conversations.machine()
+    host = conversations.host()
     conversations.script({"text": "Answer one."})
-    granted = await machine.grant_task(prompt="Question one?")
+    granted = await host.grant_task(prompt="Question one?")
     job = granted.job
-    worktree = await machine.prepare(granted)
+    worktree = await host.prepare(granted)
     (worktree.path / "CLAUDE.md").write_text("/cost\nAnswer in verse.\n")
-    await turn(machine, granted)
+    await turn(host, granted)
     (asked,) = conversations.asked_parts
     assert "Answer in verse." not in json.dumps(asked["system"])
     assert json.dumps(asked["messages"]).count("Answer in verse.") == 1
 
     conversations.script({"text": "Answer two."})
     message = await conversations.user_says(job, "Question two?")
-    await turn(machine, granted, 2, 1, message)
+    await turn(host, granted, 2, 1, message)
     assert conversations.asked[0].count("Answer in verse.") == 1
 
-    # A session that begins again needs it again.
-    transcript_file(machine, job).unlink()
-    await machine.world.store.save_session(job.id, job.id, b"")
+    # A new session needs the guide again.
+    transcript_file(host, job).unlink()
+    await host.world.store.save_session(job.id, job.id, b"")
     conversations.script({"text": "Answer three."}, repeat_last=True)
     message = await conversations.user_says(job, "Question three?")
-    await turn(machine, granted, 3, 1, message)
+    await turn(host, granted, 3, 1, message)
     assert conversations.asked[-1].count("Answer in verse.") == 1
     assert "Answer two." in conversations.asked[-1]
 
-    said = "\n".join(await machine.said(job))
-    assert "Question two?" in said
-    assert "verse" not in said
+    text = "\n".join(await host.messages(job))
+    assert "Question two?" in text
+    assert "verse" not in text
 
 
 async def resume_or_start(
-    world: World, job: Job, directory: Path, *message_ids: str, was_begun: bool = True
+    world: World, job: Job, directory: Path, *message_ids: str, has_run_before: bool = True
 ) -> Session:
     return await StoredConversations(world.store).resume_or_start(
-        job, files_of(job, directory), list(message_ids), lease=job.lease, was_begun=was_begun
+        job,
+        files_of(job, directory),
+        list(message_ids),
+        lease=job.lease,
+        has_run_before=has_run_before,
     )
 
 
 def user_line(message_id: str) -> bytes:
-    """A user's message as the CLI keeps it."""
+    """Return a user message in the format of the session file."""
     return json.dumps({"type": "user", "uuid": message_id}).encode() + b"\n"
 
 
-async def test_a_new_job_begins_with_its_prompt(world: World, tmp_path: Path) -> None:
+async def test_a_new_job_starts_with_its_prompt(world: World, tmp_path: Path) -> None:
     job = await world.add_job()
-    session = await resume_or_start(world, job, tmp_path, was_begun=False)
-    assert session == Session(None, [UserMessage(prompt_id(job), prompts.opening(job, ""))])
+    session = await resume_or_start(world, job, tmp_path, has_run_before=False)
+    assert session == Session(None, [UserMessage(prompt_id(job), prompts.first_prompt(job, ""))])
     assert await world.transcript(job) == []
 
 
-async def test_a_task_goes_on_from_the_newest_transcript(world: World, tmp_path: Path) -> None:
+async def test_a_task_resumes_from_the_newest_session_file(world: World, tmp_path: Path) -> None:
     job = await world.add_job(job_type=JobType.TASK)
     prompt = user_line(prompt_id(job))
     older, newer = prompt, prompt + b'{"type":"assistant"}\n'
@@ -214,11 +220,11 @@ async def test_a_task_goes_on_from_the_newest_transcript(world: World, tmp_path:
         session = await resume_or_start(world, job, tmp_path)
         assert session.used is not None
         assert files.read() == expected
-        (message,) = session.first
+        (message,) = session.initial_messages
         assert message.text == prompts.CONTINUE
 
 
-async def test_only_what_claude_has_not_seen_is_sent(
+async def test_only_new_messages_are_sent(
     world: World, conversations: Conversations, tmp_path: Path
 ) -> None:
     job = await world.add_job()
@@ -226,22 +232,26 @@ async def test_only_what_claude_has_not_seen_is_sent(
     files = files_of(job, tmp_path)
     files.restore(user_line(prompt_id(job)) + user_line(seen))
     session = await resume_or_start(world, job, tmp_path, seen, unseen)
-    assert session.first == [UserMessage(unseen, "Unseen.")]
-    ids = {(await resume_or_start(world, job, tmp_path, seen)).first[0].id for _ in range(3)}
+    assert session.initial_messages == [UserMessage(unseen, "Unseen.")]
+    ids = {
+        (await resume_or_start(world, job, tmp_path, seen)).initial_messages[0].id for _ in range(3)
+    }
     assert len(ids) == 3
     files.restore(user_line("another"))
     session = await resume_or_start(world, job, tmp_path, seen)
-    assert [message.id for message in session.first] == [prompt_id(job), seen]
+    assert [message.id for message in session.initial_messages] == [prompt_id(job), seen]
 
 
-async def test_a_code_job_begins_anew_where_its_files_are_not(world: World, tmp_path: Path) -> None:
-    """Its session speaks of files that are on the machine that was lost."""
+async def test_a_code_job_restarts_on_another_host(world: World, tmp_path: Path) -> None:
+    """Its session refers to files on the lost host."""
     job = await world.add_job(lease=2)
     await world.store.save_session(job.id, job.id, b'{"type":"user"}\n')
     answer = json.dumps({"type": "result", "subtype": "success", "result": "All done."})
     line = NewMessage(new_id(), MessageType.STDOUT, answer, START)
     await world.store.append_messages(job.id, [line])
     session = await resume_or_start(world, job, tmp_path)
-    assert session == Session(None, [UserMessage(prompt_id(job), prompts.begun_before(job, ""))])
+    assert session == Session(None, [UserMessage(prompt_id(job), prompts.restart_prompt(job, ""))])
     assert files_of(job, tmp_path).read() is None
-    assert [line.content for line in await world.transcript(job)][1:] == [BEGUN_AGAIN[JobType.CODE]]
+    assert [line.content for line in await world.transcript(job)][1:] == [
+        SESSION_LOST_NOTICES[JobType.CODE]
+    ]

@@ -1,4 +1,4 @@
-"""Running turns with the real CLI: what Claude is given, and what is kept of it."""
+"""Turns with the real CLI: the input of Claude, and the stored results."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from tests.integration.activities.conversations import (
     turn,
     turn_input,
 )
-from tests.integration.activities.machine import MODEL, Machine
+from tests.integration.activities.worker_host import MODEL, WorkerHost
 from tests.integration.workflows.server import eventually
 from tests.unit.store.samples import UNKNOWN_ID
 
 SECRETS = ("GITHUB_TOKEN", "GH_TOKEN", "SUPABASE_SERVICE_ROLE_KEY", "AGENT_API_SECRET")
 
 
-async def test_a_turn_leaves_work_answer_usage_and_session(
+async def test_a_turn_stores_its_answer_usage_and_session(
     conversations: Conversations, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     for name in SECRETS:
@@ -42,13 +42,13 @@ async def test_a_turn_leaves_work_answer_usage_and_session(
     conversations.script(
         {"tools": [["Bash", {"command": "env > environment.log; pwd"}]]}, {"text": "Added it."}
     )
-    machine = conversations.machine()
-    granted, worktree = await machine.prepared(title="Login", prompt="Add a login page")
-    # The CLI attaches files that a message mentions, unless it is told not to.
+    host = conversations.host()
+    granted, worktree = await host.prepared(title="Login", prompt="Add a login page")
+    # By default, the CLI attaches files that a message mentions.
     (tmp_path / "mentioned.txt").write_text("the content of a file")
     (worktree.path / "CLAUDE.md").write_text(f"Use tabs.\n@{tmp_path / 'mentioned.txt'}\n")
 
-    assert await turn(machine, granted) == TurnOutput([prompt_id(granted.job)])
+    assert await turn(host, granted) == TurnOutput([prompt_id(granted.job)])
 
     assert "# Login\\\\n\\\\nAdd a login page" in json.dumps(conversations.asked[0])
     assert "on the branch" in conversations.asked[0]
@@ -56,15 +56,15 @@ async def test_a_turn_leaves_work_answer_usage_and_session(
     assert "the content of a file" not in conversations.asked[0]
     environment = (worktree.path / "environment.log").read_text()
     assert not any(name in environment for name in (*SECRETS, "the value of"))
-    assert f"HOME={machine.sessions / granted.job.id}\n" in environment
-    row = await machine.world.read(granted.job)
+    assert f"HOME={host.sessions / granted.job.id}\n" in environment
+    row = await host.world.read(granted.job)
     assert (row.phase, row.session_id, row.attempt) == (Phase.WORKING, granted.job.id, 1)
     assert (row.pid, row.exit_code, row.model, row.result) == (None, 0, MODEL, "Added it.")
     assert (row.usage.turns, row.usage.input_tokens, row.usage.output_tokens) == (2, 200, 40)
     assert row.claude_seconds > 0
     assert processes_of(granted.job) == []
-    saved = await machine.world.store.load_session(granted.job.id)
-    assert saved == (granted.job.id, transcript_file(machine, granted.job).read_bytes())
+    saved = await host.world.store.load_session(granted.job.id)
+    assert saved == (granted.job.id, transcript_file(host, granted.job).read_bytes())
     lines = (await conversations.lines(row))[1:]
     assert not any("Use tabs." in line.content for line in lines)
     assert {line.type for line in lines} == {MessageType.STDOUT}
@@ -75,30 +75,30 @@ async def test_a_turn_leaves_work_answer_usage_and_session(
     assert "assistant" in kinds
 
 
-async def test_a_turn_that_fails_keeps_what_it_used(conversations: Conversations) -> None:
+async def test_a_failed_turn_records_its_usage(conversations: Conversations) -> None:
     message = "prompt is too long: 300000 tokens > 200000 maximum"
     conversations.script(
         {"tools": [["Bash", {"command": "true"}]]},
         {"status": 400, "error": "invalid_request_error", "message": message},
         repeat_last=True,
     )
-    machine = conversations.machine()
-    granted, _ = await machine.prepared()
+    host = conversations.host()
+    granted, _ = await host.prepared()
     with pytest.raises(JobFailure) as caught:
-        await turn(machine, granted)
+        await turn(host, granted)
     assert caught.value.code is FailureCode.PROMPT_TOO_LONG
-    row = await machine.world.read(granted.job)
+    row = await host.world.read(granted.job)
     assert (row.pid, row.result) == (None, None)
     assert row.exit_code == 1
     assert row.usage.input_tokens == 100
-    assert await machine.world.store.load_session(granted.job.id) is not None
+    assert await host.world.store.load_session(granted.job.id) is not None
 
 
 async def test_a_credential_counts_as_refused_until_a_turn_succeeds(
     conversations: Conversations,
 ) -> None:
-    machine = conversations.machine(is_subscription=True)
-    granted, _ = await machine.prepared()
+    host = conversations.host(is_subscription=True)
+    granted, _ = await host.prepared()
     fine: Step = {"text": "Fine."}
     refused: Step = {"status": 401, "error": "authentication_error", "message": "invalid token"}
     too_long: Step = {
@@ -106,92 +106,92 @@ async def test_a_credential_counts_as_refused_until_a_turn_succeeds(
         "error": "invalid_request_error",
         "message": "prompt is too long: 300000 tokens > 200000 maximum",
     }
-    told: list[bool] = []
+    outcomes: list[bool] = []
     for attempt, step in enumerate((fine, refused, too_long, fine), 1):
         conversations.script(step, repeat_last=True)
         with contextlib.suppress(JobFailure):
-            await turn(machine, granted, 1, attempt)
-        told.append(machine.credential.is_refused)
-    assert told == [False, True, True, False]
+            await turn(host, granted, 1, attempt)
+        outcomes.append(host.credential.is_refused)
+    assert outcomes == [False, True, True, False]
 
 
 async def test_messages_reach_a_running_turn_once(conversations: Conversations) -> None:
     conversations.script({"delay": 1.0, "text": "First."}, {"text": "Second."}, repeat_last=True)
-    machine = conversations.machine()
-    granted = await machine.grant_task()
-    await machine.prepare(granted)
+    host = conversations.host()
+    granted = await host.grant_task()
+    await host.prepare(granted)
     message_id = await conversations.user_says(granted.job, "One more thing.")
-    deliver = machine.claude.deliver_message
+    deliver = host.claude.deliver_message
     early, unknown = Delivery(granted.key, message_id), Delivery(granted.key, UNKNOWN_ID)
-    assert not await machine.run(deliver, early)
+    assert not await host.run(deliver, early)
 
-    running = asyncio.create_task(turn(machine, granted))
+    running = asyncio.create_task(turn(host, granted))
     await eventually(lambda: len(conversations.asked) == 1)
-    delivered = await asyncio.gather(*(machine.run(deliver, early) for _ in range(2)))
+    delivered = await asyncio.gather(*(host.run(deliver, early) for _ in range(2)))
     assert delivered == [True, True]
-    assert not await machine.run(deliver, unknown)
-    assert not await machine.run(deliver, replace(early, key=LeaseKey(granted.job.id, 2)))
+    assert not await host.run(deliver, unknown)
+    assert not await host.run(deliver, replace(early, key=LeaseKey(granted.job.id, 2)))
     assert await running == TurnOutput([prompt_id(granted.job), message_id])
 
     assert conversations.asked[-1].count("One more thing.") == 1
-    assert not await machine.run(deliver, early)
-    assert (await machine.world.read(granted.job)).result == "Second."
+    assert not await host.run(deliver, early)
+    assert (await host.world.read(granted.job)).result == "Second."
 
 
-async def test_a_turn_needs_the_lease(conversations: Conversations) -> None:
-    machine = conversations.machine()
-    granted = await machine.grant()
+async def test_a_turn_needs_its_lease(conversations: Conversations) -> None:
+    host = conversations.host()
+    granted = await host.grant()
     with pytest.raises(LeaseLost):
-        await machine.run(
-            machine.claude.run_claude, replace(turn_input(granted), key=LeaseKey(granted.job.id, 2))
+        await host.run(
+            host.claude.run_claude, replace(turn_input(granted), key=LeaseKey(granted.job.id, 2))
         )
-    assert not machine.sessions.exists()
+    assert not host.sessions.exists()
 
 
-def with_bin(machine: Machine, path: str) -> ClaudeSetup:
-    setup = machine.claude._setup
+def with_bin(host: WorkerHost, path: str) -> ClaudeSetup:
+    setup = host.claude._setup
     return replace(setup, claude=setup.claude.model_copy(update={"bin": path}))
 
 
 async def test_a_turn_under_a_lease_that_was_lost_is_stopped(
-    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    host: WorkerHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     executable = tmp_path / "claude"
     executable.write_text("#!/bin/sh\ntouch $HOME/started\nsleep 60\n")
     executable.chmod(0o755)
-    machine.claude._setup = with_bin(machine, str(executable))
-    enter = machine.claude._progress.enter
+    host.claude._setup = with_bin(host, str(executable))
+    enter = host.claude._progress.enter
 
     async def enter_when_it_runs(*arguments: Any, **changes: Any) -> None:
-        await eventually(lambda: any(machine.sessions.glob("*/started")))
+        await eventually(lambda: any(host.sessions.glob("*/started")))
         await enter(*arguments, **changes)
 
-    monkeypatch.setattr(machine.claude._progress, "enter", enter_when_it_runs)
-    granted, _ = await machine.prepared()
-    await machine.world.store.update_job(granted.job.id, {"lease": 2}, Guard(LIVE))
+    monkeypatch.setattr(host.claude._progress, "enter", enter_when_it_runs)
+    granted, _ = await host.prepared()
+    await host.world.store.update_job(granted.job.id, {"lease": 2}, Guard(LIVE))
     with pytest.raises(LeaseLost):
-        await turn(machine, granted)
+        await turn(host, granted)
     assert processes_of(granted.job) == []
-    row = await machine.world.read(granted.job)
+    row = await host.world.read(granted.job)
     assert (row.phase, row.pid) == (Phase.PREPARING, None)
 
 
-async def test_without_the_cli_the_job_fails(machine: Machine) -> None:
-    granted, _ = await machine.prepared()
-    machine.claude._setup = with_bin(machine, "/nowhere/claude")
+async def test_without_the_cli_the_job_fails(host: WorkerHost) -> None:
+    granted, _ = await host.prepared()
+    host.claude._setup = with_bin(host, "/nowhere/claude")
     with pytest.raises(JobFailure) as caught:
-        await turn(machine, granted)
+        await turn(host, granted)
     assert caught.value.code is FailureCode.CLAUDE_NOT_FOUND
-    assert machine.leases.require(granted.key).inbox is None
+    assert host.leases.require(granted.key).message_queue is None
 
 
-async def test_what_a_turn_used_is_added_once(machine: Machine) -> None:
-    granted = await machine.grant()
+async def test_usage_of_a_turn_is_added_once(host: WorkerHost) -> None:
+    granted = await host.grant()
     used = Usage(turns=3, cost_usd=0.25, input_tokens=100)
 
     async def record(number: int, attempt: int) -> Any:
-        await machine.claude._add_usage(turn_input(granted, number, attempt), used, 1.5)
-        return await machine.world.read(granted.job)
+        await host.claude._add_usage(turn_input(granted, number, attempt), used, 1.5)
+        return await host.world.read(granted.job)
 
     for _ in range(2):
         row = await record(1, 1)

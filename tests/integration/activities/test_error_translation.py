@@ -1,4 +1,4 @@
-"""Errors on their way from a real activity to a real workflow."""
+"""Errors of a real activity in a real workflow."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ RAISED: dict[str, Make] = {
 
 @dataclass(frozen=True)
 class Raise:
-    """Which error to raise, in how many attempts at most, and how long to dawdle before."""
+    """The error to raise, the maximum number of attempts, and the delay before the error."""
 
     name: str
     attempts: int = 1
@@ -72,7 +72,7 @@ class Raise:
 
 @dataclass(frozen=True)
 class Caught:
-    """What the workflow makes of it."""
+    """The error as the workflow receives it."""
 
     failure: str | None
     message: str | None
@@ -139,7 +139,7 @@ async def caught(temporal: TemporalClient, request: Raise) -> Caught:
 
 
 async def tries(temporal: TemporalClient, name: str) -> int:
-    """Return how often Temporal tries what raises this, of three times at most."""
+    """Return how many of three possible attempts Temporal makes for this error."""
     workflow_id = f"tries-{name}-{uuid.uuid4()}"
     await temporal.execute_workflow(
         CatchError.run, Raise(name, attempts=3), id=workflow_id, task_queue="catching"
@@ -147,7 +147,7 @@ async def tries(temporal: TemporalClient, name: str) -> int:
     return attempts.pop(workflow_id)
 
 
-async def test_every_failure_code_comes_through_with_its_sentence(
+async def test_each_failure_code_reaches_the_workflow(
     catching: TemporalClient,
 ) -> None:
     results = await asyncio.gather(*(caught(catching, Raise(code.value)) for code in FailureCode))
@@ -176,7 +176,7 @@ async def test_every_failure_code_comes_through_with_its_sentence(
         ("bug", FailureCode.INTERNAL, "'phase'"),
     ],
 )
-async def test_what_is_the_jobs_failure(
+async def test_failures_of_the_job_are_not_retried_by_temporal(
     catching: TemporalClient, name: str, code: FailureCode, message: str
 ) -> None:
     assert await caught(catching, Raise(name)) == Caught(code.value, message, None, 0)
@@ -192,13 +192,13 @@ async def test_what_is_the_jobs_failure(
         ("no temporal", None, 0),
     ],
 )
-async def test_what_says_nothing_about_the_job(
+async def test_errors_of_the_infrastructure_are_not_failures_of_the_job(
     catching: TemporalClient, name: str, ended: str | None, present: int
 ) -> None:
     assert await caught(catching, Raise(name)) == Caught(None, None, ended, present)
 
 
-async def test_what_is_tried_again(catching: TemporalClient) -> None:
+async def test_transient_errors_are_retried(catching: TemporalClient) -> None:
     again = ("transient", "no store", "no temporal", "no git", "denied", "bug")
     once = ("own words", "lease lost", "ended", "failed", "not found", "full")
     assert await asyncio.gather(*(tries(catching, name) for name in again)) == [3] * len(again)

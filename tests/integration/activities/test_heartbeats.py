@@ -1,4 +1,4 @@
-"""Heartbeats that come from beside the work, and only where they are asked for."""
+"""Heartbeats are sent in the background, and only by activities with a heartbeat timeout."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BEAT = timedelta(milliseconds=100)
 
 @dataclass(frozen=True)
 class Wait:
-    """How long an activity takes, and what its heartbeat timeout is, in seconds."""
+    """The duration and the heartbeat timeout of an activity, in seconds."""
 
     takes: float
     heartbeat_timeout: float | None
@@ -54,7 +54,7 @@ async def wait_a_while(seconds: float) -> str:
 
 @pytest.fixture
 def beats(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The workflows of activities that beat."""
+    """Run a worker for the workflows."""
     monkeypatch.setattr(heartbeats, "HEARTBEAT_INTERVAL", BEAT)
     seen: list[str] = []
     real = activity.heartbeat
@@ -88,7 +88,7 @@ async def outcome(temporal: TemporalClient, wait: Wait, name: str) -> str:
     return await temporal.execute_workflow(WaitForActivity.run, wait, id=name, task_queue="beating")
 
 
-async def test_a_long_activity_stays_alive_and_one_without_timeout_is_silent(
+async def test_only_activities_with_a_timeout_send_heartbeats(
     temporal_with_beats: TemporalClient, beats: list[str]
 ) -> None:
     long, silent = f"long-{uuid.uuid4()}", f"silent-{uuid.uuid4()}"
@@ -104,10 +104,10 @@ async def test_a_long_activity_stays_alive_and_one_without_timeout_is_silent(
     assert len(beats) == ended_at
 
 
-async def test_a_process_that_hangs_falls_silent(
+async def test_a_blocked_process_sends_no_heartbeats(
     temporal_with_beats: TemporalClient, beats: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Beats come only from the loop that does the work: without them the activity is lost."""
+    """Heartbeats come from the event loop of the work, so a blocked loop loses the activity."""
     monkeypatch.setattr(heartbeats, "HEARTBEAT_INTERVAL", timedelta(hours=1))
     name = f"hanging-{uuid.uuid4()}"
     said = await outcome(temporal_with_beats, Wait(3, heartbeat_timeout=1), name)

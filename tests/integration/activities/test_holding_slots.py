@@ -1,4 +1,4 @@
-"""What a job gets with a slot, and all the ways in which holding it ends."""
+"""The grant of a slot, and every way in which it ends."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def ended(handle: WorkflowHandle[AskForSlot, Ended]) -> Ended:
 
 
 async def held(host: SlotHost, job: Job, lease: int = 1) -> WorkflowHandle[AskForSlot, Ended]:
-    """Let a job ask, and wait until it has the slot."""
+    """Start the workflow of a job, and wait until it has a slot."""
     handle = await host.ask(job, lease)
     await eventually(lambda: host.leases.find(LeaseKey(job.id, lease)) is not None)
     return handle
@@ -44,7 +44,7 @@ async def cancel_row(world: World, job: Job) -> None:
     )
 
 
-async def test_a_grant_is_recorded_told_and_held_until_it_is_released(
+async def test_a_grant_is_recorded_signalled_and_held_until_release(
     world: World, polling: SlotHost
 ) -> None:
     job = await world.add_job()
@@ -96,9 +96,7 @@ async def test_a_later_lease_of_the_same_job_ends_the_earlier_one(
     assert await ended(second) == Ended("released")
 
 
-async def test_a_lease_that_is_too_old_is_told_the_present_one(
-    world: World, polling: SlotHost
-) -> None:
+async def test_an_old_lease_gets_the_current_number(world: World, polling: SlotHost) -> None:
     job = await world.add_job(lease=3)
     for lease in (2, 3):
         assert await ended(await polling.ask(job, lease)) == Ended("lease_lost", present=3)
@@ -114,7 +112,7 @@ async def test_a_job_that_has_ended_gets_no_slot(world: World, polling: SlotHost
     assert (await world.read(job)).lease == 0
 
 
-async def test_cancelling_the_holder_stops_what_runs_under_the_lease(
+async def test_cancelling_the_holder_stops_the_work_of_the_lease(
     world: World, polling: SlotHost
 ) -> None:
     job = await world.add_job()
@@ -157,7 +155,7 @@ async def test_stop_work_leaves_the_slot_with_the_job(world: World, polling: Slo
     assert await ended(handle) == Ended("released")
 
 
-async def test_a_holder_cancelled_while_it_waits_leaves_the_queue_to_the_others(
+async def test_a_holder_cancelled_while_waiting_delays_no_other_job(
     world: World, polling: SlotHost
 ) -> None:
     first, second, third, fourth = [
@@ -177,7 +175,7 @@ async def test_a_holder_cancelled_while_it_waits_leaves_the_queue_to_the_others(
     await polling.until_held(third, fifth)
 
 
-async def test_a_draining_machine_lets_jobs_finish_and_takes_no_waiting_one(
+async def test_a_draining_host_finishes_its_jobs_and_takes_no_more(
     world: World, slot_host: SlotHost
 ) -> None:
     first, second, third, fourth = [
@@ -202,9 +200,7 @@ async def test_a_draining_machine_lets_jobs_finish_and_takes_no_waiting_one(
     assert (await world.read(fourth)).status is JobStatus.QUEUED
 
 
-async def test_a_worker_that_stops_at_once_stops_the_work(
-    world: World, slot_host: SlotHost
-) -> None:
+async def test_an_immediate_shutdown_stops_the_work(world: World, slot_host: SlotHost) -> None:
     job = await world.add_job()
     async with slot_host.poll():
         handle = await held(slot_host, job)
@@ -215,7 +211,9 @@ async def test_a_worker_that_stops_at_once_stops_the_work(
         await running
 
 
-async def test_a_grant_that_cannot_be_told_is_given_up(world: World, slot_host: SlotHost) -> None:
+async def test_a_grant_that_cannot_be_signalled_is_given_up(
+    world: World, slot_host: SlotHost
+) -> None:
     job = await world.add_job()
     with pytest.raises(DependencyUnavailable, match="grant"):
         await ActivityEnvironment().run(

@@ -1,4 +1,4 @@
-"""Jobs that put something else in the place of their transcripts."""
+"""Jobs that replace their session files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from agent.claude import prompts, session_files
 from agent.claude.session_files import MAX_TRANSCRIPT_BYTES
 from domain.jobs import LIVE, Job, JobType
-from host.session_resume import BEGUN_AGAIN
+from host.session_resume import SESSION_LOST_NOTICES
 from sandbox import files
 from store.protocol import Guard
 from tests.integration.activities.conversations import (
@@ -22,11 +22,11 @@ from tests.integration.activities.conversations import (
     transcript_file,
     turn,
 )
-from tests.integration.activities.machine import Granted, Machine
+from tests.integration.activities.worker_host import Granted, WorkerHost
 
 SECRET = "The neighbour's launch code is 0000."
 
-# Each leaves something newer than the transcript in a directory beside that of the CLI.
+# Each creates something newer than the session file in another directory.
 BESIDE = {
     "fifo": "mkfifo $T",
     "sparse": "truncate -s 4G $T",
@@ -35,14 +35,14 @@ BESIDE = {
 
 
 @pytest.fixture
-async def neighbour(conversations: Conversations) -> tuple[Machine, Path]:
-    """A machine with the transcript of another job."""
-    machine = conversations.machine()
+async def neighbour(conversations: Conversations) -> tuple[WorkerHost, Path]:
+    """A host with the session file of another job."""
+    host = conversations.host()
     conversations.script({"text": "Noted."})
-    granted = await machine.grant_task(prompt=SECRET)
-    await machine.prepare(granted)
-    await turn(machine, granted)
-    return machine, transcript_file(machine, granted.job)
+    granted = await host.grant_task(prompt=SECRET)
+    await host.prepare(granted)
+    await turn(host, granted)
+    return host, transcript_file(host, granted.job)
 
 
 @pytest.fixture(autouse=True)
@@ -67,26 +67,26 @@ def assert_no_event_loop() -> None:
         asyncio.get_running_loop()
 
 
-async def saved_session(machine: Machine, job: Job) -> bytes:
-    saved = await machine.world.store.load_session(job.id)
+async def saved_session(host: WorkerHost, job: Job) -> bytes:
+    saved = await host.world.store.load_session(job.id)
     assert saved is not None
     return saved[1]
 
 
-async def next_lease(machine: Machine, job: Job) -> Granted:
-    lease = (await machine.world.read(job)).lease + 1
-    assert await machine.world.store.update_job(job.id, {"lease": lease}, Guard(LIVE))
-    machine.leases.drop(machine.leases.require(Granted(job, machine.take(job, lease)).key))
-    return Granted(job, machine.take(job, lease))
+async def next_lease(host: WorkerHost, job: Job) -> Granted:
+    lease = (await host.world.read(job)).lease + 1
+    assert await host.world.store.update_job(job.id, {"lease": lease}, Guard(LIVE))
+    host.leases.drop(host.leases.require(Granted(job, host.take(job, lease)).key))
+    return Granted(job, host.take(job, lease))
 
 
 @pytest.mark.parametrize("attack", BESIDE)
-async def test_what_lies_beside_a_transcript_is_not_looked_at(
-    conversations: Conversations, neighbour: tuple[Machine, Path], attack: str
+async def test_files_beside_the_session_file_are_not_read(
+    conversations: Conversations, neighbour: tuple[WorkerHost, Path], attack: str
 ) -> None:
-    machine, neighbours = neighbour
+    host, neighbours = neighbour
     os.utime(neighbours, (2**33, 2**33))
-    granted, _ = await machine.prepared(prompt="Attack.")
+    granted, _ = await host.prepared(prompt="Attack.")
     job = granted.job
     place = "T=$CLAUDE_CONFIG_DIR/projects/zz/{id}.jsonl; mkdir -p $(dirname $T); "
     commands = place + BESIDE[attack] + "; touch -c -d 2099-01-01 $T; ls -l $T"
@@ -94,19 +94,19 @@ async def test_what_lies_beside_a_transcript_is_not_looked_at(
     conversations.script({"tools": [["Bash", {"command": command}]]}, {"text": "Done."})
 
     async with asyncio.timeout(60):
-        assert (await turn(machine, granted)).consumed == [prompt_id(job)]
+        assert (await turn(host, granted)).consumed == [prompt_id(job)]
 
-    beside = machine.sessions / job.id / ".claude" / "projects" / "zz" / f"{job.id}.jsonl"
+    beside = host.sessions / job.id / ".claude" / "projects" / "zz" / f"{job.id}.jsonl"
     assert beside in beside.parent.iterdir()
-    saved = await saved_session(machine, job)
+    saved = await saved_session(host, job)
     assert b"Attack." in saved
     assert SECRET.encode() not in saved
     assert len(saved) < MAX_TRANSCRIPT_BYTES
 
-    # A second process resumes the job's own session.
+    # The second process resumes the job's own session.
     conversations.script({"text": "As I said."})
     async with asyncio.timeout(60):
-        await turn(machine, granted, 1, 2)
+        await turn(host, granted, 1, 2)
     (asked,) = conversations.asked
     assert "Attack." in asked
     assert "You were interrupted" in asked
@@ -140,91 +140,91 @@ ATTACKS = [fifo, sparse, link, linked_directory]
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-async def test_a_code_job_whose_transcript_is_unsafe_begins_again(
+async def test_a_code_job_with_an_unsafe_session_file_restarts(
     conversations: Conversations,
-    neighbour: tuple[Machine, Path],
+    neighbour: tuple[WorkerHost, Path],
     caplog: pytest.LogCaptureFixture,
     attack: Callable[[Path, Path], None],
 ) -> None:
-    machine, neighbours = neighbour
+    host, neighbours = neighbour
     before = neighbours.read_bytes()
-    granted, _ = await machine.prepared(prompt="Attack.")
+    granted, _ = await host.prepared(prompt="Attack.")
     job = granted.job
     conversations.script({"text": "Done."})
-    await turn(machine, granted)
-    place = transcript_file(machine, job)
+    await turn(host, granted)
+    place = transcript_file(host, job)
     attack(place, neighbours)
 
     conversations.script({"text": "Begun again."})
     async with asyncio.timeout(60):
-        assert (await turn(machine, granted, 1, 2)).consumed == [prompt_id(job)]
+        assert (await turn(host, granted, 1, 2)).consumed == [prompt_id(job)]
 
     (asked,) = conversations.asked
-    assert "You may have begun this before" in asked
+    assert "You may have started this job before" in asked
     assert SECRET not in asked
-    assert (await machine.said(job)).count(BEGUN_AGAIN[JobType.CODE]) == 1
-    assert f"Job {job.id} goes on without its transcript" in caplog.text
+    assert (await host.messages(job)).count(SESSION_LOST_NOTICES[JobType.CODE]) == 1
+    assert f"The session file of job {job.id} was ignored" in caplog.text
     assert SECRET not in caplog.text
-    assert await saved_session(machine, job) == place.read_bytes()
+    assert await saved_session(host, job) == place.read_bytes()
     assert SECRET.encode() not in place.read_bytes()
     assert not place.is_symlink()
     assert neighbours.read_bytes() == before
 
-    # It is not begun again and again.
+    # It restarts only once.
     conversations.script({"text": "All done."})
-    await turn(machine, granted, 1, 3)
+    await turn(host, granted, 1, 3)
     assert "Begun again." in conversations.asked[0]
-    assert (await machine.said(job)).count(BEGUN_AGAIN[JobType.CODE]) == 1
+    assert (await host.messages(job)).count(SESSION_LOST_NOTICES[JobType.CODE]) == 1
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-async def test_a_conversation_whose_transcript_is_unsafe_goes_on_from_the_saved_one(
+async def test_a_conversation_with_an_unsafe_session_file_resumes_from_the_saved_one(
     conversations: Conversations,
-    neighbour: tuple[Machine, Path],
+    neighbour: tuple[WorkerHost, Path],
     attack: Callable[[Path, Path], None],
 ) -> None:
-    machine, neighbours = neighbour
-    granted = await machine.grant_task(prompt="Question one?")
+    host, neighbours = neighbour
+    granted = await host.grant_task(prompt="Question one?")
     job = granted.job
-    await machine.prepare(granted)
+    await host.prepare(granted)
     conversations.script({"text": "Answer one."})
-    await turn(machine, granted)
-    attack(transcript_file(machine, job), neighbours)
+    await turn(host, granted)
+    attack(transcript_file(host, job), neighbours)
 
     conversations.script({"text": "Answer two."})
     message = await conversations.user_says(job, "Question two?")
     async with asyncio.timeout(60):
-        assert (await turn(machine, granted, 2, 1, message)).consumed == [message]
+        assert (await turn(host, granted, 2, 1, message)).consumed == [message]
     (asked,) = conversations.asked
     for part in ("Question one?", "Answer one.", "Question two?"):
         assert asked.count(part) == 1
     assert SECRET not in asked
-    assert BEGUN_AGAIN[JobType.TASK] not in await machine.said(job)
-    assert await saved_session(machine, job) == transcript_file(machine, job).read_bytes()
+    assert SESSION_LOST_NOTICES[JobType.TASK] not in await host.messages(job)
+    assert await saved_session(host, job) == transcript_file(host, job).read_bytes()
 
 
 @pytest.mark.parametrize("elsewhere", [False, True])
-async def test_a_turn_whose_transcript_cannot_be_saved_is_not_forgotten(
+async def test_a_turn_with_an_unreadable_session_file_is_not_forgotten(
     conversations: Conversations, monkeypatch: pytest.MonkeyPatch, elsewhere: bool
 ) -> None:
-    """Neither what the user said nor what Claude answered, on any machine."""
-    machine, other = conversations.machine(), conversations.machine("second")
-    granted = await machine.grant_task(prompt="Question one?")
+    """Neither the messages of the user nor the answers of Claude, on any host."""
+    host, other = conversations.host(), conversations.host("second")
+    granted = await host.grant_task(prompt="Question one?")
     job = granted.job
-    await machine.prepare(granted)
+    await host.prepare(granted)
     conversations.script({"text": "Answer one."})
-    await turn(machine, granted)
-    begun = await saved_session(machine, job)
-    transcript_file(machine, job).write_bytes(begun)
+    await turn(host, granted)
+    begun = await saved_session(host, job)
+    transcript_file(host, job).write_bytes(begun)
 
     conversations.script({"text": "Answer two."})
     second = await conversations.user_says(job, "Question two?")
     monkeypatch.setattr(session_files, "MAX_TRANSCRIPT_BYTES", len(begun))
-    assert (await turn(machine, granted, 2, 1, second)).consumed == [second]
-    assert await saved_session(machine, job) == b""
+    assert (await turn(host, granted, 2, 1, second)).consumed == [second]
+    assert await saved_session(host, job) == b""
     monkeypatch.undo()
 
-    going_on = machine
+    going_on = host
     if elsewhere:
         going_on = other
         granted = await next_lease(other, job)
@@ -233,23 +233,23 @@ async def test_a_turn_whose_transcript_cannot_be_saved_is_not_forgotten(
     third = await conversations.user_says(job, "Question three?")
     assert third in (await turn(going_on, granted, 3, 1, third)).consumed
     asked = conversations.asked[-1]
-    told = ("Question one?", "Answer one.", "Question two?", "Answer two.", "Question three?")
-    assert [asked.count(part) for part in told] == [1] * 5
-    assert (await machine.said(job)).count(BEGUN_AGAIN[JobType.TASK]) == 1
+    texts = ("Question one?", "Answer one.", "Question two?", "Answer two.", "Question three?")
+    assert [asked.count(part) for part in texts] == [1] * 5
+    assert (await host.messages(job)).count(SESSION_LOST_NOTICES[JobType.TASK]) == 1
 
     conversations.script({"text": "Answer four."})
     fourth = await conversations.user_says(job, "Question four?")
     assert (await turn(going_on, granted, 4, 1, fourth)).consumed == [fourth]
     assert "Answer three." in conversations.asked[0]
-    assert (await machine.said(job)).count(BEGUN_AGAIN[JobType.TASK]) == 1
+    assert (await host.messages(job)).count(SESSION_LOST_NOTICES[JobType.TASK]) == 1
 
 
-async def test_a_home_that_a_job_closed_is_opened_again(conversations: Conversations) -> None:
-    machine = conversations.machine()
-    granted, _ = await machine.prepared()
+async def test_a_home_without_permissions_is_made_accessible(conversations: Conversations) -> None:
+    host = conversations.host()
+    granted, _ = await host.prepared()
     conversations.script({"text": "One."}, {"text": "Two."})
-    await turn(machine, granted)
-    (machine.sessions / granted.job.id).chmod(0o000)
-    await turn(machine, granted, 1, 2)
-    assert (machine.sessions / granted.job.id).stat().st_mode & 0o777 == 0o700
+    await turn(host, granted)
+    (host.sessions / granted.job.id).chmod(0o000)
+    await turn(host, granted, 1, 2)
+    assert (host.sessions / granted.job.id).stat().st_mode & 0o777 == 0o700
     assert json.dumps(conversations.asked).count("One.") > 0

@@ -1,4 +1,4 @@
-"""Opening pull requests, finding them again, and taking back what a cancelled job published."""
+"""Opening and finding pull requests, and withdrawing those of cancelled jobs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from fakes.github.server import FakeGitHub
 from host.slots.leases import LeaseKey
 from settings import GithubSettings
 from store.protocol import Guard
-from tests.integration.activities.machine import NAME, OWNER, Granted, Machine
+from tests.integration.activities.worker_host import NAME, OWNER, Granted, WorkerHost
 from tests.unit.store.samples import UNKNOWN_ID
 
 
@@ -53,49 +53,47 @@ def somebody_resets(forge: FakeGitHub, branch: str) -> None:
 
 
 async def published(
-    machine: Machine, branch: str | None = None, **overrides: Any
+    host: WorkerHost, branch: str | None = None, **overrides: Any
 ) -> tuple[Granted, str]:
-    """A job whose work is on the remote, without a pull request."""
+    """A job whose branch is pushed, without a pull request."""
     if branch:
         overrides["branch_name"] = branch
-    granted, worktree = await machine.prepared(title="Add a login page", **overrides)
+    granted, worktree = await host.prepared(title="Add a login page", **overrides)
     (worktree.path / "login.py").write_text("login\n")
-    result = await machine.run(machine.workspaces.publish, PublishInput(granted.key))
+    result = await host.run(host.workspaces.publish, PublishInput(granted.key))
     assert result.sha is not None
     return granted, result.sha
 
 
 @pytest.fixture
-async def work(machine: Machine) -> tuple[Granted, str]:
-    return await published(machine)
+async def work(host: WorkerHost) -> tuple[Granted, str]:
+    return await published(host)
 
 
 Work = tuple[Granted, str]
 
 
-async def open_one(machine: Machine, work: Work) -> PullRequestResult:
-    return await machine.run(
-        machine.pull_requests.open_pull_request, OpenInput(work[0].key, work[1])
-    )
+async def open_one(host: WorkerHost, work: Work) -> PullRequestResult:
+    return await host.run(host.pull_requests.open_pull_request, OpenInput(work[0].key, work[1]))
 
 
-async def withdraw(machine: Machine, job: Job, *, created: bool = True) -> None:
+async def withdraw(host: WorkerHost, job: Job, *, created: bool = True) -> None:
     changes: Any = {"status": JobStatus.CANCELLED}
-    await machine.world.store.update_job(job.id, changes, Guard(LIVE))
-    await machine.run(machine.pull_requests.withdraw, WithdrawInput(job.id, created))
+    await host.world.store.update_job(job.id, changes, Guard(LIVE))
+    await host.run(host.pull_requests.withdraw, WithdrawInput(job.id, created))
 
 
 async def test_a_pull_request_is_opened_and_recorded_once(
-    machine: Machine, forge: FakeGitHub, work: Work, tmp_path: Path
+    host: WorkerHost, forge: FakeGitHub, work: Work, tmp_path: Path
 ) -> None:
-    first = await open_one(machine, work)
-    assert await open_one(machine, work) == first
+    first = await open_one(host, work)
+    assert await open_one(host, work) == first
     (pull,) = forge.pull_requests(OWNER, NAME)
     job = work[0].job
     assert (pull.title, pull.head, pull.base) == ("Add a login page", job.branch_name, "main")
     assert job_mark(job.id) in str(pull.body)
     assert pull.head_sha == work[1]
-    row = await machine.world.read(job)
+    row = await host.world.read(job)
     assert (row.pr_number, row.pr_url) == (first.number, first.url)
     (branch,) = rows(tmp_path, "code_branches")
     (recorded,) = rows(tmp_path, "code_pull_requests")
@@ -103,158 +101,160 @@ async def test_a_pull_request_is_opened_and_recorded_once(
     page = f"https://github.example/acme/shop/tree/{job.branch_name}"
     assert page in branch.values()
     assert {first.number, first.url, "Add a login page"} <= set(recorded.values())
-    said = await machine.said(job)
-    assert said.count(f"Pull request #{first.number}: {first.url}") == 1
+    messages = await host.messages(job)
+    assert messages.count(f"Pull request #{first.number}: {first.url}") == 1
 
 
 async def test_an_open_pull_request_of_the_branch_is_reused(
-    machine: Machine, forge: FakeGitHub
+    host: WorkerHost, forge: FakeGitHub
 ) -> None:
     forge.commit(OWNER, NAME, "feature/old", {"old.py": "old"}, "Begin")
     somebody_opens(forge, "feature/old")
-    work = await published(machine, "feature/old")
-    assert (await open_one(machine, work)).number == 1
+    work = await published(host, "feature/old")
+    assert (await open_one(host, work)).number == 1
     assert states(forge) == ["open"]
 
 
-async def test_a_closed_one_is_not_reused(machine: Machine, forge: FakeGitHub, work: Work) -> None:
+async def test_a_closed_pull_request_is_not_reused(
+    host: WorkerHost, forge: FakeGitHub, work: Work
+) -> None:
     somebody_opens(forge, work[0].job.branch_name)
     forge.pull_requests(OWNER, NAME)[0].close()
-    assert (await open_one(machine, work)).number == 2
+    assert (await open_one(host, work)).number == 2
     assert states(forge) == ["closed", "open"]
 
 
-async def test_one_that_is_opened_at_the_same_moment_is_found(
-    machine: Machine, forge: FakeGitHub, work: Work
+async def test_a_pull_request_opened_at_the_same_time_is_found(
+    host: WorkerHost, forge: FakeGitHub, work: Work
 ) -> None:
-    """The list does not have it yet, so creating it is refused."""
+    """It is not listed yet, and GitHub refuses to create a second one."""
     somebody_opens(forge, work[0].job.branch_name)
     forge.fail_next("pulls/list", status=200, body="[]")
-    assert (await open_one(machine, work)).number == 1
+    assert (await open_one(host, work)).number == 1
     assert states(forge) == ["open"]
 
 
 @pytest.mark.parametrize("status", [None, 502])
-async def test_one_whose_creation_was_not_answered_is_found_by_the_next_try(
-    machine: Machine, forge: FakeGitHub, work: Work, status: int | None
+async def test_a_pull_request_is_found_after_a_lost_response(
+    host: WorkerHost, forge: FakeGitHub, work: Work, status: int | None
 ) -> None:
     forge.fail_next("pulls/create", status=status, after=True)
     with pytest.raises(JobFailure) as caught:
-        await open_one(machine, work)
+        await open_one(host, work)
     assert caught.value.transient
-    assert (await machine.world.read(work[0].job)).pr_number is None
-    assert (await open_one(machine, work)).number == 1
+    assert (await host.world.read(work[0].job)).pr_number is None
+    assert (await open_one(host, work)).number == 1
     assert states(forge) == ["open"]
 
 
-async def test_a_refusal_keeps_its_reason(machine: Machine, forge: FakeGitHub, work: Work) -> None:
+async def test_a_refusal_keeps_its_reason(host: WorkerHost, forge: FakeGitHub, work: Work) -> None:
     forge.commit(OWNER, NAME, "main", {"x": "x"}, "Move on")
     reason = {"message": "Validation Failed", "errors": [{"message": "Title is not allowed"}]}
     forge.fail_next("pulls/create", status=422, body=reason)
     with pytest.raises(JobFailure, match="Title is not allowed") as caught:
-        await open_one(machine, work)
+        await open_one(host, work)
     assert caught.value.code is FailureCode.GITHUB_REFUSED
     assert states(forge) == []
 
 
-async def test_a_lost_lease_opens_nothing(machine: Machine, forge: FakeGitHub, work: Work) -> None:
+async def test_a_lost_lease_opens_nothing(host: WorkerHost, forge: FakeGitHub, work: Work) -> None:
     granted, sha = work
     with pytest.raises(LeaseLost):
-        await open_one(machine, (Granted(granted.job, LeaseKey(granted.job.id, 2)), sha))
-    await machine.world.store.update_job(granted.job.id, {"lease": 2}, Guard(LIVE))
+        await open_one(host, (Granted(granted.job, LeaseKey(granted.job.id, 2)), sha))
+    await host.world.store.update_job(granted.job.id, {"lease": 2}, Guard(LIVE))
     with pytest.raises(LeaseLost):
-        await open_one(machine, work)
+        await open_one(host, work)
     assert states(forge) == []
 
 
-async def test_a_cancelled_job_takes_back_what_it_published(
-    machine: Machine, forge: FakeGitHub, work: Work
+async def test_a_cancelled_job_withdraws_its_pull_request(
+    host: WorkerHost, forge: FakeGitHub, work: Work
 ) -> None:
-    await open_one(machine, work)
+    await open_one(host, work)
     for _ in range(2):
-        await withdraw(machine, work[0].job)
+        await withdraw(host, work[0].job)
     assert states(forge) == ["closed"]
     assert set(forge.branches(OWNER, NAME)) == {"main"}
-    said = [line for line in await machine.said(work[0].job) if "taken back" in line]
-    assert len(said) == 1
+    messages = [line for line in await host.messages(work[0].job) if "taken back" in line]
+    assert len(messages) == 1
 
 
-async def test_a_branch_without_a_pull_request_is_taken_back(
-    machine: Machine, forge: FakeGitHub, work: Work
+async def test_a_branch_without_a_pull_request_is_deleted(
+    host: WorkerHost, forge: FakeGitHub, work: Work
 ) -> None:
-    await withdraw(machine, work[0].job)
+    await withdraw(host, work[0].job)
     assert set(forge.branches(OWNER, NAME)) == {"main"}
     assert states(forge) == []
 
 
-async def test_a_continued_branch_stays(machine: Machine, forge: FakeGitHub) -> None:
+async def test_a_continued_branch_stays(host: WorkerHost, forge: FakeGitHub) -> None:
     forge.commit(OWNER, NAME, "feature/old", {"old.py": "old"}, "Begin")
-    work = await published(machine, "feature/old")
-    await open_one(machine, work)
-    await withdraw(machine, work[0].job, created=False)
+    work = await published(host, "feature/old")
+    await open_one(host, work)
+    await withdraw(host, work[0].job, created=False)
     assert states(forge) == ["closed"]
     assert forge.branches(OWNER, NAME)["feature/old"] == work[1]
-    assert "taken back" not in (await machine.said(work[0].job))[-1]
+    assert "taken back" not in (await host.messages(work[0].job))[-1]
 
 
-async def test_a_branch_that_somebody_has_pushed_to_stays(
-    machine: Machine, forge: FakeGitHub, work: Work
+async def test_a_branch_with_other_commits_stays(
+    host: WorkerHost, forge: FakeGitHub, work: Work
 ) -> None:
-    await open_one(machine, work)
+    await open_one(host, work)
     branch = work[0].job.branch_name
     theirs = forge.commit(OWNER, NAME, branch, {"more.py": "more"}, "Go on")
-    await withdraw(machine, work[0].job)
+    await withdraw(host, work[0].job)
     assert forge.branches(OWNER, NAME)[branch] == theirs
     assert states(forge) == ["closed"]
-    assert "stays" in (await machine.said(work[0].job))[-1]
+    assert "stays" in (await host.messages(work[0].job))[-1]
 
 
-async def test_the_pull_request_of_somebody_else_is_left_alone(
-    machine: Machine, forge: FakeGitHub
+async def test_a_pull_request_of_another_author_stays_open(
+    host: WorkerHost, forge: FakeGitHub
 ) -> None:
     forge.commit(OWNER, NAME, "feature/old", {"old.py": "old"}, "Begin")
     somebody_opens(forge, "feature/old")
-    work = await published(machine, "feature/old")
-    await open_one(machine, work)
-    before = await machine.said(work[0].job)
-    await withdraw(machine, work[0].job, created=False)
+    work = await published(host, "feature/old")
+    await open_one(host, work)
+    before = await host.messages(work[0].job)
+    await withdraw(host, work[0].job, created=False)
     assert states(forge) == ["open"]
-    assert await machine.said(work[0].job) == before
+    assert await host.messages(work[0].job) == before
 
 
-async def test_a_job_that_published_nothing_asks_github_nothing(
-    machine: Machine, forge: FakeGitHub
-) -> None:
-    granted, _ = await machine.prepared()
+async def test_an_unpublished_job_sends_no_request(host: WorkerHost, forge: FakeGitHub) -> None:
+    granted, _ = await host.prepared()
     asked = len(forge.requests)
-    await withdraw(machine, granted.job)
+    await withdraw(host, granted.job)
     assert len(forge.requests) == asked
     with pytest.raises(JobFailure, match="row is gone"):
-        await machine.run(machine.pull_requests.withdraw, WithdrawInput(UNKNOWN_ID, True))
+        await host.run(host.pull_requests.withdraw, WithdrawInput(UNKNOWN_ID, True))
 
 
-async def test_withdrawing_goes_on_after_an_outage(
-    machine: Machine, forge: FakeGitHub, work: Work, tmp_path: Path
+async def test_withdraw_continues_after_an_outage(
+    host: WorkerHost, forge: FakeGitHub, work: Work, tmp_path: Path
 ) -> None:
-    """It is done by any worker, which may not have the repository on its disk."""
-    await open_one(machine, work)
+    """Any worker can do it, also without the repository on its disk."""
+    await open_one(host, work)
     forge.fail_next("git-receive-pack*", status=503, times=3)
     with pytest.raises(JobFailure):
-        await withdraw(machine, work[0].job)
+        await withdraw(host, work[0].job)
     forge.clear_faults()
-    await withdraw(Machine(tmp_path / "other", machine.world, forge), work[0].job)
+    await withdraw(WorkerHost(tmp_path / "other", host.world, forge), work[0].job)
     assert states(forge) == ["closed"]
     assert set(forge.branches(OWNER, NAME)) == {"main"}
 
 
-async def test_a_pull_request_is_as_the_job_asks(machine: Machine, forge: FakeGitHub) -> None:
+async def test_a_pull_request_has_the_options_of_the_job(
+    host: WorkerHost, forge: FakeGitHub
+) -> None:
     forge.commit(OWNER, NAME, "develop", {"dev.py": "dev"}, "Develop")
     options = JobOptions(
         base_branch="develop", draft=True, labels=("auto", "login"), reviewers=("alice", "acme/web")
     )
-    work = await published(machine, options=options)
+    work = await published(host, options=options)
     for _ in range(2):
-        await open_one(machine, work)
+        await open_one(host, work)
     (pull,) = forge.pull_requests(OWNER, NAME)
     assert (pull.base, pull.draft) == ("develop", True)
     assert sorted(pull.labels) == ["auto", "login"]
@@ -262,74 +262,74 @@ async def test_a_pull_request_is_as_the_job_asks(machine: Machine, forge: FakeGi
     assert pull.head_sha == work[1]
 
 
-async def test_settings_say_what_a_job_does_not(machine: Machine, forge: FakeGitHub) -> None:
-    machine.pull_requests._settings = GithubSettings.model_validate(
+async def test_settings_are_the_defaults_of_a_job(host: WorkerHost, forge: FakeGitHub) -> None:
+    host.pull_requests._settings = GithubSettings.model_validate(
         {
             "PULL_REQUEST_DRAFT": "true",
             "PULL_REQUEST_LABELS": "auto",
             "PULL_REQUEST_REVIEWERS": "alice",
         }
     )
-    await open_one(machine, await published(machine))
-    await open_one(machine, await published(machine, options=JobOptions(draft=False, labels=())))
+    await open_one(host, await published(host))
+    await open_one(host, await published(host, options=JobOptions(draft=False, labels=())))
     first, second = forge.pull_requests(OWNER, NAME)
     assert (first.draft, first.labels, first.reviewers) == (True, ["auto"], ["alice"])
     assert (second.draft, second.labels, second.reviewers) == (False, [], ["alice"])
 
 
-async def test_a_reviewer_who_cannot_review_is_told_of_and_fails_nothing(
-    machine: Machine, forge: FakeGitHub
+async def test_an_invalid_reviewer_is_reported_and_fails_nothing(
+    host: WorkerHost, forge: FakeGitHub
 ) -> None:
-    work = await published(machine, options=JobOptions(reviewers=("bot", "alice")))
-    await open_one(machine, work)
+    work = await published(host, options=JobOptions(reviewers=("bot", "alice")))
+    await open_one(host, work)
     (pull,) = forge.pull_requests(OWNER, NAME)
     assert pull.reviewers == ["alice"]
-    assert [line for line in await machine.said(work[0].job) if "bot: not asked" in line]
+    assert [line for line in await host.messages(work[0].job) if "bot: not asked" in line]
 
 
-async def test_github_is_asked_again_for_labels_when_it_stumbles(
-    machine: Machine, forge: FakeGitHub
-) -> None:
-    work = await published(machine, options=JobOptions(labels=("auto",)))
+async def test_labels_are_retried_after_an_error(host: WorkerHost, forge: FakeGitHub) -> None:
+    work = await published(host, options=JobOptions(labels=("auto",)))
     forge.fail_next("issues/add-labels", status=502)
     with pytest.raises(JobFailure) as caught:
-        await open_one(machine, work)
+        await open_one(host, work)
     assert caught.value.transient
-    await open_one(machine, work)
+    await open_one(host, work)
     (pull,) = forge.pull_requests(OWNER, NAME)
     assert pull.labels == ["auto"]
 
 
-async def test_labels_that_cannot_be_had_are_told_of_in_the_end(
-    machine: Machine, forge: FakeGitHub
+async def test_labels_that_fail_repeatedly_are_reported(
+    host: WorkerHost, forge: FakeGitHub
 ) -> None:
-    work = await published(machine, options=JobOptions(labels=("auto",)))
+    work = await published(host, options=JobOptions(labels=("auto",)))
     forge.fail_next("issues/add-labels", status=503, times=2)
     request = OpenInput(work[0].key, work[1])
     with pytest.raises(JobFailure):
-        await machine.run(machine.pull_requests.open_pull_request, request)
-    row = await machine.world.read(work[0].job)
+        await host.run(host.pull_requests.open_pull_request, request)
+    row = await host.world.read(work[0].job)
     assert row.pr_number == 1
     last = ActivityEnvironment()
     last.info = replace(last.info, attempt=LABELLING_ATTEMPTS)
-    assert (await last.run(machine.pull_requests.open_pull_request, request)).number == 1
-    assert [line for line in await machine.said(work[0].job) if "were not set" in line]
+    assert (await last.run(host.pull_requests.open_pull_request, request)).number == 1
+    assert [line for line in await host.messages(work[0].job) if "were not set" in line]
 
 
-async def test_somebody_may_go_on_from_what_was_pushed(machine: Machine, forge: FakeGitHub) -> None:
-    work = await published(machine)
+async def test_later_commits_on_the_branch_are_accepted(
+    host: WorkerHost, forge: FakeGitHub
+) -> None:
+    work = await published(host)
     forge.commit(OWNER, NAME, work[0].job.branch_name, {"more.py": "more"}, "More")
-    await open_one(machine, work)
+    await open_one(host, work)
     (pull,) = forge.pull_requests(OWNER, NAME)
     assert pull.head_sha != work[1]
 
 
-async def test_a_branch_that_lost_the_work_is_no_delivery(
-    machine: Machine, forge: FakeGitHub
+async def test_a_branch_that_lost_the_commit_is_a_failure(
+    host: WorkerHost, forge: FakeGitHub
 ) -> None:
-    work = await published(machine)
+    work = await published(host)
     somebody_opens(forge, work[0].job.branch_name)
     somebody_resets(forge, work[0].job.branch_name)
     with pytest.raises(JobFailure) as caught:
-        await open_one(machine, work)
+        await open_one(host, work)
     assert caught.value.code is FailureCode.BRANCH_MOVED

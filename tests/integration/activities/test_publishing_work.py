@@ -1,4 +1,4 @@
-"""Publishing, checking and cleaning up a job's worktree, as activities."""
+"""The activities that publish, verify and clean up a worktree."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from domain.job_details import KeptWork
 from domain.jobs import LIVE, Job, JobStatus, Phase
 from domain.timestamps import utc_now
 from fakes.github.server import FakeGitHub
-from host.salvage_records import Keeping
+from host.salvage_records import SalvageRecords
 from host.slots.leases import LeaseKey
 from store.protocol import Guard
-from tests.integration.activities.machine import CLAUDE, HOST, NAME, OWNER, Granted, Machine
+from tests.integration.activities.worker_host import CLAUDE, HOST, NAME, OWNER, Granted, WorkerHost
 from tests.integration.workspace.conftest import as_claude
 from tests.unit.store.samples import UNKNOWN_ID
 from workspace.salvage.salvage import Salvaged
 from workspace.worktree.worktree import Worktree
 
 
-async def publish(machine: Machine, granted: Granted) -> PublishResult:
-    return await machine.run(machine.workspaces.publish, PublishInput(granted.key))
+async def publish(host: WorkerHost, granted: Granted) -> PublishResult:
+    return await host.run(host.workspaces.publish, PublishInput(granted.key))
 
 
-async def refusal(machine: Machine, granted: Granted) -> FailureCode:
+async def refusal(host: WorkerHost, granted: Granted) -> FailureCode:
     with pytest.raises(JobFailure) as caught:
-        await publish(machine, granted)
+        await publish(host, granted)
     return caught.value.code
 
 
@@ -39,9 +39,9 @@ def pushes(forge: FakeGitHub) -> int:
 
 
 @pytest.fixture
-async def work(machine: Machine) -> tuple[Granted, Worktree]:
-    """A job whose worktree has a change that is not committed."""
-    granted, worktree = await machine.prepared(title="Add a login page")
+async def work(host: WorkerHost) -> tuple[Granted, Worktree]:
+    """A job with an uncommitted change in its worktree."""
+    granted, worktree = await host.prepared(title="Add a login page")
     (worktree.path / "login.py").write_text("login\n")
     return granted, worktree
 
@@ -50,326 +50,318 @@ Work = tuple[Granted, Worktree]
 
 
 async def test_work_is_committed_pushed_and_recorded(
-    machine: Machine, forge: FakeGitHub, work: Work
+    host: WorkerHost, forge: FakeGitHub, work: Work
 ) -> None:
     granted, worktree = work
-    published = await publish(machine, granted)
+    published = await publish(host, granted)
     branch = granted.job.branch_name
     assert published.sha == forge.branches(OWNER, NAME)[branch]
     (entry,) = forge.log(OWNER, NAME, branch)[:1]
     assert (entry.subject, entry.author) == ("Add a login page", CLAUDE.name)
-    row = await machine.world.read(granted.job)
+    row = await host.world.read(granted.job)
     assert (row.head_sha, row.files_changed, row.phase) == (published.sha, 1, Phase.PUBLISHING)
     assert worktree.exists
 
 
 async def test_publishing_again_changes_nothing(
-    machine: Machine, forge: FakeGitHub, work: Work
+    host: WorkerHost, forge: FakeGitHub, work: Work
 ) -> None:
-    first = await publish(machine, work[0])
-    assert await publish(machine, work[0]) == first
+    first = await publish(host, work[0])
+    assert await publish(host, work[0]) == first
     assert len(forge.log(OWNER, NAME, work[0].job.branch_name)) == 2
 
 
-async def test_where_nothing_changed_nothing_is_published(
-    machine: Machine, forge: FakeGitHub
-) -> None:
-    granted, worktree = await machine.prepared()
+async def test_without_changes_nothing_is_published(host: WorkerHost, forge: FakeGitHub) -> None:
+    granted, worktree = await host.prepared()
     (worktree.path / "debug.log").write_text("ignored")
-    assert await publish(machine, granted) == PublishResult(None)
-    row = await machine.world.read(granted.job)
+    assert await publish(host, granted) == PublishResult(None)
+    row = await host.world.read(granted.job)
     assert (row.files_changed, row.head_sha) == (0, None)
     assert pushes(forge) == 0
 
 
-async def test_a_continued_branch_is_pushed_on_top(machine: Machine, forge: FakeGitHub) -> None:
+async def test_a_continued_branch_is_pushed_on_top(host: WorkerHost, forge: FakeGitHub) -> None:
     forge.commit(OWNER, NAME, "feature/old", {"old.py": "old"}, "Begin")
-    granted, worktree = await machine.prepared(branch_name="feature/old")
+    granted, worktree = await host.prepared(branch_name="feature/old")
     (worktree.path / "new.py").write_text("new")
-    await publish(machine, granted)
+    await publish(host, granted)
     subjects = [entry.subject for entry in forge.log(OWNER, NAME, "feature/old")]
     assert subjects == ["Add a login page", "Begin", "Initial commit"]
 
 
 async def test_the_head_is_recorded_before_it_is_pushed(
-    machine: Machine, forge: FakeGitHub, work: Work
+    host: WorkerHost, forge: FakeGitHub, work: Work
 ) -> None:
-    """A job that is cancelled at this moment can take its branch back."""
+    """A job that is cancelled now can withdraw its branch."""
     granted, _ = work
     forge.fail_next("git-receive-pack*", status=503, times=2)
-    assert await refusal(machine, granted) is not FailureCode.INTERNAL
-    head = (await machine.world.read(granted.job)).head_sha
+    assert await refusal(host, granted) is not FailureCode.INTERNAL
+    head = (await host.world.read(granted.job)).head_sha
     assert head is not None
     forge.clear_faults()
-    assert (await publish(machine, granted)).sha == head
+    assert (await publish(host, granted)).sha == head
 
 
-async def test_a_push_whose_answer_was_lost_counts(
-    machine: Machine, forge: FakeGitHub, work: Work
+async def test_a_push_with_a_lost_response_counts(
+    host: WorkerHost, forge: FakeGitHub, work: Work
 ) -> None:
     granted, _ = work
     forge.fail_next("git-receive-pack", status=None, after=True)
-    published = await publish(machine, granted)
+    published = await publish(host, granted)
     assert forge.branches(OWNER, NAME)[granted.job.branch_name] == published.sha
 
 
 async def test_a_branch_that_moved_is_not_overwritten(
-    machine: Machine, forge: FakeGitHub, work: Work
+    host: WorkerHost, forge: FakeGitHub, work: Work
 ) -> None:
     granted, _ = work
     theirs = forge.commit(OWNER, NAME, granted.job.branch_name, {"x": "x"}, "Mine now")
-    assert await refusal(machine, granted) is FailureCode.BRANCH_MOVED
+    assert await refusal(host, granted) is FailureCode.BRANCH_MOVED
     assert forge.branches(OWNER, NAME)[granted.job.branch_name] == theirs
 
 
 async def test_a_lease_that_is_not_held_here_publishes_nothing(
-    machine: Machine, forge: FakeGitHub, work: Work
+    host: WorkerHost, forge: FakeGitHub, work: Work
 ) -> None:
     granted, _ = work
-    machine.leases.drop(machine.leases.require(granted.key))
+    host.leases.drop(host.leases.require(granted.key))
     with pytest.raises(LeaseLost):
-        await publish(machine, granted)
+        await publish(host, granted)
     assert pushes(forge) == 0
 
 
 @pytest.mark.parametrize("changes", [{"lease": 2}, {"status": JobStatus.CANCELLED, "phase": None}])
-async def test_a_lease_that_the_store_does_not_know_any_more_publishes_nothing(
-    machine: Machine, forge: FakeGitHub, work: Work, changes: Any
+async def test_a_lease_that_the_store_has_replaced_publishes_nothing(
+    host: WorkerHost, forge: FakeGitHub, work: Work, changes: Any
 ) -> None:
     granted, _ = work
-    await machine.world.store.update_job(granted.job.id, changes, Guard(LIVE))
+    await host.world.store.update_job(granted.job.id, changes, Guard(LIVE))
     with pytest.raises(LeaseLost):
-        await publish(machine, granted)
+        await publish(host, granted)
     assert pushes(forge) == 0
 
 
 async def test_a_lease_lost_while_the_work_is_committed_pushes_nothing(
-    machine: Machine, forge: FakeGitHub, work: Work, monkeypatch: pytest.MonkeyPatch
+    host: WorkerHost, forge: FakeGitHub, work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     granted, _ = work
-    commit_all = machine.publishing.commit_all
+    commit_all = host.publishing.commit_all
 
     async def commit_and_lose(*arguments: Any) -> None:
         await commit_all(*arguments)
-        assert await machine.world.store.update_job(granted.job.id, {"lease": 2}, Guard(LIVE))
+        assert await host.world.store.update_job(granted.job.id, {"lease": 2}, Guard(LIVE))
 
-    monkeypatch.setattr(machine.publishing, "commit_all", commit_and_lose)
+    monkeypatch.setattr(host.publishing, "commit_all", commit_and_lose)
     with pytest.raises(LeaseLost):
-        await publish(machine, granted)
-    assert (await machine.world.read(granted.job)).head_sha is None
+        await publish(host, granted)
+    assert (await host.world.read(granted.job)).head_sha is None
     assert pushes(forge) == 0
 
 
-async def test_a_push_that_has_begun_is_finished(
-    machine: Machine, forge: FakeGitHub, work: Work
-) -> None:
+async def test_a_started_push_is_completed(host: WorkerHost, forge: FakeGitHub, work: Work) -> None:
     granted, _ = work
     forge.delay_next("git-receive-pack", 0.3)
-    publishing = asyncio.create_task(publish(machine, granted))
+    publishing = asyncio.create_task(publish(host, granted))
     async with asyncio.timeout(20):
         while forge.pending_faults:  # noqa: ASYNC110 - the forge has no event to wait for
             await asyncio.sleep(0.01)
     publishing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await publishing
-    head = (await machine.world.read(granted.job)).head_sha
+    head = (await host.world.read(granted.job)).head_sha
     assert forge.branches(OWNER, NAME)[granted.job.branch_name] == head
 
 
-async def test_a_worktree_that_is_gone_cannot_be_published(machine: Machine) -> None:
-    granted = await machine.grant()
-    assert await refusal(machine, granted) is FailureCode.GIT_FAILED
+async def test_a_missing_worktree_cannot_be_published(host: WorkerHost) -> None:
+    granted = await host.grant()
+    assert await refusal(host, granted) is FailureCode.GIT_FAILED
 
 
-async def test_a_task_that_changed_nothing_passes(machine: Machine) -> None:
-    granted = await machine.grant_task()
-    await machine.run(machine.workspaces.verify_unchanged, granted.key)
-    worktree = await machine.prepare(granted)
+async def test_a_task_that_changed_nothing_passes(host: WorkerHost) -> None:
+    granted = await host.grant_task()
+    await host.run(host.workspaces.verify_unchanged, granted.key)
+    worktree = await host.prepare(granted)
     (worktree.path / "debug.log").write_text("ignored")
-    await machine.run(machine.workspaces.verify_unchanged, granted.key)
+    await host.run(host.workspaces.verify_unchanged, granted.key)
 
 
-async def test_a_task_passes_whose_files_no_checkout_leaves_as_they_were_committed(
-    machine: Machine, forge: FakeGitHub
+async def test_a_task_passes_if_a_checkout_itself_changes_files(
+    host: WorkerHost, forge: FakeGitHub
 ) -> None:
     untidy = {".gitattributes": "*.bat text eol=crlf\n", "run.bat": "one\r\ntwo\r\n"}
     forge.commit(OWNER, NAME, "main", untidy, "Untidy")
-    granted = await machine.grant_task()
-    worktree = await machine.prepare(granted)
-    await machine.run(machine.workspaces.verify_unchanged, granted.key)
+    granted = await host.grant_task()
+    worktree = await host.prepare(granted)
+    await host.run(host.workspaces.verify_unchanged, granted.key)
     (worktree.path / "run.bat").write_text("edited")
     with pytest.raises(JobFailure, match=r"Changed: run\.bat\."):
-        await machine.run(machine.workspaces.verify_unchanged, granted.key)
+        await host.run(host.workspaces.verify_unchanged, granted.key)
 
 
-async def test_a_task_that_changed_files_fails_and_names_some(machine: Machine) -> None:
-    granted = await machine.grant_task()
-    worktree = await machine.prepare(granted)
+async def test_a_task_that_changed_files_fails_and_names_them(host: WorkerHost) -> None:
+    granted = await host.grant_task()
+    worktree = await host.prepare(granted)
     (worktree.path / "README.md").unlink()
     for number in range(7):
         (worktree.path / f"new-{number}").write_text("new")
     with pytest.raises(JobFailure) as caught:
-        await machine.run(machine.workspaces.verify_unchanged, granted.key)
+        await host.run(host.workspaces.verify_unchanged, granted.key)
     assert caught.value.code is FailureCode.TASK_CHANGED_FILES
     names = caught.value.message.rpartition("Changed: ")[2]
     assert names == "README.md, new-0, new-1, new-2, new-3."
 
 
-def add_submodule(machine: Machine, forge: FakeGitHub) -> None:
-    """Give the repository a submodule `part`."""
+def add_submodule(host: WorkerHost, forge: FakeGitHub) -> None:
+    """Add a submodule `part` to the repository."""
     forge.create_repository(OWNER, "part", {"part.py": "part\n"})
     modules = '[submodule "part"]\n\tpath = part\n\turl = ../part.git\n'
     forge.commit(OWNER, NAME, "main", {".gitmodules": modules}, "Name a submodule")
-    author = machine.directory / "author"
+    author = host.directory / "author"
     bare = forge.root / OWNER / f"{NAME}.git"
-    as_claude(machine.directory, "clone", "--quiet", str(bare), str(author))
+    as_claude(host.directory, "clone", "--quiet", str(bare), str(author))
     link = f"160000,{forge.branches(OWNER, 'part')['main']},part"
     as_claude(author, "update-index", "--add", "--cacheinfo", link)
     as_claude(author, "commit", "--quiet", "-m", "Link it")
     as_claude(author, "push", "--quiet", "origin", "main")
 
 
-async def test_work_in_a_submodule_fails_the_job_and_is_moved_aside(
-    machine: Machine, forge: FakeGitHub
+async def test_work_in_a_submodule_fails_the_job_and_is_rescued(
+    host: WorkerHost, forge: FakeGitHub
 ) -> None:
-    add_submodule(machine, forge)
-    granted, worktree = await machine.prepared()
+    add_submodule(host, forge)
+    granted, worktree = await host.prepared()
     (worktree.path / "part/part.py").write_text("edited\n")
     with pytest.raises(JobFailure, match=r"compared with them: part\. Changes of a") as caught:
-        await publish(machine, granted)
+        await publish(host, granted)
     assert caught.value.code is FailureCode.GIT_FAILED
     assert pushes(forge) == 0
-    await ended(machine, granted.job, JobStatus.FAILED)
+    await ended(host, granted.job, JobStatus.FAILED)
     for _ in range(2):
-        await machine.run(machine.workspaces.clean_up, granted.job.id)
+        await host.run(host.workspaces.clean_up, granted.job.id)
     assert not worktree.path.exists()
-    [said] = [line for line in await machine.said(granted.job) if "Submodules" in line]
-    files = machine.worktrees.orphaned / f"{granted.job.id}-submodules"
+    [text] = [line for line in await host.messages(granted.job) if "These submodules" in line]
+    files = host.worktrees.orphaned / f"{granted.job.id}-submodules"
     assert (files / "part/part.py").read_text() == "edited\n"
-    assert f"them: part. They are kept on {HOST}" in said
-    assert f"files in {files}, and" in said
-    assert f"directories in {files}.git." in said
+    assert f"be checked): part. They are kept on {HOST}" in text
+    assert f"files in {files}, and" in text
+    assert f"directories in {files}.git." in text
 
 
-async def test_a_task_that_changed_a_submodule_fails(machine: Machine, forge: FakeGitHub) -> None:
-    add_submodule(machine, forge)
-    granted = await machine.grant_task()
-    worktree = await machine.prepare(granted)
-    await machine.run(machine.workspaces.verify_unchanged, granted.key)
+async def test_a_task_that_changed_a_submodule_fails(host: WorkerHost, forge: FakeGitHub) -> None:
+    add_submodule(host, forge)
+    granted = await host.grant_task()
+    worktree = await host.prepare(granted)
+    await host.run(host.workspaces.verify_unchanged, granted.key)
     (worktree.path / "part/new.py").write_text("new\n")
     with pytest.raises(JobFailure, match=r"Changed: part\."):
-        await machine.run(machine.workspaces.verify_unchanged, granted.key)
+        await host.run(host.workspaces.verify_unchanged, granted.key)
 
 
-async def test_the_sweep_says_where_work_in_submodules_is(
-    machine: Machine, forge: FakeGitHub
+async def test_the_sweep_reports_the_work_in_submodules(
+    host: WorkerHost, forge: FakeGitHub
 ) -> None:
-    add_submodule(machine, forge)
-    granted, worktree = await machine.prepared()
+    add_submodule(host, forge)
+    granted, worktree = await host.prepared()
     (worktree.path / "part/new.py").write_text("new\n")
-    await ended(machine, granted.job)
-    await machine.world.store.update_job(
-        granted.job.id, {"phase": None}, Guard(frozenset(JobStatus))
-    )
-    machine.leases.drop(machine.leases.require(granted.key))
-    await machine.sweeper.sweep()
+    await ended(host, granted.job)
+    await host.world.store.update_job(granted.job.id, {"phase": None}, Guard(frozenset(JobStatus)))
+    host.leases.drop(host.leases.require(granted.key))
+    await host.sweeper.sweep()
     assert not worktree.path.exists()
-    assert [line for line in await machine.said(granted.job) if "Submodules" in line]
+    assert [line for line in await host.messages(granted.job) if "These submodules" in line]
 
 
-async def ended(machine: Machine, job: Job, status: JobStatus = JobStatus.CANCELLED) -> None:
+async def ended(host: WorkerHost, job: Job, status: JobStatus = JobStatus.CANCELLED) -> None:
     changes: Any = {"status": status, "phase": Phase.CLEANING_UP}
-    assert await machine.world.store.update_job(job.id, changes, Guard(LIVE))
+    assert await host.world.store.update_job(job.id, changes, Guard(LIVE))
 
 
-async def test_cleaning_up_keeps_unpublished_work(machine: Machine, work: Work) -> None:
+async def test_clean_up_salvages_unpublished_work(host: WorkerHost, work: Work) -> None:
     granted, worktree = work
-    await ended(machine, granted.job)
+    await ended(host, granted.job)
     for _ in range(2):
-        await machine.run(machine.workspaces.clean_up, granted.job.id)
+        await host.run(host.workspaces.clean_up, granted.job.id)
     assert not worktree.path.exists()
-    assert (await machine.world.read(granted.job)).phase is None
-    kept = await machine.salvage.kept(OWNER, NAME, granted.job.id)
+    assert (await host.world.read(granted.job)).phase is None
+    kept = await host.salvage.kept(OWNER, NAME, granted.job.id)
     assert kept is not None
     assert "+login" in (kept.patch or "")
 
 
-async def test_cleaning_up_after_a_delivery_keeps_nothing(machine: Machine, work: Work) -> None:
+async def test_clean_up_after_a_delivery_salvages_nothing(host: WorkerHost, work: Work) -> None:
     granted, worktree = work
-    await publish(machine, granted)
-    await ended(machine, granted.job, JobStatus.COMPLETED)
-    await machine.run(machine.workspaces.clean_up, granted.job.id)
+    await publish(host, granted)
+    await ended(host, granted.job, JobStatus.COMPLETED)
+    await host.run(host.workspaces.clean_up, granted.job.id)
     assert not worktree.path.exists()
-    assert await machine.salvage.kept(OWNER, NAME, granted.job.id) is None
-    assert await machine.world.store.kept_work(granted.job.id) is None
+    assert await host.salvage.kept(OWNER, NAME, granted.job.id) is None
+    assert await host.world.store.kept_work(granted.job.id) is None
 
 
 @pytest.mark.parametrize("status", [JobStatus.FAILED, JobStatus.CANCELLED])
-async def test_what_was_pushed_and_not_delivered_is_kept(
-    machine: Machine, work: Work, status: JobStatus
+async def test_pushed_but_undelivered_work_is_salvaged(
+    host: WorkerHost, work: Work, status: JobStatus
 ) -> None:
-    """Its pull request was refused, or its branch is taken back."""
+    """Its pull request was refused, or its branch was withdrawn."""
     granted, worktree = work
-    await publish(machine, granted)
-    await ended(machine, granted.job, status)
+    await publish(host, granted)
+    await ended(host, granted.job, status)
     for _ in range(2):
-        await machine.run(machine.workspaces.clean_up, granted.job.id)
+        await host.run(host.workspaces.clean_up, granted.job.id)
     assert not worktree.path.exists()
-    kept = await machine.world.store.kept_work(granted.job.id)
+    kept = await host.world.store.kept_work(granted.job.id)
     assert kept is not None
     assert (kept.host, kept.base_sha) == (HOST, worktree.base_sha)
     assert "login" in (kept.patch or "")
-    notices = [line for line in await machine.said(granted.job) if "The work is kept" in line]
+    notices = [line for line in await host.messages(granted.job) if "The work is kept" in line]
     assert len(notices) == 1
 
 
-async def test_cleaning_up_where_there_is_nothing(machine: Machine) -> None:
-    granted = await machine.grant()
-    await machine.run(machine.workspaces.clean_up, UNKNOWN_ID)
-    await ended(machine, granted.job)
-    await machine.run(machine.workspaces.clean_up, granted.job.id)
-    assert (await machine.world.read(granted.job)).phase is None
+async def test_clean_up_without_files_succeeds(host: WorkerHost) -> None:
+    granted = await host.grant()
+    await host.run(host.workspaces.clean_up, UNKNOWN_ID)
+    await ended(host, granted.job)
+    await host.run(host.workspaces.clean_up, granted.job.id)
+    assert (await host.world.read(granted.job)).phase is None
 
 
-async def test_no_lease_is_needed_and_none_is_given_back(machine: Machine, work: Work) -> None:
+async def test_clean_up_neither_needs_nor_drops_a_lease(host: WorkerHost, work: Work) -> None:
     granted, _ = work
-    await ended(machine, granted.job)
-    await machine.run(machine.workspaces.clean_up, granted.job.id)
-    assert machine.leases.find(granted.key) is not None
+    await ended(host, granted.job)
+    await host.run(host.workspaces.clean_up, granted.job.id)
+    assert host.leases.find(granted.key) is not None
     with pytest.raises(LeaseLost):
-        await publish(machine, Granted(granted.job, LeaseKey(granted.job.id, 5)))
+        await publish(host, Granted(granted.job, LeaseKey(granted.job.id, 5)))
 
 
-async def test_a_lost_machine_does_not_replace_what_its_successor_kept(
-    machine: Machine, work: Work
-) -> None:
+async def test_a_lost_host_does_not_replace_newer_salvage(host: WorkerHost, work: Work) -> None:
     granted, worktree = work
     (worktree.path / "half.py").write_text("half\n")
-    store, job = machine.world.store, granted.job
+    store, job = host.world.store, granted.job
     complete = KeptWork(job.id, "1" * 40, "2" * 40, "mill-2", "diff --git a/all b/all\n", utc_now())
     await store.update_job(job.id, {"host": "mill-2"}, Guard(LIVE))
-    await ended(machine, job, JobStatus.FAILED)
+    await ended(host, job, JobStatus.FAILED)
     await store.keep_work(complete)
     await store.update_job(job.id, {"phase": None}, Guard(frozenset(JobStatus)))
-    machine.leases.drop(machine.leases.require(granted.key))
-    await machine.sweeper.sweep()
+    host.leases.drop(host.leases.require(granted.key))
+    await host.sweeper.sweep()
     assert not worktree.path.exists()
     kept = await store.kept_work(job.id)
     assert kept is not None
     assert kept.patch == complete.patch
-    here = await machine.salvage.kept(OWNER, NAME, job.id)
+    here = await host.salvage.kept(OWNER, NAME, job.id)
     assert here is not None
     assert "half" in (here.patch or "")
 
 
-async def test_what_is_said_of_kept_work_is_true(machine: Machine) -> None:
-    keeping = Keeping(machine.world.store, HOST)
-    code = await machine.grant()
-    task = await machine.grant_task()
+async def test_the_message_about_salvage_is_true(host: WorkerHost) -> None:
+    keeping = SalvageRecords(host.world.store, HOST)
+    code = await host.grant()
+    task = await host.grant_task()
     for granted, patch in ((code, "diff"), (task, None)):
-        await ended(machine, granted.job, JobStatus.FAILED)
+        await ended(host, granted.job, JobStatus.FAILED)
         await keeping.record(granted.job.id, Salvaged("1" * 40, "2" * 40, patch))
-    [said] = [line for line in await machine.said(code.job) if "kept" in line]
-    assert "/patch" in said
-    assert '{"from": "publish"}' in said
-    assert await machine.said(task.job) == ["The work is kept."]
+    [text] = [line for line in await host.messages(code.job) if "kept" in line]
+    assert "/patch" in text
+    assert '{"from": "publish"}' in text
+    assert await host.messages(task.job) == ["The work is kept."]

@@ -1,4 +1,4 @@
-"""Jobs that want the machine that has their work, and jobs that a usage limit holds back."""
+"""Jobs that return to the host with their work, and jobs that wait for a usage limit."""
 
 from __future__ import annotations
 
@@ -12,16 +12,14 @@ from domain.jobs import RetryFrom
 from domain.timestamps import utc_now
 from host.slots import admission, credential_holds
 from host.slots.credential_holds import Credential
-from host.slots.slot_supplier import Capacity
+from host.slots.slot_supplier import HostSlotSupplier
 from tests.integration.activities.holders import CREDENTIAL, Ended, SlotHost
-from tests.integration.activities.test_slot_order import queued
+from tests.integration.host.test_admission import queued
 from tests.integration.workflows.server import eventually
 from tests.unit.store.samples import World, later
 
 
-async def test_a_machine_takes_the_jobs_that_return_to_it(
-    world: World, slot_host: SlotHost
-) -> None:
+async def test_a_host_takes_the_jobs_that_return_to_it(world: World, slot_host: SlotHost) -> None:
     returning, other = await queued(world, 2)
     async with slot_host.poll():
         await slot_host.ask(returning, returning=True)
@@ -29,7 +27,9 @@ async def test_a_machine_takes_the_jobs_that_return_to_it(
         await slot_host.until_held(returning, other)
 
 
-async def test_all_jobs_of_a_machine_share_its_slots(world: World, slot_host: SlotHost) -> None:
+async def test_returning_jobs_share_the_slots_of_the_host(
+    world: World, slot_host: SlotHost
+) -> None:
     jobs = await queued(world, 6)
     async with slot_host.poll():
         for number, job in enumerate(jobs):
@@ -42,7 +42,7 @@ async def test_all_jobs_of_a_machine_share_its_slots(world: World, slot_host: Sl
     assert slot_host.leases.most_at_once == 2
 
 
-async def test_another_machine_does_not_take_them(
+async def test_another_host_does_not_take_returning_jobs(
     temporal: TemporalClient, world: World, slot_host: SlotHost
 ) -> None:
     [returning] = await queued(world, 1)
@@ -55,11 +55,11 @@ async def test_another_machine_does_not_take_them(
         await slot_host.until_held(returning)
 
 
-async def test_nothing_starts_on_a_credential_that_is_held(
+async def test_no_job_starts_while_the_credential_is_held(
     world: World, slot_host: SlotHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not even when another machine has met the limit while jobs wait here."""
-    monkeypatch.setattr(credential_holds, "LOOKED_UP_EVERY", timedelta(milliseconds=50))
+    """Even if another host reached the limit while jobs wait on this host."""
+    monkeypatch.setattr(credential_holds, "REFRESH_INTERVAL", timedelta(milliseconds=50))
     elsewhere = Credential(world.store, CREDENTIAL)
     until = utc_now() + timedelta(seconds=2)
     await elsewhere.hold(until)
@@ -75,7 +75,7 @@ async def test_nothing_starts_on_a_credential_that_is_held(
     assert slot_host.leases.taken == [first.id, second.id, third.id]
 
 
-async def test_other_credentials_go_on(world: World, slot_host: SlotHost) -> None:
+async def test_other_credentials_are_not_held(world: World, slot_host: SlotHost) -> None:
     await Credential(world.store, "another").hold(utc_now() + timedelta(hours=1))
     [job] = await queued(world, 1)
     async with slot_host.poll():
@@ -83,7 +83,7 @@ async def test_other_credentials_go_on(world: World, slot_host: SlotHost) -> Non
         await slot_host.until_held(job)
 
 
-async def test_a_limit_that_none_can_be_holds_nothing(world: World) -> None:
+async def test_an_implausible_limit_holds_nothing(world: World) -> None:
     here = Credential(world.store, CREDENTIAL)
     await here.hold(utc_now() + timedelta(days=400))
     assert not await here.is_held()
@@ -91,10 +91,10 @@ async def test_a_limit_that_none_can_be_holds_nothing(world: World) -> None:
     assert await here.is_held()
 
 
-async def test_a_machine_that_is_held_leaves_jobs_to_others(
+async def test_a_held_host_leaves_jobs_to_others(
     temporal: TemporalClient, world: World, slot_host: SlotHost
 ) -> None:
-    """It takes no more than it could start, so that another credential's machine has the rest."""
+    """It takes only as many jobs as it has slots; hosts with another credential take the rest."""
     await Credential(world.store, CREDENTIAL).hold(utc_now() + timedelta(hours=1))
     jobs = await queued(world, 6)
     async with slot_host.poll():
@@ -105,11 +105,11 @@ async def test_a_machine_that_is_held_leaves_jobs_to_others(
     assert slot_host.leases.taken == []
 
 
-async def test_what_only_publishes_does_not_wait_for_a_limit_of_claude(
+async def test_a_publishing_job_does_not_wait_for_a_usage_limit(
     world: World, slot_host: SlotHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nor for the patience with the jobs before it, which cannot come now."""
-    monkeypatch.setattr(admission, "TURN_PATIENCE", timedelta(hours=1))
+    """Nor for earlier jobs, which cannot start now."""
+    monkeypatch.setattr(admission, "EARLIER_JOB_TIMEOUT", timedelta(hours=1))
     await Credential(world.store, CREDENTIAL).hold(utc_now() + timedelta(hours=1))
     waiting, _ = await queued(world, 2)
     publishing = await world.add_job(queued_at=later(9), retry_from=RetryFrom.PUBLISH)
@@ -119,10 +119,10 @@ async def test_what_only_publishes_does_not_wait_for_a_limit_of_claude(
         await slot_host.until_held(publishing)
 
 
-async def test_what_only_publishes_has_its_turn_without_a_limit(
+async def test_without_a_limit_a_publishing_job_waits_in_order(
     world: World, slot_host: SlotHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(admission, "TURN_PATIENCE", timedelta(hours=1))
+    monkeypatch.setattr(admission, "EARLIER_JOB_TIMEOUT", timedelta(hours=1))
     [waiting] = await queued(world, 1)
     publishing = await world.add_job(queued_at=later(9), retry_from=RetryFrom.PUBLISH)
     async with slot_host.poll():
@@ -133,23 +133,23 @@ async def test_what_only_publishes_has_its_turn_without_a_limit(
     assert slot_host.leases.taken == [waiting.id, publishing.id]
 
 
-async def test_what_only_publishes_waits_for_a_free_slot(world: World) -> None:
+async def test_a_publishing_job_waits_for_a_free_slot(world: World) -> None:
     held = Credential(world.store, CREDENTIAL)
     await held.hold(utc_now() + timedelta(hours=1))
-    capacity = Capacity(1)
+    capacity = HostSlotSupplier(1)
     here = admission.SlotQueue(world.store, capacity, held)
     job = await world.add_job(retry_from=RetryFrom.PUBLISH)
     capacity.take_slot()
-    assert not await here._is_turn_of(job.id, needs_claude=False)
+    assert not await here._may_start(job.id, needs_claude=False)
     capacity.give_slot_back()
-    assert await here._is_turn_of(job.id, needs_claude=False)
+    assert await here._may_start(job.id, needs_claude=False)
 
 
-async def test_jobs_that_are_held_do_not_keep_others_from_a_machine_for_good(
+async def test_held_jobs_do_not_block_a_host_permanently(
     world: World, slot_host: SlotHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those that came by a permit give it back now and then, and ask again."""
-    monkeypatch.setattr(admission, "HELD_PATIENCE", timedelta(milliseconds=200))
+    """Jobs with a permit release it after a time and ask again."""
+    monkeypatch.setattr(admission, "USAGE_LIMIT_TIMEOUT", timedelta(milliseconds=200))
     await Credential(world.store, CREDENTIAL).hold(utc_now() + timedelta(hours=1))
     first, second = await queued(world, 2)
     publishing = await world.add_job(queued_at=later(9), retry_from=RetryFrom.PUBLISH)
@@ -160,10 +160,10 @@ async def test_jobs_that_are_held_do_not_keep_others_from_a_machine_for_good(
         assert [await handle.result() for handle in held] == [Ended("lease_lost")] * 2
 
 
-async def test_a_job_that_returned_waits_for_the_limit_where_it_is(
+async def test_a_returned_job_waits_for_the_limit_on_its_host(
     world: World, slot_host: SlotHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(admission, "HELD_PATIENCE", timedelta(0))
+    monkeypatch.setattr(admission, "USAGE_LIMIT_TIMEOUT", timedelta(0))
     await Credential(world.store, CREDENTIAL).hold(utc_now() + timedelta(seconds=1))
     [job] = await queued(world, 1)
     async with slot_host.poll():
@@ -171,21 +171,21 @@ async def test_a_job_that_returned_waits_for_the_limit_where_it_is(
         await slot_host.until_held(job)
 
 
-@pytest.mark.parametrize("told", ["nothing left", "finished here"])
-async def test_what_claude_has_finished_does_not_wait_for_its_limit(
-    world: World, slot_host: SlotHost, told: str
+@pytest.mark.parametrize("situation", ["nothing left", "finished here"])
+async def test_a_job_that_claude_has_finished_ignores_the_limit(
+    world: World, slot_host: SlotHost, situation: str
 ) -> None:
     await Credential(world.store, CREDENTIAL).hold(utc_now() + timedelta(hours=1))
     [job] = await queued(world, 1)
     async with slot_host.poll():
-        if told == "finished here":
+        if situation == "finished here":
             await slot_host.ask(job, host_claude_finished_on=slot_host.host_id)
         else:
             await slot_host.ask(job, needs_claude=False)
         await slot_host.until_held(job)
 
 
-async def test_what_claude_has_finished_elsewhere_waits_for_its_limit(
+async def test_a_job_that_claude_finished_on_another_host_waits_for_the_limit(
     world: World, slot_host: SlotHost
 ) -> None:
     until = utc_now() + timedelta(seconds=1)
@@ -197,10 +197,10 @@ async def test_what_claude_has_finished_elsewhere_waits_for_its_limit(
         assert utc_now() >= until
 
 
-async def test_jobs_keep_their_order_over_a_limit(
+async def test_jobs_keep_their_order_during_a_limit(
     temporal: TemporalClient, world: World, slot_host: SlotHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(credential_holds, "LOOKED_UP_EVERY", timedelta(milliseconds=50))
+    monkeypatch.setattr(credential_holds, "REFRESH_INTERVAL", timedelta(milliseconds=50))
     await Credential(world.store, CREDENTIAL).hold(utc_now() + timedelta(seconds=1.5))
     urgent, *others = await queued(world, 5)
     async with slot_host.poll():

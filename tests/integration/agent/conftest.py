@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 
 from agent.claude.arguments import Launch
-from agent.claude.environment import Marker, child_environment
+from agent.claude.environment import child_environment
 from agent.claude.executable import find_executable
 from agent.claude.process import ClaudeProcess
-from agent.message_queue import Inbox, UserMessage
-from agent.process.lines import OutputLine
+from agent.message_queue import MessageQueue, UserMessage
+from agent.process.marker import Marker
+from agent.protocol import AgentLine
 from agent.turn import TurnReport, run_turn
 from domain.jobs import JobType
 from fakes.anthropic.server import RecordedRequest, ScriptedModel
@@ -29,11 +30,11 @@ SEARCH_PATH = "/usr/local/bin:/usr/bin:/bin"
 
 @dataclass
 class Lines:
-    """Collects what a turn's process prints."""
+    """Collects the lines of a turn."""
 
-    all: list[OutputLine] = field(default_factory=list)
+    all: list[AgentLine] = field(default_factory=list)
 
-    async def __call__(self, line: OutputLine) -> None:
+    async def __call__(self, line: AgentLine) -> None:
         self.all.append(line)
 
     @property
@@ -42,8 +43,8 @@ class Lines:
 
 
 @dataclass
-class Room:
-    """One job's directories, its script, and short ways to run it."""
+class ScriptedJob:
+    """The directories and the scripted model of a job, with shortcuts to run it."""
 
     executable: Path
     model: ScriptedModel
@@ -125,19 +126,19 @@ class Room:
         *,
         keep_open: bool = False,
         lines: Lines | None = None,
-        inbox: Inbox | None = None,
-        hanging: float = 10.0,
+        queue: MessageQueue | None = None,
+        exit_timeout: float = 10.0,
         silence: float | None = None,
     ) -> TurnReport:
-        """Run one whole turn with a single first message."""
+        """Run a turn with one initial message."""
         async with self.process(launch) as process:
             return await run_turn(
                 process,
                 [user_message(text)],
                 keep_open=keep_open,
                 on_line=Lines() if lines is None else lines,
-                inbox=inbox or Inbox(),
-                hanging=hanging,
+                queue=queue or MessageQueue(),
+                exit_timeout=exit_timeout,
                 silence=silence,
             )
 
@@ -153,39 +154,41 @@ def scripted_model() -> Iterator[ScriptedModel]:
 
 
 @pytest.fixture
-def room(scripted_model: ScriptedModel, tmp_path: Path) -> Iterator[Room]:
+def job(scripted_model: ScriptedModel, tmp_path: Path) -> Iterator[ScriptedJob]:
     executable = find_executable(None, "")
-    made = Room(executable, scripted_model, tmp_path)
+    made = ScriptedJob(executable, scripted_model, tmp_path)
     yield made
     assert processes_of(made.marker) == []
 
 
 @pytest.fixture
-def fake_room(scripted_model: ScriptedModel, tmp_path: Path) -> Iterator[Callable[[str], Room]]:
-    """Make a room whose executable is a Python script with the given body."""
-    rooms = []
+def fake_job(
+    scripted_model: ScriptedModel, tmp_path: Path
+) -> Iterator[Callable[[str], ScriptedJob]]:
+    """Make a job whose executable is a Python script with the given body."""
+    jobs = []
 
-    def make(body: str) -> Room:
+    def make(body: str) -> ScriptedJob:
         executable = tmp_path / "fake-claude"
         executable.write_text(f"#!/usr/bin/env -S python3 -u\n{body}")
         executable.chmod(0o755)
-        rooms.append(Room(executable, scripted_model, tmp_path))
-        return rooms[-1]
+        jobs.append(ScriptedJob(executable, scripted_model, tmp_path))
+        return jobs[-1]
 
     yield make
-    for made in rooms:
+    for made in jobs:
         assert processes_of(made.marker) == []
 
 
 def processes_of(marker: Marker) -> list[int]:
-    """List living processes that carry a run's marker."""
+    """Return the running processes that have a marker."""
     wanted = f"ORCHESTRATOR_RUN={marker}".encode()
-    found = []
+    pids = []
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
             if entry.name.isdigit() and wanted in (entry / "environ").read_bytes().split(b"\0"):
-                found.append(int(entry.name))
-    return found
+                pids.append(int(entry.name))
+    return pids
 
 
 def is_running(pid: int) -> bool:
@@ -196,10 +199,10 @@ def is_running(pid: int) -> bool:
 
 
 async def until(check: Callable[[], bool], seconds: float = 10.0) -> None:
-    """Poll with a deadline."""
+    """Wait for a condition."""
     deadline = time.monotonic() + seconds
     while not check():
-        assert time.monotonic() < deadline, "It did not happen in time."
+        assert time.monotonic() < deadline, "The condition was not met in time."
         await asyncio.sleep(0.02)
 
 

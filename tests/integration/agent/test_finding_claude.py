@@ -12,7 +12,7 @@ from agent.claude import executable as executable_module
 from agent.claude.executable import ClaudeProbe, find_executable, probe
 from domain.errors import JobFailure
 from domain.failures import FailureCode
-from tests.integration.agent.conftest import SEARCH_PATH, Room, is_running, until
+from tests.integration.agent.conftest import SEARCH_PATH, ScriptedJob, is_running, until
 
 
 def program(directory: Path, name: str, body: str = "") -> Path:
@@ -31,8 +31,8 @@ def test_the_configured_executable_comes_first(tmp_path: Path) -> None:
 
 
 def test_the_bundled_executable_comes_last() -> None:
-    found = find_executable(None, "/nonexistent")
-    assert found.parts[-3:] == ("claude_agent_sdk", "_bundled", "claude")
+    result = find_executable(None, "/nonexistent")
+    assert result.parts[-3:] == ("claude_agent_sdk", "_bundled", "claude")
     assert "claude_agent_sdk" not in sys.modules
 
 
@@ -43,7 +43,7 @@ def test_a_wrong_configured_executable_is_not_replaced(tmp_path: Path) -> None:
     assert caught.value.code is FailureCode.CLAUDE_NOT_FOUND
 
 
-def test_no_executable_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_executable_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(executable_module, "_bundled_executable", lambda: None)
     with pytest.raises(JobFailure) as caught:
         find_executable(None, "")
@@ -59,12 +59,12 @@ def test_no_executable_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"ANTHROPIC_API_KEY": ""}, None),
     ],
 )
-async def test_the_real_cli_tells_its_version_and_login(
-    room: Room, credential: dict[str, str], login_type: str | None
+async def test_the_real_cli_reports_its_version_and_login(
+    job: ScriptedJob, credential: dict[str, str], login_type: str | None
 ) -> None:
-    found = await probe(room.executable, {**room.environment, **credential})
-    assert re.fullmatch(r"\d+\.\d+\.\d+", found.version or "")
-    assert (found.authenticated, found.login_type) == (login_type is not None, login_type)
+    result = await probe(job.executable, {**job.environment, **credential})
+    assert re.fullmatch(r"\d+\.\d+\.\d+", result.version or "")
+    assert (result.authenticated, result.login_type) == (login_type is not None, login_type)
 
 
 @pytest.mark.parametrize(
@@ -80,18 +80,18 @@ async def test_the_real_cli_tells_its_version_and_login(
         ),
     ],
 )
-async def test_a_failing_cli_is_an_answer_too(
+async def test_a_failing_cli_is_not_an_error(
     tmp_path: Path, body: str, expected: ClaudeProbe
 ) -> None:
-    found = await probe(program(tmp_path, "claude", body), {"PATH": SEARCH_PATH})
-    assert found == expected
+    result = await probe(program(tmp_path, "claude", body), {"PATH": SEARCH_PATH})
+    assert result == expected
 
 
-async def test_a_missing_cli_is_an_answer_too(tmp_path: Path) -> None:
+async def test_a_missing_cli_is_not_an_error(tmp_path: Path) -> None:
     assert await probe(tmp_path / "missing", {}) == ClaudeProbe(None, False, None)
 
 
-async def test_a_hanging_cli_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_hanging_cli_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(executable_module, "PROBE_SECONDS", 0.2)
     began = time.monotonic()
     hanging = program(tmp_path, "claude", f"echo $$ > {tmp_path}/pid; sleep 300; true")
@@ -102,7 +102,7 @@ async def test_a_hanging_cli_is_given_up(tmp_path: Path, monkeypatch: pytest.Mon
     assert not is_running(int((tmp_path / "pid").read_text()))
 
 
-async def test_a_probe_that_is_cancelled_leaves_nothing_behind(tmp_path: Path) -> None:
+async def test_a_cancelled_probe_leaves_no_process(tmp_path: Path) -> None:
     hanging = program(tmp_path, "claude", f"echo $$ > {tmp_path}/pid; exec sleep 300")
     asyncio_task = asyncio.create_task(probe(hanging, {"PATH": SEARCH_PATH}))
     await until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text() != "")

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from agent.claude.arguments import Launch, command_line
-from agent.claude.environment import Marker, child_environment, config_dir_of
+from agent.claude.environment import child_environment, config_dir_of
+from agent.process.marker import Marker
 from domain.claude_env import CLAUDE_CREDENTIAL_NAMES, PASSED_NAMES
 from domain.jobs import JobType
 
@@ -30,7 +31,7 @@ def launch(job_type: JobType, **changes: object) -> Launch:
 
 
 def options(line: list[str]) -> dict[str, str]:
-    """Pair every flag with what follows it."""
+    """Return the value of each flag."""
     following = [*line[1:], "--end"]
     return {
         flag: "" if value.startswith("--") else value
@@ -39,56 +40,56 @@ def options(line: list[str]) -> dict[str, str]:
     }
 
 
-def test_both_kinds_talk_stream_json_and_load_nothing_of_the_repository() -> None:
+def test_both_job_types_use_stream_json_and_no_repository_settings() -> None:
     for job_type in JobType:
         line = command_line(Path("/bin/claude"), launch(job_type))
-        found = options(line)
+        flags = options(line)
         assert line[0] == "/bin/claude"
-        assert found["--input-format"] == found["--output-format"] == "stream-json"
+        assert flags["--input-format"] == flags["--output-format"] == "stream-json"
         assert {"--print", "--verbose", "--strict-mcp-config", "--disable-slash-commands"} <= set(
-            found
+            flags
         )
-        assert found["--session-id"] == SESSION
-        assert "--resume" not in found
+        assert flags["--session-id"] == SESSION
+        assert "--resume" not in flags
 
 
 def test_a_code_job_may_do_everything_in_its_worktree() -> None:
-    found = options(command_line(Path("claude"), launch(JobType.CODE, task_tools=("WebFetch",))))
-    assert found["--permission-mode"] == "bypassPermissions"
-    assert found["--setting-sources"] == "user"
-    assert found["--tools"].startswith("Bash,Edit,Write,Read,Glob,Grep")
-    assert "WebFetch" not in found["--tools"]
+    flags = options(command_line(Path("claude"), launch(JobType.CODE, task_tools=("WebFetch",))))
+    assert flags["--permission-mode"] == "bypassPermissions"
+    assert flags["--setting-sources"] == "user"
+    assert flags["--tools"].startswith("Bash,Edit,Write,Read,Glob,Grep")
+    assert "WebFetch" not in flags["--tools"]
 
 
-def test_a_task_job_may_only_read_and_what_is_configured() -> None:
+def test_a_task_job_may_only_read_and_use_configured_tools() -> None:
     asked = launch(
         JobType.TASK,
         mcp_config=Path("/etc/mcp.json"),
         mcp_servers=("jobs", "wiki"),
         task_tools=("WebSearch",),
     )
-    found = options(command_line(Path("claude"), asked))
-    assert "--restricted" in found
-    assert found["--permission-mode"] == "dontAsk"
-    assert found["--tools"] == "Read,Grep,Glob,WebSearch"
-    assert found["--allowedTools"] == "WebSearch,mcp__jobs,mcp__wiki"
-    assert found["--mcp-config"] == "/etc/mcp.json"
+    flags = options(command_line(Path("claude"), asked))
+    assert "--restricted" in flags
+    assert flags["--permission-mode"] == "dontAsk"
+    assert flags["--tools"] == "Read,Grep,Glob,WebSearch"
+    assert flags["--allowedTools"] == "WebSearch,mcp__jobs,mcp__wiki"
+    assert flags["--mcp-config"] == "/etc/mcp.json"
 
 
 def test_limits_model_and_resuming() -> None:
     asked = launch(JobType.CODE, resume=True, model="m", max_turns=7, max_budget_usd=1.5)
-    found = options(command_line(Path("claude"), asked))
-    assert found["--resume"] == SESSION
-    assert "--session-id" not in found
-    assert (found["--model"], found["--max-turns"], found["--max-budget-usd"]) == ("m", "7", "1.5")
+    flags = options(command_line(Path("claude"), asked))
+    assert flags["--resume"] == SESSION
+    assert "--session-id" not in flags
+    assert (flags["--model"], flags["--max-turns"], flags["--max-budget-usd"]) == ("m", "7", "1.5")
 
 
-def test_a_limit_of_nothing_is_no_missing_limit() -> None:
-    found = options(command_line(Path("claude"), launch(JobType.CODE, max_budget_usd=0.0)))
-    assert found["--max-budget-usd"] == "0.0"
+def test_a_limit_of_zero_is_passed() -> None:
+    flags = options(command_line(Path("claude"), launch(JobType.CODE, max_budget_usd=0.0)))
+    assert flags["--max-budget-usd"] == "0.0"
 
 
-def test_a_system_prompt_goes_by_file_when_there_is_one() -> None:
+def test_a_system_prompt_file_replaces_the_argument() -> None:
     asked = launch(JobType.CODE, system_prompt="Rules.")
     assert options(command_line(Path("c"), asked))["--append-system-prompt"] == "Rules."
     by_file = command_line(Path("c"), asked, Path("/dev/fd/7"))
@@ -115,22 +116,26 @@ def environment(passed: dict[str, str], config_dir: Path | None = None) -> dict[
     )
 
 
-def test_the_environment_holds_what_was_passed_and_what_is_fixed(
+def test_the_environment_has_the_passed_and_the_fixed_variables(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setenv("SOMETHING_OF_THE_WORKER", "x")
-    found = environment({"ANTHROPIC_API_KEY": "k", "LANG": "de_DE.UTF-8"}, Path("/config"))
-    assert found["ANTHROPIC_API_KEY"] == "k"
-    assert found["LANG"] == "de_DE.UTF-8"
-    assert found["ORCHESTRATOR_RUN"] == "data/boot/job"
-    assert (found["HOME"], found["TMPDIR"], found["PATH"]) == ("/home/job", "/tmp/job", "/usr/bin")
-    assert found["GIT_AUTHOR_NAME"] == "A"
-    assert found["GIT_TERMINAL_PROMPT"] == "0"
-    assert found["CLAUDE_CODE_DISABLE_FILE_MENTIONS"] == "1"
-    assert "IS_SANDBOX" not in found
-    assert "SOMETHING_OF_THE_WORKER" not in found
-    assert config_dir_of(found) == Path("/config")
+    variables = environment({"ANTHROPIC_API_KEY": "k", "LANG": "de_DE.UTF-8"}, Path("/config"))
+    assert variables["ANTHROPIC_API_KEY"] == "k"
+    assert variables["LANG"] == "de_DE.UTF-8"
+    assert variables["ORCHESTRATOR_RUN"] == "data/boot/job"
+    assert (variables["HOME"], variables["TMPDIR"], variables["PATH"]) == (
+        "/home/job",
+        "/tmp/job",
+        "/usr/bin",
+    )
+    assert variables["GIT_AUTHOR_NAME"] == "A"
+    assert variables["GIT_TERMINAL_PROMPT"] == "0"
+    assert variables["CLAUDE_CODE_DISABLE_FILE_MENTIONS"] == "1"
+    assert "IS_SANDBOX" not in variables
+    assert "SOMETHING_OF_THE_WORKER" not in variables
+    assert config_dir_of(variables) == Path("/config")
     assert config_dir_of(environment({})) == Path("/home/job/.claude")
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     assert environment({})["IS_SANDBOX"] == "1"
@@ -157,7 +162,7 @@ def test_no_other_name_can_be_passed(name: str) -> None:
     assert name not in PASSED_NAMES
 
 
-def test_no_name_can_come_in_as_identity() -> None:
+def test_identity_allows_only_git_variables() -> None:
     with pytest.raises(ValueError, match="GIT_SSH_COMMAND"):
         child_environment(
             {},

@@ -1,4 +1,4 @@
-"""What an MCP_CONFIG file says of its servers."""
+"""Parse the servers of an MCP_CONFIG file."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from domain.mcp_servers import McpServer, read_servers
 
 
 def server(**entry: Any) -> McpServer:
-    [found] = read_servers(json.dumps({"mcpServers": {"one": entry}}))
-    return found
+    [parsed] = read_servers(json.dumps({"mcpServers": {"one": entry}}))
+    return parsed
 
 
 def test_the_files_of_a_command_are_its_absolute_paths():
-    found = server(
+    parsed = server(
         command="/srv/tickets/bin/serve",
         args=[
             "--data=/srv/data/../tickets.db",
@@ -28,16 +28,16 @@ def test_the_files_of_a_command_are_its_absolute_paths():
             "/srv/t",
         ],
     )
-    assert found.files == (
+    assert parsed.files == (
         Path("/srv/tickets/bin/serve"),
         Path("/srv/tickets.db"),
         Path("/srv/t"),
     )
-    assert found.address is None
+    assert parsed.address is None
 
 
 @pytest.mark.parametrize("path", ["/dev/null", "/proc/1", "/proc/../dev", "/sys", "/x/${HOME}"])
-def test_what_a_sandbox_has_itself_or_only_the_cli_knows_is_no_file(path: str):
+def test_sandbox_paths_and_variables_are_not_files(path: str):
     assert server(command="npx", args=[path]).files == ()
 
 
@@ -55,14 +55,14 @@ def test_what_a_sandbox_has_itself_or_only_the_cli_knows_is_no_file(path: str):
     ],
 )
 def test_the_address_of_a_url(url: str, address: tuple[str, int] | None, is_on_loopback: bool):
-    found = server(type="http", url=url)
-    assert (found.address, found.is_on_loopback) == (address, is_on_loopback)
+    parsed = server(type="http", url=url)
+    assert (parsed.address, parsed.is_on_loopback) == (address, is_on_loopback)
 
 
 @pytest.mark.parametrize(
     "entry",
     [3, {"command": 3}, {"command": "npx", "args": 3}, {"command": "npx", "args": [3]}, {"url": 3}],
 )
-def test_an_entry_of_another_form_is_refused(entry: object):
+def test_an_invalid_entry_is_refused(entry: object):
     with pytest.raises(ValueError, match=r"mcp\.json"):
         read_servers(json.dumps({"mcpServers": {"one": entry}}))

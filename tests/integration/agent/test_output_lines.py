@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 import pytest
 
-from agent.claude.events import Other, TurnEnded
 from agent.process import lines as output_module
 from agent.process.lines import BUFFERED_BYTES, LineSplitter
-from tests.integration.agent.conftest import Lines, Room, until
+from agent.protocol import TurnEnded
+from tests.integration.agent.conftest import Lines, ScriptedJob, until
 
 RESULT = '{"type":"result","subtype":"success","is_error":false,"result":"Done."}'
 
@@ -21,22 +21,24 @@ def split(*chunks: bytes) -> list[bytes]:
     return [*lines, *splitter.finish()]
 
 
-def test_lines_are_cut_at_newlines_only() -> None:
+def test_lines_are_split_at_newlines_only() -> None:
     text = "a\u2028b\u2029c\rd\x0be\x85f\n"
     assert split(text.encode()) == [text.encode().rstrip(b"\n")]
 
 
-def test_lines_are_put_together_from_chunks() -> None:
+def test_lines_are_joined_from_chunks() -> None:
     assert split(b"a", b"b\nc", b"\n", b"\n", b"d") == [b"ab", b"c", b"", b"d"]
 
 
-def test_a_line_over_the_limit_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_over_the_limit_is_truncated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(output_module, "MAX_LINE_BYTES", 4)
     assert split(b"abc", b"def", b"ghi\njk\n") == [b"abcd", b"jk"]
 
 
-async def test_long_lines_and_odd_bytes_come_whole(fake_room: Callable[[str], Room]) -> None:
-    room = fake_room(
+async def test_long_lines_and_invalid_bytes_are_read(
+    fake_job: Callable[[str], ScriptedJob],
+) -> None:
+    job = fake_job(
         "import sys\n"
         "out = sys.stdout.buffer\n"
         'out.write(b\'{"type":"x","a":"\' + b\'y\' * 2_000_000 + b\'"}\\n\')\n'
@@ -48,34 +50,34 @@ async def test_long_lines_and_odd_bytes_come_whole(fake_room: Callable[[str], Ro
     )
     lines = Lines()
 
-    report = await room.turn("Go.", lines=lines)
+    report = await job.turn("Go.", lines=lines)
 
     stdout = [line for line in lines.all if line.stream == "stdout"]
     assert [len(line.text) for line in stdout[:1]] == [2_000_019]
     assert json.loads(stdout[1].text)["a"] == "\u2028"
     assert stdout[2].text == "\ufffd\ufffd broken"
-    assert stdout[2].event == Other(None)
+    assert stdout[2].event is None
     assert isinstance(stdout[3].event, TurnEnded)
     assert [line.text for line in lines.all if line.stream == "stderr"] == ["warning"]
-    assert report.verdict.answer == "Done."
+    assert report.result.answer == "Done."
 
 
-async def test_a_slow_reader_holds_the_process_back(fake_room: Callable[[str], Room]) -> None:
-    room = fake_room(
+async def test_a_slow_reader_slows_the_process_down(fake_job: Callable[[str], ScriptedJob]) -> None:
+    job = fake_job(
         "import pathlib\n"
         "done = pathlib.Path('count')\n"
         "for number in range(200):\n"
         "    print('x' * 100_000)\n"
         "    done.write_text(str(number))\n"
     )
-    async with room.process() as process:
+    async with job.process() as process:
         await anext(process.output())
-        # The loop runs on, and would take in everything if nothing held the process back.
-        await until(lambda: count(room) * 100_000 > BUFFERED_BYTES)
-        seen = [count(room)]
+        # Without backpressure, the running event loop would read everything.
+        await until(lambda: count(job) * 100_000 > BUFFERED_BYTES)
+        seen = [count(job)]
         while len(seen) < 20:
             await asyncio.sleep(0.02)
-            seen.append(count(room))
+            seen.append(count(job))
         assert seen[-1] * 100_000 < BUFFERED_BYTES + 600_000
         rest = [line async for line in process.output()]
         assert await process.wait() == 0
@@ -84,8 +86,8 @@ async def test_a_slow_reader_holds_the_process_back(fake_room: Callable[[str], R
     assert {len(line.text) for line in rest} == {100_000}
 
 
-def count(room: Room) -> int:
-    path = room.cwd / "count"
+def count(job: ScriptedJob) -> int:
+    path = job.cwd / "count"
     return int(path.read_text() or 0) if path.exists() else 0
 
 
@@ -95,20 +97,22 @@ def count(room: Room) -> int:
     ids=["hanging", "silent", "ignoring SIGTERM"],
 )
 async def test_a_process_that_hangs_after_its_result_is_stopped(
-    fake_room: Callable[[str], Room], obstinacy: str, silence: float | None
+    fake_job: Callable[[str], ScriptedJob], obstinacy: str, silence: float | None
 ) -> None:
-    room = fake_room(f"import signal, time\n{obstinacy}\nprint('{RESULT}')\ntime.sleep(300)\n")
+    job = fake_job(f"import signal, time\n{obstinacy}\nprint('{RESULT}')\ntime.sleep(300)\n")
 
-    report = await room.turn("Go.", hanging=0.3, silence=silence)
+    report = await job.turn("Go.", exit_timeout=0.3, silence=silence)
 
-    assert report.verdict.failure is None
-    assert report.verdict.answer == "Done."
+    assert report.result.failure is None
+    assert report.result.answer == "Done."
     assert report.exit_code == 128 + (signal.SIGKILL if obstinacy else signal.SIGTERM)
     assert report.seconds < 8
 
 
-async def test_a_slow_reader_is_no_hanging_process(fake_room: Callable[[str], Room]) -> None:
-    room = fake_room(f"print('{RESULT}')\nprint('after')\n")
+async def test_time_of_a_slow_reader_does_not_count_as_hanging(
+    fake_job: Callable[[str], ScriptedJob],
+) -> None:
+    job = fake_job(f"print('{RESULT}')\nprint('after')\n")
 
     class Slow(Lines):
         async def __call__(self, line: object) -> None:
@@ -116,29 +120,31 @@ async def test_a_slow_reader_is_no_hanging_process(fake_room: Callable[[str], Ro
             await super().__call__(line)  # type: ignore[arg-type]
 
     lines = Slow()
-    report = await room.turn("Go.", lines=lines, hanging=0.1)
+    report = await job.turn("Go.", lines=lines, exit_timeout=0.1)
 
     assert report.exit_code == 0
     assert lines.all[-1].text == "after"
 
 
-async def test_an_error_of_the_reader_comes_out_as_it_is(fake_room: Callable[[str], Room]) -> None:
-    room = fake_room("import time\nprint(1)\ntime.sleep(300)\n")
+async def test_an_error_of_the_reader_is_raised_unchanged(
+    fake_job: Callable[[str], ScriptedJob],
+) -> None:
+    job = fake_job("import time\nprint(1)\ntime.sleep(300)\n")
 
     class Broken(Lines):
         async def __call__(self, line: object) -> None:
             raise LookupError("The database is gone.") from OSError("cause")
 
     with pytest.raises(LookupError) as caught:
-        await room.turn("Go.", lines=Broken())
+        await job.turn("Go.", lines=Broken())
 
     assert isinstance(caught.value.__cause__, OSError)
 
 
 async def test_a_cli_without_acknowledgements_still_ends_its_turn(
-    fake_room: Callable[[str], Room],
+    fake_job: Callable[[str], ScriptedJob],
 ) -> None:
-    room = fake_room(
+    job = fake_job(
         "import sys\n"
         "sys.stdin.readline()\n"
         'print(\'{"type":"system","subtype":"init","session_id":"s"}\')\n'
@@ -146,7 +152,7 @@ async def test_a_cli_without_acknowledgements_still_ends_its_turn(
         "sys.stdin.read()\n"
     )
 
-    report = await room.turn("Go.", keep_open=True, hanging=20)
+    report = await job.turn("Go.", keep_open=True, exit_timeout=20)
 
     assert len(report.consumed) == 1
     assert report.exit_code == 0

@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 
 import agent
-from agent.claude.environment import Marker
 from agent.claude.process import ClaudeProcess
-from agent.message_queue import Inbox
+from agent.message_queue import MessageQueue
+from agent.process.marker import Marker
 from agent.turn import run_turn
 from tests.integration.agent.conftest import (
     Lines,
-    Room,
+    ScriptedJob,
     is_running,
     processes_of,
     until,
@@ -77,15 +77,15 @@ for number in range(10_000):
 """
 
 
-def run_stubborn_command(room: Room, prefix: str = "env -i") -> Path:
-    """Script a command whose orphan ignores signals in a session of its own, without a marker.
+def run_stubborn_command(job: ScriptedJob, prefix: str = "env -i") -> Path:
+    """Script a command with an orphan that ignores signals, in its own session, without a marker.
 
     Its process id will be in the file that is returned.
     """
-    script, pid = room.base / "stubborn.py", room.base / "pid"
+    script, pid = job.base / "stubborn.py", job.base / "pid"
     script.write_text(STUBBORN)
     command = f"{prefix} {sys.executable} {script} {pid}"
-    room.script({"tools": [["Bash", {"command": command}]]}, {"text": "Done."})
+    job.script({"tools": [["Bash", {"command": command}]]}, {"text": "Done."})
     return pid
 
 
@@ -101,136 +101,138 @@ async def reading(process: ClaudeProcess) -> AsyncIterator[None]:
         await asyncio_task
 
 
-async def test_stopping_ends_children_that_ignore_signals(room: Room) -> None:
-    pid_file = run_stubborn_command(room)
-    async with room.process() as process, reading(process):
+async def test_stop_kills_children_that_ignore_signals(job: ScriptedJob) -> None:
+    pid_file = run_stubborn_command(job)
+    async with job.process() as process, reading(process):
         await process.send("6f9619ff-8b86-4011-b42d-00c04fc964ff", "Go.")
         await until(pid_file.exists)
         began = time.monotonic()
         await process.stop()
         seconds = time.monotonic() - began
 
-        assert processes_of(room.marker) == []
+        assert processes_of(job.marker) == []
         assert not is_running(int(pid_file.read_text()))
         assert seconds < 4
         assert await process.wait() == 128 + signal.SIGTERM
         await process.stop()
 
 
-async def test_the_death_of_the_worker_ends_the_run(room: Room) -> None:
-    pid_file = run_stubborn_command(room)
-    arguments = [str(room.executable), room.session_id, json.dumps(room.environment), str(room.cwd)]
+async def test_the_run_ends_if_the_worker_dies(job: ScriptedJob) -> None:
+    pid_file = run_stubborn_command(job)
+    arguments = [str(job.executable), job.session_id, json.dumps(job.environment), str(job.cwd)]
     worker = await asyncio.create_subprocess_exec(
         sys.executable, "-c", WORKER, *arguments, cwd=PROJECT
     )
     await until(pid_file.exists)
-    assert len(processes_of(room.marker)) >= 3
+    assert len(processes_of(job.marker)) >= 3
     worker.kill()
     await worker.wait()
 
-    await until(lambda: processes_of(room.marker) == [], seconds=5)
+    await until(lambda: processes_of(job.marker) == [], seconds=5)
     assert not is_running(int(pid_file.read_text()))
 
 
-async def test_the_death_of_claude_ends_its_commands(room: Room) -> None:
-    pid_file = run_stubborn_command(room)
+async def test_commands_end_if_claude_dies(job: ScriptedJob) -> None:
+    pid_file = run_stubborn_command(job)
     first = user_message("Go.")
-    async with room.process() as process:
+    async with job.process() as process:
         running = asyncio.create_task(
-            run_turn(process, [first], keep_open=False, on_line=Lines(), inbox=Inbox())
+            run_turn(process, [first], keep_open=False, on_line=Lines(), queue=MessageQueue())
         )
         await until(pid_file.exists)
-        os.kill(claude_pid(room, process), signal.SIGKILL)
+        os.kill(claude_pid(job, process), signal.SIGKILL)
         async with asyncio.timeout(5):
             report = await running
 
     assert report.exit_code == 128 + signal.SIGKILL
     assert report.consumed == [first.id]
-    assert processes_of(room.marker) == []
+    assert processes_of(job.marker) == []
     assert not is_running(int(pid_file.read_text()))
 
 
-async def test_the_death_of_the_supervisor_ends_the_run(room: Room) -> None:
-    pid_file = run_stubborn_command(room, prefix="")
-    async with room.process() as process, reading(process):
+async def test_the_run_ends_if_the_supervisor_dies(job: ScriptedJob) -> None:
+    pid_file = run_stubborn_command(job, prefix="")
+    async with job.process() as process, reading(process):
         await process.send("6f9619ff-8b86-4011-b42d-00c04fc964ff", "Go.")
         await until(pid_file.exists)
         os.kill(process.pid, signal.SIGKILL)
         async with asyncio.timeout(5):
             assert await process.wait() == -signal.SIGKILL
 
-    assert processes_of(room.marker) == []
+    assert processes_of(job.marker) == []
     assert not is_running(int(pid_file.read_text()))
 
 
-async def test_what_outlives_the_supervisor_is_found_by_its_marker(
-    fake_room: Callable[[str], Room],
+async def test_processes_that_outlive_the_supervisor_are_found_by_marker(
+    fake_job: Callable[[str], ScriptedJob],
 ) -> None:
-    room = fake_room(HANGING)
-    async with room.process() as process:
-        await until((room.cwd / "ready").exists)
+    job = fake_job(HANGING)
+    async with job.process() as process:
+        await until((job.cwd / "ready").exists)
         os.kill(process.pid, signal.SIGKILL)
         await process.wait()
 
-        assert processes_of(room.marker) == []
+        assert processes_of(job.marker) == []
 
 
-async def test_no_signal_is_ignored_from_the_start(fake_room: Callable[[str], Room]) -> None:
-    room = fake_room("")
-    room.executable.write_text("#!/bin/sh\nexec grep -E 'SigIgn|SigBlk' /proc/self/status\n")
-    async with room.process() as process:
+async def test_the_cli_starts_with_default_signal_handling(
+    fake_job: Callable[[str], ScriptedJob],
+) -> None:
+    job = fake_job("")
+    job.executable.write_text("#!/bin/sh\nexec grep -E 'SigIgn|SigBlk' /proc/self/status\n")
+    async with job.process() as process:
         lines = [line.text.split() async for line in process.output()]
 
-    # 32 and 33 belong to libc: its posix_spawn, by which make starts programs, ignores them.
+    # libc uses signals 32 and 33: its posix_spawn, which make calls, ignores them.
     libc_own = 0b11 << 31
     masks = {name: int(mask, 16) & ~libc_own for name, mask in lines}
     assert masks == {"SigBlk:": 0, "SigIgn:": 0}
 
 
-async def test_sigterm_to_the_supervisor_ends_the_run_in_order(room: Room) -> None:
-    pid_file = run_stubborn_command(room)
-    async with room.process() as process, reading(process):
+async def test_sigterm_to_the_supervisor_stops_the_run(job: ScriptedJob) -> None:
+    pid_file = run_stubborn_command(job)
+    async with job.process() as process, reading(process):
         await process.send("6f9619ff-8b86-4011-b42d-00c04fc964ff", "Go.")
         await until(pid_file.exists)
         os.kill(process.pid, signal.SIGTERM)
         async with asyncio.timeout(5):
             assert await process.wait() == 128 + signal.SIGTERM
 
-    assert processes_of(room.marker) == []
+    assert processes_of(job.marker) == []
     assert not is_running(int(pid_file.read_text()))
 
 
-async def test_a_command_left_in_the_background_ends_with_the_turn(room: Room) -> None:
-    pid = room.base / "pid"
+async def test_a_command_left_in_the_background_ends_with_the_turn(job: ScriptedJob) -> None:
+    pid = job.base / "pid"
     command = f"nohup setsid sleep 300 > /dev/null 2>&1 & echo $! > {pid}"
-    room.script({"tools": [["Bash", {"command": command}]]}, {"text": "Done."})
+    job.script({"tools": [["Bash", {"command": command}]]}, {"text": "Done."})
 
-    report = await room.turn("Go.")
+    report = await job.turn("Go.")
 
-    assert report.verdict.answer == "Done."
+    assert report.result.answer == "Done."
     assert not is_running(int(pid.read_text()))
 
 
 @pytest.mark.parametrize("body", [HANGING, FLOODING], ids=["hanging", "flooding"])
-async def test_stopping_needs_neither_cooperation_nor_a_reader(
-    fake_room: Callable[[str], Room], body: str
+async def test_stop_needs_neither_cooperation_nor_a_reader(
+    fake_job: Callable[[str], ScriptedJob], body: str
 ) -> None:
-    room = fake_room(body)
-    async with room.process() as process:
-        await until((room.cwd / "ready").exists)
+    job = fake_job(body)
+    async with job.process() as process:
+        await until((job.cwd / "ready").exists)
         began = time.monotonic()
         await process.stop(0.2)
 
     assert time.monotonic() - began < 2
-    assert processes_of(room.marker) == []
+    assert processes_of(job.marker) == []
 
 
-async def test_stopping_twice_at_once_uses_the_shorter_grace(
-    fake_room: Callable[[str], Room],
+async def test_concurrent_stops_use_the_shorter_grace(
+    fake_job: Callable[[str], ScriptedJob],
 ) -> None:
-    room = fake_room(HANGING)
-    async with room.process() as process:
-        await until((room.cwd / "ready").exists)
+    job = fake_job(HANGING)
+    async with job.process() as process:
+        await until((job.cwd / "ready").exists)
         began = time.monotonic()
         await asyncio.gather(process.stop(30), process.stop(0.2))
 
@@ -238,13 +240,13 @@ async def test_stopping_twice_at_once_uses_the_shorter_grace(
 
 
 async def test_leaving_the_block_on_cancellation_ends_the_run(
-    fake_room: Callable[[str], Room],
+    fake_job: Callable[[str], ScriptedJob],
 ) -> None:
-    room = fake_room("import time\nprint(1)\ntime.sleep(300)\n")
+    job = fake_job("import time\nprint(1)\ntime.sleep(300)\n")
     started = asyncio.Event()
 
     async def work() -> None:
-        async with room.process() as process:
+        async with job.process() as process:
             await anext(process.output())
             started.set()
             await process.wait()
@@ -255,28 +257,28 @@ async def test_leaving_the_block_on_cancellation_ends_the_run(
     with pytest.raises(asyncio.CancelledError):
         await asyncio_task
 
-    assert processes_of(room.marker) == []
+    assert processes_of(job.marker) == []
 
 
-async def test_stopping_a_stopped_process_ends_it(fake_room: Callable[[str], Room]) -> None:
-    room = fake_room("import time\nprint(1)\ntime.sleep(300)\n")
-    async with room.process() as process:
+async def test_stop_ends_a_suspended_process(fake_job: Callable[[str], ScriptedJob]) -> None:
+    job = fake_job("import time\nprint(1)\ntime.sleep(300)\n")
+    async with job.process() as process:
         await anext(process.output())
-        os.kill(claude_pid(room, process), signal.SIGSTOP)
+        os.kill(claude_pid(job, process), signal.SIGSTOP)
         await process.stop(1)
 
     assert await process.wait() == 128 + signal.SIGTERM
 
 
-async def test_a_worker_may_have_thousands_of_files_open(
-    fake_room: Callable[[str], Room],
+async def test_a_process_starts_although_thousands_of_files_are_open(
+    fake_job: Callable[[str], ScriptedJob],
 ) -> None:
-    room = fake_room("print(1)\n")
+    job = fake_job("print(1)\n")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
     open_files = [os.dup(2) for _ in range(1100)]
     try:
-        async with room.process() as process:
+        async with job.process() as process:
             assert [line.text async for line in process.output()] == ["1"]
             assert await process.wait() == 0
     finally:
@@ -285,34 +287,38 @@ async def test_a_worker_may_have_thousands_of_files_open(
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-async def test_an_executable_that_cannot_start_says_so(fake_room: Callable[[str], Room]) -> None:
-    room = fake_room("")
-    room.executable.write_text("#!/no/such/interpreter\n")
+async def test_an_executable_that_cannot_start_reports_why(
+    fake_job: Callable[[str], ScriptedJob],
+) -> None:
+    job = fake_job("")
+    job.executable.write_text("#!/no/such/interpreter\n")
     lines = Lines()
 
-    report = await room.turn("Go.", lines=lines)
+    report = await job.turn("Go.", lines=lines)
 
     assert report.exit_code == 127
     assert report.consumed == []
-    assert report.verdict.failure is not None
-    assert "cannot be started" in report.verdict.failure.message
+    assert report.result.failure is not None
+    assert "cannot be started" in report.result.failure.message
 
 
-async def test_a_missing_directory_is_an_error_at_once(fake_room: Callable[[str], Room]) -> None:
-    room = fake_room("")
+async def test_a_missing_directory_raises_an_error(
+    fake_job: Callable[[str], ScriptedJob],
+) -> None:
+    job = fake_job("")
     with pytest.raises(FileNotFoundError):
         await ClaudeProcess.start(
-            room.executable, room.launch(), room.environment, room.base / "missing"
+            job.executable, job.launch(), job.environment, job.base / "missing"
         )
 
 
-def claude_pid(room: Room, process: ClaudeProcess) -> int:
-    """Find the supervisor's child."""
+def claude_pid(job: ScriptedJob, process: ClaudeProcess) -> int:
+    """Return the process id of the supervisor's child."""
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     return int(children[0])
 
 
-def test_markers_are_told_apart() -> None:
+def test_invalid_markers_are_not_parsed() -> None:
     marker = Marker("data", "boot", "job")
     assert Marker.parse(str(marker)) == marker
     assert Marker.parse("data/boot") is None

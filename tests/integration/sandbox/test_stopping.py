@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.claude.environment import MARKER_NAME, Marker
-from agent.process.idle_detector import processor_seconds
-from agent.process.orphans import end_run
+from agent.process.idle_detector import cpu_seconds
+from agent.process.marker import MARKER_NAME, Marker
+from agent.process.orphans import kill_run
 from sandbox.supervision.supervisor import descendants
 from tests.integration.sandbox.accounts import PYTHON, Account
 from tests.integration.sandbox.contained import ContainedJob, Running, contained_room
@@ -169,9 +169,9 @@ async def test_work_inside_counts_as_activity(job: ContainedJob):
     script = "echo ready; while true; do :; done"
     async with job.running("/bin/bash", "-c", script) as running:
         assert await running.line() == "ready"
-        before = processor_seconds(running.process.pid)
+        before = cpu_seconds(running.process.pid)
         async with asyncio.timeout(20):
-            while processor_seconds(running.process.pid) - before < 0.2:  # noqa: ASYNC110
+            while cpu_seconds(running.process.pid) - before < 0.2:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
 
 
@@ -184,7 +184,7 @@ async def test_processes_inside_are_found_by_their_marker(job: ContainedJob):
         assert await running.line() == "ready"
         inside = {pid for pid, _ in descendants(running.init)}
         assert len(inside) == 3
-        found = await asyncio.to_thread(as_user, job.account, lambda: end_run(marker))
+        found = await asyncio.to_thread(as_user, job.account, lambda: kill_run(marker))
         assert found >= len(inside)
         await running.ended()
 

@@ -26,7 +26,7 @@ from domain.jobs import FINAL, Phase
 from host.job_progress import Progress
 from host.slots.credential_holds import Credential
 from host.slots.leases import LeaseKey, Leases
-from host.slots.slot_supplier import Capacity
+from host.slots.slot_supplier import HostSlotSupplier
 from store.protocol import Guard, Store
 from tests.unit.api.calls import Api
 from tests.unit.api.contract import Json
@@ -149,7 +149,7 @@ async def eventually(
 @asynccontextmanager
 async def running_live(api: Api, temporal: TemporalClient) -> AsyncIterator[Live]:
     """Run a worker for every task queue."""
-    leases, capacity = Leases(), Capacity(1)
+    leases, capacity = Leases(), HostSlotSupplier(1)
     host = FakeHost(api.store, leases)
     records = RecordActivities(api.store)
     slots = SlotActivities(

@@ -1,4 +1,4 @@
-"""A store that waits through outages."""
+"""A store that retries during outages."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def outages(world: World, monkeypatch: pytest.MonkeyPatch) -> Outages:
     return Outages(world.store)
 
 
-async def test_a_call_is_repeated_until_the_store_answers(world: World, outages: Outages) -> None:
+async def test_a_call_is_retried_until_the_store_answers(world: World, outages: Outages) -> None:
     job = await world.add_job(lease=1)
     outages.fail("append_messages", "before", "after", "after")
     store, line = retrying_store(outages.store), a_line("once")
@@ -33,7 +33,7 @@ async def test_a_call_is_repeated_until_the_store_answers(world: World, outages:
     assert outages.calls["read_messages"] == 1
 
 
-async def test_what_the_store_answers_is_not_repeated(world: World, outages: Outages) -> None:
+async def test_an_answer_of_the_store_is_not_retried(world: World, outages: Outages) -> None:
     job = await world.add_job(lease=2)
     store = retrying_store(outages.store)
     late: list[NewMessage] = [a_line()]
@@ -45,7 +45,7 @@ async def test_what_the_store_answers_is_not_repeated(world: World, outages: Out
     assert set(outages.calls.values()) == {1}
 
 
-async def test_waiting_ends_when_it_is_cancelled(outages: Outages) -> None:
+async def test_retries_end_when_the_call_is_cancelled(outages: Outages) -> None:
     outages.is_down = True
     waiting = asyncio.create_task(retrying_store(outages.store).ping())
     await eventually(lambda: outages.calls["ping"] > 2)

@@ -1,4 +1,4 @@
-"""One machine with the activities that jobs use on it: real git, store and forge."""
+"""A host with all its activities: real git and store, and a fake GitHub."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from domain.isolation import Network
 from domain.jobs import Job, JobStatus, JobType, Phase
 from fakes.github.server import FakeGitHub
 from host.retention import Retention
-from host.salvage_records import Keeping
+from host.salvage_records import SalvageRecords
 from host.slots.credential_holds import Credential
 from host.slots.leases import LeaseKey, Leases
 from host.sweeper import Sweeper
@@ -27,7 +27,8 @@ from sandbox.proxy.connection_variables import ConnectionVariables
 from sandbox.proxy.model import ModelUpstream
 from sandbox.proxy.policy import Policy
 from sandbox.supervision.limits import Limits
-from scm.github_client import GithubAccess
+from scm.github_client import GitHubClient
+from scm.github_pull_requests import GitHub
 from settings import ClaudeSettings, GithubSettings
 from store.protocol import Store
 from tests.sandboxes import real_sandbox
@@ -54,11 +55,11 @@ CLAUDE = Identity("Claude", "claude@example.invalid")
 MODEL = "claude-opus-5-5"
 HOST = "mill-1"
 GATEWAYS: list[Gateway] = []
-"""Those of the test, for `conftest` to close."""
+"""Gateways of the test; a fixture closes them."""
 
 
 def gateway(credentials: dict[str, str]) -> Gateway:
-    """Return the way to the network of a worker with these variables."""
+    """Return the gateway of a worker with these variables."""
     connection = ConnectionVariables(credentials)
     model = ModelUpstream.from_variables(credentials, connection)
     made = Gateway(Policy(Network.INTERNET), connection, model)
@@ -68,19 +69,19 @@ def gateway(credentials: dict[str, str]) -> Gateway:
 
 @dataclass(frozen=True)
 class Granted:
-    """A job that holds a lease on the machine."""
+    """A job with a lease on the host."""
 
     job: Job
     key: LeaseKey
 
 
-class Machine:
-    """Every activity of a worker in one directory, as `worker.py` puts them together.
+class WorkerHost:
+    """Every activity of a worker in one directory, composed as in `worker.py`.
 
     Args:
         directory: the worker's data directory.
         world: the store, with the client whose repository is the forge's acme/shop.
-        forge: stands in for GitHub.
+        forge: the fake GitHub.
         token: as configured; None for none.
         store: what the activities write to, if it is not the world's store.
         credentials: of Claude.
@@ -117,14 +118,14 @@ class Machine:
         self.publishing = Publishing(self.worktrees)
         self.salvage = Salvage(self.worktrees)
         self.removal = Removal(self.worktrees, self.salvage)
-        self.github = GithubAccess(lambda: token, forge.api_url)
+        self.code_host = GitHub(GitHubClient(lambda: token, forge.api_url))
         self.workspaces = WorkspaceActivities(
             used,
             self.leases,
             self.worktrees,
             self.publishing,
             self.removal,
-            Keeping(used, host),
+            SalvageRecords(used, host),
             CLAUDE,
             real_sandbox(),
             has_token=token is not None,
@@ -133,7 +134,7 @@ class Machine:
             used,
             self.leases,
             self.publishing,
-            self.github,
+            self.code_host,
             GithubSettings.model_validate({"GITHUB_SERVER_URL": "https://github.example"}),
         )
         self.credential = Credential(used, "c0ffee")
@@ -143,7 +144,7 @@ class Machine:
             used,
             self.leases,
             self.removal,
-            Keeping(used, host),
+            SalvageRecords(used, host),
             Retention(used, Expiry(self.worktrees), timedelta(days=30)),
             Upkeep(self.worktrees),
             self.sessions,
@@ -172,7 +173,7 @@ class Machine:
         return await ActivityEnvironment().run(activity, request)
 
     async def grant(self, lease: int = 1, **overrides: Any) -> Granted:
-        """Add a job that runs under a lease on this machine."""
+        """Add a running job with a lease on this host."""
         values = {"status": JobStatus.RUNNING, "phase": Phase.PREPARING, "lease": lease}
         job = await self.world.add_job(**values | overrides)
         return Granted(job, self.take(job, lease))
@@ -181,7 +182,7 @@ class Machine:
         return await self.grant(job_type=JobType.TASK, **overrides)
 
     def take(self, job: Job, lease: int) -> LeaseKey:
-        """Take a lease here; the store is not told."""
+        """Take a lease on this host without recording it in the store."""
         key = LeaseKey(job.id, lease)
         self.leases.take(key)
         return key
@@ -200,6 +201,6 @@ class Machine:
         assert found is not None
         return found
 
-    async def said(self, job: Job) -> list[str]:
-        """Return the contents of the job's transcript."""
+    async def messages(self, job: Job) -> list[str]:
+        """Return the contents of the job's messages."""
         return [line.content for line in await self.world.transcript(job)]

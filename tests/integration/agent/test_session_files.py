@@ -44,14 +44,14 @@ def home(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def neighbour(tmp_path: Path) -> Path:
-    """The home of another job, with a transcript."""
+    """The home of another job, with a session file."""
     made = tmp_path / "neighbour"
     made.mkdir()
     files_in(made).restore(entry("the neighbour's"))
     return made
 
 
-def test_a_restored_transcript_is_read_back(home: Path) -> None:
+def test_a_restored_file_can_be_read(home: Path) -> None:
     files = files_in(home)
     assert files.read() is None
     for name in ("one", "two"):
@@ -66,9 +66,7 @@ def test_a_restored_transcript_is_read_back(home: Path) -> None:
     [b"", b"\n", b"\0" * 4096, b"[1]\n2\n{", b'{"type":"queue-operation","operation":"enqueue"}\n'],
     ids=["empty", "blank", "zeros", "not entries", "only queued"],
 )
-def test_without_an_entry_of_the_conversation_there_is_no_transcript(
-    home: Path, damaged: bytes
-) -> None:
+def test_a_file_without_a_conversation_is_ignored(home: Path, damaged: bytes) -> None:
     files = files_in(home)
     files.restore(damaged)
     assert files.read() is None
@@ -78,7 +76,7 @@ def test_without_an_entry_of_the_conversation_there_is_no_transcript(
     assert files.read() is not None
 
 
-def test_a_discarded_session_is_gone_and_others_are_not(home: Path) -> None:
+def test_discard_deletes_only_its_session(home: Path) -> None:
     other = str(uuid.uuid4())
     for session in (SESSION, other):
         files_in(home, session).restore(entry("one"))
@@ -93,12 +91,12 @@ def test_a_discarded_session_is_gone_and_others_are_not(home: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "*", ""])
-def test_a_session_id_is_no_path(home: Path, name: str) -> None:
+def test_a_session_id_cannot_be_a_path(home: Path, name: str) -> None:
     with pytest.raises(ValueError, match="UUID"):
         files_in(home, name)
 
 
-def test_only_the_directory_of_the_cli_is_looked_into(home: Path) -> None:
+def test_only_the_directory_of_the_cli_is_read(home: Path) -> None:
     for directory in ("a", "zz"):
         transcript_of(home, directory).parent.mkdir(parents=True)
         transcript_of(home, directory).write_bytes(entry(directory))
@@ -154,7 +152,7 @@ ATTACKS = [
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_what_is_put_in_the_place_of_a_transcript_counts_as_none(
+def test_an_unsafe_file_is_ignored(
     home: Path,
     neighbour: Path,
     caplog: pytest.LogCaptureFixture,
@@ -165,7 +163,7 @@ def test_what_is_put_in_the_place_of_a_transcript_counts_as_none(
     assert files.read() is None
     (warning,) = caplog.records
     assert warning.levelno == logging.WARNING
-    assert f"Job {SESSION} goes on without its transcript" in warning.getMessage()
+    assert f"The session file of job {SESSION} was ignored" in warning.getMessage()
     for _ in range(2):
         files.restore(entry("mine"))
         assert files.read() == entry("mine")
@@ -173,7 +171,7 @@ def test_what_is_put_in_the_place_of_a_transcript_counts_as_none(
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_what_is_put_in_the_place_of_a_transcript_can_be_discarded(
+def test_an_unsafe_file_can_be_discarded(
     home: Path, neighbour: Path, attack: Callable[[Path, Path], None]
 ) -> None:
     attack(home, neighbour)
@@ -186,7 +184,7 @@ def test_what_is_put_in_the_place_of_a_transcript_can_be_discarded(
     assert not transcript_of(neighbour).with_name("soon.jsonl").exists()
 
 
-def test_a_transcript_is_read_up_to_a_limit(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_too_large_file_is_ignored(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = files_in(home)
     monkeypatch.setattr(session_files, "MAX_TRANSCRIPT_BYTES", 100)
     longest = entry("x" * (100 - len(entry(""))))
@@ -196,7 +194,7 @@ def test_a_transcript_is_read_up_to_a_limit(home: Path, monkeypatch: pytest.Monk
     assert files.read() is None
 
 
-def test_the_operators_own_directory_may_be_a_link(tmp_path: Path, home: Path) -> None:
+def test_the_operators_directory_may_be_a_link(tmp_path: Path, home: Path) -> None:
     (home / ".claude").mkdir()
     (home / ".claude" / "projects").symlink_to(tmp_path / "elsewhere")
     files = files_in(home, is_shared=True)
@@ -207,8 +205,8 @@ def test_the_operators_own_directory_may_be_a_link(tmp_path: Path, home: Path) -
     assert files.read() is None
 
 
-def test_the_operators_other_conversations_stay(home: Path) -> None:
-    """Also where the operator keeps some of them elsewhere."""
+def test_other_conversations_of_the_operator_stay(home: Path) -> None:
+    """Even if some of them are behind a link."""
     files = files_in(home, is_shared=True)
     files.restore(entry("one"))
     kept = home / "kept" / f"{SESSION}.jsonl"
@@ -222,28 +220,28 @@ def test_the_operators_other_conversations_stay(home: Path) -> None:
     assert (home / ".claude" / "projects" / "-work-tree" / "other.jsonl").exists()
 
 
-def test_the_session_of_an_environment_is_where_the_cli_has_it(home: Path) -> None:
+def test_the_environment_determines_the_path(home: Path) -> None:
     own = SessionFiles.of({"HOME": "/h", "CLAUDE_CONFIG_DIR": "/c/.claude"}, home, SESSION)
     assert own == SessionFiles(Path("/c/.claude"), home, SESSION, is_shared=False)
     operators = SessionFiles.of({"HOME": "/h"}, home, SESSION)
     assert operators == SessionFiles(Path("/h/.claude"), home, SESSION, is_shared=True)
 
 
-def test_a_working_directory_is_named_as_it_is_on_disk(home: Path, tmp_path: Path) -> None:
+def test_links_in_the_working_directory_are_resolved(home: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "real")
     SessionFiles(home / ".claude", tmp_path / "link", SESSION).restore(entry("one"))
     assert SessionFiles(home / ".claude", tmp_path / "real", SESSION).read() == entry("one")
 
 
 def test_long_names_end_in_a_checksum() -> None:
-    """The checksums are those of the CLI."""
+    """The expected checksums are from the CLI."""
     assert directory_name("/a.b/c_d e") == "-a-b-c-d-e"
     assert directory_name("/" + "a" * 199) == "-" + "a" * 199
     assert directory_name("/" + "a" * 200) == "-" + "a" * 199 + "-b6ymvl"
     assert directory_name("/\U0001f600" + "é" * 300) == "-" * 200 + "-jtbvce"
 
 
-def test_messages_are_found_in_every_form_in_which_the_cli_keeps_them() -> None:
+def test_messages_are_found_in_every_format_of_the_cli() -> None:
     entries = [
         {"type": "user", "uuid": "alone"},
         {"type": "user", "uuid": "last", "mergedSendUuids": ["merged"]},
@@ -258,7 +256,7 @@ def test_messages_are_found_in_every_form_in_which_the_cli_keeps_them() -> None:
     assert not any(holds_message(transcript, name) for name in others)
 
 
-def test_usage_is_that_of_the_last_turn_that_was_recorded() -> None:
+def test_usage_is_from_the_last_recorded_turn() -> None:
     quoted = b'{"type":"user","quoted":' + cost_state(9.0, 90) + b"}"
     cut_off = b'{"type":"cost-state"'
     lines = [cost_state(0.5, 10), b'{"type":"user"}', cost_state(0.75, 20), quoted, cut_off]
@@ -266,7 +264,7 @@ def test_usage_is_that_of_the_last_turn_that_was_recorded() -> None:
     assert usage_so_far(b"") == Usage()
 
 
-def test_entries_that_are_too_long_are_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_large_entries_are_not_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session_files, "MAX_ENTRY_BYTES", 100)
     fitting = json.dumps({"type": "user", "uuid": "x", "a": "a" * 60})
     assert len(fitting) <= 100
@@ -275,7 +273,7 @@ def test_entries_that_are_too_long_are_not_read(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("line", [b"\n", b'"uuid"\n', b'{"type":"cost-state"\n', b"x\n", b"["])
-def test_millions_of_lines_take_no_memory_of_their_own(line: bytes) -> None:
+def test_millions_of_lines_use_no_extra_memory(line: bytes) -> None:
     hostile = line * (4_000_000 // len(line))
     tracemalloc.start()
     try:
@@ -286,7 +284,7 @@ def test_millions_of_lines_take_no_memory_of_their_own(line: bytes) -> None:
         tracemalloc.stop()
 
 
-def test_what_is_said_over_and_over_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_search_ends_after_a_number_of_entries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session_files, "MAX_ENTRIES", 3)
     for number, found in ((2, True), (3, False)):
         assert holds_message(entry("x") + b'["x"]\n' * number, "x") == found

@@ -39,7 +39,7 @@ async def run(
     command: Sequence[str],
     *,
     environment: Mapping[str, str],
-    directory: Path,
+    directory: Path | None,
     stdin: bytes | None,
     timeout: float,
     max_output: int,
@@ -51,7 +51,7 @@ async def run(
     Args:
         command: the program and its arguments.
         environment: the whole environment.
-        directory: where it runs.
+        directory: its working directory; None for that of this process.
         stdin: what it reads; None for nothing.
         timeout: in seconds.
         max_output: of its standard output, in bytes; it is stopped there.

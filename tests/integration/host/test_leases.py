@@ -1,4 +1,4 @@
-"""Leases of one process: what runs under them, and how that is stopped."""
+"""The leases of a process, and stopping their work."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ async def forever() -> None:
 
 
 async def started(lease: Lease, resists: float = 0.0) -> tuple[asyncio.Task[str], asyncio.Event]:
-    """Work under a lease that has begun, and takes `resists` seconds to end when cancelled."""
+    """Work that has started under a lease; after a cancellation it runs for `resists` seconds."""
     gone = asyncio.Event()
 
     async def work() -> str:
@@ -40,7 +40,7 @@ async def started(lease: Lease, resists: float = 0.0) -> tuple[asyncio.Task[str]
     return running, gone
 
 
-async def test_a_lease_is_found_by_its_exact_key() -> None:
+async def test_find_needs_the_exact_key() -> None:
     leases = Leases()
     lease = leases.take(KEY)
     assert leases.require(KEY) is leases.find(KEY) is leases.of("job") is lease
@@ -62,7 +62,7 @@ async def test_dropping_an_older_lease_leaves_the_newer_one() -> None:
     assert leases.job_ids == set()
 
 
-async def test_work_gives_its_result_and_its_errors(lease: Lease) -> None:
+async def test_run_returns_the_result_and_raises_the_error(lease: Lease) -> None:
     async def answer() -> int:
         return 42
 
@@ -75,14 +75,14 @@ async def test_work_gives_its_result_and_its_errors(lease: Lease) -> None:
     await lease.stop()
 
 
-async def test_stop_returns_when_the_work_is_gone(lease: Lease) -> None:
+async def test_stop_returns_after_the_work_has_ended(lease: Lease) -> None:
     first, first_gone = await started(lease, resists=0.1)
     second, second_gone = await started(lease)
     await lease.stop()
     assert first_gone.is_set()
     assert second_gone.is_set()
     for running in (first, second):
-        with pytest.raises(LeaseLost, match="told to stop"):
+        with pytest.raises(LeaseLost, match="was stopped"):
             await running
 
 
@@ -93,7 +93,7 @@ async def test_nothing_starts_after_a_stop(lease: Lease) -> None:
         await lease.run(forever())
 
 
-async def test_a_cancellation_from_outside_stays_one(lease: Lease) -> None:
+async def test_a_cancellation_from_outside_is_not_a_lost_lease(lease: Lease) -> None:
     running, gone = await started(lease, resists=0.05)
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -102,7 +102,7 @@ async def test_a_cancellation_from_outside_stays_one(lease: Lease) -> None:
     assert await lease.run(asyncio.sleep(0, "still held")) == "still held"
 
 
-async def test_a_stop_and_a_cancellation_at_once_leave_nothing_behind(lease: Lease) -> None:
+async def test_a_stop_with_a_cancellation_leaves_no_work_running(lease: Lease) -> None:
     running, gone = await started(lease, resists=0.05)
     stopping = asyncio.create_task(lease.stop())
     await asyncio.sleep(0)
@@ -113,7 +113,7 @@ async def test_a_stop_and_a_cancellation_at_once_leave_nothing_behind(lease: Lea
     assert gone.is_set()
 
 
-async def test_work_that_is_finished_in_spite_of_a_stop_counts(lease: Lease) -> None:
+async def test_finish_completes_despite_a_stop(lease: Lease) -> None:
     async def resists() -> str:
         try:
             await forever()
@@ -128,7 +128,7 @@ async def test_work_that_is_finished_in_spite_of_a_stop_counts(lease: Lease) -> 
     assert await running == "finished"
 
 
-async def test_what_fails_because_it_was_stopped_is_no_failure_of_the_job(lease: Lease) -> None:
+async def test_an_error_during_a_stop_is_a_lost_lease(lease: Lease) -> None:
     async def killed() -> None:
         try:
             await forever()
@@ -143,8 +143,8 @@ async def test_what_fails_because_it_was_stopped_is_no_failure_of_the_job(lease:
         await running
 
 
-async def test_all_leases_are_given_up_at_the_same_time() -> None:
-    """No work here ends before the others have been told to."""
+async def test_all_leases_are_given_up_concurrently() -> None:
+    """No work of this test ends before all of it has been cancelled."""
     leases = Leases()
     held = [leases.take(LeaseKey(str(number), 1)) for number in range(5)]
     all_told = asyncio.Barrier(len(held))
@@ -162,12 +162,12 @@ async def test_all_leases_are_given_up_at_the_same_time() -> None:
     assert leases.job_ids == set()
     for lease, running in zip(held, works, strict=True):
         assert lease.ended.is_set()
-        assert not lease.was_released
+        assert not lease.released
         with pytest.raises(LeaseLost):
             await running
 
 
-async def test_a_lease_taken_while_the_others_end_is_left_alone() -> None:
+async def test_a_lease_taken_during_end_all_is_kept() -> None:
     leases = Leases()
     await started(leases.take(KEY), resists=0.1)
     ending = asyncio.create_task(leases.end_all())

@@ -1,4 +1,4 @@
-"""What a machine reports of itself, and that it goes on whatever fails."""
+"""The reports of a host, which continue after any error."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.claude.environment import Marker
+from agent.process.marker import Marker
 from domain.errors import JobFailure
 from domain.failures import FailureCode
 from domain.hosts import Host
@@ -22,9 +22,10 @@ from host.reports import ClaudeProbeSetup, HostReports, probe_claude
 from host.slots.credential_holds import Credential
 from sandbox.containment import Containment
 from sandbox.modes import Sandbox
-from scm.github_client import GithubAccess
-from tests.integration.activities.machine import TOKEN
+from scm.github_client import GitHubClient
+from scm.github_pull_requests import GitHub
 from tests.integration.activities.outages import Outages
+from tests.integration.activities.worker_host import TOKEN
 from tests.integration.workflows.server import eventually
 from tests.sandboxes import real_sandbox
 from tests.unit.store.samples import START, World
@@ -39,7 +40,7 @@ esac
 
 @dataclass
 class Desk:
-    """A machine that reports to a store that can be away."""
+    """A host that reports to a store that can fail."""
 
     world: World
     outages: Outages
@@ -52,7 +53,7 @@ class Desk:
         return hosts[0] if hosts else None
 
     async def until(self, reached: Callable[[Host], object]) -> Host:
-        """Wait until the row tells what it should."""
+        """Wait until the row meets a condition."""
         async with asyncio.timeout(20):
             while (row := await self.row()) is None or not reached(row):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
@@ -77,7 +78,7 @@ def setup(tmp_path: Path, claude_bin: Path) -> ClaudeProbeSetup:
 
 @pytest.fixture
 def claude(tmp_path: Path) -> Path:
-    """A program that answers as the CLI does."""
+    """A program that answers like the CLI."""
     executable = tmp_path / "claude"
     executable.write_text(CLAUDE)
     executable.chmod(0o755)
@@ -96,9 +97,9 @@ async def desk(
     monkeypatch.setattr(probes, "PROBE_INTERVAL", timedelta(milliseconds=50))
     outages = Outages(world.store)
     host = Host("mill-1", "0123456789ab", "host-mill-1", 2, utc_now())
-    user = GithubAccess(lambda: TOKEN, forge.api_url).user
+    github = GitHub(GitHubClient(lambda: TOKEN, forge.api_url))
     credential = Credential(outages.store, "c0ffee")
-    reports = HostReports(outages.store, host, setup(tmp_path, claude), user, credential)
+    reports = HostReports(outages.store, host, setup(tmp_path, claude), github, credential)
     running = asyncio.create_task(reports.run_forever())
     yield Desk(world, outages, credential, reports, running)
     running.cancel()
@@ -106,9 +107,7 @@ async def desk(
         await running
 
 
-async def test_a_machine_appears_at_once_and_its_probes_fill_in(
-    desk: Desk, forge: FakeGitHub
-) -> None:
+async def test_a_host_reports_at_once_and_adds_its_probes(desk: Desk, forge: FakeGitHub) -> None:
     row = await desk.until_probed()
     assert (row.id, row.boot_id, row.task_queue, row.slots) == (
         "mill-1",
@@ -128,13 +127,13 @@ async def test_reports_survive_an_outage(desk: Desk, caplog: pytest.LogCaptureFi
     desk.outages.is_down = True
     failing = desk.outages.calls["report_host"]
     await eventually(lambda: desk.outages.calls["report_host"] > failing + 2)
-    assert "could not report" in caplog.text
+    assert "The report of this host failed" in caplog.text
     desk.outages.is_down = False
     await desk.until(lambda row: row.last_seen > seen)
     assert not desk.running.done()
 
 
-async def test_a_cli_that_goes_away_is_told(desk: Desk, claude: Path) -> None:
+async def test_a_removed_cli_is_reported(desk: Desk, claude: Path) -> None:
     await desk.until_probed()
     claude.unlink()  # noqa: ASYNC240
     row = await desk.until(lambda row: row.claude_version is None)
@@ -143,29 +142,29 @@ async def test_a_cli_that_goes_away_is_told(desk: Desk, claude: Path) -> None:
     assert row.claude_login_type is None
 
 
-async def test_a_credential_that_was_refused_is_told(desk: Desk) -> None:
-    """The CLI, when it is asked, does not try it."""
+async def test_a_refused_credential_is_reported(desk: Desk) -> None:
+    """The CLI itself does not try its credential."""
     assert (await desk.until_probed()).claude_authenticated
-    desk.credential.was_tried(JobFailure(FailureCode.CLAUDE_AUTHENTICATION))
+    desk.credential.record_outcome(JobFailure(FailureCode.CLAUDE_AUTHENTICATION))
     row = await desk.until(lambda row: not row.claude_authenticated)
     assert row.claude_version == "2.1.330"
-    desk.credential.was_tried(None)
+    desk.credential.record_outcome(None)
     await desk.until(lambda row: row.claude_authenticated)
 
 
-async def test_a_machine_that_cannot_probe_still_reports(
+async def test_a_host_that_cannot_probe_still_reports(
     desk: Desk, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As when its disk is full."""
+    """For example because its disk is full."""
     await desk.until_probed()
     (tmp_path / "home").rename(tmp_path / "moved")
     (tmp_path / "home").write_text("in the way")
     await desk.until(lambda row: row.claude_version is None)
     assert not desk.running.done()
-    assert "could not be run" in caplog.text
+    assert "could not be run for a probe" in caplog.text
 
 
-async def test_a_machine_takes_its_row_away_at_the_end(
+async def test_a_host_deletes_its_row_at_the_end(
     desk: Desk, caplog: pytest.LogCaptureFixture
 ) -> None:
     await desk.until_probed()
@@ -174,7 +173,7 @@ async def test_a_machine_takes_its_row_away_at_the_end(
         await desk.running
     desk.outages.is_down = True
     await desk.reports.remove()
-    assert "stays until it is old" in caplog.text
+    assert "was not deleted and will expire" in caplog.text
     assert await desk.row() is not None
     desk.outages.is_down = False
     for _ in range(2):
@@ -182,24 +181,24 @@ async def test_a_machine_takes_its_row_away_at_the_end(
     assert await desk.row() is None
 
 
-async def test_a_process_takes_the_place_of_dead_ones(desk: Desk) -> None:
-    """What is still to be done on this machine must not be asked of a process that is dead."""
+async def test_a_process_replaces_dead_ones(desk: Desk) -> None:
+    """Activities for this host must not go to a dead process."""
     await desk.until_probed()
     dead = Host("mill-1", "ba9876543210", "host-mill-1-dead", 2, utc_now() + timedelta(minutes=1))
     other = replace(dead, id="mill-2")
     for host in (dead, other):
         await desk.world.store.report_host(host)
-    await desk.reports.succeed([dead.boot_id])
+    await desk.reports.replace_dead([dead.boot_id])
     boots = [(host.id, host.boot_id) for host in await desk.world.store.live_hosts(START)]
     assert boots == [("mill-1", "0123456789ab"), ("mill-2", "ba9876543210")]
 
 
-async def test_a_process_begins_although_the_store_is_away(desk: Desk) -> None:
+async def test_a_process_starts_during_an_outage(desk: Desk) -> None:
     desk.outages.is_down = True
-    await desk.reports.succeed(["ba9876543210"])
+    await desk.reports.replace_dead(["ba9876543210"])
 
 
-async def test_a_cli_that_is_not_there_is_no_error(tmp_path: Path, claude: Path) -> None:
+async def test_a_missing_cli_is_a_failure_of_the_probe(tmp_path: Path, claude: Path) -> None:
     there = setup(tmp_path, claude)
     assert (await probe_claude(there)).version == "2.1.330"
     with pytest.raises(JobFailure) as caught:
@@ -207,18 +206,18 @@ async def test_a_cli_that_is_not_there_is_no_error(tmp_path: Path, claude: Path)
     assert caught.value.code is FailureCode.CLAUDE_NOT_FOUND
 
 
-async def test_the_cli_is_asked_inside_the_sandbox(tmp_path: Path, claude: Path) -> None:
+async def test_the_probe_runs_in_the_sandbox(tmp_path: Path, claude: Path) -> None:
     (tmp_path / "secret").write_text("")
     rewrite(claude, f"[ -e {tmp_path}/secret ] || echo 2.1.330")
     assert (await probe_claude(setup(tmp_path, claude))).version == "2.1.330"
-    # Its own directory is all that it can write to.
+    # It can write only to its own directory.
     rewrite(claude, f"touch {tmp_path}/home/x {tmp_path}/x && echo 1.2")
     assert (await probe_claude(setup(tmp_path, claude))).version == "1.2"
     assert (tmp_path / "home" / "x").exists()
     assert not (tmp_path / "x").exists()
 
 
-async def test_the_cli_is_asked_of_the_operators_login(tmp_path: Path, claude: Path) -> None:
+async def test_the_probe_uses_the_operators_login(tmp_path: Path, claude: Path) -> None:
     there = replace(setup(tmp_path, claude), config_dir=None)
     (there.home / ".claude").mkdir(parents=True)
     (there.home / ".ssh").mkdir()
@@ -226,7 +225,7 @@ async def test_the_cli_is_asked_of_the_operators_login(tmp_path: Path, claude: P
     assert (await probe_claude(there)).version == "1.2"
 
 
-async def test_a_sandbox_that_does_not_work_is_told(
+async def test_a_broken_sandbox_is_reported(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert (await desk.until_probed()).sandbox_ok

@@ -1,4 +1,4 @@
-"""A machine that cannot reach Temporal gives its jobs up, with a real server that dies."""
+"""A host that cannot reach Temporal gives up its jobs, with a real server that dies."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from host.slots import fence as fencing
 from host.slots.credential_holds import Credential
 from host.slots.fence import Fence
 from host.slots.leases import LeaseKey, Leases
-from host.slots.slot_supplier import Capacity
+from host.slots.slot_supplier import HostSlotSupplier
 from tests.integration.activities.temporal_process import TemporalProcess, temporal_process
 from tests.integration.workflows.server import eventually
 from tests.unit.store.samples import World
@@ -29,7 +29,7 @@ CUT_OFF = 1.5
 
 
 class WatchedFence(Fence):
-    """A fence that remembers what it found."""
+    """A fence that records the result of each check."""
 
     def __init__(self, temporal: TemporalClient, leases: Leases) -> None:
         super().__init__(temporal, leases)
@@ -40,8 +40,8 @@ class WatchedFence(Fence):
         return self.found[-1]
 
 
-class Machine:
-    """One machine with a job that works, and its fence."""
+class WorkerHost:
+    """A host with a running job and a fence."""
 
     def __init__(self, temporal: TemporalClient, world: World) -> None:
         self.temporal = temporal
@@ -52,7 +52,7 @@ class Machine:
             world.store,
             temporal,
             self.leases,
-            Capacity(2),
+            HostSlotSupplier(2),
             Credential(world.store, "c0ffee"),
             "mill-1",
             "host-mill-1",
@@ -86,12 +86,12 @@ async def server() -> AsyncIterator[tuple[TemporalProcess, TemporalClient]]:
 
 
 @pytest.fixture
-async def machine(
+async def host(
     server: tuple[TemporalProcess, TemporalClient], world: World, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Machine]:
+) -> AsyncIterator[WorkerHost]:
     monkeypatch.setattr(fencing, "CUT_OFF_AFTER", timedelta(seconds=CUT_OFF))
     monkeypatch.setattr(fencing, "CHECK_INTERVAL", timedelta(seconds=0.1))
-    made = Machine(server[1], world)
+    made = WorkerHost(server[1], world)
     watching = asyncio.create_task(made.fence.run_forever())
     yield made
     watching.cancel()
@@ -99,40 +99,40 @@ async def machine(
         await watching
 
 
-def test_claude_can_be_ended_before_another_machine_takes_over() -> None:
-    """Ending a Claude that resists takes 5 s (`ClaudeProcess.stop`)."""
+def test_claude_can_be_stopped_before_another_host_takes_over() -> None:
+    """Stopping an unresponsive Claude takes 5 s (`ClaudeProcess.stop`)."""
     assert HEARTBEAT_TIMEOUT - fencing.CUT_OFF_AFTER >= timedelta(seconds=5)
 
 
-async def test_a_short_outage_stops_nothing(
-    machine: Machine, server: tuple[TemporalProcess, TemporalClient]
+async def test_a_short_outage_stops_no_job(
+    host: WorkerHost, server: tuple[TemporalProcess, TemporalClient]
 ) -> None:
-    key, holding = await machine.hold()
-    running = machine.work(key)
-    await eventually(lambda: machine.fence.found[-2:] == [True, True])
+    key, holding = await host.hold()
+    running = host.work(key)
+    await eventually(lambda: host.fence.found[-2:] == [True, True])
     server[0].freeze()
     try:
-        await eventually(lambda: machine.fence.found[-2:] == [False, False])
+        await eventually(lambda: host.fence.found[-2:] == [False, False])
     finally:
         server[0].go_on()
-    await eventually(lambda: machine.fence.found[-1])
-    reached = len(machine.fence.found)
+    await eventually(lambda: host.fence.found[-1])
+    reached = len(host.fence.found)
     await asyncio.sleep(CUT_OFF * 1.2)
-    assert all(machine.fence.found[reached:])
+    assert all(host.fence.found[reached:])
     assert not running.done()
-    assert machine.leases.find(key) is not None
-    await machine.slots.release_slot(key)
+    assert host.leases.find(key) is not None
+    await host.slots.release_slot(key)
     await holding
     with pytest.raises(LeaseLost):
         await running
 
 
-async def test_a_machine_that_is_cut_off_gives_its_jobs_up(
-    machine: Machine, server: tuple[TemporalProcess, TemporalClient]
+async def test_a_host_that_is_cut_off_gives_up_its_jobs(
+    host: WorkerHost, server: tuple[TemporalProcess, TemporalClient]
 ) -> None:
-    (first, holding), (second, holding_too) = await machine.hold(), await machine.hold()
-    works = [machine.work(first), machine.work(second)]
-    await eventually(lambda: machine.fence.found[-2:] == [True, True])
+    (first, holding), (second, holding_too) = await host.hold(), await host.hold()
+    works = [host.work(first), host.work(second)]
+    await eventually(lambda: host.fence.found[-2:] == [True, True])
     clock = asyncio.get_running_loop().time
     server[0].kill()
     killed = clock()
@@ -143,7 +143,7 @@ async def test_a_machine_that_is_cut_off_gives_its_jobs_up(
     for held in (holding, holding_too):
         with pytest.raises(LeaseLost, match="cut off"):
             await held
-    assert machine.leases.job_ids == set()
+    assert host.leases.job_ids == set()
     key = LeaseKey("later", 1)
-    machine.leases.take(key)
-    await eventually(lambda: machine.leases.find(key) is None)
+    host.leases.take(key)
+    await eventually(lambda: host.leases.find(key) is None)

@@ -1,4 +1,4 @@
-"""What workflows decide, written down once and never over what is final."""
+"""Decisions of workflows are recorded once, and never replace a final status."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def records(world: World) -> RecordActivities:
     return RecordActivities(world.store)
 
 
-async def said(world: World, job: Job) -> list[str]:
+async def messages_of(world: World, job: Job) -> list[str]:
     return [line.content for line in await world.transcript(job)]
 
 
@@ -49,7 +49,7 @@ async def said(world: World, job: Job) -> list[str]:
         ({"status": JobStatus.CANCELLED}, "Job cancelled."),
     ],
 )
-async def test_an_ending_is_written_once(
+async def test_the_end_of_a_job_is_recorded_once(
     world: World, records: RecordActivities, ending: dict[str, Any], words: str
 ) -> None:
     job = await world.add_job(status=RUNNING, phase=Phase.WORKING, lease=1)
@@ -64,7 +64,7 @@ async def test_an_ending_is_written_once(
         ending.get(name) for name in ("outcome", "failure_code", "error")
     )
     assert row.completed_at is not None
-    assert await said(world, job) == [words]
+    assert await messages_of(world, job) == [words]
 
 
 async def test_a_cancelled_job_stays_cancelled(world: World, records: RecordActivities) -> None:
@@ -73,13 +73,13 @@ async def test_a_cancelled_job_stays_cancelled(world: World, records: RecordActi
     assert await records.finish_job(request) is JobStatus.CANCELLED
     row = await world.read(job)
     assert (row.status, row.phase, row.outcome) == (JobStatus.CANCELLED, Phase.CLEANING_UP, None)
-    assert await said(world, job) == ["Job cancelled."]
+    assert await messages_of(world, job) == ["Job cancelled."]
     assert (
         await records.finish_job(FinishJobInput(UNKNOWN_ID, JobStatus.FAILED)) is JobStatus.FAILED
     )
 
 
-async def test_an_ending_whose_answer_was_lost_is_written_by_the_next_try(world: World) -> None:
+async def test_the_end_of_a_job_is_recorded_by_the_next_attempt(world: World) -> None:
     outages = Outages(world.store)
     records = RecordActivities(outages.store)
     job = await world.add_job(status=RUNNING, phase=Phase.WORKING)
@@ -90,12 +90,10 @@ async def test_an_ending_whose_answer_was_lost_is_written_by_the_next_try(world:
             await records.finish_job(FinishJobInput(job.id, JobStatus.COMPLETED, Outcome.ANSWERED))
     await records.finish_job(FinishJobInput(job.id, JobStatus.COMPLETED, Outcome.ANSWERED))
     assert (await world.read(job)).outcome is Outcome.ANSWERED
-    assert await said(world, job) == ["Job completed."]
+    assert await messages_of(world, job) == ["Job completed."]
 
 
-async def test_the_next_turn_waits_at_the_end_of_the_queue(
-    world: World, records: RecordActivities
-) -> None:
+async def test_the_next_turn_is_queued_last(world: World, records: RecordActivities) -> None:
     job = await world.add_job(status=RUNNING, phase=Phase.WAITING_FOR_USER)
     first = await world.add_job()
     await records.enqueue_job(QueueEntry(job.id, 2))
@@ -105,7 +103,7 @@ async def test_the_next_turn_waits_at_the_end_of_the_queue(
     assert (await world.read(ended)).phase is None
 
 
-async def test_a_job_that_lost_its_machine_keeps_its_place(
+async def test_a_job_that_lost_its_host_keeps_its_position(
     world: World, records: RecordActivities
 ) -> None:
     lost = await world.add_job(status=RUNNING, phase=Phase.WORKING, lease=1, pid=7)
@@ -114,10 +112,10 @@ async def test_a_job_that_lost_its_machine_keeps_its_place(
         await records.requeue_job(LeaseKey(lost.id, number))
     assert [await world.store.queue_position(each.id) for each in (lost, later)] == [1, 2]
     assert (await world.read(lost)).pid is None
-    assert len(await said(world, lost)) == 1
+    assert len(await messages_of(world, lost)) == 1
 
 
-async def test_the_user_is_waited_for_only_while_the_job_runs(
+async def test_only_a_running_job_waits_for_the_user(
     world: World, records: RecordActivities
 ) -> None:
     running = await world.add_job(status=RUNNING, phase=Phase.WORKING)
@@ -129,9 +127,7 @@ async def test_the_user_is_waited_for_only_while_the_job_runs(
     assert (await world.read(ended)).phase is None
 
 
-async def test_a_message_is_taken_from_the_inbox_once(
-    world: World, records: RecordActivities
-) -> None:
+async def test_a_message_is_accepted_once(world: World, records: RecordActivities) -> None:
     job = await world.add_job()
     message = a_line("More, please.", type=MessageType.USER_INPUT)
     await world.store.put_in_inbox(job.id, message)
@@ -139,10 +135,10 @@ async def test_a_message_is_taken_from_the_inbox_once(
         assert await records.accept_message(InboxMessage(job.id, message.id))
         await records.note_completion(job.id)
     assert not await records.accept_message(InboxMessage(job.id, UNKNOWN_ID))
-    assert await said(world, job) == ["More, please.", "The user ended the conversation."]
+    assert await messages_of(world, job) == ["More, please.", "The user ended the conversation."]
 
 
-async def test_every_machine_is_named_once_by_its_newest_process(
+async def test_each_host_is_listed_once_with_its_newest_process(
     world: World, records: RecordActivities
 ) -> None:
     now = utc_now()

@@ -1,4 +1,4 @@
-"""Permits to poll: as many as there are slots, and one more for each job that waits."""
+"""Permits to poll: one per slot, and one more for each waiting job."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any, cast
 import pytest
 
 from host.slots import slot_supplier
-from host.slots.slot_supplier import Capacity
+from host.slots.slot_supplier import HostSlotSupplier
 
 ANY: Any = cast(Any, None)
 
 
 class Polls:
-    """Reservations as the worker makes them."""
+    """Reserves permits like the worker."""
 
     def __init__(self, slots: int) -> None:
-        self.capacity = Capacity(slots)
+        self.capacity = HostSlotSupplier(slots)
         self._waiting: list[asyncio.Task[Any]] = []
 
     async def ask(self, times: int) -> None:
@@ -35,7 +35,7 @@ class Polls:
         await asyncio.gather(*self._waiting, return_exceptions=True)
 
 
-async def test_there_is_a_permit_for_each_slot() -> None:
+async def test_each_slot_has_a_permit() -> None:
     polls = Polls(2)
     await polls.ask(4)
     assert polls.granted == 2
@@ -46,7 +46,7 @@ async def test_there_is_a_permit_for_each_slot() -> None:
     await polls.end()
 
 
-async def test_a_job_that_waits_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_waiting_job_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slot_supplier, "MAX_WAITING", 2)
     polls = Polls(1)
     await polls.ask(9)
@@ -71,7 +71,7 @@ async def test_a_reservation_that_is_cancelled_takes_no_permit() -> None:
 
 
 async def test_slots_are_counted() -> None:
-    slots = Capacity(2)
+    slots = HostSlotSupplier(2)
     full = []
     for change in (slots.take_slot, slots.take_slot, slots.give_slot_back):
         change()
@@ -79,7 +79,7 @@ async def test_slots_are_counted() -> None:
     assert full == [False, True, False]
 
 
-async def test_a_job_that_returned_takes_the_place_of_a_permit() -> None:
+async def test_a_returned_job_counts_as_a_permit() -> None:
     polls = Polls(2)
     polls.capacity.take_slot(returned=True)
     await polls.ask(2)

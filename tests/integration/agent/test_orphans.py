@@ -5,8 +5,8 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from agent.claude.environment import MARKER_NAME, Marker
-from agent.process.orphans import end_run, kill_orphans
+from agent.process.marker import MARKER_NAME, Marker
+from agent.process.orphans import kill_orphans, kill_run
 
 
 @contextmanager
@@ -19,7 +19,7 @@ def sleeping(marker: str) -> Iterator[subprocess.Popen[bytes]]:
             process.kill()
 
 
-def test_only_the_orphans_of_this_data_directory_are_ended() -> None:
+def test_only_orphans_of_this_installation_are_killed() -> None:
     data = uuid.uuid4().hex
     with (
         sleeping(f"{data}/dead/job") as orphan,
@@ -33,9 +33,9 @@ def test_only_the_orphans_of_this_data_directory_are_ended() -> None:
         assert kill_orphans(data, lambda boot: boot == "alive") == []
 
 
-def test_one_run_is_ended() -> None:
+def test_kill_run_kills_one_run() -> None:
     data = uuid.uuid4().hex
     with sleeping(f"{data}/b/one") as one, sleeping(f"{data}/b/two") as two:
-        assert end_run(Marker(data, "b", "one")) == [one.pid]
+        assert kill_run(Marker(data, "b", "one")) == [one.pid]
         assert one.wait(5) == -9
         assert two.poll() is None

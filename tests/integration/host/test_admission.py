@@ -1,4 +1,4 @@
-"""In which order the slots of a machine are granted, with a real Temporal server and store."""
+"""The order in which a host grants its slots, with a real Temporal server and store."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from temporalio.testing import ActivityEnvironment
 from domain.jobs import Job, JobStatus, Phase
 from host.slots import admission
 from host.slots.credential_holds import Credential
-from host.slots.slot_supplier import Capacity
+from host.slots.slot_supplier import HostSlotSupplier
 from store.protocol import Guard
 from tests.integration.activities.holders import CREDENTIAL, SlotHost
 from tests.integration.workflows.server import eventually
@@ -20,14 +20,14 @@ from tests.unit.store.samples import World, later
 
 
 async def queued(world: World, count: int) -> list[Job]:
-    """Jobs in the order of their queueing."""
+    """Return jobs in the order in which they were queued."""
     return [await world.add_job(queued_at=later(number)) for number in range(count)]
 
 
-async def test_jobs_get_their_slots_in_the_order_of_the_store(
+async def test_jobs_get_slots_in_the_order_of_the_store(
     world: World, slot_host: SlotHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(admission, "TURN_PATIENCE", timedelta(seconds=30))
+    monkeypatch.setattr(admission, "EARLIER_JOB_TIMEOUT", timedelta(seconds=30))
     chance = random.Random(7)
     jobs = [
         await world.add_job(priority=chance.choice((1, 3, 3, 3, 5)), queued_at=later(number // 2))
@@ -49,8 +49,8 @@ async def test_jobs_get_their_slots_in_the_order_of_the_store(
 async def test_long_jobs_do_not_change_the_order(
     world: World, slot_host: SlotHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While all slots are held, waiting says nothing about the jobs that are waited for."""
-    monkeypatch.setattr(admission, "TURN_PATIENCE", timedelta(milliseconds=300))
+    """While all slots are taken, no job counts as absent."""
+    monkeypatch.setattr(admission, "EARLIER_JOB_TIMEOUT", timedelta(milliseconds=300))
     first, second, third, fourth, fifth, sixth = await queued(world, 6)
     async with slot_host.poll():
         await slot_host.ask_in_order(first, second)
@@ -67,9 +67,7 @@ async def test_long_jobs_do_not_change_the_order(
         await slot_host.until_held(fifth, sixth)
 
 
-async def test_a_more_urgent_job_overtakes_one_that_waits_here_already(
-    world: World, slot_host: SlotHost
-) -> None:
+async def test_an_urgent_job_overtakes_a_waiting_job(world: World, slot_host: SlotHost) -> None:
     first, second, third, fourth = await queued(world, 4)
     async with slot_host.poll():
         await slot_host.ask_in_order(first, second)
@@ -77,16 +75,14 @@ async def test_a_more_urgent_job_overtakes_one_that_waits_here_already(
         await slot_host.ask_in_order(fourth, third)
         await slot_host.release(first)
         await slot_host.until_held(second, third)
-        await asyncio.sleep(4 * admission.TURN_POLL.total_seconds())
+        await asyncio.sleep(4 * admission.POLL_INTERVAL.total_seconds())
         urgent = await world.add_job(priority=1, queued_at=later(9))
         await slot_host.ask_in_order(urgent)
         await slot_host.release(second)
         await slot_host.until_held(third, urgent)
 
 
-async def test_a_job_whose_workflow_never_comes_holds_the_others_up_once(
-    world: World, slot_host: SlotHost
-) -> None:
+async def test_an_absent_job_delays_the_others_once(world: World, slot_host: SlotHost) -> None:
     missing, *jobs = await queued(world, 6)
     clock = asyncio.get_running_loop().time
     async with slot_host.poll():
@@ -104,15 +100,15 @@ async def test_a_job_whose_workflow_never_comes_holds_the_others_up_once(
         await slot_host.until_held(jobs[4], missing)
 
     assert slot_host.leases.taken == [job.id for job in [*jobs, missing]]
-    patience = admission.TURN_PATIENCE.total_seconds()
+    patience = admission.EARLIER_JOB_TIMEOUT.total_seconds()
     assert patience <= waited < patience + 2
     assert waited_again < patience
 
 
-async def test_a_job_that_was_passed_by_is_waited_for_at_its_next_turn(
+async def test_a_skipped_job_that_arrives_is_not_skipped_next_time(
     world: World, slot_host: SlotHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(admission, "TURN_PATIENCE", timedelta(milliseconds=200))
+    monkeypatch.setattr(admission, "EARLIER_JOB_TIMEOUT", timedelta(milliseconds=200))
     late, early = await queued(world, 2)
     async with slot_host.poll():
         await slot_host.ask_in_order(early)
@@ -121,7 +117,7 @@ async def test_a_job_that_was_passed_by_is_waited_for_at_its_next_turn(
         await slot_host.until_held(early, late)
         await slot_host.release(early)
         await slot_host.release(late)
-        monkeypatch.setattr(admission, "TURN_PATIENCE", timedelta(seconds=30))
+        monkeypatch.setattr(admission, "EARLIER_JOB_TIMEOUT", timedelta(seconds=30))
         again = Phase.WAITING_FOR_SLOT
         running = Guard(frozenset({JobStatus.RUNNING}))
         for number, job in enumerate((late, early)):
@@ -135,33 +131,37 @@ async def test_a_job_that_was_passed_by_is_waited_for_at_its_next_turn(
     assert slot_host.leases.taken[-2:] == [late.id, early.id]
 
 
-async def test_a_job_that_was_passed_by_is_waited_for_again_some_day(
+async def test_a_job_is_skipped_for_a_limited_time(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(admission, "TURN_PATIENCE", timedelta(milliseconds=100))
-    here = admission.SlotQueue(world.store, Capacity(3), Credential(world.store, CREDENTIAL))
+    monkeypatch.setattr(admission, "EARLIER_JOB_TIMEOUT", timedelta(milliseconds=100))
+    here = admission.SlotQueue(
+        world.store, HostSlotSupplier(3), Credential(world.store, CREDENTIAL)
+    )
     missing, waiting = await queued(world, 2)
     await ActivityEnvironment().run(here.take_slot, waiting.id)
     assert await here._first(waiting.id) == waiting.id
-    monkeypatch.setattr(admission, "PASSED_BY_FOR", timedelta(0))
+    monkeypatch.setattr(admission, "SKIP_FOR", timedelta(0))
     assert await here._first(waiting.id) == missing.id
 
 
-async def test_a_job_that_was_passed_by_while_it_waited_here_still_has_its_turn(
+async def test_a_job_skipped_while_it_waits_still_gets_a_slot(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(admission, "TURN_PATIENCE", timedelta(seconds=30))
-    here = admission.SlotQueue(world.store, Capacity(1), Credential(world.store, CREDENTIAL))
+    monkeypatch.setattr(admission, "EARLIER_JOB_TIMEOUT", timedelta(seconds=30))
+    here = admission.SlotQueue(
+        world.store, HostSlotSupplier(1), Credential(world.store, CREDENTIAL)
+    )
     missing, waiting, _ = await queued(world, 3)
     taking = asyncio.create_task(ActivityEnvironment().run(here.take_slot, waiting.id))
     await asyncio.sleep(0.1)
-    here._passed_by |= {waiting.id: asyncio.get_running_loop().time()}
+    here._skipped |= {waiting.id: asyncio.get_running_loop().time()}
     await world.store.update_job(missing.id, {"phase": None}, Guard(frozenset(JobStatus)))
     await asyncio.wait_for(taking, 5)
-    assert here._passed_by == {}
+    assert here._skipped == {}
 
 
-async def test_cancelled_jobs_hold_nobody_up(world: World, slot_host: SlotHost) -> None:
+async def test_cancelled_jobs_delay_no_other_job(world: World, slot_host: SlotHost) -> None:
     cancelled, waiting = await queued(world, 2)
     clock = asyncio.get_running_loop().time
     async with slot_host.poll():
@@ -173,4 +173,4 @@ async def test_cancelled_jobs_hold_nobody_up(world: World, slot_host: SlotHost) 
         began = clock()
         await slot_host.until_held(waiting)
 
-    assert clock() - began < admission.TURN_PATIENCE.total_seconds()
+    assert clock() - began < admission.EARLIER_JOB_TIMEOUT.total_seconds()

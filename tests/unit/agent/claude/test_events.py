@@ -11,14 +11,14 @@ from agent.claude.events import (
     AssistantError,
     Event,
     Heartbeat,
-    MessageTaken,
     Other,
+    Result,
     SessionStarted,
     SessionState,
-    TurnEnded,
     read_event,
     worth_storing,
 )
+from agent.protocol import MessageAcknowledged
 from domain.jobs import Usage
 
 KNOWN: list[tuple[dict[str, Any], Event]] = [
@@ -32,7 +32,7 @@ KNOWN: list[tuple[dict[str, Any], Event]] = [
     ),
     (
         {"type": "command_lifecycle", "command_uuid": "u", "state": "started"},
-        MessageTaken("u", "started"),
+        MessageAcknowledged("u", "started"),
     ),
     (
         {
@@ -82,7 +82,7 @@ KNOWN: list[tuple[dict[str, Any], Event]] = [
                 "b": {"inputTokens": 10, "cacheCreationInputTokens": 4},
             },
         },
-        TurnEnded(
+        Result(
             "error_max_turns",
             True,
             None,
@@ -103,12 +103,12 @@ KNOWN: list[tuple[dict[str, Any], Event]] = [
 
 
 @pytest.mark.parametrize(("fields", "event"), KNOWN)
-def test_known_lines_are_read(fields: dict[str, Any], event: Event) -> None:
+def test_known_lines_are_parsed(fields: dict[str, Any], event: Event) -> None:
     assert read_event(json.dumps(fields)) == event
 
 
 @pytest.mark.parametrize("odd", ["", "{", "null", "[]", '"x"', "[" * 100_000, "\ufffd", "NaN"])
-def test_what_is_no_object_is_other_and_is_kept(odd: str) -> None:
+def test_a_line_that_is_not_an_object_is_stored(odd: str) -> None:
     assert read_event(odd) == Other(None)
     assert worth_storing(odd) is bool(odd)
 
@@ -130,7 +130,7 @@ ODD_VALUES = [
 
 
 @pytest.mark.parametrize("fields", [fields for fields, _ in KNOWN])
-def test_no_value_of_any_field_is_an_error(fields: dict[str, Any]) -> None:
+def test_no_field_value_raises(fields: dict[str, Any]) -> None:
     for name in fields:
         for value in ODD_VALUES:
             line = json.dumps({**fields, name: value})
@@ -160,5 +160,5 @@ def test_no_value_of_any_field_is_an_error(fields: dict[str, Any]) -> None:
         ('{"type":"system","subtype":"session_state_changed"}', False),
     ],
 )
-def test_only_the_protocol_itself_is_not_stored(line: str, expected: bool) -> None:
+def test_protocol_messages_are_not_stored(line: str, expected: bool) -> None:
     assert worth_storing(line) is expected

@@ -1,4 +1,4 @@
-"""What GitHub's refusals and silences mean for a job, with the real PyGithub."""
+"""Errors of GitHub and their job failures, with the real PyGithub."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from domain.failures import FailureCode
 from fakes.github.server import FakeGitHub
 from fakes.ports import free_ports
 from scm import github_client
-from scm.github_client import GithubAccess
-from tests.integration.activities.machine import NAME, OWNER, READ_ONLY, TOKEN
+from scm.github_client import GitHubClient
+from scm.github_pull_requests import GitHub
+from tests.integration.activities.worker_host import NAME, OWNER, READ_ONLY, TOKEN
 
 
 def read(github: Github) -> str:
@@ -35,21 +36,21 @@ def propose(head: str) -> Callable[[Github], Any]:
     return create
 
 
-def access(forge: FakeGitHub, token: str | None = TOKEN) -> GithubAccess:
-    return GithubAccess(lambda: token, forge.api_url)
+def access(forge: FakeGitHub, token: str | None = TOKEN) -> GitHubClient:
+    return GitHubClient(lambda: token, forge.api_url)
 
 
-async def failure(github: GithubAccess, use: Callable[[Github], Any] = read) -> JobFailure:
+async def failure(github: GitHubClient, use: Callable[[Github], Any] = read) -> JobFailure:
     with pytest.raises(JobFailure) as caught:
         await github.call(use)
     return caught.value
 
 
-async def test_what_is_asked_is_answered(forge: FakeGitHub) -> None:
+async def test_call_returns_the_result(forge: FakeGitHub) -> None:
     assert await access(forge).call(read) == "main"
 
 
-async def test_without_a_token_nothing_is_asked(forge: FakeGitHub) -> None:
+async def test_without_a_token_no_request_is_sent(forge: FakeGitHub) -> None:
     refused = await failure(access(forge, token=None))
     assert (refused.code, refused.transient) == (FailureCode.GITHUB_TOKEN_MISSING, False)
     assert forge.requests == []
@@ -76,7 +77,7 @@ async def test_without_a_token_nothing_is_asked(forge: FakeGitHub) -> None:
         (None, None, FailureCode.GITHUB_UNAVAILABLE, True, "could not be reached"),
     ],
 )  # fmt: skip
-async def test_every_refusal_has_its_meaning(
+async def test_each_status_has_its_failure(
     forge: FakeGitHub,
     status: int | None,
     body: Any,
@@ -92,7 +93,7 @@ async def test_every_refusal_has_its_meaning(
 
 
 @pytest.mark.parametrize("secondary", [False, True])
-async def test_a_rate_limit_passes(forge: FakeGitHub, secondary: bool) -> None:
+async def test_a_rate_limit_is_transient(forge: FakeGitHub, secondary: bool) -> None:
     forge.limit_next(secondary=secondary)
     refused = await failure(access(forge))
     assert (refused.code, refused.transient) == (FailureCode.GITHUB_UNAVAILABLE, True)
@@ -100,7 +101,7 @@ async def test_a_rate_limit_passes(forge: FakeGitHub, secondary: bool) -> None:
     assert await access(forge).call(read) == "main"
 
 
-async def test_what_the_forge_itself_refuses(forge: FakeGitHub) -> None:
+async def test_errors_of_the_fake_github_have_their_failures(forge: FakeGitHub) -> None:
     forge.commit(OWNER, NAME, "feat/x", {"a.txt": "1"}, "Add a")
     for token, use, code in (
         ("unknown", read, FailureCode.GITHUB_AUTHENTICATION),
@@ -115,39 +116,41 @@ async def test_what_the_forge_itself_refuses(forge: FakeGitHub) -> None:
     assert "already exists" in refused.message
 
 
-async def test_a_github_that_is_silent_or_away_is_unavailable(
+async def test_a_timeout_and_a_refused_connection_are_unavailable(
     forge: FakeGitHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(github_client, "REQUEST_SECONDS", 1)
     forge.delay_next("repos/get", 1.5)
-    away = GithubAccess(lambda: TOKEN, f"http://127.0.0.1:{free_ports(1)[0]}")
+    away = GitHubClient(lambda: TOKEN, f"http://127.0.0.1:{free_ports(1)[0]}")
     for github in (access(forge), away):
         refused = await failure(github)
         assert (refused.code, refused.transient) == (FailureCode.GITHUB_UNAVAILABLE, True)
         assert "could not be reached" in refused.message
 
 
-async def test_whose_token_it_is(forge: FakeGitHub, caplog: pytest.LogCaptureFixture) -> None:
+async def test_viewer_returns_the_owner_of_the_token(
+    forge: FakeGitHub, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.DEBUG)
-    assert await access(forge).user() == "bot"
-    assert await access(forge, "ghp_unknown").user() is None
-    assert await access(forge, None).user() is None
+    assert await GitHub(access(forge)).viewer() == "bot"
+    assert await GitHub(access(forge, "ghp_unknown")).viewer() is None
+    assert await GitHub(access(forge, None)).viewer() is None
     forge.fail_next("users/get-authenticated", status=None)
-    assert await access(forge).user() is None
+    assert await GitHub(access(forge)).viewer() is None
     assert TOKEN not in caplog.text
     assert "ghp_unknown" not in caplog.text
     assert FailureCode.GITHUB_AUTHENTICATION.sentence in caplog.text
 
 
 @pytest.mark.parametrize("body", ["<html>Sign in</html>", "[]", "null", '{"login": 7}'])
-async def test_an_answer_that_is_not_githubs_names_nobody(forge: FakeGitHub, body: str) -> None:
-    """As a proxy sends it that asks for a login."""
+async def test_viewer_ignores_an_invalid_response(forge: FakeGitHub, body: str) -> None:
+    """For example from a proxy that asks for a login."""
     forge.fail_next("users/get-authenticated", status=200, body=body)
-    assert await access(forge).user() is None
+    assert await GitHub(access(forge)).viewer() is None
 
 
-async def test_an_answer_that_is_not_githubs_is_none(forge: FakeGitHub) -> None:
+async def test_an_invalid_response_is_unavailable(forge: FakeGitHub) -> None:
     forge.fail_next("repos/get", status=200, body="null")
     refused = await failure(access(forge))
     assert (refused.code, refused.transient) == (FailureCode.GITHUB_UNAVAILABLE, True)
-    assert "sent what it never sends" in refused.message
+    assert "sent an invalid response" in refused.message

@@ -1,4 +1,4 @@
-"""Telling the store what a job does, under its lease and only then."""
+"""Progress is recorded only under the lease of the job."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.unit.store.samples import World
 RUNNING = JobStatus.RUNNING
 
 
-async def test_a_phase_is_entered_with_other_changes(world: World) -> None:
+async def test_enter_sets_the_phase_and_other_columns(world: World) -> None:
     job = await world.add_job(status=RUNNING, phase=Phase.PREPARING, lease=2)
     await Progress(world.store).enter(LeaseKey(job.id, 2), Phase.WORKING, pid=77)
     row = await world.read(job)
@@ -22,7 +22,7 @@ async def test_a_phase_is_entered_with_other_changes(world: World) -> None:
 
 
 @pytest.mark.parametrize("number", [1, 3])
-async def test_another_lease_changes_nothing(world: World, number: int) -> None:
+async def test_an_update_under_another_lease_changes_nothing(world: World, number: int) -> None:
     job = await world.add_job(status=RUNNING, phase=Phase.PREPARING, lease=2)
     with pytest.raises(LeaseLost):
         await Progress(world.store).enter(LeaseKey(job.id, number), Phase.WORKING)
@@ -30,27 +30,27 @@ async def test_another_lease_changes_nothing(world: World, number: int) -> None:
 
 
 @pytest.mark.parametrize("status", sorted(set(JobStatus) - {RUNNING}))
-async def test_a_job_that_does_not_run_is_left_alone(world: World, status: JobStatus) -> None:
+async def test_a_job_that_is_not_running_is_unchanged(world: World, status: JobStatus) -> None:
     job = await world.add_job(status=status, phase=None, lease=2)
     with pytest.raises(LeaseLost):
         await Progress(world.store).update(LeaseKey(job.id, 2), {"files_changed": 3})
     assert (await world.read(job)).files_changed is None
 
 
-async def test_what_is_said_once_is_said_once(world: World) -> None:
+async def test_a_system_message_is_added_once(world: World) -> None:
     job, other = await world.add_job(), await world.add_job()
     progress = Progress(world.store)
     for target in (job, other, job):
         for text, once in (("Preparing.", ("prepare", 1)), ("Preparing.", ("prepare", 2))):
-            await progress.say(target.id, text, once=once)
+            await progress.notify(target.id, text, once=once)
     for target in (job, other):
         lines = await world.transcript(target)
         assert [line.content for line in lines] == ["Preparing.", "Preparing."]
         assert {line.type for line in lines} == {MessageType.SYSTEM}
 
 
-async def test_what_is_said_under_a_lost_lease_is_refused(world: World) -> None:
+async def test_a_system_message_under_a_lost_lease_is_refused(world: World) -> None:
     job = await world.add_job(status=RUNNING, lease=2)
     with pytest.raises(LeaseLost):
-        await Progress(world.store).say(job.id, "Late.", once="late", lease=1)
+        await Progress(world.store).notify(job.id, "Late.", once="late", lease=1)
     assert await world.transcript(job) == []

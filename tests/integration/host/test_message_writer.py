@@ -1,4 +1,4 @@
-"""Writing a transcript: whole, in order, once, without holding up or being held up for ever."""
+"""Messages are written completely, in order and once, without delaying their job."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from domain.errors import LeaseLost
 from domain.jobs import LIVE, Job
 from domain.messages import MAX_CONTENT_CHARACTERS, MessageType
 from host import message_writer
-from host.message_writer import FLUSH_CHARACTERS, FLUSH_LINES, TranscriptWriter
+from host.message_writer import FLUSH_CHARACTERS, FLUSH_LINES, MessageWriter
 from host.slots.leases import Lease, LeaseKey
 from store import retrying
 from store.protocol import Guard
@@ -27,14 +27,14 @@ NEVER = timedelta(hours=1)
 
 @dataclass(frozen=True)
 class Desk:
-    """A job that holds lease 1, and its writer's way to the store."""
+    """A job with lease 1, and a store that can fail."""
 
     world: World
     job: Job
     outages: Outages
 
-    def writer(self, lease: int = 1) -> TranscriptWriter:
-        return TranscriptWriter(retrying_store(self.outages.store), self.job.id, lease)
+    def writer(self, lease: int = 1) -> MessageWriter:
+        return MessageWriter(retrying_store(self.outages.store), self.job.id, lease)
 
     async def written(self) -> list[str]:
         return [line.content for line in await self.world.transcript(self.job)]
@@ -55,7 +55,7 @@ async def desk(world: World) -> Desk:
 
 @pytest.fixture
 def only_full(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Batches are written when they are full, not by time."""
+    """Write batches only when they are full, not by time."""
     monkeypatch.setattr(message_writer, "FLUSH_INTERVAL", NEVER)
 
 
@@ -64,7 +64,7 @@ def quick_retry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retrying, "PAUSE", timedelta(milliseconds=5))
 
 
-async def test_lines_are_kept_in_order_with_their_kind(desk: Desk) -> None:
+async def test_messages_keep_their_order_and_type(desk: Desk) -> None:
     kinds = [MessageType.STDERR if number % 7 == 0 else OUT for number in range(1234)]
     async with desk.writer() as writer:
         for number, kind in enumerate(kinds):
@@ -78,7 +78,7 @@ async def test_lines_are_kept_in_order_with_their_kind(desk: Desk) -> None:
 
 
 @pytest.mark.usefixtures("only_full")
-async def test_a_batch_is_full_by_its_count(desk: Desk) -> None:
+async def test_a_batch_is_limited_by_count(desk: Desk) -> None:
     async with desk.writer() as writer:
         for number in range(FLUSH_LINES - 1):
             await writer.add(OUT, str(number))
@@ -89,7 +89,7 @@ async def test_a_batch_is_full_by_its_count(desk: Desk) -> None:
 
 
 @pytest.mark.usefixtures("only_full")
-async def test_a_batch_is_full_by_its_size(desk: Desk) -> None:
+async def test_a_batch_is_limited_by_size(desk: Desk) -> None:
     part = "x" * (FLUSH_CHARACTERS // 5 * 2)
     async with desk.writer() as writer:
         for _ in range(3):
@@ -113,7 +113,7 @@ async def test_a_single_line_is_written_without_waiting_for_more(desk: Desk) -> 
         assert await desk.written() == ["hello"]
 
 
-async def test_what_cannot_be_stored_as_it_is_is_mended(desk: Desk) -> None:
+async def test_text_that_cannot_be_stored_is_sanitized(desk: Desk) -> None:
     async with desk.writer() as writer:
         await writer.add(OUT, "a\x00b\ud800c")
         await writer.add(OUT, "y" * (MAX_CONTENT_CHARACTERS + 1))
@@ -124,13 +124,13 @@ async def test_what_cannot_be_stored_as_it_is_is_mended(desk: Desk) -> None:
 
 
 @pytest.mark.usefixtures("quick_retry")
-async def test_unwritten_lines_are_bounded_by_making_the_reader_wait(
+async def test_add_waits_while_too_much_is_unwritten(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(message_writer, "MAX_WAITING_CHARACTERS", 1000)
     added: list[int] = []
 
-    async def read_all(writer: TranscriptWriter) -> None:
+    async def read_all(writer: MessageWriter) -> None:
         for number in range(50):
             await writer.add(OUT, f"{number:0100}")
             added.append(number)
@@ -146,7 +146,7 @@ async def test_unwritten_lines_are_bounded_by_making_the_reader_wait(
 
 
 @pytest.mark.usefixtures("quick_retry")
-async def test_outages_neither_lose_nor_double_lines(desk: Desk) -> None:
+async def test_outages_neither_lose_nor_duplicate_messages(desk: Desk) -> None:
     faults = ("before", "after", "after", "before", "", "after", "", "before")
     desk.outages.fail("append_messages", *faults)
     async with desk.writer() as writer:
@@ -158,7 +158,7 @@ async def test_outages_neither_lose_nor_double_lines(desk: Desk) -> None:
     assert desk.outages.calls["append_messages"] > len(faults)
 
 
-async def test_leaving_writes_the_rest_also_after_an_error(desk: Desk) -> None:
+async def test_leaving_flushes_the_rest_even_after_an_error(desk: Desk) -> None:
     async def turn() -> None:
         async with desk.writer() as writer:
             await writer.add(OUT, "last words")
@@ -169,13 +169,13 @@ async def test_leaving_writes_the_rest_also_after_an_error(desk: Desk) -> None:
     assert await desk.written() == ["last words"]
 
 
-async def test_leaving_at_once_writes_nothing(desk: Desk) -> None:
+async def test_leaving_immediately_writes_nothing(desk: Desk) -> None:
     async with desk.writer():
         pass
     assert desk.batches == []
 
 
-async def test_a_lost_lease_is_told_to_the_reader(desk: Desk) -> None:
+async def test_add_raises_after_the_lease_was_lost(desk: Desk) -> None:
     async def turn() -> None:
         async with desk.writer() as writer:
             await writer.add(OUT, "too late")
@@ -190,7 +190,7 @@ async def test_a_lost_lease_is_told_to_the_reader(desk: Desk) -> None:
     assert await desk.written() == []
 
 
-async def test_a_lost_lease_is_told_at_the_end(desk: Desk) -> None:
+async def test_leaving_raises_after_the_lease_was_lost(desk: Desk) -> None:
     async def turn() -> None:
         async with desk.writer() as writer:
             await writer.add(OUT, "all in time")
@@ -203,7 +203,7 @@ async def test_a_lost_lease_is_told_at_the_end(desk: Desk) -> None:
     assert await desk.written() == ["all in time"]
 
 
-async def test_a_reader_that_waits_for_room_learns_of_the_lost_lease(
+async def test_a_waiting_add_raises_when_the_lease_is_lost(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(message_writer, "MAX_WAITING_CHARACTERS", 10)
@@ -223,7 +223,7 @@ async def test_a_reader_that_waits_for_room_learns_of_the_lost_lease(
         await turn()
 
 
-async def test_a_job_that_is_stopped_does_not_wait_for_a_store_that_is_down(
+async def test_a_stopped_job_does_not_wait_for_an_outage(
     desk: Desk, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(message_writer, "LAST_FLUSH", timedelta(seconds=0.2))
@@ -240,10 +240,10 @@ async def test_a_job_that_is_stopped_does_not_wait_for_a_store_that_is_down(
     await asyncio.wait_for(lease.stop(), 5)
     with pytest.raises(LeaseLost):
         await running
-    assert "1 lines" in caplog.text
+    assert "1 messages were not stored" in caplog.text
 
 
-async def test_a_job_that_is_stopped_still_writes_its_last_lines(desk: Desk) -> None:
+async def test_a_stopped_job_writes_its_last_messages(desk: Desk) -> None:
     lease = Lease(LeaseKey(desk.job.id, 1))
 
     async def turn() -> None:
@@ -259,7 +259,7 @@ async def test_a_job_that_is_stopped_still_writes_its_last_lines(desk: Desk) -> 
     assert await desk.written() == ["last words"]
 
 
-async def test_a_cancellation_while_the_rest_is_written_is_obeyed(desk: Desk) -> None:
+async def test_the_final_flush_can_be_cancelled(desk: Desk) -> None:
     async def turn() -> None:
         async with desk.writer() as writer:
             await writer.add(OUT, "never written")

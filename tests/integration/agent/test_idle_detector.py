@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from agent.process.idle_detector import processor_seconds
-from agent.process.lines import OutputLine
+from agent.process.idle_detector import cpu_seconds
+from agent.protocol import AgentLine
 from agent.turn import TurnReport
 from domain.failures import FailureCode, TimeLimit
 from fakes.anthropic.steps import Step
-from tests.integration.agent.conftest import Lines, Room, until
+from tests.integration.agent.conftest import Lines, ScriptedJob, until
 
-SILENCE = 1.0
-"""Seconds; every test that is let alone is quiet for several times as long."""
+SILENCE = 0.8
+"""Seconds; the tests of an active process last several times as long."""
 
 RESULT = json.dumps(
     {"type": "result", "subtype": "success", "is_error": False, "result": "Done.", "num_turns": 1}
@@ -31,7 +31,7 @@ HEARTBEATS = [
     {"type": "system", "subtype": "session_state_changed", "state": "running"},
 ]
 
-COMPUTING = "import time\nwhile time.process_time() < 4: pass"
+COMPUTING = "import time\nwhile time.process_time() < 2.5: pass"
 DETACHED = f"""
 import os, pathlib, time
 if os.fork() == 0:
@@ -52,7 +52,7 @@ def bash(command: str) -> Step:
 
 
 def was_silent(report: TurnReport) -> bool:
-    failure = report.verdict.failure
+    failure = report.result.failure
     return failure is not None and failure.clock is TimeLimit.SILENCE
 
 
@@ -61,12 +61,14 @@ def was_silent(report: TurnReport) -> bool:
     [(bash("python3 -c 'import time; time.sleep(300)'"), 100), (Step(drop="hang"), 0)],
     ids=["command", "model"],
 )
-async def test_what_waits_for_ever_is_ended(room: Room, step: Step, tokens: int) -> None:
-    room.script(step, {"text": "Done."})
+async def test_a_process_that_waits_forever_is_stopped(
+    job: ScriptedJob, step: Step, tokens: int
+) -> None:
+    job.script(step, {"text": "Done."})
 
-    report = await room.turn("Go.", silence=SILENCE)
+    report = await job.turn("Go.", silence=SILENCE)
 
-    failure = report.verdict.failure
+    failure = report.result.failure
     assert failure is not None
     assert failure.code is FailureCode.TIMED_OUT
     assert failure.clock is TimeLimit.SILENCE
@@ -74,42 +76,44 @@ async def test_what_waits_for_ever_is_ended(room: Room, step: Step, tokens: int)
     assert "SILENCE_TIMEOUT_MINUTES" in failure.message
     assert not failure.transient
     assert len(report.consumed) == 1
-    assert len(room.requests) == 1
-    assert report.verdict.usage.input_tokens == tokens
+    assert len(job.requests) == 1
+    assert report.result.usage.input_tokens == tokens
 
 
 @pytest.mark.parametrize("prefix", ["", "setsid --wait "], ids=["same", "own"])
-async def test_a_command_that_computes_without_a_word_is_let_alone(room: Room, prefix: str) -> None:
-    room.script(bash(f"{prefix}python3 -c {json.dumps(f'exec({COMPUTING!r})')}"), {"text": "Done."})
+async def test_a_silent_command_that_computes_is_active(job: ScriptedJob, prefix: str) -> None:
+    job.script(bash(f"{prefix}python3 -c {json.dumps(f'exec({COMPUTING!r})')}"), {"text": "Done."})
 
-    report = await room.turn("Go.", silence=SILENCE)
+    report = await job.turn("Go.", silence=SILENCE)
 
-    assert report.verdict.answer == "Done."
-    assert report.seconds > 4
-
-
-async def test_a_process_that_left_its_parent_counts(fake_room: Callable[[str], Room]) -> None:
-    report = await fake_room(DETACHED).turn("Go.", silence=SILENCE)
-
-    assert report.verdict.answer == "Done."
-    assert report.seconds > 4
+    assert report.result.answer == "Done."
+    assert report.seconds > 2.5
 
 
-async def test_children_that_ended_count(tmp_path: Path) -> None:
+async def test_a_detached_process_counts_as_activity(
+    fake_job: Callable[[str], ScriptedJob],
+) -> None:
+    report = await fake_job(DETACHED).turn("Go.", silence=SILENCE)
+
+    assert report.result.answer == "Done."
+    assert report.seconds > 2.5
+
+
+async def test_cpu_time_includes_ended_children(tmp_path: Path) -> None:
     ready = tmp_path / "ready"
-    burning = [sys.executable, "-c", COMPUTING.replace("4", "0.5")]
+    burning = [sys.executable, "-c", COMPUTING.replace("2.5", "0.5")]
     body = f"import subprocess, time; subprocess.run({burning}); open({str(ready)!r}, 'w')"
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", f"{body}; time.sleep(300)", stdin=asyncio.subprocess.DEVNULL
     )
     try:
         await until(ready.exists)
-        assert processor_seconds(process.pid) >= 0.5
+        assert cpu_seconds(process.pid) >= 0.5
     finally:
         process.kill()
         await process.wait()
 
-    assert processor_seconds(process.pid) == 0
+    assert cpu_seconds(process.pid) == 0
 
 
 def repeating(lines: list[str], times: int, pause: float) -> str:
@@ -122,39 +126,45 @@ def repeating(lines: list[str], times: int, pause: float) -> str:
     )
 
 
-async def test_heartbeats_are_silence(fake_room: Callable[[str], Room]) -> None:
+async def test_heartbeats_are_not_activity(fake_job: Callable[[str], ScriptedJob]) -> None:
     lines = ["", *map(json.dumps, HEARTBEATS)]
-    report = await fake_room(repeating(lines, 200, 0.25)).turn("Go.", silence=SILENCE)
+    report = await fake_job(repeating(lines, 200, 0.25)).turn("Go.", silence=SILENCE)
 
     assert was_silent(report)
 
 
 @pytest.mark.parametrize("line", ['{"type":"assistant"}', '{"type":"brand_new"}', "plain"])
-async def test_whoever_talks_is_let_alone(fake_room: Callable[[str], Room], line: str) -> None:
-    report = await fake_room(repeating([line], 14, 0.25)).turn("Go.", silence=SILENCE)
+async def test_a_process_with_output_is_active(
+    fake_job: Callable[[str], ScriptedJob], line: str
+) -> None:
+    report = await fake_job(repeating([line], 10, 0.25)).turn("Go.", silence=SILENCE)
 
-    assert report.verdict.answer == "Done."
+    assert report.result.answer == "Done."
 
 
-async def test_the_time_of_the_reader_is_no_silence(fake_room: Callable[[str], Room]) -> None:
-    room = fake_room(repeating(["x" * 100_000] * 30, 1, 0))
+async def test_time_of_a_slow_reader_does_not_count_as_idle(
+    fake_job: Callable[[str], ScriptedJob],
+) -> None:
+    job = fake_job(repeating(["x" * 100_000] * 30, 1, 0))
 
     class SlowAtFirst(Lines):
-        async def __call__(self, line: OutputLine) -> None:
+        async def __call__(self, line: AgentLine) -> None:
             if not self.all:
                 await asyncio.sleep(4 * SILENCE)
             await super().__call__(line)
 
-    report = await room.turn("Go.", lines=SlowAtFirst(), silence=SILENCE)
+    report = await job.turn("Go.", lines=SlowAtFirst(), silence=SILENCE)
 
-    assert report.verdict.answer == "Done."
+    assert report.result.answer == "Done."
     assert report.seconds > 4 * SILENCE
 
 
-async def test_silence_after_an_error_leaves_the_error(fake_room: Callable[[str], Room]) -> None:
-    room = fake_room(f"import time\nprint({OVERLOADED!r})\ntime.sleep(300)\n")
+async def test_an_error_before_the_silence_is_reported(
+    fake_job: Callable[[str], ScriptedJob],
+) -> None:
+    job = fake_job(f"import time\nprint({OVERLOADED!r})\ntime.sleep(300)\n")
 
-    report = await room.turn("Go.", hanging=60, silence=0.2)
+    report = await job.turn("Go.", exit_timeout=60, silence=0.2)
 
-    assert report.verdict.failure is not None
-    assert report.verdict.failure.code is FailureCode.CLAUDE_OVERLOADED
+    assert report.result.failure is not None
+    assert report.result.failure.code is FailureCode.CLAUDE_OVERLOADED
