@@ -185,7 +185,7 @@ async def test_a_lost_lease_is_told_to_the_reader(desk: Desk) -> None:
                 await asyncio.sleep(0)
 
     await desk.lose_lease()
-    with pytest.raises(LeaseLost, match="at lease 2"):
+    with pytest.raises(LeaseLost, match="has lease 2"):
         await turn()
     assert await desk.written() == []
 
@@ -198,7 +198,7 @@ async def test_a_lost_lease_is_told_at_the_end(desk: Desk) -> None:
             await desk.lose_lease()
             await writer.add(OUT, "too late")
 
-    with pytest.raises(LeaseLost, match="at lease 2"):
+    with pytest.raises(LeaseLost, match="has lease 2"):
         await turn()
     assert await desk.written() == ["all in time"]
 
