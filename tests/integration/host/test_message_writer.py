@@ -185,7 +185,7 @@ async def test_add_raises_after_the_lease_was_lost(desk: Desk) -> None:
                 await asyncio.sleep(0)
 
     await desk.lose_lease()
-    with pytest.raises(LeaseLost, match="at lease 2"):
+    with pytest.raises(LeaseLost, match="has lease 2"):
         await turn()
     assert await desk.written() == []
 
@@ -198,7 +198,7 @@ async def test_leaving_raises_after_the_lease_was_lost(desk: Desk) -> None:
             await desk.lose_lease()
             await writer.add(OUT, "too late")
 
-    with pytest.raises(LeaseLost, match="at lease 2"):
+    with pytest.raises(LeaseLost, match="has lease 2"):
         await turn()
     assert await desk.written() == ["all in time"]
 
