@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
-import tempfile
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from domain.errors import InvalidRequest
+from sandbox import files
 from workspace.git.runner import Setting
 
+_TOKEN_FILE = "github-token"
 _USER = "x-access-token"
 _IN_URL = re.compile(r"(?<=://)[^/@\s]+@")
 _GITHUB_TOKEN = re.compile(r"\b(gh[oprsu]_|github_pat_)[A-Za-z0-9_]{20,}")
@@ -37,10 +37,8 @@ def write_token_file(directory: Path, token: str) -> Path:
         raise InvalidRequest("GITHUB_TOKEN must be one line of printable ASCII characters.")
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     directory.chmod(0o700)
-    descriptor, name = tempfile.mkstemp(dir=directory, prefix=".token-")  # mode 0600
-    with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        file.write(token)
-    return Path(name).replace(directory / "github-token")
+    files.write(directory, _TOKEN_FILE, token.encode("ascii"), mode=0o600)
+    return directory / _TOKEN_FILE
 
 
 @dataclass(frozen=True)
