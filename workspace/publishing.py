@@ -11,15 +11,15 @@ from sandbox import files
 from workspace.git.author import Identity
 from workspace.git.errors import explained
 from workspace.git.gitlinks import gitlinks
-from workspace.git.remote import TRACKING, refs
+from workspace.git.refs import HEADS, TRACKING, is_ancestor, list_refs
 from workspace.git.runner import TREE_SECONDS, GitError
 from workspace.git.staging import stage
 from workspace.git.trees import apply_tree_diff, tree_of, written
 from workspace.inspection.forward_port import newer_tip, rebase_changes_onto
-from workspace.inspection.head import ends, is_within, tip
+from workspace.inspection.head import commit_of, tip
 from workspace.inspection.in_progress import refuse_unfinished
 from workspace.inspection.status import status_of
-from workspace.inspection.stray_branches import other_lines
+from workspace.inspection.stray_branches import list_lines, other_lines
 from workspace.inspection.submodule_changes import Submodules
 from workspace.lifecycle.worktrees import Worktrees
 from workspace.mirrors.mirrors import Mirror
@@ -87,12 +87,14 @@ class Publishing:
                     return
                 await stage(self._git, worktree.place, found.nested, links)
                 await self._unstage_untouched(worktree)
-                if await self._is_worth_a_commit(worktree):
-                    newer = await newer_tip(self._git, worktree)
-                    if newer is None:
-                        await self._commit(worktree, message, identity)
-                    else:
-                        await self._commit_onto(worktree, newer, message, identity)
+                # On a branch without a commit, this fails: its first one would have no base.
+                if found.head is None and not await self._has_staged(worktree):
+                    return
+                newer = await newer_tip(self._git, worktree)
+                if newer is None:
+                    await self._commit(worktree, message, identity)
+                else:
+                    await self._commit_onto(worktree, newer, message, identity)
 
     async def head(self, worktree: Worktree) -> Head:
         """Bring what there is to publish into the mirror, and describe it. Idempotent.
@@ -104,6 +106,8 @@ class Publishing:
         with explained(self._mirrors.credentials, "Reading the work"):
             sha = await tip(self._git, worktree)
             await self._crossing.bring(worktree, sha)
+            if sha == worktree.base_sha:
+                return Head(sha, commits_ahead=0, files_changed=0)
             span = f"{worktree.base_sha}..{sha}"
             ahead = await self._git.run("rev-list", "--count", span, "--", at=mirror.place)
             changed = await self._git.run(
@@ -115,12 +119,16 @@ class Publishing:
     async def left_out(self, worktree: Worktree, sha: str) -> dict[str, str]:
         """Return what `sha` does not contain of the branches in which Claude worked, by name."""
         with explained(self._mirrors.credentials, "Reading the work"):
-            mirror = self._mirrors.mirror(worktree.owner, worktree.name)
-            known = {sha, *(await self._mirrors.branches(mirror)).values()}
-            left = await other_lines(self._git, worktree, known)
-            _, own = await ends(self._git, worktree)
-            if own is not None and not await is_within(self._git, worktree, own, sha):
-                left[worktree.branch or ""] = own
+            refs = await list_lines(self._git, worktree)
+            left = await other_lines(self._git, worktree, {sha}, refs)
+            if left:
+                mirror = self._mirrors.mirror(worktree.owner, worktree.name)
+                known = {sha, *(await self._mirrors.branches(mirror)).values()}
+                left = await other_lines(self._git, worktree, known, refs)
+            if worktree.branch is not None and refs.get(HEADS + worktree.branch) != sha:
+                own = await commit_of(self._git, worktree, HEADS + worktree.branch)
+                if own and not await is_ancestor(self._git, worktree.history, own, sha):
+                    left[worktree.branch] = own
             return left
 
     async def push(
@@ -193,7 +201,7 @@ class Publishing:
         if wanted != staged:
             await self._git.run("read-tree", "--reset", wanted, at=place, timeout=TREE_SECONDS)
 
-    async def _is_worth_a_commit(self, worktree: Worktree) -> bool:
+    async def _has_staged(self, worktree: Worktree) -> bool:
         if self._has_merge(worktree):
             return True
         return not await self._git.says(
@@ -205,17 +213,22 @@ class Publishing:
         return files.is_file(worktree.git_dir, "MERGE_HEAD")
 
     async def _commit(self, worktree: Worktree, message: str, identity: Identity) -> None:
-        await self._git.run(
-            "commit", "--quiet", "--no-verify", "--no-gpg-sign", "--no-status",
-            "--cleanup=whitespace", "--file=-",
-            at=worktree.place, variables=identity.environment(), timeout=TREE_SECONDS,
-            stdin=_text(worktree, message),
-        )  # fmt: skip
+        try:
+            await self._git.run(
+                "commit", "--quiet", "--no-verify", "--no-gpg-sign", "--no-status",
+                "--cleanup=whitespace", "--file=-",
+                at=worktree.place, variables=identity.environment(), timeout=TREE_SECONDS,
+                stdin=_text(worktree, message),
+            )  # fmt: skip
+        except GitError as error:
+            # git ends with 1 as well when nothing is staged.
+            if error.exit_code != 1 or await self._has_staged(worktree):
+                raise
 
     async def _commit_onto(
         self, worktree: Worktree, branch_head: str, message: str, identity: Identity
     ) -> None:
-        """Add what is staged to the job's branch, of which an older commit is checked out."""
+        """Add what is staged, if anything, to the job's branch, ahead of what is checked out."""
         staged = await written(self._git, worktree.place)
         tree = await rebase_changes_onto(self._git, worktree, staged, branch_head)
         if tree is None:
@@ -232,21 +245,16 @@ class Publishing:
             at=worktree.history, variables=identity.environment(),
             stdin=_text(worktree, message),
         )  # fmt: skip
-        ref = f"refs/heads/{worktree.branch}"
+        ref = f"{HEADS}{worktree.branch}"
         await self._git.run("update-ref", ref, commit.strip(), branch_head, at=worktree.history)
 
     async def _require_fast_forward(
         self, mirror: Mirror, sha: str, branch: str, expected: str | None
     ) -> None:
-        if not await self._mirrors.has_commit(mirror, sha):
-            raise JobFailure(
-                FailureCode.GIT_FAILED,
-                f"The commit {sha[:12]} is not on this machine, so it cannot be pushed. Retry the "
-                "job.",
-            )
         if expected is None or expected == sha:
             return
         if not await self._mirrors.network.is_ancestor(mirror.objects, expected, sha):
+            await self._require_commit(mirror, sha)
             raise JobFailure(
                 FailureCode.BRANCH_MOVED,
                 f"The work on {branch} no longer contains {expected[:12]}, where the remote's "
@@ -254,10 +262,23 @@ class Publishing:
                 "overwritten. Retry the job.",
             )
 
+    async def _require_commit(self, mirror: Mirror, sha: str) -> None:
+        if not await self._mirrors.has_commit(mirror, sha):
+            raise JobFailure(
+                FailureCode.GIT_FAILED,
+                f"The commit {sha[:12]} is not on this machine, so it cannot be pushed. Retry the "
+                "job.",
+            )
+
     async def _push_lfs_files(self, mirror: Mirror, sha: str) -> None:
         """Upload what git-lfs's own pre-push hook would, were hooks allowed to run."""
-        if await lfs_and_submodules.require_lfs(self._mirrors, mirror.place, sha):
-            known = await refs(self._git, mirror.place, TRACKING)
+        try:
+            used = await lfs_and_submodules.require_lfs(self._mirrors, mirror.place, sha)
+        except (GitError, FileNotFoundError):
+            await self._require_commit(mirror, sha)
+            raise
+        if used:
+            known = await list_refs(self._git, mirror.place, TRACKING)
             await self._mirrors.network.push_lfs_files(
                 mirror.url, mirror.path, sha, known, [mirror.full_name]
             )

@@ -15,13 +15,12 @@ from sandbox.proxy.connection_variables import ConnectionVariables
 from sandbox.proxy.policy import Network as Reachable
 from sandbox.proxy.policy import Policy
 from workspace.git.credentials import GitCredentials
-from workspace.git.runner import NETWORK_SECONDS, Git, GitError, GitLocation, Setting, lines
+from workspace.git.refs import HEADS, TRACKING, is_ancestor, list_refs
+from workspace.git.runner import NETWORK_SECONDS, Git, GitError, GitLocation, Setting
 from workspace.git.scratch_repository import scratch_repository
-from workspace.worktree.worktree import Worktree
+from workspace.git.text import lines
 
-TRACKING = "refs/remotes/origin/"
 _ASK_SECONDS = 120.0
-_HEADS = "refs/heads/"
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 # Servers send a sign of life every 5 s (uploadpack.keepAlive), so silence this long is a fault.
 _STALL: tuple[Setting, ...] = (("http.lowSpeedLimit", "1"), ("http.lowSpeedTime", "120"))
@@ -51,15 +50,15 @@ class Network:
             *((f"protocol.{each}.allow", "always") for each in sorted(schemes)),
         ]
 
-    async def update_submodules(self, worktree: Worktree, repositories: Collection[str]) -> None:
+    async def update_submodules(self, place: GitLocation, repositories: Collection[str]) -> None:
         """Check out the submodules of a worktree, at any depth.
 
         Args:
-            worktree: in which nobody has worked yet.
+            place: a worktree in which nobody has worked yet.
             repositories: those that the token is offered for, as `owner/name`.
         """
         await self._follow(
-            worktree.place, repositories, "submodule", "--quiet", "update", "--recursive",
+            place, repositories, "submodule", "--quiet", "update", "--recursive",
             "--checkout",
             more=self._submodule_settings(),
         )  # fmt: skip
@@ -92,8 +91,8 @@ class Network:
             The sha of every branch, by `refs/remotes/origin/<branch>`.
         """
         async with self._private(objects, known) as place:
-            await self._talk(place, "fetch", *_fetch_options(), url, f"+{_HEADS}*:{TRACKING}*")
-            return await refs(self._git, place, TRACKING)
+            await self._talk(place, "fetch", *_fetch_options(), url, f"+{HEADS}*:{TRACKING}*")
+            return await list_refs(self._git, place, TRACKING)
 
     async def fetch_commit(self, url: str, objects: Path, sha: str) -> None:
         """Bring one commit into `objects`, which no branch may contain any more."""
@@ -102,7 +101,7 @@ class Network:
 
     async def branch_head(self, url: str, branch: str) -> str | None:
         """Return the sha of a branch of the remote; None when there is no such branch."""
-        wanted = _HEADS + branch
+        wanted = HEADS + branch
         async with self._private(self._scratch) as place:
             listing = await self._ask(place, "ls-remote", "--quiet", "--heads", "--", url, wanted)
         found = (line.split("\t", 1) for line in lines(listing))
@@ -114,8 +113,8 @@ class Network:
             listing = await self._ask(place, "ls-remote", "--quiet", "--symref", "--", url, "HEAD")
         for line in lines(listing):
             target, _, name = line.partition("\t")
-            if name == "HEAD" and target.startswith(f"ref: {_HEADS}"):
-                return target.removeprefix(f"ref: {_HEADS}")
+            if name == "HEAD" and target.startswith(f"ref: {HEADS}"):
+                return target.removeprefix(f"ref: {HEADS}")
         return None
 
     async def push(
@@ -132,7 +131,7 @@ class Network:
             branch: the name of the branch.
             expected: where the branch is now; None for a branch that does not exist yet.
         """
-        ref = _HEADS + branch
+        ref = HEADS + branch
         lease = f"--force-with-lease={ref}:{expected or ''}"
         options = ("--quiet", "--no-verify", "--no-signed", "--recurse-submodules=no")
         async with self._private(objects) as place:
@@ -167,7 +166,7 @@ class Network:
         """
         async with self._private(objects) as place:
             with contextlib.suppress(GitError):
-                return await self._git.says("merge-base", "--is-ancestor", ancestor, sha, at=place)
+                return await is_ancestor(self._git, place, ancestor, sha)
         return False
 
     def _private(
@@ -227,15 +226,6 @@ class Network:
             ("submodule.active", "."),
             *((f"url.{server}/.insteadOf", address) for address in by_ssh),
         ]
-
-
-async def refs(git: Git, place: GitLocation, prefix: str) -> dict[str, str]:
-    """Return the sha of every ref below `prefix` that is not symbolic, by full name."""
-    listing = await git.run(
-        "for-each-ref", "--format=%(objectname) %(refname) %(symref)", prefix, at=place
-    )
-    rows = (line.split(" ") for line in lines(listing))
-    return {name: sha for sha, name, symbolic in rows if not symbolic}
 
 
 def _lfs(url: str, mirror: Path) -> list[Setting]:

@@ -17,6 +17,7 @@ from sandbox.supervision.supervised import Control
 from workspace.git import subprocesses
 from workspace.git.locks import held_descriptors
 from workspace.git.subprocesses import Ended
+from workspace.git.text import decode
 
 LOCAL_SECONDS = 120.0
 """For commands that touch refs, objects and configuration only."""
@@ -173,7 +174,7 @@ class Git:
         )
         if ended.exit_code not in accept:
             raise GitError(arguments, ended.exit_code, ended.stderr)
-        return ended.stdout.decode("utf-8", "surrogateescape")
+        return decode(ended.stdout)
 
     async def run_on_network(
         self,
@@ -218,7 +219,7 @@ class Git:
                 await serving
         if ended.exit_code != 0:
             raise GitError(arguments, ended.exit_code, ended.stderr)
-        return ended.stdout.decode("utf-8", "surrogateescape")
+        return decode(ended.stdout)
 
     async def says(self, *arguments: str, at: GitLocation, timeout: float = LOCAL_SECONDS) -> bool:
         """Run a command that answers a question: exit code 0 is yes, 1 is no.
@@ -298,11 +299,3 @@ class Git:
             environment[f"GIT_CONFIG_KEY_{number}"] = key
             environment[f"GIT_CONFIG_VALUE_{number}"] = value
         return environment
-
-
-def lines(printed: str) -> list[str]:
-    """Return the lines that git printed, or keeps in a file.
-
-    `str.splitlines` would end lines at U+2028 and others too, which names may contain.
-    """
-    return printed.removesuffix("\n").split("\n") if printed else []

@@ -18,6 +18,7 @@ from pathlib import Path
 from sandbox import files
 from workspace.git.runner import TREE_SECONDS, Git, GitError, GitLocation
 from workspace.git.staging import stage_everything
+from workspace.git.text import encode
 
 _MAX_INDEX = 1 << 30
 
@@ -96,7 +97,7 @@ def _index_info(raw: str) -> bytes:
         lines.append((mode, f"{mode} {sha}\t{path}\0"))
     # What goes comes first: a file may be in the place of a directory.
     lines.sort(key=lambda line: line[0] != "000000")
-    return "".join(line for _, line in lines).encode("utf-8", "surrogateescape")
+    return encode("".join(line for _, line in lines))
 
 
 class _PrivateIndex:

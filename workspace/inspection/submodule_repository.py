@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sandbox import files
-from workspace.git.runner import lines
+from workspace.git.refs import HEADS
+from workspace.git.text import decode, lines
 from workspace.worktree.worktree import Worktree
 
 _MAX_SMALL = 4096
@@ -91,7 +92,7 @@ def read_refs(git_dir: Path) -> Refs:
     if head is None:
         raise Unreadable(f"{git_dir} has no HEAD")
     checked_out = head["sha"] or found.get(head["name"])
-    own = {sha for name, sha in found.items() if name.startswith(("refs/heads/", "refs/stash"))}
+    own = {sha for name, sha in found.items() if name.startswith((HEADS, "refs/stash"))}
     remote = {sha for name, sha in found.items() if name.startswith("refs/remotes/")}
     return Refs(
         checked_out,
@@ -121,7 +122,7 @@ def _loose(git_dir: Path) -> Iterator[tuple[str, str]]:
 
 def _text(file: Path, limit: int, absent: str | None = None) -> str:
     try:
-        return files.read(file.parent, file.name, limit=limit).decode("utf-8", "surrogateescape")
+        return decode(files.read(file.parent, file.name, limit=limit))
     except FileNotFoundError:
         if absent is None:
             raise

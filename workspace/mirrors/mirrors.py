@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -18,9 +18,11 @@ from domain.failures import FailureCode
 from workspace.git.credentials import GitCredentials
 from workspace.git.errors import explained, is_damage
 from workspace.git.locks import Locks
-from workspace.git.remote import TRACKING, Network, refs
+from workspace.git.refs import TRACKING, list_refs, list_refs_and_targets
+from workspace.git.remote import Network
 from workspace.git.runner import TREE_SECONDS, Git, GitError, GitLocation
 from workspace.git.scratch_repository import scratch_repository
+from workspace.git.text import encode
 from workspace.mirrors import config_reset
 from workspace.mirrors.repair import finish_replacement, is_being_replaced, replace_mirror
 
@@ -38,12 +40,15 @@ class Mirror:
         name: as the caller wrote it.
         path: the bare repository.
         url: the remote.
+        fetched: the sha of every branch of the remote, by `refs/remotes/origin/<branch>`, where
+            `Mirrors.fetch` has just returned the mirror.
     """
 
     owner: str
     name: str
     path: Path
     url: str
+    fetched: Mapping[str, str] | None = None
 
     @property
     def full_name(self) -> str:
@@ -126,10 +131,10 @@ class Mirrors:
         with explained(self.credentials, f"Fetching {mirror.full_name}"):
             async with self.lock(mirror.path):
                 if mirror.path.is_dir():
-                    await self._refresh_or_remake(mirror)
+                    fetched = await self._refresh_or_remake(mirror)
                 else:
-                    await self._make(mirror)
-        return mirror
+                    fetched = await self._make(mirror)
+        return replace(mirror, fetched=fetched)
 
     @contextlib.contextmanager
     def explained(self, mirror: Mirror, doing: str) -> Iterator[None]:
@@ -170,9 +175,14 @@ class Mirrors:
         return branch
 
     async def branches(self, mirror: Mirror) -> dict[str, str]:
-        """Return the sha of every branch of the remote at the latest fetch, by branch name."""
-        found = await refs(self.git, mirror.place, TRACKING)
-        return {name.removeprefix(TRACKING): sha for name, sha in found.items()}
+        """Return the sha of every branch of the remote at the latest fetch, by branch name.
+
+        For a mirror that `fetch` returned, that is this fetch.
+        """
+        refs = mirror.fetched
+        if refs is None:
+            refs = await list_refs(self.git, mirror.place, TRACKING)
+        return {name.removeprefix(TRACKING): sha for name, sha in refs.items()}
 
     async def has_commit(self, mirror: Mirror, sha: str) -> bool:
         """Tell whether the mirror has a commit."""
@@ -190,7 +200,7 @@ class Mirrors:
         """
         try:
             async with scratch_repository(self.scratch, mirror.objects, {}) as place:
-                heads = (sha, *(await refs(self.git, mirror.place, TRACKING)).values())
+                heads = (sha, *(await list_refs(self.git, mirror.place, TRACKING)).values())
                 await self.git.run(
                     "rev-list", "--objects", "--quiet", "--stdin",
                     at=place, stdin="\n".join(heads).encode(), timeout=TREE_SECONDS,
@@ -205,13 +215,13 @@ class Mirrors:
             return False
         return True
 
-    async def _make(self, mirror: Mirror) -> None:
+    async def _make(self, mirror: Mirror) -> Mapping[str, str]:
         """Make the mirror elsewhere and move it into place, so that a half-made one is not seen."""
         temporary = Path(tempfile.mkdtemp(dir=_made(self.scratch), prefix="mirror-"))
         draft = Mirror(mirror.owner, mirror.name, temporary, mirror.url)
         try:
             await self.git.run("init", "--quiet", "--bare", "--template=", at=draft.place)
-            await self._refresh(draft)
+            fetched = await self._refresh(draft)
             if mirror.path.is_dir():
                 aside = Path(tempfile.mkdtemp(dir=_made(self.damaged), prefix="mirror-"))
                 await replace_mirror(self.git, mirror.path, temporary, aside)
@@ -219,27 +229,30 @@ class Mirrors:
                 _move(temporary, mirror.path)
         finally:
             await asyncio.to_thread(shutil.rmtree, temporary, True)
+        return fetched
 
-    async def _refresh_or_remake(self, mirror: Mirror) -> None:
+    async def _refresh_or_remake(self, mirror: Mirror) -> Mapping[str, str]:
         try:
             if not _mark_of(mirror).exists():
-                await self._refresh(mirror)
-                return
+                return await self._refresh(mirror)
         except GitError as error:
             if not is_damage(error):
                 raise
             _log.warning("The mirror %s is damaged: %s", mirror.path, error)
-        await self._make(mirror)
+        return await self._make(mirror)
 
-    async def _refresh(self, mirror: Mirror) -> None:
+    async def _refresh(self, mirror: Mirror) -> Mapping[str, str]:
         config_reset.restore(mirror.path, mirror.url)
         config_reset.remove_leftovers(mirror.path)
-        known = await refs(self.git, mirror.place, TRACKING)
+        known, targets = await list_refs_and_targets(self.git, mirror.place, TRACKING)
         latest = await self.network.fetch(mirror.url, mirror.objects, known)
         if not latest:
             raise JobFailure(FailureCode.REPOSITORY_EMPTY)
         await self._update_refs(mirror, known, latest)
-        await self._follow_head(mirror, latest)
+        # Most often the default branch is the same, and still exists.
+        if targets.get(ORIGIN_HEAD) not in latest:
+            await self._follow_head(mirror, latest)
+        return latest
 
     async def _update_refs(
         self, mirror: Mirror, known: Mapping[str, str], latest: Mapping[str, str]
@@ -248,7 +261,7 @@ class Mirrors:
         moved = [f"update {name} {sha}\n" for name, sha in latest.items() if known.get(name) != sha]
         # Deletions first: a branch `a` that became `a/b` cannot change in one transaction.
         for lines in filter(None, (gone, moved)):
-            data = "".join(lines).encode("utf-8", "surrogateescape")
+            data = encode("".join(lines))
             await self.git.run("update-ref", "--no-deref", "--stdin", at=mirror.place, stdin=data)
 
     async def _follow_head(self, mirror: Mirror, latest: Mapping[str, str]) -> None:

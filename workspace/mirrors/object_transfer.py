@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 from collections.abc import Collection
 from pathlib import Path
 
 from workspace.git.errors import is_no_space
-from workspace.git.remote import TRACKING, refs
+from workspace.git.refs import SHA, TRACKING, list_refs
 from workspace.git.runner import TREE_SECONDS, GitError, GitLocation
 from workspace.git.scratch_repository import scratch_repository
 from workspace.mirrors.mirrors import Mirror, Mirrors
@@ -21,8 +20,6 @@ from workspace.salvage.refs import SALVAGE
 from workspace.worktree.lfs_files import copy_lfs_files
 from workspace.worktree.private_repository import BrokenRepository
 from workspace.worktree.worktree import Worktree
-
-_SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
 class Crossing:
@@ -51,14 +48,11 @@ class Crossing:
             GitError: git or the disk refused.
         """
         mirror = self._mirrors.mirror(worktree.owner, worktree.name)
-        if not _SHA.fullmatch(sha):
+        if not SHA.fullmatch(sha):
             raise BrokenRepository(f"{sha[:100]!r} is not the name of a commit.")
-        known = {
-            worktree.base_sha,
-            *(await refs(self._git, mirror.place, TRACKING)).values(),
-            *(await refs(self._git, mirror.place, SALVAGE + worktree.job_id)).values(),
-        }
-        if not await self._has_all(mirror, sha, known):
+        refs = await list_refs(self._git, mirror.place, TRACKING, SALVAGE + worktree.job_id)
+        known = {worktree.base_sha, *refs.values()}
+        if sha not in known and not await self._has_all(mirror, sha, known):
             async with scratch_repository(self._mirrors.scratch, mirror.objects, {}) as place:
                 try:
                     pack = await self._pack(worktree, sha, known, place.git_dir)

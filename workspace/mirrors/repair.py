@@ -12,7 +12,8 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from workspace.git.runner import TREE_SECONDS, Git, GitError, GitLocation, lines
+from workspace.git.runner import TREE_SECONDS, Git, GitError, GitLocation
+from workspace.git.text import lines
 
 _log = logging.getLogger(__name__)
 _CHUNK = 1 << 20

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 
 from workspace.git.author import ORCHESTRATOR
 from workspace.git.errors import is_no_space
+from workspace.git.refs import is_ancestor
 from workspace.git.runner import GitError
 from workspace.git.trees import apply_tree_diff, tree_of, tree_of_files
 from workspace.inspection.forward_port import newer_tip, rebase_changes_onto
-from workspace.inspection.head import ends, is_within, tip
+from workspace.inspection.head import ends, tip
 from workspace.inspection.in_progress import set_aside
+from workspace.inspection.status import is_unchanged
 from workspace.inspection.stray_branches import adds_to, other_lines
 from workspace.lifecycle.worktrees import Worktrees
 from workspace.mirrors.mirrors import Mirror
@@ -151,11 +153,11 @@ class Salvage:
     ) -> _Work | None:
         """Return what would be lost with the worktree; None when that is nothing."""
         head, branch = await ends(self._git, worktree)
-        files = await self._tree_of_files(worktree, head)
+        files = await self._changed_files(worktree, head)
         aside = await set_aside(self._git, worktree)
         known = {*published, *filter(None, (head, branch))}
         aside += (await other_lines(self._git, worktree, known)).values()
-        if files == await tree_of(self._git, worktree.history, head):
+        if files is None:
             own = [head] if branch is None else [head, branch]
             delivered = () if all_of_it else published
             if not aside and not await adds_to(self._git, worktree, own, delivered):
@@ -166,20 +168,26 @@ class Salvage:
             forward = await rebase_changes_onto(self._git, worktree, files, newer)
             if forward is not None:
                 return _Work((newer, *aside), forward)
-        if branch is None or await is_within(self._git, worktree, branch, head):
+        if branch is None or await is_ancestor(self._git, worktree.history, branch, head):
             return _Work((head, *aside), files)
         return _Work((head, branch, *aside), files)
 
-    async def _tree_of_files(self, worktree: Worktree, head: str) -> str:
-        """Write the files as a tree, in which those that nobody touched are as in `head`."""
+    async def _changed_files(self, worktree: Worktree, head: str) -> str | None:
+        """Write the files as a tree, with untouched ones as in `head`; None when all are."""
         if not worktree.path.is_dir():
-            return await tree_of(self._git, worktree.history, head)
+            return None
+        if worktree.files_tree is None and await is_unchanged(self._git, worktree.place, head):
+            return None
+        clean = await tree_of(self._git, worktree.history, head)
+        files = await self._tree_of_files(worktree, head, clean)
+        return None if files == clean else files
+
+    async def _tree_of_files(self, worktree: Worktree, head: str, clean: str) -> str:
         index = worktree.git_dir / "index"
         files = await tree_of_files(self._git, worktree.place, index, head)
         if worktree.files_tree is None:
             return files
         try:
-            clean = await tree_of(self._git, worktree.history, head)
             return await apply_tree_diff(
                 self._git, worktree.place, clean, worktree.files_tree, files
             )

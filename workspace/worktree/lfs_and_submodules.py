@@ -79,7 +79,7 @@ async def fetch_submodules(
     if not files.is_file(worktree.path, ".gitmodules"):
         return ()
     try:
-        await mirrors.network.update_submodules(worktree, repositories)
+        await mirrors.network.update_submodules(worktree.place, repositories)
     except GitError as error:
         failure = failure_of(error, mirrors.credentials, "Fetching the submodules")
         if failure.transient:
