@@ -51,7 +51,7 @@ from workflows.task_job import TaskJobWorkflow
 from workspace.lifecycle.expiry import Expiry
 from workspace.lifecycle.removal import Removal
 from workspace.lifecycle.worktrees import Worktrees
-from workspace.mirrors.gc import Upkeep
+from workspace.mirrors.gc import MirrorPacking
 from workspace.publishing import Publishing
 from workspace.salvage.salvage import Salvage
 
@@ -152,7 +152,7 @@ async def _host(
     keeping = Keeping(store, settings.host_id)
     retention = Retention(store, Expiry(worktrees), settings.keep_work)
     sweeper = Sweeper(
-        store, leases, removal, keeping, retention, Upkeep(worktrees), settings.sessions_dir
+        store, leases, removal, keeping, retention, MirrorPacking(worktrees), settings.sessions_dir
     )
     credential = Credential(store, settings.credential_id)
     slots = SlotActivities(

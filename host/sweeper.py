@@ -16,7 +16,7 @@ from host.slots.leases import Leases
 from sandbox import files
 from store.protocol import Store
 from workspace.lifecycle.removal import Removal
-from workspace.mirrors.gc import Upkeep
+from workspace.mirrors.gc import MirrorPacking
 
 INTERVAL = timedelta(seconds=30)
 """Cleaning up is part of each job; this catches what a crash, a lost machine or a terminated
@@ -41,7 +41,7 @@ class Sweeper:
         removal: Removal,
         keeping: Keeping,
         retention: Retention,
-        upkeep: Upkeep,
+        packing: MirrorPacking,
         sessions_dir: Path,
     ) -> None:
         self._store = store
@@ -49,7 +49,7 @@ class Sweeper:
         self._removal = removal
         self._keeping = keeping
         self._retention = retention
-        self._upkeep = upkeep
+        self._packing = packing
         self._sessions_dir = sessions_dir
 
     async def run_forever(self) -> None:
@@ -60,7 +60,7 @@ class Sweeper:
                 if sweeps % SWEEPS_A_DAY == 1:
                     await self._retention.expire()
                 if sweeps % SWEEPS_A_DAY == 0:
-                    await self._upkeep.pack_idle()
+                    await self._packing.pack_idle()
             except (OrchestratorError, OSError) as error:
                 log.warning("The sweep waits: %s", error)
             await asyncio.sleep(INTERVAL.total_seconds())

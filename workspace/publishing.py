@@ -9,12 +9,12 @@ from domain.errors import JobFailure
 from domain.failures import FailureCode
 from sandbox import files
 from workspace.git.author import Identity
-from workspace.git.errors import explained
+from workspace.git.errors import as_job_failures
 from workspace.git.gitlinks import gitlinks
 from workspace.git.refs import HEADS, TRACKING, is_ancestor, list_refs
 from workspace.git.runner import TREE_SECONDS, GitError
 from workspace.git.staging import stage
-from workspace.git.trees import apply_tree_diff, tree_of, written
+from workspace.git.trees import apply_tree_diff, tree_of, write_tree
 from workspace.inspection.forward_port import newer_tip, rebase_changes_onto
 from workspace.inspection.head import commit_of, tip
 from workspace.inspection.in_progress import refuse_unfinished
@@ -23,7 +23,7 @@ from workspace.inspection.stray_branches import list_lines, other_lines
 from workspace.inspection.submodule_changes import Submodules
 from workspace.lifecycle.worktrees import Worktrees
 from workspace.mirrors.mirrors import Mirror
-from workspace.mirrors.object_transfer import Crossing
+from workspace.mirrors.object_transfer import ObjectTransfer
 from workspace.worktree import lfs_and_submodules
 from workspace.worktree.worktree import Worktree
 
@@ -57,7 +57,7 @@ class Publishing:
         self._mirrors = worktrees.mirrors
         self._git = worktrees.mirrors.git
         self._submodules = Submodules(worktrees.mirrors)
-        self._crossing = Crossing(worktrees.mirrors)
+        self._transfer = ObjectTransfer(worktrees.mirrors)
 
     async def commit_all(self, worktree: Worktree, message: str, identity: Identity) -> None:
         """Commit everything that is not ignored; do nothing when nothing differs.
@@ -76,7 +76,7 @@ class Publishing:
                 FailureCode.GIT_FAILED,
                 "The job's worktree is gone from this machine. Retry the job.",
             )
-        with explained(self._mirrors.credentials, "Committing the work"):
+        with as_job_failures(self._mirrors.credentials, "Committing the work"):
             async with self._mirrors.locks.hold(worktree.lock_file):
                 await self._worktrees.restore(worktree)
                 found = await status_of(self._git, worktree.place)
@@ -103,9 +103,9 @@ class Publishing:
         Claude made itself are part of it.
         """
         mirror = self._mirrors.mirror(worktree.owner, worktree.name)
-        with explained(self._mirrors.credentials, "Reading the work"):
+        with as_job_failures(self._mirrors.credentials, "Reading the work"):
             sha = await tip(self._git, worktree)
-            await self._crossing.bring(worktree, sha)
+            await self._transfer.copy_commit(worktree, sha)
             if sha == worktree.base_sha:
                 return Head(sha, commits_ahead=0, files_changed=0)
             span = f"{worktree.base_sha}..{sha}"
@@ -118,7 +118,7 @@ class Publishing:
 
     async def left_out(self, worktree: Worktree, sha: str) -> dict[str, str]:
         """Return what `sha` does not contain of the branches in which Claude worked, by name."""
-        with explained(self._mirrors.credentials, "Reading the work"):
+        with as_job_failures(self._mirrors.credentials, "Reading the work"):
             refs = await list_lines(self._git, worktree)
             left = await other_lines(self._git, worktree, {sha}, refs)
             if left:
@@ -150,8 +150,8 @@ class Publishing:
             JobFailure: BRANCH_MOVED when that is not so; else why the remote refused.
         """
         mirror = self._mirrors.mirror(owner, name)
-        await self._mirrors.settle(mirror)
-        with explained(self._mirrors.credentials, f"Pushing {mirror.full_name}"):
+        await self._mirrors.finish_replacement(mirror)
+        with as_job_failures(self._mirrors.credentials, f"Pushing {mirror.full_name}"):
             await self._require_fast_forward(mirror, sha, branch, expected_remote)
             await self._push_lfs_files(mirror, sha)
             try:
@@ -172,7 +172,7 @@ class Publishing:
         head = (await self._mirrors.branches(mirror)).get(branch)
         if head is None:
             return False
-        with explained(self._mirrors.credentials, f"Comparing {mirror.full_name}"):
+        with as_job_failures(self._mirrors.credentials, f"Comparing {mirror.full_name}"):
             return await self._mirrors.network.is_ancestor(mirror.objects, sha, head)
 
     async def delete_remote_branch(
@@ -184,7 +184,7 @@ class Publishing:
             JobFailure: BRANCH_MOVED when it is elsewhere; else why the remote refused.
         """
         mirror = self._mirrors.mirror(owner, name)
-        with explained(self._mirrors.credentials, f"Deleting a branch of {mirror.full_name}"):
+        with as_job_failures(self._mirrors.credentials, f"Deleting a branch of {mirror.full_name}"):
             objects = self._mirrors.scratch if not mirror.path.is_dir() else mirror.objects
             try:
                 await self._mirrors.network.push(mirror.url, objects, None, branch, expected_sha)
@@ -195,7 +195,7 @@ class Publishing:
         if worktree.files_tree is None:
             return
         place = worktree.place
-        staged = await written(self._git, place)
+        staged = await write_tree(self._git, place)
         head = await tree_of(self._git, place, "HEAD")
         wanted = await apply_tree_diff(self._git, place, head, worktree.files_tree, staged)
         if wanted != staged:
@@ -204,7 +204,7 @@ class Publishing:
     async def _has_staged(self, worktree: Worktree) -> bool:
         if self._has_merge(worktree):
             return True
-        return not await self._git.says(
+        return not await self._git.check(
             "diff-index", "--cached", "--quiet", "HEAD", "--", at=worktree.place
         )
 
@@ -229,7 +229,7 @@ class Publishing:
         self, worktree: Worktree, branch_head: str, message: str, identity: Identity
     ) -> None:
         """Add what is staged, if anything, to the job's branch, ahead of what is checked out."""
-        staged = await written(self._git, worktree.place)
+        staged = await write_tree(self._git, worktree.place)
         tree = await rebase_changes_onto(self._git, worktree, staged, branch_head)
         if tree is None:
             raise JobFailure(

@@ -124,7 +124,7 @@ def failure_of(error: GitError, credentials: GitCredentials, doing: str) -> JobF
 
 
 @contextlib.contextmanager
-def explained(credentials: GitCredentials, doing: str) -> Iterator[None]:
+def as_job_failures(credentials: GitCredentials, doing: str) -> Iterator[None]:
     """Turn what git and the disk complain about into `JobFailure`."""
     try:
         yield

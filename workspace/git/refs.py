@@ -35,4 +35,4 @@ async def is_ancestor(git: Git, place: GitLocation, ancestor: str, sha: str) -> 
     """Return whether the commit `sha` contains the commit `ancestor`; a commit contains itself."""
     if ancestor == sha:
         return True
-    return await git.says("merge-base", "--is-ancestor", ancestor, sha, at=place)
+    return await git.check("merge-base", "--is-ancestor", ancestor, sha, at=place)

@@ -16,7 +16,7 @@ from sandbox.supervision.limits import Limits
 from sandbox.supervision.supervised import Control
 from workspace.git import subprocesses
 from workspace.git.locks import held_descriptors
-from workspace.git.subprocesses import Ended
+from workspace.git.subprocesses import ProcessResult
 from workspace.git.text import decode
 
 LOCAL_SECONDS = 120.0
@@ -221,7 +221,7 @@ class Git:
             raise GitError(arguments, ended.exit_code, ended.stderr)
         return decode(ended.stdout)
 
-    async def says(self, *arguments: str, at: GitLocation, timeout: float = LOCAL_SECONDS) -> bool:
+    async def check(self, *arguments: str, at: GitLocation, timeout: float = LOCAL_SECONDS) -> bool:
         """Run a command that answers a question: exit code 0 is yes, 1 is no.
 
         Raises:
@@ -242,7 +242,7 @@ class Git:
         output: int | None,
         timeout: float,
         max_output: int,
-    ) -> Ended:
+    ) -> ProcessResult:
         command = [self._program, *arguments]
         if at.reach is not None:
             inside = [self._program_inside, *arguments]
@@ -274,7 +274,7 @@ class Git:
         timeout: float,
         max_output: int = MAX_OUTPUT,
         inherited: Collection[int],
-    ) -> Ended:
+    ) -> ProcessResult:
         try:
             return await subprocesses.run(
                 command,

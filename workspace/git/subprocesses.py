@@ -19,7 +19,7 @@ _GRACE_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
-class Ended:
+class ProcessResult:
     """How a process ended.
 
     Args:
@@ -45,7 +45,7 @@ async def run(
     max_output: int,
     stdout: int | None = None,
     inherited: Collection[int] = (),
-) -> Ended:
+) -> ProcessResult:
     """Run a command to its end.
 
     Args:
@@ -80,7 +80,7 @@ async def run(
     except BaseException:
         await asyncio.shield(asyncio.create_task(_stop(process)))
         raise
-    return Ended(exit_code, printed, stderr.decode("utf-8", "replace"), over_limit)
+    return ProcessResult(exit_code, printed, stderr.decode("utf-8", "replace"), over_limit)
 
 
 async def _collect(process: Process, limit: int) -> tuple[bytes, bool]:

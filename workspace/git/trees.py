@@ -62,7 +62,7 @@ async def apply_tree_diff(git: Git, place: GitLocation, onto: str, old: str, new
             "update-index", "-z", "--index-info",
             at=private.place, stdin=_index_info(changes), timeout=TREE_SECONDS,
         )  # fmt: skip
-        return await written(git, private.place)
+        return await write_tree(git, private.place)
 
 
 async def changed_names(git: Git, place: GitLocation, old: str, new: str) -> set[str]:
@@ -74,7 +74,7 @@ async def changed_names(git: Git, place: GitLocation, old: str, new: str) -> set
     return {name for name in listing.split("\0") if name}
 
 
-async def written(git: Git, place: GitLocation) -> str:
+async def write_tree(git: Git, place: GitLocation) -> str:
     """Write the index as a tree."""
     return (await git.run("write-tree", at=place, timeout=TREE_SECONDS)).strip()
 
@@ -85,7 +85,7 @@ def _copy_index(index: Path, target: Path) -> None:
 
 async def _staged(git: Git, place: GitLocation) -> str:
     await stage_everything(git, place, lenient=True)
-    return await written(git, place)
+    return await write_tree(git, place)
 
 
 def _index_info(raw: str) -> bytes:

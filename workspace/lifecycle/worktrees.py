@@ -14,7 +14,7 @@ from domain.errors import JobFailure
 from domain.failures import FailureCode
 from sandbox.files import UnsafeFile
 from workspace.git import trees
-from workspace.git.errors import explained
+from workspace.git.errors import as_job_failures
 from workspace.git.refs import TRACKING, list_refs
 from workspace.git.runner import TREE_SECONDS
 from workspace.git.text import printable
@@ -89,7 +89,7 @@ class Worktrees:
 
     async def find(self, owner: str, name: str, job_id: str) -> Worktree | None:
         """Return a job's worktree if it is complete, else None."""
-        await self.mirrors.settle(self.mirrors.mirror(owner, name))
+        await self.mirrors.finish_replacement(self.mirrors.mirror(owner, name))
         worktree = self.recorded(owner, name, job_id)
         if worktree is None or not worktree.exists:
             return None
@@ -260,7 +260,7 @@ class Worktrees:
         as they were. A submodule counts if something was done in it. Names that are not UTF-8 have
         replacement characters.
         """
-        with explained(self.mirrors.credentials, "Comparing the worktree"):
+        with as_job_failures(self.mirrors.credentials, "Comparing the worktree"):
             async with self.mirrors.locks.hold(worktree.lock_file):
                 await self.restore(worktree)
                 names = await self._changed(worktree)
@@ -293,7 +293,7 @@ class Worktrees:
 
     async def spared(self, worktree: Worktree) -> RescuedSubmodules | None:
         """Return what `discard` has to move aside of a worktree's submodules; None for nothing."""
-        with explained(self.mirrors.credentials, "Looking into the submodules"):
+        with as_job_failures(self.mirrors.credentials, "Looking into the submodules"):
             paths = await self.submodules.with_work(worktree)
         return self._spared(worktree, paths) if paths else None
 
@@ -343,7 +343,7 @@ class Worktrees:
             found = await self.find(blank.owner, blank.name, blank.job_id)
             if found is not None:
                 return found
-            with self.mirrors.explained(mirror, doing):
+            with self.mirrors.as_job_failures(mirror, doing):
                 _require_mirror(mirror)
                 self._move_remains_aside(blank)
                 await self.discard(blank)

@@ -36,7 +36,7 @@ _STALE_SECONDS = 60.0
 _STALE_PACK_SECONDS = 3600.0
 
 
-def restore(mirror: Path, url: str) -> None:
+def reset_config(mirror: Path, url: str) -> None:
     """Put the configuration of a mirror back, and remove what else could change git's mind.
 
     With SANDBOX=off, any job may have written into it.

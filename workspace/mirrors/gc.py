@@ -14,7 +14,7 @@ _MAX_LOOSE = 6700
 _MAX_PACKS = 50
 
 
-class Upkeep:
+class MirrorPacking:
     """Keeps mirrors fast and small.
 
     Args:

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from domain.errors import InvalidRequest, JobFailure
 from domain.failures import FailureCode
 from workspace.git.credentials import GitCredentials
-from workspace.git.errors import explained, is_damage
+from workspace.git.errors import as_job_failures, is_damage
 from workspace.git.locks import Locks
 from workspace.git.refs import TRACKING, list_refs, list_refs_and_targets
 from workspace.git.remote import Network
@@ -108,14 +108,14 @@ class Mirrors:
             await finish_replacement(self.git, path)
             yield
 
-    async def settle(self, mirror: Mirror) -> None:
+    async def finish_replacement(self, mirror: Mirror) -> None:
         """See to it that no mirror is missing because it is just being made again.
 
         Raises:
             JobFailure: the disk refused to bring that to its end.
         """
         if is_being_replaced(mirror.path):
-            with explained(self.credentials, f"Mending the mirror of {mirror.full_name}"):
+            with as_job_failures(self.credentials, f"Mending the mirror of {mirror.full_name}"):
                 async with self.lock(mirror.path):
                     pass
 
@@ -128,7 +128,7 @@ class Mirrors:
             JobFailure: the remote or the disk refused, or the repository is empty.
         """
         mirror = self.mirror(owner, name)
-        with explained(self.credentials, f"Fetching {mirror.full_name}"):
+        with as_job_failures(self.credentials, f"Fetching {mirror.full_name}"):
             async with self.lock(mirror.path):
                 if mirror.path.is_dir():
                     fetched = await self._refresh_or_remake(mirror)
@@ -137,12 +137,12 @@ class Mirrors:
         return replace(mirror, fetched=fetched)
 
     @contextlib.contextmanager
-    def explained(self, mirror: Mirror, doing: str) -> Iterator[None]:
+    def as_job_failures(self, mirror: Mirror, doing: str) -> Iterator[None]:
         """Turn what git and the disk complain about into `JobFailure`.
 
         A mirror that proves to be damaged is made again by the next fetch.
         """
-        with explained(self.credentials, doing):
+        with as_job_failures(self.credentials, doing):
             try:
                 yield
             except GitError as error:
@@ -189,7 +189,7 @@ class Mirrors:
         if not mirror.path.is_dir():
             return False
         try:
-            return await self.git.says("cat-file", "-e", f"{sha}^{{commit}}", at=mirror.place)
+            return await self.git.check("cat-file", "-e", f"{sha}^{{commit}}", at=mirror.place)
         except GitError:
             return False
 
@@ -242,7 +242,7 @@ class Mirrors:
         return await self._make(mirror)
 
     async def _refresh(self, mirror: Mirror) -> Mapping[str, str]:
-        config_reset.restore(mirror.path, mirror.url)
+        config_reset.reset_config(mirror.path, mirror.url)
         config_reset.remove_leftovers(mirror.path)
         known, targets = await list_refs_and_targets(self.git, mirror.place, TRACKING)
         latest = await self.network.fetch(mirror.url, mirror.objects, known)

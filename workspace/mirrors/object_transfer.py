@@ -22,7 +22,7 @@ from workspace.worktree.private_repository import BrokenRepository
 from workspace.worktree.worktree import Worktree
 
 
-class Crossing:
+class ObjectTransfer:
     """Brings commits of jobs into the mirrors.
 
     Args:
@@ -33,7 +33,7 @@ class Crossing:
         self._mirrors = mirrors
         self._git = mirrors.git
 
-    async def bring(self, worktree: Worktree, sha: str) -> None:
+    async def copy_commit(self, worktree: Worktree, sha: str) -> None:
         """Copy a commit of a job, its history and its LFS files into the mirror. Idempotent.
 
         Claude must have ended. No ref of the mirror leads to the commit. The caller makes one, or

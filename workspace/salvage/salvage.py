@@ -18,7 +18,7 @@ from workspace.inspection.status import is_unchanged
 from workspace.inspection.stray_branches import adds_to, other_lines
 from workspace.lifecycle.worktrees import Worktrees
 from workspace.mirrors.mirrors import Mirror
-from workspace.mirrors.object_transfer import Crossing
+from workspace.mirrors.object_transfer import ObjectTransfer
 from workspace.salvage.patches import patch_between
 from workspace.salvage.refs import SALVAGE, kept_commit, message
 from workspace.worktree.private_repository import (
@@ -72,7 +72,7 @@ class Salvage:
         self._worktrees = worktrees
         self._mirrors = worktrees.mirrors
         self._git = worktrees.mirrors.git
-        self._crossing = Crossing(worktrees.mirrors)
+        self._transfer = ObjectTransfer(worktrees.mirrors)
 
     async def keep(self, worktree: Worktree, *, all_of_it: bool = False) -> str | None:
         """Keep what is uncommitted (ignored files aside) or unpushed, and return the commit.
@@ -98,7 +98,7 @@ class Salvage:
         and the repository is moved aside.
         """
         mirror = self._mirrors.mirror(worktree.owner, worktree.name)
-        with self._mirrors.explained(mirror, "Keeping the work"):
+        with self._mirrors.as_job_failures(mirror, "Keeping the work"):
             try:
                 await self._worktrees.restore(worktree)
                 return await self._keep(worktree, mirror, all_of_it=all_of_it)
@@ -138,7 +138,7 @@ class Salvage:
         mirror = self._mirrors.mirror(owner, name)
         if not mirror.path.is_dir():
             return None
-        with self._mirrors.explained(mirror, "Reading kept work"):
+        with self._mirrors.as_job_failures(mirror, "Reading kept work"):
             kept = await kept_commit(self._git, mirror.place, job_id)
             if kept is None:
                 return None
@@ -213,7 +213,7 @@ class Salvage:
                 stdin=message(worktree.job_id, worktree.base_sha).encode(),
             )  # fmt: skip
         commit = written.strip()
-        await self._crossing.bring(worktree, commit)
+        await self._transfer.copy_commit(worktree, commit)
         ref = SALVAGE + worktree.job_id
         async with self._mirrors.lock(mirror.path):
             await self._git.run("update-ref", "--no-deref", ref, commit, at=mirror.place)

@@ -27,7 +27,7 @@ _ATTRIBUTES = (":(glob)**/.gitattributes",)
 
 async def uses_lfs(mirrors: Mirrors, place: GitLocation, sha: str) -> bool:
     """Tell whether a commit keeps files in Git LFS."""
-    return await mirrors.git.says(
+    return await mirrors.git.check(
         "grep", "-q", "-F", "filter=lfs", sha, "--", *_ATTRIBUTES, at=place
     )
 

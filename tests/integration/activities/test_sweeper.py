@@ -230,6 +230,6 @@ async def test_idle_mirrors_are_packed_once_a_day(
         packed.append(outages.calls["get_job"])
         return []
 
-    monkeypatch.setattr(machine.sweeper._upkeep, "pack_idle", pack_idle)
+    monkeypatch.setattr(machine.sweeper._packing, "pack_idle", pack_idle)
     outages.is_down = False
     await eventually(lambda: len(packed) == 2)

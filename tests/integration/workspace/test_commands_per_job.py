@@ -17,7 +17,7 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     started = []
     run = subprocesses.run
 
-    async def counted(command: list[str], **options: Any) -> subprocesses.Ended:
+    async def counted(command: list[str], **options: Any) -> subprocesses.ProcessResult:
         started.append(" ".join(command))
         return await run(command, **options)
 

@@ -73,10 +73,10 @@ async def test_a_failure_carries_the_end_of_what_git_said(git: Git, place: GitLo
 
 
 async def test_questions_are_answered_by_the_exit_code(git: Git, place: GitLocation) -> None:
-    assert await git.says("-c", "alias.x=!exit 0", "x", at=place)
-    assert not await git.says("-c", "alias.x=!exit 1; :", "x", at=place)
+    assert await git.check("-c", "alias.x=!exit 0", "x", at=place)
+    assert not await git.check("-c", "alias.x=!exit 1; :", "x", at=place)
     with pytest.raises(GitError):
-        await git.says("-c", "alias.x=!exit 2; :", "x", at=place)
+        await git.check("-c", "alias.x=!exit 2; :", "x", at=place)
 
 
 async def test_too_much_output_stops_the_command(git: Git, place: GitLocation) -> None:

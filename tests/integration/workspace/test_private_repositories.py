@@ -342,7 +342,7 @@ async def test_a_mirror_deleted_meanwhile_is_told_as_a_failure(room: Room) -> No
     mirror = room.mirrors.mirror(OWNER, NAME)
 
     async def remove() -> None:
-        with room.mirrors.explained(mirror, "Looking"):
+        with room.mirrors.as_job_failures(mirror, "Looking"):
             shutil.rmtree(mirror.path / "objects")
             try:
                 await room.git.run("log", "refs/remotes/origin/main", at=mirror.place)
