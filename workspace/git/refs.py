@@ -1,4 +1,4 @@
-"""Names of refs, where they lead, and whether one commit contains another."""
+"""Ref names, lists of refs, and ancestry of commits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
 async def list_refs(git: Git, place: GitLocation, *prefixes: str) -> dict[str, str]:
-    """Return the sha of every ref below the prefixes that is not symbolic, by full name."""
+    """Return the sha of every ref below the prefixes, by full name, without symbolic refs."""
     shas, _ = await list_refs_and_targets(git, place, *prefixes)
     return shas
 
@@ -21,7 +21,7 @@ async def list_refs(git: Git, place: GitLocation, *prefixes: str) -> dict[str, s
 async def list_refs_and_targets(
     git: Git, place: GitLocation, *prefixes: str
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Return what `list_refs` does, and the target of every symbolic ref that leads to a commit."""
+    """Return `list_refs`, and the target of every symbolic ref whose target exists."""
     listing = await git.run(
         "for-each-ref", "--format=%(objectname) %(refname) %(symref)", *prefixes, at=place
     )
@@ -32,7 +32,7 @@ async def list_refs_and_targets(
 
 
 async def is_ancestor(git: Git, place: GitLocation, ancestor: str, sha: str) -> bool:
-    """Return whether the commit `sha` contains the commit `ancestor`; a commit contains itself."""
+    """Return whether `ancestor` is `sha` or one of its ancestors."""
     if ancestor == sha:
         return True
     return await git.check("merge-base", "--is-ancestor", ancestor, sha, at=place)

@@ -1,4 +1,4 @@
-"""The files of a mirror that git obeys, put back to what they must be before every fetch."""
+"""Reset the configuration of a mirror before every fetch."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ _TEMPLATE = """\
 [maintenance]
 \tauto = false
 """
-# Each of these changes what git does without being configuration (gitrepository-layout(5)).
+# These files change the behaviour of git too (gitrepository-layout(5)).
 _UNWANTED = (
     "hooks", "info/attributes", "info/exclude", "info/grafts", "objects/info/alternates", "shallow",
 )  # fmt: skip
 _MAX_CONFIG = 64 * 1024
-# git holds the lock of a ref for milliseconds; the longest, packing all refs, takes seconds. It
-# writes to an object without a pause, but may compute for long between two writes to a pack.
+# Git holds the lock of a ref for milliseconds, and for seconds while it packs all refs. It writes
+# an object without pauses, but can compute for minutes between two writes to a pack.
 _STALE_SECONDS = 60.0
 _STALE_PACK_SECONDS = 3600.0
 
 
 def reset_config(mirror: Path, url: str) -> None:
-    """Put the configuration of a mirror back, and remove what else could change git's mind.
+    """Rewrite the configuration of a mirror, and delete other files that change git's behaviour.
 
-    With SANDBOX=off, any job may have written into it.
+    With SANDBOX=off, every job can write into the mirror.
 
     Args:
         mirror: the bare repository.
@@ -53,9 +53,9 @@ def reset_config(mirror: Path, url: str) -> None:
 
 
 def remove_leftovers(mirror: Path) -> None:
-    """Delete locks and half-written objects of git processes that were killed or had no space.
+    """Delete locks and partial objects of git processes that were killed or had no disk space.
 
-    Call it while holding the mirror's lock: then only commands that write objects are under way.
+    Call it while holding the mirror's lock, so that only commands that write objects are running.
     """
     _delete_older(_lock_files(mirror), _STALE_SECONDS)
     _delete_older(mirror.glob("objects/??/tmp_obj_*"), _STALE_SECONDS)

@@ -1,4 +1,4 @@
-"""One bare mirror of every repository, whose objects all of its jobs borrow."""
+"""One bare mirror per repository. All jobs of the repository borrow its objects."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ class Mirror:
         name: as the caller wrote it.
         path: the bare repository.
         url: the remote.
-        fetched: the sha of every branch of the remote, by `refs/remotes/origin/<branch>`, where
-            `Mirrors.fetch` has just returned the mirror.
+        fetched: the remote's branches if `Mirrors.fetch` returned the mirror: the sha by
+            `refs/remotes/origin/<branch>`.
     """
 
     owner: str
@@ -67,10 +67,10 @@ class Mirror:
 
 
 class Mirrors:
-    """All mirrors of this machine, below one directory.
+    """All mirrors of this host.
 
     Args:
-        root: the directory.
+        root: the parent directory.
         git: runs the commands.
         credentials: the server and its token.
     """
@@ -87,7 +87,7 @@ class Mirrors:
         self._host = urlsplit(credentials.server_url).netloc.replace(":", "_") or "local"
 
     def path(self, owner: str, name: str) -> Path:
-        """Return where the mirror is; names that differ in case only are the same to GitHub."""
+        """Return the path of a mirror. As on GitHub, names are not case-sensitive."""
         for part in (owner, name):
             if part in {"", ".", ".."} or "/" in part or "\0" in part:
                 raise InvalidRequest(f"{part[:100]!r} cannot be part of a repository's name.")
@@ -98,31 +98,31 @@ class Mirrors:
         return Mirror(owner, name, self.path(owner, name), self._server_url(owner, name))
 
     def on_disk(self) -> list[Path]:
-        """Return every mirror that has been fetched."""
+        """Return the paths of all mirrors that have been fetched."""
         return sorted(self.root.glob("[!.]*/*/*.git"))
 
     @contextlib.asynccontextmanager
     async def lock(self, path: Path) -> AsyncIterator[None]:
-        """Hold the mirror at `path` for changing its refs, or who borrows its objects."""
+        """Hold the lock on the refs of a mirror, and on the set of jobs that borrow its objects."""
         async with self.locks.hold(path.with_suffix(".lock")):
             await finish_replacement(self.git, path)
             yield
 
     async def finish_replacement(self, mirror: Mirror) -> None:
-        """See to it that no mirror is missing because it is just being made again.
+        """Finish an interrupted replacement of a damaged mirror, if there is one. Idempotent.
 
         Raises:
-            JobFailure: the disk refused to bring that to its end.
+            JobFailure: the disk refused.
         """
         if is_being_replaced(mirror.path):
-            with as_job_failures(self.credentials, f"Mending the mirror of {mirror.full_name}"):
+            with as_job_failures(self.credentials, f"Repairing the mirror of {mirror.full_name}"):
                 async with self.lock(mirror.path):
                     pass
 
     async def fetch(self, owner: str, name: str) -> Mirror:
-        """Bring the mirror up to date with the remote, and make it first if need be.
+        """Fetch a repository into its mirror, which is created if it is missing.
 
-        A damaged mirror is moved aside and made again, with the kept work in it.
+        A damaged mirror is moved aside and replaced. Kept work is carried over.
 
         Raises:
             JobFailure: the remote or the disk refused, or the repository is empty.
@@ -138,9 +138,9 @@ class Mirrors:
 
     @contextlib.contextmanager
     def as_job_failures(self, mirror: Mirror, doing: str) -> Iterator[None]:
-        """Turn what git and the disk complain about into `JobFailure`.
+        """Raise errors of git and of a full disk as `JobFailure`.
 
-        A mirror that proves to be damaged is made again by the next fetch.
+        If git finds the mirror damaged, the next fetch replaces it.
         """
         with as_job_failures(self.credentials, doing):
             try:
@@ -152,16 +152,16 @@ class Mirrors:
                     _mark_of(mirror).touch()
                 raise JobFailure(
                     FailureCode.GIT_FAILED,
-                    f"{doing} failed: the mirror of {mirror.full_name} on this machine is damaged. "
-                    "It is made again by the next job of this repository.",
+                    f"{doing} failed: the mirror of {mirror.full_name} on this host is damaged. "
+                    "The next job of this repository replaces it.",
                     transient=True,
                 ) from error
 
     async def default_branch(self, mirror: Mirror) -> str:
-        """Return the remote's default branch: as it is now or, if it does not answer, as it was.
+        """Return the remote's default branch. If the remote does not answer, use the last known.
 
         Raises:
-            JobFailure: the remote's HEAD names no branch that exists.
+            JobFailure: the branch of the remote's HEAD does not exist.
         """
         try:
             branch = await self.network.default_branch(mirror.url)
@@ -175,9 +175,9 @@ class Mirrors:
         return branch
 
     async def branches(self, mirror: Mirror) -> dict[str, str]:
-        """Return the sha of every branch of the remote at the latest fetch, by branch name.
+        """Return the remote's branches as of the last fetch: the sha by branch name.
 
-        For a mirror that `fetch` returned, that is this fetch.
+        If `fetch` returned `mirror`, they are as of that fetch.
         """
         refs = mirror.fetched
         if refs is None:
@@ -185,7 +185,7 @@ class Mirrors:
         return {name.removeprefix(TRACKING): sha for name, sha in refs.items()}
 
     async def has_commit(self, mirror: Mirror, sha: str) -> bool:
-        """Tell whether the mirror has a commit."""
+        """Return whether the mirror has a commit."""
         if not mirror.path.is_dir():
             return False
         try:
@@ -194,9 +194,9 @@ class Mirrors:
             return False
 
     async def is_sound(self, mirror: Mirror, sha: str) -> bool:
-        """Return whether the history of all branches and of `sha` is whole, and the files of `sha`.
+        """Return whether the history of all branches and the files of `sha` are complete.
 
-        Every commit and tree is read, which takes minutes for a large repository.
+        Git reads every commit and tree, which takes minutes for a large repository.
         """
         try:
             async with scratch_repository(self.scratch, mirror.objects, {}) as place:
@@ -216,7 +216,7 @@ class Mirrors:
         return True
 
     async def _make(self, mirror: Mirror) -> Mapping[str, str]:
-        """Make the mirror elsewhere and move it into place, so that a half-made one is not seen."""
+        """Create the mirror in a temporary directory, then move the complete one into place."""
         temporary = Path(tempfile.mkdtemp(dir=_made(self.scratch), prefix="mirror-"))
         draft = Mirror(mirror.owner, mirror.name, temporary, mirror.url)
         try:
@@ -249,7 +249,7 @@ class Mirrors:
         if not latest:
             raise JobFailure(FailureCode.REPOSITORY_EMPTY)
         await self._update_refs(mirror, known, latest)
-        # Most often the default branch is the same, and still exists.
+        # Ask for the default branch only if the known one is gone.
         if targets.get(ORIGIN_HEAD) not in latest:
             await self._follow_head(mirror, latest)
         return latest
@@ -259,13 +259,13 @@ class Mirrors:
     ) -> None:
         gone = [f"delete {name}\n" for name in known if name not in latest]
         moved = [f"update {name} {sha}\n" for name, sha in latest.items() if known.get(name) != sha]
-        # Deletions first: a branch `a` that became `a/b` cannot change in one transaction.
+        # Deletions first: git cannot replace a branch `a` by `a/b` in one transaction.
         for lines in filter(None, (gone, moved)):
             data = encode("".join(lines))
             await self.git.run("update-ref", "--no-deref", "--stdin", at=mirror.place, stdin=data)
 
     async def _follow_head(self, mirror: Mirror, latest: Mapping[str, str]) -> None:
-        """Point `origin/HEAD` at the default branch, asking for it only if it is not known."""
+        """Point `origin/HEAD` at the default branch, and ask the remote for it if necessary."""
         head = await self._known_head(mirror)
         if head in latest:
             return
@@ -284,7 +284,7 @@ class Mirrors:
 
 
 def _mark_of(mirror: Mirror) -> Path:
-    """Return the file that says that a mirror is damaged."""
+    """Return the file that marks a mirror as damaged."""
     return mirror.path / "damaged"
 
 

@@ -127,5 +127,5 @@ async def test_only_lfs_files_with_the_right_content_are_brought(
 async def test_a_name_that_is_no_commit_s_is_refused(room: Room, sha: str) -> None:
     """What a contained command prints is believed no more than the job itself."""
     worktree = await room.start("job")
-    with pytest.raises(BrokenRepository, match="not the name of a commit"):
+    with pytest.raises(BrokenRepository, match="not a commit id"):
         await ObjectTransfer(room.mirrors).copy_commit(worktree, sha)
