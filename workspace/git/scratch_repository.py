@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
+from workspace.git.refs import HEADS
 from workspace.git.runner import GitLocation
 
 _CONFIGURATION = "[core]\n\trepositoryformatversion = 0\n\tbare = true\n"
@@ -44,7 +45,7 @@ def _made(scratch: Path) -> Path:
 
 
 def _fill(directory: Path, refs: Mapping[str, str]) -> None:
-    (directory / "HEAD").write_text("ref: refs/heads/none\n")
+    (directory / "HEAD").write_text(f"ref: {HEADS}none\n")
     (directory / "config").write_text(_CONFIGURATION)
     (directory / "refs").mkdir()
     lines = [f"{sha} {name}\n" for name, sha in sorted(refs.items())]

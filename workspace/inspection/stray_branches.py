@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Mapping
 
 from sandbox import files
-from workspace.git.refs import HEADS
+from workspace.git.refs import HEADS, SHA
 from workspace.git.runner import Git, OutputTooLong
 from workspace.git.text import lines
 from workspace.inspection.head import commits_of
@@ -15,7 +15,7 @@ from workspace.worktree.worktree import Worktree
 _MAX_LOG = 64 * 1024 * 1024
 _STASH = "refs/stash"
 # `<old sha> <new sha> <who and when>TAB<what>`
-_STASHED = re.compile(r"[0-9a-f]+ ([0-9a-f]{40}|[0-9a-f]{64}) ")
+_STASHED = re.compile(rf"[0-9a-f]+ ({SHA.pattern}) ")
 
 
 async def list_lines(git: Git, worktree: Worktree) -> dict[str, str]:

@@ -9,16 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sandbox import files
-from workspace.git.refs import HEADS
+from workspace.git.refs import HEADS, SHA
 from workspace.git.text import decode, lines
 from workspace.worktree.worktree import Worktree
 
 _MAX_SMALL = 4096
 _MAX_LIST = 64 * 1024 * 1024
-_SHA = r"[0-9a-f]{40}|[0-9a-f]{64}"
 _POINTER = re.compile(r"gitdir: ([^\n\0]+)\n?")
-_HEAD = re.compile(rf"(?P<sha>{_SHA})|ref: (?P<name>refs/\S+)")
-_PACKED = re.compile(rf"({_SHA}) (refs/.+)")
+_HEAD = re.compile(rf"(?P<sha>{SHA.pattern})|ref: (?P<name>refs/\S+)")
+_PACKED = re.compile(rf"({SHA.pattern}) (refs/.+)")
 
 
 class Unreadable(Exception):
@@ -98,7 +97,7 @@ def read_refs(git_dir: Path) -> Refs:
         checked_out,
         frozenset(own | {checked_out} if checked_out else own),
         frozenset(remote),
-        tuple(re.findall(rf"^(?:{_SHA})$", _text(git_dir / "shallow", _MAX_LIST, ""), re.M)),
+        tuple(re.findall(rf"^(?:{SHA.pattern})$", _text(git_dir / "shallow", _MAX_LIST, ""), re.M)),
     )
 
 

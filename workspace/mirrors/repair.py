@@ -12,13 +12,14 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from workspace.git.refs import SHA
 from workspace.git.runner import TREE_SECONDS, Git, GitError, GitLocation
 from workspace.git.text import lines
 
 _log = logging.getLogger(__name__)
 _CHUNK = 1 << 20
 _HASHES = {40: hashlib.sha1, 64: hashlib.sha256}
-_REF = re.compile(r"([0-9a-f]{40}|[0-9a-f]{64}) (refs/(?!remotes/).+)")
+_REF = re.compile(rf"({SHA.pattern}) (refs/(?!remotes/).+)")
 _LFS = "lfs"
 """LFS files that jobs have added. The remote may not have them yet."""
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from domain.errors import JobFailure
 from domain.failures import FailureCode
 from sandbox import files
-from workspace.git.refs import HEADS
+from workspace.git.refs import HEADS, SHA
 from workspace.git.runner import GitError
 from workspace.git.text import encode
 from workspace.mirrors.mirrors import Mirror
@@ -61,7 +61,7 @@ _MAX_SMALL = 64 * 1024
 _RULES = (".gitattributes", ".gitignore", ".gitmodules")
 _MAX_RULES = 100 << 20
 """Git 2.39 reads these files of a worktree into memory, 1 TiB as well (measured)."""
-_HEAD = re.compile(r"ref: refs/\S+\n|([0-9a-f]{40}|[0-9a-f]{64})\n")
+_HEAD = re.compile(rf"ref: refs/\S+\n|({SHA.pattern})\n")
 
 
 class BrokenRepository(JobFailure):
