@@ -61,24 +61,29 @@ async def run(
     Raises:
         TimeoutError: the time limit ran out. The whole process group was killed.
     """
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        stdin=DEVNULL if stdin is None else PIPE,
-        stdout=PIPE if stdout is None else stdout,
-        stderr=PIPE,
-        cwd=directory,
-        env=dict(environment),
-        start_new_session=True,
-        pass_fds=tuple(inherited),
+    starting = asyncio.create_task(
+        asyncio.create_subprocess_exec(
+            *command,
+            stdin=DEVNULL if stdin is None else PIPE,
+            stdout=PIPE if stdout is None else stdout,
+            stderr=PIPE,
+            cwd=directory,
+            env=dict(environment),
+            start_new_session=True,
+            pass_fds=tuple(inherited),
+        )
     )
     try:
+        # Cancelling the start itself would kill the process without its children, and then wait
+        # until they close its pipes.
+        process = await asyncio.shield(starting)
         async with asyncio.timeout(timeout):
             (printed, over_limit), stderr, _ = await asyncio.gather(
                 _collect(process, max_output), _tail(process), _feed(process, stdin or b"")
             )
             exit_code = await process.wait()
     except BaseException:
-        await asyncio.shield(asyncio.create_task(_stop(process)))
+        await asyncio.shield(asyncio.create_task(_stop(starting)))
         raise
     return ProcessResult(exit_code, printed, stderr.decode("utf-8", "replace"), over_limit)
 
@@ -116,8 +121,12 @@ async def _feed(process: Process, data: bytes) -> None:
     process.stdin.close()
 
 
-async def _stop(process: Process) -> None:
+async def _stop(starting: asyncio.Task[Process]) -> None:
     """Send SIGTERM, then SIGKILL to the process group, and drain the pipes so that they close."""
+    try:
+        process = await starting
+    except Exception:  # noqa: BLE001 - the caller has this error already
+        return
     if process.returncode is None:
         _signal_group(process, signal.SIGTERM)
         with contextlib.suppress(TimeoutError):
