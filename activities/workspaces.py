@@ -211,12 +211,14 @@ class WorkspaceActivities:
         mirror = await self._fetch(repository)
         repositories = await self._of_the_same_client(job)
         if job.retry_from is RetryFrom.PUBLISH and not await self._has_pushed(job, mirror):
-            return await self._take_up_kept(job, repository, repositories)
+            return await self._take_up_kept(job, repository, repositories, mirror)
         start = _earlier_start(job) or await self._start(job, repository, mirror)
         if job.job_type is JobType.TASK:
-            return await self._worktrees.create_detached(owner, name, job.id, start, repositories)
+            return await self._worktrees.create_detached(
+                owner, name, job.id, start, repositories, mirror
+            )
         return await self._worktrees.create_for_branch(
-            owner, name, job.id, job.branch_name, start, repositories
+            owner, name, job.id, job.branch_name, start, repositories, mirror
         )
 
     async def _of_the_same_client(self, job: JobState) -> list[str]:
@@ -230,7 +232,7 @@ class WorkspaceActivities:
         return pushed is not None and pushed == job.head_sha
 
     async def _take_up_kept(
-        self, job: JobState, repository: Repository, repositories: Collection[str]
+        self, job: JobState, repository: Repository, repositories: Collection[str], mirror: Mirror
     ) -> Worktree:
         """Make the worktree of the work that the job's original left."""
         kept = await self._store.kept_work(job.retry_of or "")
@@ -247,6 +249,7 @@ class WorkspaceActivities:
                 kept.head_sha,
                 kept.patch,
                 repositories,
+                mirror,
             )
         except JobFailure as failure:
             # Only now, because a machine that was renamed has it although the row names another.

@@ -1,5 +1,5 @@
-"""Git: mirrors, worktrees, locks, credentials, commit, push and salvage.
+"""Git: mirrors, worktrees, locks, credentials, commits, pushes and salvage.
 
-Nothing in here knows Temporal. What runs as Claude shares the user id and the mirror with these
-commands, so nothing that stands in a repository's configuration or hooks is ever trusted.
+This package does not use Temporal. Claude's processes run under the same user id and can read the
+mirror, so a repository's configuration and hooks are never trusted.
 """

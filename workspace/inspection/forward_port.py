@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from workspace.git.refs import is_ancestor
 from workspace.git.runner import Git
 from workspace.git.trees import apply_tree_diff, changed_names, tree_of
-from workspace.inspection.head import ends, has_own_branch_checked_out, is_within
+from workspace.inspection.head import ends, has_own_branch_checked_out
 from workspace.worktree.worktree import Worktree
 
 
@@ -13,9 +14,9 @@ async def newer_tip(git: Git, worktree: Worktree) -> str | None:
     if has_own_branch_checked_out(worktree):
         return None
     head, branch = await ends(git, worktree)
-    if branch is None or branch == head or not await is_within(git, worktree, head, branch):
+    if branch is None or branch == head:
         return None
-    return branch
+    return branch if await is_ancestor(git, worktree.history, head, branch) else None
 
 
 async def rebase_changes_onto(git: Git, worktree: Worktree, tree: str, newer: str) -> str | None:

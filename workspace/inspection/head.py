@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from workspace.git.runner import Git
+from collections.abc import Iterable
+
+from workspace.git.refs import HEADS, is_ancestor
+from workspace.git.runner import Git, GitError
+from workspace.git.text import encode, lines
 from workspace.worktree.private_repository import branch_in
 from workspace.worktree.worktree import Worktree
 
@@ -17,7 +21,7 @@ async def tip(git: Git, worktree: Worktree) -> str:
     head, branch = await ends(git, worktree)
     if branch is None:
         return head
-    return branch if await is_within(git, worktree, head, branch) else head
+    return branch if await is_ancestor(git, worktree.history, head, branch) else head
 
 
 def has_own_branch_checked_out(worktree: Worktree) -> bool:
@@ -27,10 +31,14 @@ def has_own_branch_checked_out(worktree: Worktree) -> bool:
 
 async def ends(git: Git, worktree: Worktree) -> tuple[str, str | None]:
     """Return the commit that is checked out, and that of the job's branch if there is one."""
-    head = await commit_of(git, worktree, "HEAD") or worktree.base_sha
-    if worktree.branch is None:
-        return head, None
-    return head, await commit_of(git, worktree, f"refs/heads/{worktree.branch}")
+    names = ["HEAD"] if worktree.branch is None else ["HEAD", HEADS + worktree.branch]
+    try:
+        commits = await commits_of(git, worktree, names)
+    except GitError:
+        # One commit is damaged; the other may be sound.
+        found = [(name, await commit_of(git, worktree, name)) for name in names]
+        commits = {name: sha for name, sha in found if sha is not None}
+    return commits.get("HEAD", worktree.base_sha), commits.get(names[-1]) if names[1:] else None
 
 
 async def commit_of(git: Git, worktree: Worktree, revision: str) -> str | None:
@@ -42,6 +50,15 @@ async def commit_of(git: Git, worktree: Worktree, revision: str) -> str | None:
     return found.strip() or None
 
 
-async def is_within(git: Git, worktree: Worktree, older: str, newer: str) -> bool:
-    """Tell whether `newer` contains `older`."""
-    return await git.says("merge-base", "--is-ancestor", older, newer, at=worktree.history)
+async def commits_of(git: Git, worktree: Worktree, revisions: Iterable[str]) -> dict[str, str]:
+    """Return the commit of each revision that leads to one."""
+    revisions = list(revisions)
+    answers = await git.run(
+        "cat-file", "--batch-check=%(objectname) %(objecttype)",
+        at=worktree.history, stdin=encode("".join(f"{name}^{{commit}}\n" for name in revisions)),
+    )  # fmt: skip
+    return {
+        revision: answer.removesuffix(" commit")
+        for revision, answer in zip(revisions, lines(answers), strict=False)
+        if answer.endswith(" commit")
+    }

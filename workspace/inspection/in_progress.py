@@ -44,7 +44,9 @@ def refuse_unfinished(worktree: Worktree, unmerged: Collection[str]) -> None:
 
 async def set_aside(git: Git, worktree: Worktree) -> list[str]:
     """Return the commits with changes that an unfinished rebase or merge is to bring back."""
-    found = [await commit_of(git, worktree, "MERGE_AUTOSTASH")]
+    found = []
+    if files.is_file(worktree.git_dir, "MERGE_AUTOSTASH"):
+        found.append(await commit_of(git, worktree, "MERGE_AUTOSTASH"))
     for name in _REBASES:
         sha = files.read_text(worktree.git_dir, f"{name}/autostash", limit=_MAX_SMALL)
         if sha is not None:

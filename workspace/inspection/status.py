@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from workspace.git.runner import TREE_SECONDS, Git, GitLocation
+from workspace.git.refs import SHA
+from workspace.git.runner import TREE_SECONDS, Git, GitError, GitLocation, Setting
 
+_HEAD = "# branch.oid "
 _MAX_LISTING = 256 * 1024 * 1024
+# A job could have written an index that hides new files from `git status`, but not from `git add`.
+_NO_UNTRACKED_CACHE: tuple[Setting, ...] = (("core.untrackedCache", "false"),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,29 +18,55 @@ class Status:
     """The files that differ from what is checked out, submodules and ignored files aside.
 
     Args:
+        head: the commit that is checked out; None before the first commit of a branch.
         unmerged: the paths that a merge has left with conflicts.
         nested: the directories of repositories that git does not track.
         is_clean: whether nothing differs.
     """
 
+    head: str | None
     unmerged: tuple[str, ...]
     nested: tuple[str, ...]
     is_clean: bool
 
 
-async def status_of(git: Git, place: GitLocation) -> Status:
+async def status_of(
+    git: Git, place: GitLocation, *, ignored: str = "all", refresh_index: bool = True
+) -> Status:
     """Return what differs in a worktree.
 
     git would look into submodules by their own configuration, so that they are left out.
+
+    Args:
+        git: runs the commands.
+        place: the worktree.
+        ignored: what does not count of submodules; for `dirty`, their commits do.
+        refresh_index: whether git may write down which files it has found unchanged.
     """
     printed = await git.run(
-        "status", "--porcelain=v2", "-z", "--untracked-files=all", "--no-renames",
-        "--ignore-submodules=all",
-        at=place, timeout=TREE_SECONDS, max_output=_MAX_LISTING,
+        "status", "--porcelain=v2", "-z", "--branch", "--untracked-files=all", "--no-renames",
+        f"--ignore-submodules={ignored}",
+        at=place, timeout=TREE_SECONDS, max_output=_MAX_LISTING, settings=_NO_UNTRACKED_CACHE,
+        variables=None if refresh_index else {"GIT_OPTIONAL_LOCKS": "0"},
     )  # fmt: skip
-    entries = [entry for entry in printed.split("\0") if entry]
+    rows = [row for row in printed.split("\0") if row]
+    heads = (row.removeprefix(_HEAD) for row in rows if row.startswith(_HEAD))
+    head = next((sha for sha in heads if SHA.fullmatch(sha)), None)
+    entries = [row for row in rows if not row.startswith("# ")]
     # `u <XY> <sub> <four modes> <three names of objects> <path>`
     unmerged = (entry.split(" ", 10)[10] for entry in entries if entry.startswith("u "))
     # git lists files, except that it does not look into a repository and lists its directory.
     nested = (entry[2:-1] for entry in entries if entry.startswith("? ") and entry.endswith("/"))
-    return Status(tuple(unmerged), tuple(nested), is_clean=not entries)
+    return Status(head, tuple(unmerged), tuple(nested), is_clean=not entries)
+
+
+async def is_unchanged(git: Git, place: GitLocation, head: str) -> bool:
+    """Return whether `head` is checked out, and staging all files would give its tree.
+
+    The index stays as it is. A repository that git cannot read counts as changed.
+    """
+    try:
+        status = await status_of(git, place, ignored="dirty", refresh_index=False)
+    except GitError:
+        return False
+    return status.is_clean and status.head == head

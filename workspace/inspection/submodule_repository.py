@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sandbox import files
-from workspace.git.runner import lines
+from workspace.git.refs import HEADS, SHA
+from workspace.git.text import decode, lines
 from workspace.worktree.worktree import Worktree
 
 _MAX_SMALL = 4096
 _MAX_LIST = 64 * 1024 * 1024
-_SHA = r"[0-9a-f]{40}|[0-9a-f]{64}"
 _POINTER = re.compile(r"gitdir: ([^\n\0]+)\n?")
-_HEAD = re.compile(rf"(?P<sha>{_SHA})|ref: (?P<name>refs/\S+)")
-_PACKED = re.compile(rf"({_SHA}) (refs/.+)")
+_HEAD = re.compile(rf"(?P<sha>{SHA.pattern})|ref: (?P<name>refs/\S+)")
+_PACKED = re.compile(rf"({SHA.pattern}) (refs/.+)")
 
 
 class Unreadable(Exception):
@@ -91,13 +91,13 @@ def read_refs(git_dir: Path) -> Refs:
     if head is None:
         raise Unreadable(f"{git_dir} has no HEAD")
     checked_out = head["sha"] or found.get(head["name"])
-    own = {sha for name, sha in found.items() if name.startswith(("refs/heads/", "refs/stash"))}
+    own = {sha for name, sha in found.items() if name.startswith((HEADS, "refs/stash"))}
     remote = {sha for name, sha in found.items() if name.startswith("refs/remotes/")}
     return Refs(
         checked_out,
         frozenset(own | {checked_out} if checked_out else own),
         frozenset(remote),
-        tuple(re.findall(rf"^(?:{_SHA})$", _text(git_dir / "shallow", _MAX_LIST, ""), re.M)),
+        tuple(re.findall(rf"^(?:{SHA.pattern})$", _text(git_dir / "shallow", _MAX_LIST, ""), re.M)),
     )
 
 
@@ -121,7 +121,7 @@ def _loose(git_dir: Path) -> Iterator[tuple[str, str]]:
 
 def _text(file: Path, limit: int, absent: str | None = None) -> str:
     try:
-        return files.read(file.parent, file.name, limit=limit).decode("utf-8", "surrogateescape")
+        return decode(files.read(file.parent, file.name, limit=limit))
     except FileNotFoundError:
         if absent is None:
             raise

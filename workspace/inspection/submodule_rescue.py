@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from workspace.git.gitlinks import files_at
+from workspace.git.text import printable
 from workspace.inspection.submodule_repository import modules_of
 from workspace.worktree.worktree import Worktree
 
@@ -44,7 +45,7 @@ def spare(worktree: Worktree, spared: RescuedSubmodules) -> None:
 def spared_names(paths: Collection[str]) -> str:
     """Return the paths as text."""
     names = ", ".join(sorted(paths))
-    return names.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return printable(names)
 
 
 def _move(source: Path, target: Path) -> None:

@@ -9,7 +9,8 @@ from collections.abc import Collection
 from datetime import datetime
 from pathlib import Path
 
-from workspace.git.runner import GitError, GitLocation, lines
+from workspace.git.runner import GitError, GitLocation
+from workspace.git.text import encode, lines
 from workspace.lifecycle.worktrees import Worktrees
 from workspace.salvage.refs import SALVAGE
 from workspace.worktree.deletion import delete_tree
@@ -70,7 +71,7 @@ class Expiry:
         }
         # Work that was added meanwhile has another sha, which stops the deletion.
         commands = "".join(f"delete {name} {sha}\n" for name, sha in old.items())
-        data = commands.encode("utf-8", "surrogateescape")
+        data = encode(commands)
         await self._git.run("update-ref", "--no-deref", "--stdin", at=mirror, stdin=data)
         return sorted(old)
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 
 from domain.errors import OrchestratorError
-from workspace.git.errors import explained
+from workspace.git.errors import as_job_failures
 from workspace.git.runner import NETWORK_SECONDS
 from workspace.inspection.submodule_rescue import RescuedSubmodules
 from workspace.lifecycle.worktrees import Worktrees
@@ -73,7 +73,7 @@ class Removal:
         """
         blank = self._worktrees.at(owner, name, job_id)
         async with self._mirrors.locks.hold(blank.lock_file):
-            await self._mirrors.settle(self._mirrors.mirror(owner, name))
+            await self._mirrors.finish_replacement(self._mirrors.mirror(owner, name))
             # Without a record it was never complete, so nobody has worked in it.
             worktree = self._worktrees.recorded(owner, name, job_id)
             spared = None
@@ -85,7 +85,7 @@ class Removal:
                 await record(job_id, kept)
             if spared is not None and tell is not None:
                 await tell(job_id, spared)
-            with explained(self._mirrors.credentials, "Removing the worktree"):
+            with as_job_failures(self._mirrors.credentials, "Removing the worktree"):
                 await self._worktrees.discard(worktree or blank, spared)
             self._mirrors.locks.forget(blank.lock_file)
         return kept

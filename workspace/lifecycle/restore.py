@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from domain.errors import JobFailure
 from domain.failures import FailureCode
+from workspace.git.refs import is_ancestor
 from workspace.git.runner import TREE_SECONDS
+from workspace.git.text import printable
 from workspace.lifecycle import start_points
 from workspace.lifecycle.start_points import StartPoint
 from workspace.mirrors.mirrors import Mirror, Mirrors
@@ -80,7 +82,9 @@ async def _left_out(
 ) -> tuple[str, ...]:
     """Say which commits of the work the branch will not contain; they stay where they are kept."""
     first, *others = kept.lines
-    missing = [other for other in others if not await _contains(mirrors, mirror, first, other)]
+    missing = [
+        other for other in others if not await is_ancestor(mirrors.git, mirror.place, other, first)
+    ]
     if not missing:
         return ()
     names = ", ".join(sha[:12] for sha in missing)
@@ -108,11 +112,7 @@ async def _with_markers(mirrors: Mirrors, mirror: Mirror, sha: str) -> set[str]:
         at=mirror.place, accept=(0, 1), timeout=TREE_SECONDS,
     )  # fmt: skip
     paths = {entry.partition(":")[2] for entry in listing.split("\0") if entry}
-    return {path.encode("utf-8", "surrogateescape").decode("utf-8", "replace") for path in paths}
-
-
-async def _contains(mirrors: Mirrors, mirror: Mirror, newer: str, older: str) -> bool:
-    return await mirrors.git.says("merge-base", "--is-ancestor", older, newer, at=mirror.place)
+    return {printable(path) for path in paths}
 
 
 async def _require_base(mirrors: Mirrors, mirror: Mirror, base_sha: str) -> None:

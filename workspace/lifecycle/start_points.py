@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from domain.errors import JobFailure
 from domain.failures import FailureCode
+from workspace.git.refs import SHA
 from workspace.git.runner import GitError
 from workspace.mirrors.mirrors import Mirror, Mirrors
-
-_SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -88,7 +86,7 @@ async def for_reading(mirrors: Mirrors, mirror: Mirror, revision: str | None) ->
     Raises:
         JobFailure: there is no such branch, or the commit is gone from the remote too.
     """
-    if revision is None or not _SHA.fullmatch(revision):
+    if revision is None or not SHA.fullmatch(revision):
         branches = await mirrors.branches(mirror)
         return StartPoint.at(await _head_of(mirrors, mirror, branches, revision))
     await require_commit(mirrors, mirror, revision)

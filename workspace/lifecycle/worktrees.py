@@ -14,9 +14,10 @@ from domain.errors import JobFailure
 from domain.failures import FailureCode
 from sandbox.files import UnsafeFile
 from workspace.git import trees
-from workspace.git.errors import explained
-from workspace.git.remote import TRACKING, refs
+from workspace.git.errors import as_job_failures
+from workspace.git.refs import TRACKING, list_refs
 from workspace.git.runner import TREE_SECONDS
+from workspace.git.text import printable
 from workspace.inspection.status import status_of
 from workspace.inspection.submodule_changes import Submodules
 from workspace.inspection.submodule_repository import modules_of
@@ -88,7 +89,7 @@ class Worktrees:
 
     async def find(self, owner: str, name: str, job_id: str) -> Worktree | None:
         """Return a job's worktree if it is complete, else None."""
-        await self.mirrors.settle(self.mirrors.mirror(owner, name))
+        await self.mirrors.finish_replacement(self.mirrors.mirror(owner, name))
         worktree = self.recorded(owner, name, job_id)
         if worktree is None or not worktree.exists:
             return None
@@ -150,6 +151,7 @@ class Worktrees:
         branch: str,
         base: str | None,
         repositories: Collection[str] = (),
+        mirror: Mirror | None = None,
     ) -> Worktree:
         """Make a worktree on a branch of its own, or return the job's complete one as it is.
 
@@ -165,6 +167,7 @@ class Worktrees:
             base: where a new one starts.
             repositories: further ones whose submodules and LFS files the token may fetch, as
                 `owner/name`.
+            mirror: as it was just fetched, if it was.
 
         Raises:
             JobFailure: the branch cannot be had, or git or the disk refused.
@@ -173,7 +176,9 @@ class Worktrees:
         async def choose(mirror: Mirror) -> StartPoint:
             return await start_points.for_branch(self.mirrors, mirror, branch, base)
 
-        return await self._create(self.at(owner, name, job_id), branch, choose, repositories)
+        return await self._create(
+            self.at(owner, name, job_id), branch, choose, repositories, mirror
+        )
 
     async def create_detached(
         self,
@@ -182,6 +187,7 @@ class Worktrees:
         job_id: str,
         revision: str | None,
         repositories: Collection[str] = (),
+        mirror: Mirror | None = None,
     ) -> Worktree:
         """Make a worktree for reading only, or return the job's complete one as it is.
 
@@ -192,6 +198,7 @@ class Worktrees:
             revision: a branch of the remote, a full sha to come back to, or None for the remote's
                 default branch.
             repositories: as for `create_for_branch`.
+            mirror: as for `create_for_branch`.
 
         Raises:
             JobFailure: there is no such revision, or git or the disk refused.
@@ -200,7 +207,7 @@ class Worktrees:
         async def choose(mirror: Mirror) -> StartPoint:
             return await start_points.for_reading(self.mirrors, mirror, revision)
 
-        return await self._create(self.at(owner, name, job_id), None, choose, repositories)
+        return await self._create(self.at(owner, name, job_id), None, choose, repositories, mirror)
 
     async def create_from_kept(
         self,
@@ -213,6 +220,7 @@ class Worktrees:
         head_sha: str,
         patch: str | None,
         repositories: Collection[str] = (),
+        mirror: Mirror | None = None,
     ) -> Worktree:
         """Make a worktree of what another job left, or return the job's complete one as it is.
 
@@ -229,6 +237,7 @@ class Worktrees:
             head_sha: the commit that keeps its work, as it was recorded.
             patch: its work, for machines that have not kept it; None when it was too long.
             repositories: as for `create_for_branch`.
+            mirror: as for `create_for_branch`.
 
         Raises:
             JobFailure: KEPT_WORK_GONE; BRANCH_CONFLICT when the remote has such a branch; or git
@@ -240,7 +249,9 @@ class Worktrees:
                 self.mirrors, mirror, branch, kept_job_id, base_sha, head_sha, patch
             )
 
-        return await self._create(self.at(owner, name, job_id), branch, choose, repositories)
+        return await self._create(
+            self.at(owner, name, job_id), branch, choose, repositories, mirror
+        )
 
     async def changed_paths(self, worktree: Worktree) -> list[str]:
         """Return the files that differ from the worktree's base commit, new ones included.
@@ -249,14 +260,12 @@ class Worktrees:
         as they were. A submodule counts if something was done in it. Names that are not UTF-8 have
         replacement characters.
         """
-        with explained(self.mirrors.credentials, "Comparing the worktree"):
+        with as_job_failures(self.mirrors.credentials, "Comparing the worktree"):
             async with self.mirrors.locks.hold(worktree.lock_file):
                 await self.restore(worktree)
                 names = await self._changed(worktree)
                 names |= {*await self.submodules.with_work(worktree)}
-        return sorted(
-            name.encode("utf-8", "surrogateescape").decode("utf-8", "replace") for name in names
-        )
+        return sorted(map(printable, names))
 
     async def _changed(self, worktree: Worktree) -> set[str]:
         git, place = self.mirrors.git, worktree.place
@@ -284,7 +293,7 @@ class Worktrees:
 
     async def spared(self, worktree: Worktree) -> RescuedSubmodules | None:
         """Return what `discard` has to move aside of a worktree's submodules; None for nothing."""
-        with explained(self.mirrors.credentials, "Looking into the submodules"):
+        with as_job_failures(self.mirrors.credentials, "Looking into the submodules"):
             paths = await self.submodules.with_work(worktree)
         return self._spared(worktree, paths) if paths else None
 
@@ -323,17 +332,18 @@ class Worktrees:
         branch: str | None,
         choose: Callable[[Mirror], Awaitable[StartPoint]],
         repositories: Collection[str],
+        mirror: Mirror | None,
     ) -> Worktree:
         found = await self.find(blank.owner, blank.name, blank.job_id)
         if found is not None:
             return found
-        mirror = self.mirrors.mirror(blank.owner, blank.name)
+        mirror = mirror or self.mirrors.mirror(blank.owner, blank.name)
         doing = f"Making the worktree of {mirror.full_name}"
         async with self.mirrors.locks.hold(blank.lock_file):
             found = await self.find(blank.owner, blank.name, blank.job_id)
             if found is not None:
                 return found
-            with self.mirrors.explained(mirror, doing):
+            with self.mirrors.as_job_failures(mirror, doing):
                 _require_mirror(mirror)
                 self._move_remains_aside(blank)
                 await self.discard(blank)
@@ -399,7 +409,7 @@ class Worktrees:
         async with self.mirrors.lock(mirror.path):
             if is_new and worktree.branch is not None:
                 self._require_free(worktree, worktree.branch)
-            tracking = await refs(self.mirrors.git, mirror.place, TRACKING)
+            tracking = await list_refs(self.mirrors.git, mirror.place, TRACKING)
             await asyncio.to_thread(
                 private_repository.make, worktree, mirror, sha, tracking, lfs=self.mirrors.has_lfs
             )

@@ -8,15 +8,17 @@ from dataclasses import dataclass
 
 from workspace.git.author import ORCHESTRATOR
 from workspace.git.errors import is_no_space
+from workspace.git.refs import is_ancestor
 from workspace.git.runner import GitError
 from workspace.git.trees import apply_tree_diff, tree_of, tree_of_files
 from workspace.inspection.forward_port import newer_tip, rebase_changes_onto
-from workspace.inspection.head import ends, is_within, tip
+from workspace.inspection.head import ends, tip
 from workspace.inspection.in_progress import set_aside
+from workspace.inspection.status import is_unchanged
 from workspace.inspection.stray_branches import adds_to, other_lines
 from workspace.lifecycle.worktrees import Worktrees
 from workspace.mirrors.mirrors import Mirror
-from workspace.mirrors.object_transfer import Crossing
+from workspace.mirrors.object_transfer import ObjectTransfer
 from workspace.salvage.patches import patch_between
 from workspace.salvage.refs import SALVAGE, kept_commit, message
 from workspace.worktree.private_repository import (
@@ -70,7 +72,7 @@ class Salvage:
         self._worktrees = worktrees
         self._mirrors = worktrees.mirrors
         self._git = worktrees.mirrors.git
-        self._crossing = Crossing(worktrees.mirrors)
+        self._transfer = ObjectTransfer(worktrees.mirrors)
 
     async def keep(self, worktree: Worktree, *, all_of_it: bool = False) -> str | None:
         """Keep what is uncommitted (ignored files aside) or unpushed, and return the commit.
@@ -96,7 +98,7 @@ class Salvage:
         and the repository is moved aside.
         """
         mirror = self._mirrors.mirror(worktree.owner, worktree.name)
-        with self._mirrors.explained(mirror, "Keeping the work"):
+        with self._mirrors.as_job_failures(mirror, "Keeping the work"):
             try:
                 await self._worktrees.restore(worktree)
                 return await self._keep(worktree, mirror, all_of_it=all_of_it)
@@ -136,7 +138,7 @@ class Salvage:
         mirror = self._mirrors.mirror(owner, name)
         if not mirror.path.is_dir():
             return None
-        with self._mirrors.explained(mirror, "Reading kept work"):
+        with self._mirrors.as_job_failures(mirror, "Reading kept work"):
             kept = await kept_commit(self._git, mirror.place, job_id)
             if kept is None:
                 return None
@@ -151,11 +153,11 @@ class Salvage:
     ) -> _Work | None:
         """Return what would be lost with the worktree; None when that is nothing."""
         head, branch = await ends(self._git, worktree)
-        files = await self._tree_of_files(worktree, head)
+        files = await self._changed_files(worktree, head)
         aside = await set_aside(self._git, worktree)
         known = {*published, *filter(None, (head, branch))}
         aside += (await other_lines(self._git, worktree, known)).values()
-        if files == await tree_of(self._git, worktree.history, head):
+        if files is None:
             own = [head] if branch is None else [head, branch]
             delivered = () if all_of_it else published
             if not aside and not await adds_to(self._git, worktree, own, delivered):
@@ -166,20 +168,26 @@ class Salvage:
             forward = await rebase_changes_onto(self._git, worktree, files, newer)
             if forward is not None:
                 return _Work((newer, *aside), forward)
-        if branch is None or await is_within(self._git, worktree, branch, head):
+        if branch is None or await is_ancestor(self._git, worktree.history, branch, head):
             return _Work((head, *aside), files)
         return _Work((head, branch, *aside), files)
 
-    async def _tree_of_files(self, worktree: Worktree, head: str) -> str:
-        """Write the files as a tree, in which those that nobody touched are as in `head`."""
+    async def _changed_files(self, worktree: Worktree, head: str) -> str | None:
+        """Write the files as a tree, with untouched ones as in `head`; None when all are."""
         if not worktree.path.is_dir():
-            return await tree_of(self._git, worktree.history, head)
+            return None
+        if worktree.files_tree is None and await is_unchanged(self._git, worktree.place, head):
+            return None
+        clean = await tree_of(self._git, worktree.history, head)
+        files = await self._tree_of_files(worktree, head, clean)
+        return None if files == clean else files
+
+    async def _tree_of_files(self, worktree: Worktree, head: str, clean: str) -> str:
         index = worktree.git_dir / "index"
         files = await tree_of_files(self._git, worktree.place, index, head)
         if worktree.files_tree is None:
             return files
         try:
-            clean = await tree_of(self._git, worktree.history, head)
             return await apply_tree_diff(
                 self._git, worktree.place, clean, worktree.files_tree, files
             )
@@ -205,7 +213,7 @@ class Salvage:
                 stdin=message(worktree.job_id, worktree.base_sha).encode(),
             )  # fmt: skip
         commit = written.strip()
-        await self._crossing.bring(worktree, commit)
+        await self._transfer.copy_commit(worktree, commit)
         ref = SALVAGE + worktree.job_id
         async with self._mirrors.lock(mirror.path):
             await self._git.run("update-ref", "--no-deref", ref, commit, at=mirror.place)

@@ -27,7 +27,7 @@ _ATTRIBUTES = (":(glob)**/.gitattributes",)
 
 async def uses_lfs(mirrors: Mirrors, place: GitLocation, sha: str) -> bool:
     """Tell whether a commit keeps files in Git LFS."""
-    return await mirrors.git.says(
+    return await mirrors.git.check(
         "grep", "-q", "-F", "filter=lfs", sha, "--", *_ATTRIBUTES, at=place
     )
 
@@ -79,7 +79,7 @@ async def fetch_submodules(
     if not files.is_file(worktree.path, ".gitmodules"):
         return ()
     try:
-        await mirrors.network.update_submodules(worktree, repositories)
+        await mirrors.network.update_submodules(worktree.place, repositories)
     except GitError as error:
         failure = failure_of(error, mirrors.credentials, "Fetching the submodules")
         if failure.transient:

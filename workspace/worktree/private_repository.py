@@ -15,7 +15,9 @@ from pathlib import Path
 from domain.errors import JobFailure
 from domain.failures import FailureCode
 from sandbox import files
+from workspace.git.refs import HEADS, SHA
 from workspace.git.runner import GitError
+from workspace.git.text import encode
 from workspace.mirrors.mirrors import Mirror
 from workspace.worktree.worktree import Worktree
 
@@ -59,7 +61,7 @@ _MAX_SMALL = 64 * 1024
 _RULES = (".gitattributes", ".gitignore", ".gitmodules")
 _MAX_RULES = 100 << 20
 """Git 2.39 reads these files of a worktree into memory, 1 TiB as well (measured)."""
-_HEAD = re.compile(r"ref: refs/\S+\n|([0-9a-f]{40}|[0-9a-f]{64})\n")
+_HEAD = re.compile(rf"ref: refs/\S+\n|({SHA.pattern})\n")
 
 
 class BrokenRepository(JobFailure):
@@ -104,7 +106,7 @@ def make(
     # Without traits in the first line, git sorts and peels by itself.
     _put(git_dir, "packed-refs", "".join(rows))
     if worktree.branch is not None:
-        _put(git_dir, f"refs/heads/{worktree.branch}", f"{sha}\n")
+        _put(git_dir, f"{HEADS}{worktree.branch}", f"{sha}\n")
     _put(git_dir, "HEAD", _head(worktree, sha))
     _restore_settings(git_dir, mirror, lfs=lfs)
 
@@ -146,7 +148,7 @@ def restore_pointers(worktree: Worktree) -> None:
 def branch_in(git_dir: Path) -> str | None:
     """Return the branch that a repository has checked out, or None."""
     head = files.read_text(git_dir, "HEAD", limit=_MAX_SMALL) if git_dir.is_dir() else None
-    found = re.fullmatch(r"ref: refs/heads/(\S+)\n", head or "")
+    found = re.fullmatch(rf"ref: {HEADS}(\S+)\n", head or "")
     return found[1] if found else None
 
 
@@ -188,7 +190,7 @@ def _remove_obstacles(work_tree: Path) -> None:
 
 def _restore_branch(worktree: Worktree) -> None:
     """Set the job's branch to its base commit where a power cut emptied its file."""
-    name = f"refs/heads/{worktree.branch}"
+    name = f"{HEADS}{worktree.branch}"
     if worktree.branch is not None and files.is_file(worktree.git_dir, name):
         ref = files.read_text(worktree.git_dir, name, limit=_MAX_SMALL)
         if ref is None or _HEAD.fullmatch(ref) is None:
@@ -196,9 +198,9 @@ def _restore_branch(worktree: Worktree) -> None:
 
 
 def _head(worktree: Worktree, sha: str) -> str:
-    return f"{sha}\n" if worktree.branch is None else f"ref: refs/heads/{worktree.branch}\n"
+    return f"{sha}\n" if worktree.branch is None else f"ref: {HEADS}{worktree.branch}\n"
 
 
 def _put(root: Path, name: str, wanted: str) -> None:
     if files.read_text(root, name, limit=_MAX_SMALL) != wanted:
-        files.write(root, name, wanted.encode("utf-8", "surrogateescape"), mode=0o644)
+        files.write(root, name, encode(wanted), mode=0o644)

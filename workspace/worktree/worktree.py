@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from domain.errors import InvalidRequest
+from sandbox import files
 from sandbox.containment import Reach
 from workspace.git.runner import GitLocation
 
@@ -140,17 +140,8 @@ def write_record(worktree: Worktree) -> None:
         "submodules": [[one.path, one.head, one.tree] for one in worktree.submodules],
     }
     file = _beside(worktree.path, RECORD_SUFFIX)
-    draft = file.with_suffix(".json-draft")
-    with draft.open("w", encoding="utf-8") as stream:
-        json.dump(record, stream)
-        stream.flush()
-        os.fsync(stream.fileno())
-    draft.replace(file)
-    directory = os.open(file.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    content = json.dumps(record).encode()
+    files.write(file.parent, file.name, content, mode=0o644, durable=True)
 
 
 def delete_record(path: Path) -> None:

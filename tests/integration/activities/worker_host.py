@@ -39,7 +39,7 @@ from workspace.git.runner import Git
 from workspace.lifecycle.expiry import Expiry
 from workspace.lifecycle.removal import Removal
 from workspace.lifecycle.worktrees import Worktrees
-from workspace.mirrors.gc import Upkeep
+from workspace.mirrors.gc import MirrorPacking
 from workspace.mirrors.mirrors import Mirrors
 from workspace.publishing import Publishing
 from workspace.salvage.salvage import Salvage
@@ -146,7 +146,7 @@ class WorkerHost:
             self.removal,
             SalvageRecords(used, host),
             Retention(used, Expiry(self.worktrees), timedelta(days=30)),
-            Upkeep(self.worktrees),
+            MirrorPacking(self.worktrees),
             self.sessions,
         )
 

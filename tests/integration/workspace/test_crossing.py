@@ -13,7 +13,7 @@ import pytest
 
 from domain.errors import JobFailure
 from tests.integration.workspace.conftest import CLAUDE, NAME, OWNER, Room, as_claude
-from workspace.mirrors.object_transfer import Crossing
+from workspace.mirrors.object_transfer import ObjectTransfer
 from workspace.worktree.private_repository import BrokenRepository
 from workspace.worktree.worktree import Worktree
 
@@ -127,5 +127,5 @@ async def test_only_lfs_files_with_the_right_content_are_brought(
 async def test_a_name_that_is_no_commit_s_is_refused(room: Room, sha: str) -> None:
     """What a contained command prints is believed no more than the job itself."""
     worktree = await room.start("job")
-    with pytest.raises(BrokenRepository, match="not the name of a commit"):
-        await Crossing(room.mirrors).bring(worktree, sha)
+    with pytest.raises(BrokenRepository, match="not a commit id"):
+        await ObjectTransfer(room.mirrors).copy_commit(worktree, sha)

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tests.integration.workspace.conftest import CLAUDE, NAME, OWNER, Room, as_claude
-from workspace.mirrors.gc import Upkeep
+from workspace.mirrors.gc import MirrorPacking
 
 OLD = datetime(2020, 1, 1, tzinfo=UTC)
 LIMIT = datetime(2020, 6, 1, tzinfo=UTC)
@@ -93,7 +93,7 @@ async def test_forgotten_work_is_gone_once_the_mirror_is_packed(
     await room.expiry.expire(LIMIT)
     for file in room.mirror_path.glob("objects/??/*"):
         os.utime(file, (OLD.timestamp(), OLD.timestamp()))
-    assert await Upkeep(room.worktrees).pack_idle() == [room.mirror_path]
+    assert await MirrorPacking(room.worktrees).pack_idle() == [room.mirror_path]
     mirror = room.mirrors.mirror(OWNER, NAME)
     assert not await room.mirrors.has_commit(mirror, sha)
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -73,10 +74,10 @@ async def test_a_failure_carries_the_end_of_what_git_said(git: Git, place: GitLo
 
 
 async def test_questions_are_answered_by_the_exit_code(git: Git, place: GitLocation) -> None:
-    assert await git.says("-c", "alias.x=!exit 0", "x", at=place)
-    assert not await git.says("-c", "alias.x=!exit 1; :", "x", at=place)
+    assert await git.check("-c", "alias.x=!exit 0", "x", at=place)
+    assert not await git.check("-c", "alias.x=!exit 1; :", "x", at=place)
     with pytest.raises(GitError):
-        await git.says("-c", "alias.x=!exit 2; :", "x", at=place)
+        await git.check("-c", "alias.x=!exit 2; :", "x", at=place)
 
 
 async def test_too_much_output_stops_the_command(git: Git, place: GitLocation) -> None:
@@ -108,6 +109,28 @@ async def test_cancelling_ends_the_whole_group(git: Git, place: GitLocation) -> 
     running = asyncio.create_task(git.run("-c", FOREVER, "forever", at=place))
     await until(lambda: has_text(place.git_dir / "started"))
     running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    await ended(place.git_dir / "started")
+
+
+async def test_cancelling_the_start_of_a_command_ends_the_whole_group(
+    git: Git, place: GitLocation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = asyncio.create_subprocess_exec
+    is_connected = asyncio.Event()
+
+    async def start_slowly(*command: str, **options: Any) -> asyncio.subprocess.Process:
+        process = await start(*command, **options)
+        await is_connected.wait()
+        return process
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", start_slowly)
+    running = asyncio.create_task(git.run("-c", FOREVER, "forever", at=place))
+    await until(lambda: has_text(place.git_dir / "started"))
+    running.cancel()
+    await asyncio.sleep(0)
+    is_connected.set()
     with pytest.raises(asyncio.CancelledError):
         await running
     await ended(place.git_dir / "started")

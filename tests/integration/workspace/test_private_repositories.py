@@ -287,7 +287,7 @@ async def test_a_mirror_that_is_damaged_is_not_blamed_on_the_job(room: Room) -> 
     by_claude = as_claude(worktree.path, "rev-parse", "HEAD")
     tree = as_claude(worktree.path, "rev-parse", f"{worktree.base_sha}^{{tree}}")
     (room.mirror_path / "objects" / tree[:2] / tree[2:]).unlink()
-    with pytest.raises(JobFailure, match="mirror of Acme/Shop on this machine is damaged"):
+    with pytest.raises(JobFailure, match="mirror of Acme/Shop on this host is damaged"):
         await room.removal.remove(OWNER, NAME, "job")
     assert not room.worktrees.orphaned.exists()
     await room.mirrors.fetch(OWNER, NAME)
@@ -302,7 +302,7 @@ async def test_damage_to_another_branch_of_the_mirror_is_not_blamed_on_the_job(r
     by_claude = as_claude(worktree.path, "rev-parse", "HEAD")
     as_claude(worktree.path, "branch", "idea")
     (room.mirror_path / "objects" / theirs[:2] / theirs[2:]).unlink()
-    with pytest.raises(JobFailure, match="mirror of Acme/Shop on this machine is damaged"):
+    with pytest.raises(JobFailure, match="mirror of Acme/Shop on this host is damaged"):
         await room.removal.remove(OWNER, NAME, "job")
     await room.mirrors.fetch(OWNER, NAME)
     kept = await room.removal.remove(OWNER, NAME, "job")
@@ -342,7 +342,7 @@ async def test_a_mirror_deleted_meanwhile_is_told_as_a_failure(room: Room) -> No
     mirror = room.mirrors.mirror(OWNER, NAME)
 
     async def remove() -> None:
-        with room.mirrors.explained(mirror, "Looking"):
+        with room.mirrors.as_job_failures(mirror, "Looking"):
             shutil.rmtree(mirror.path / "objects")
             try:
                 await room.git.run("log", "refs/remotes/origin/main", at=mirror.place)

@@ -189,7 +189,7 @@ async def test_a_commit_that_is_not_on_this_machine(room: Room) -> None:
             await room.mirrors.fetch(OWNER, NAME)
         found = await refused(room, "1" * 40, "feature/x", room.remote()["main"])
         assert found.code is FailureCode.GIT_FAILED
-        assert "not on this machine" in found.message
+        assert "not on this host" in found.message
 
 
 async def test_a_push_counts_even_if_the_mirror_cannot_note_it(room: Room) -> None:

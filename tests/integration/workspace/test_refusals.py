@@ -10,7 +10,7 @@ from domain.failures import FailureCode
 from fakes.github.server import FakeGitHub
 from tests.integration.workspace.conftest import NAME, OWNER, READ_ONLY, TOKEN, Room
 from workspace.git.credentials import GitCredentials, write_token_file
-from workspace.git.errors import explained, failure_of, is_damage
+from workspace.git.errors import as_job_failures, failure_of, is_damage
 from workspace.git.runner import GitError
 
 URL = "https://github.com/o/r.git"
@@ -156,7 +156,7 @@ def test_the_message_never_has_the_token_in_it(tmp_path: Path) -> None:
 def test_a_full_disk_is_named_when_it_is_not_git_that_noticed() -> None:
     with (
         pytest.raises(JobFailure) as caught,
-        explained(GitCredentials("https://github.com"), "Writing"),
+        as_job_failures(GitCredentials("https://github.com"), "Writing"),
     ):
         raise OSError(errno.ENOSPC, "No space left on device")
     assert caught.value.code is FailureCode.DISK_FULL
@@ -165,7 +165,7 @@ def test_a_full_disk_is_named_when_it_is_not_git_that_noticed() -> None:
 def test_other_operating_system_errors_pass_through() -> None:
     with (
         pytest.raises(PermissionError),
-        explained(GitCredentials("https://github.com"), "Writing"),
+        as_job_failures(GitCredentials("https://github.com"), "Writing"),
     ):
         raise PermissionError(errno.EACCES, "Permission denied")
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.integration.workspace.conftest import NAME, OWNER, Room, as_claude
 from workspace.mirrors import gc
-from workspace.mirrors.gc import Upkeep
+from workspace.mirrors.gc import MirrorPacking
 
 READ_ONLY = """
 import os, tempfile
@@ -52,7 +52,7 @@ async def test_an_idle_mirror_that_needs_it_is_packed(room: Room, low_limit: Non
     (worktree.path / "new").write_text("x")
     kept = await room.removal.remove(OWNER, NAME, "job")
     assert loose_objects(room) > 2
-    assert await Upkeep(room.worktrees).pack_idle() == [room.mirror_path]
+    assert await MirrorPacking(room.worktrees).pack_idle() == [room.mirror_path]
     assert loose_objects(room) == 0
     assert await room.salvage.kept(OWNER, NAME, "job") == kept
     assert "+x" in (await room.patch() or "")
@@ -63,7 +63,7 @@ async def test_a_mirror_in_use_is_left_alone(room: Room, low_limit: None) -> Non
     worktree = await room.start("job")
     (worktree.path / "new").write_text("x")
     await room.salvage.keep(worktree)
-    assert await Upkeep(room.worktrees).pack_idle() == []
+    assert await MirrorPacking(room.worktrees).pack_idle() == []
 
 
 async def test_a_mirror_is_borrowed_by_all_that_has_been_begun_and_not_removed(room: Room) -> None:
@@ -95,18 +95,18 @@ async def test_what_only_a_job_borrows_outlives_the_packing(room: Room, low_limi
     await room.mirrors.fetch(OWNER, NAME)
     for file in room.mirror_path.glob("objects/??/*"):
         os.utime(file, (0, 0))
-    assert await Upkeep(room.worktrees).pack_idle() == []
+    assert await MirrorPacking(room.worktrees).pack_idle() == []
     (worktree.path / "new").write_text("x")
     await room.publish(worktree)
     assert room.remote_log("feature/job") == ["Do it", "Gone", "Initial commit"]
     await room.removal.remove(OWNER, NAME, "job")
-    assert await Upkeep(room.worktrees).pack_idle() == [room.mirror_path]
+    assert await MirrorPacking(room.worktrees).pack_idle() == [room.mirror_path]
     assert worktree.base_sha == sha
 
 
 async def test_a_mirror_that_does_not_need_it_is_left_alone(room: Room) -> None:
     await room.mirrors.fetch(OWNER, NAME)
-    assert await Upkeep(room.worktrees).pack_idle() == []
+    assert await MirrorPacking(room.worktrees).pack_idle() == []
 
 
 async def test_one_damaged_mirror_does_not_stop_the_others(room: Room, low_limit: None) -> None:
@@ -114,7 +114,7 @@ async def test_one_damaged_mirror_does_not_stop_the_others(room: Room, low_limit
     broken = await room.mirrors.fetch(OWNER, "Aaa")
     (broken.path / "HEAD").unlink()
     await room.mirrors.fetch(OWNER, NAME)
-    assert await Upkeep(room.worktrees).pack_idle() == [room.mirror_path]
+    assert await MirrorPacking(room.worktrees).pack_idle() == [room.mirror_path]
 
 
 def test_read_only_directories_are_deleted_too() -> None:
