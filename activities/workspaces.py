@@ -171,7 +171,7 @@ class WorkspaceActivities:
             job_id,
             self._keeping.record,
             self._keeping.tell,
-            all_of_it=details.job.status is not JobStatus.COMPLETED,
+            include_pushed=details.job.status is not JobStatus.COMPLETED,
         )
         await self._progress.cleaned_up(job_id)
 
@@ -237,7 +237,7 @@ class WorkspaceActivities:
         if kept is None:
             raise JobFailure(FailureCode.KEPT_WORK_GONE)
         try:
-            return await self._worktrees.create_from_kept(
+            return await self._worktrees.create_from_salvage(
                 repository.owner_name,
                 repository.repo_name,
                 job.id,

@@ -15,11 +15,11 @@ from workspace.git.remote import TRACKING, refs
 from workspace.git.runner import TREE_SECONDS, GitError
 from workspace.git.staging import stage
 from workspace.git.trees import apply_tree_diff, tree_of, written
-from workspace.inspection.forward_port import newer_tip, rebase_changes_onto
-from workspace.inspection.head import ends, is_within, tip
+from workspace.inspection.forward_port import newer_branch_head, rebase_changes_onto
+from workspace.inspection.head import head_and_branch, head_commit, is_within
 from workspace.inspection.in_progress import refuse_unfinished
 from workspace.inspection.status import status_of
-from workspace.inspection.stray_branches import other_lines
+from workspace.inspection.stray_branches import stray_commits
 from workspace.inspection.submodule_changes import Submodules
 from workspace.lifecycle.worktrees import Worktrees
 from workspace.mirrors.mirrors import Mirror
@@ -88,7 +88,7 @@ class Publishing:
                 await stage(self._git, worktree.place, found.nested, links)
                 await self._unstage_untouched(worktree)
                 if await self._is_worth_a_commit(worktree):
-                    newer = await newer_tip(self._git, worktree)
+                    newer = await newer_branch_head(self._git, worktree)
                     if newer is None:
                         await self._commit(worktree, message, identity)
                     else:
@@ -102,7 +102,7 @@ class Publishing:
         """
         mirror = self._mirrors.mirror(worktree.owner, worktree.name)
         with explained(self._mirrors.credentials, "Reading the work"):
-            sha = await tip(self._git, worktree)
+            sha = await head_commit(self._git, worktree)
             await self._crossing.bring(worktree, sha)
             span = f"{worktree.base_sha}..{sha}"
             ahead = await self._git.run("rev-list", "--count", span, "--", at=mirror.place)
@@ -117,8 +117,8 @@ class Publishing:
         with explained(self._mirrors.credentials, "Reading the work"):
             mirror = self._mirrors.mirror(worktree.owner, worktree.name)
             known = {sha, *(await self._mirrors.branches(mirror)).values()}
-            left = await other_lines(self._git, worktree, known)
-            _, own = await ends(self._git, worktree)
+            left = await stray_commits(self._git, worktree, known)
+            _, own = await head_and_branch(self._git, worktree)
             if own is not None and not await is_within(self._git, worktree, own, sha):
                 left[worktree.branch or ""] = own
             return left

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from workspace.git.runner import Git
 from workspace.git.trees import apply_tree_diff, changed_names, tree_of
-from workspace.inspection.head import ends, has_own_branch_checked_out, is_within
+from workspace.inspection.head import has_own_branch_checked_out, head_and_branch, is_within
 from workspace.worktree.worktree import Worktree
 
 
-async def newer_tip(git: Git, worktree: Worktree) -> str | None:
+async def newer_branch_head(git: Git, worktree: Worktree) -> str | None:
     """Return the commit of the job's branch, if what is checked out is an older one of it."""
     if has_own_branch_checked_out(worktree):
         return None
-    head, branch = await ends(git, worktree)
+    head, branch = await head_and_branch(git, worktree)
     if branch is None or branch == head or not await is_within(git, worktree, head, branch):
         return None
     return branch
@@ -25,12 +25,12 @@ async def rebase_changes_onto(git: Git, worktree: Worktree, tree: str, newer: st
         git: runs the commands.
         worktree: stays as it is.
         tree: the files that were made on the older commit.
-        newer: from `newer_tip`.
+        newer: from `newer_branch_head`.
 
     Returns:
         A tree; None when both changed a file, each in its own way.
     """
-    head, _ = await ends(git, worktree)
+    head, _ = await head_and_branch(git, worktree)
     place = worktree.history
     older, onto = await tree_of(git, place, head), await tree_of(git, place, newer)
     by_both = await changed_names(git, place, older, onto)

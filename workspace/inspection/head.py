@@ -7,14 +7,14 @@ from workspace.worktree.private_repository import branch_in
 from workspace.worktree.worktree import Worktree
 
 
-async def tip(git: Git, worktree: Worktree) -> str:
+async def head_commit(git: Git, worktree: Worktree) -> str:
     """Return the commit that is checked out, unless the job's branch has that and more.
 
     Claude may have gone back to look at an older commit.
     """
     if has_own_branch_checked_out(worktree):
         return await commit_of(git, worktree, "HEAD") or worktree.base_sha
-    head, branch = await ends(git, worktree)
+    head, branch = await head_and_branch(git, worktree)
     if branch is None:
         return head
     return branch if await is_within(git, worktree, head, branch) else head
@@ -25,7 +25,7 @@ def has_own_branch_checked_out(worktree: Worktree) -> bool:
     return worktree.branch is not None and branch_in(worktree.git_dir) == worktree.branch
 
 
-async def ends(git: Git, worktree: Worktree) -> tuple[str, str | None]:
+async def head_and_branch(git: Git, worktree: Worktree) -> tuple[str, str | None]:
     """Return the commit that is checked out, and that of the job's branch if there is one."""
     head = await commit_of(git, worktree, "HEAD") or worktree.base_sha
     if worktree.branch is None:

@@ -42,7 +42,7 @@ def refuse_unfinished(worktree: Worktree, unmerged: Collection[str]) -> None:
         )
 
 
-async def set_aside(git: Git, worktree: Worktree) -> list[str]:
+async def autostashed_commits(git: Git, worktree: Worktree) -> list[str]:
     """Return the commits with changes that an unfinished rebase or merge is to bring back."""
     found = [await commit_of(git, worktree, "MERGE_AUTOSTASH")]
     for name in _REBASES:

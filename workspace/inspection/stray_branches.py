@@ -15,7 +15,7 @@ _STASH = "refs/stash"
 _STASHED = re.compile(r"[0-9a-f]+ ([0-9a-f]{40}|[0-9a-f]{64}) ")
 
 
-async def other_lines(git: Git, worktree: Worktree, known: Collection[str]) -> dict[str, str]:
+async def stray_commits(git: Git, worktree: Worktree, known: Collection[str]) -> dict[str, str]:
     """Return the commits of Claude's other branches, tags and stash entries, by name.
 
     Args:
@@ -40,7 +40,7 @@ async def other_lines(git: Git, worktree: Worktree, known: Collection[str]) -> d
     return {name: sha for name, sha in found.items() if sha in new}
 
 
-async def adds_to(
+async def has_new_commits(
     git: Git, worktree: Worktree, commits: Collection[str], known: Collection[str]
 ) -> bool:
     """Return whether commits lead to one that neither the base nor the commits `known` have."""

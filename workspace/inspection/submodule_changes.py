@@ -27,7 +27,7 @@ from workspace.inspection.submodule_repository import (
 )
 from workspace.inspection.submodule_rescue import spared_names
 from workspace.mirrors.mirrors import Mirrors
-from workspace.worktree.worktree import MadeSubmodule, Worktree
+from workspace.worktree.worktree import SubmoduleSnapshot, Worktree
 
 # Every repository knows it without having it.
 _EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
@@ -51,7 +51,7 @@ class _Found:
 
     path: str
     submodule: _Submodule | None
-    state: MadeSubmodule | None
+    state: SubmoduleSnapshot | None
     has_work: bool
 
 
@@ -69,14 +69,14 @@ class Submodules:
         self._mirrors = mirrors
         self._git = mirrors.git
 
-    async def as_made(self, worktree: Worktree) -> tuple[MadeSubmodule, ...]:
+    async def snapshots(self, worktree: Worktree) -> tuple[SubmoduleSnapshot, ...]:
         """Describe the submodules of a worktree in which nobody has worked yet."""
         if not (worktree.path / ".gitmodules").is_file():
             return ()
         found = await self._checked_out(worktree)
         return tuple(one.state for one in found if one.state is not None)
 
-    async def with_work(self, worktree: Worktree) -> list[str]:
+    async def paths_with_work(self, worktree: Worktree) -> list[str]:
         """Return the paths of the submodules that have what their remotes have not.
 
         That are changed files, ignored ones aside, and commits of HEAD, a local branch or the
@@ -139,7 +139,7 @@ class Submodules:
             return {}
 
     async def _look(
-        self, submodule: _Submodule, made: MadeSubmodule | None, known: frozenset[str]
+        self, submodule: _Submodule, made: SubmoduleSnapshot | None, known: frozenset[str]
     ) -> tuple[_Found, Iterable[str]]:
         """Return what there is in a submodule, and the paths of the submodules in it."""
         index, head = submodule.git_dir / "index", submodule.refs.head
@@ -148,7 +148,7 @@ class Submodules:
             has_work = await self._has_commits(place, submodule.refs, known)
             has_work = has_work or await self._has_changes(place, head, tree, made)
             inner = await gitlinks_of(self._git, place, tree)
-        state = MadeSubmodule(submodule.path, head, tree)
+        state = SubmoduleSnapshot(submodule.path, head, tree)
         return _Found(submodule.path, submodule, state, has_work), inner
 
     async def _left_behind(self, worktree: Worktree, found: Iterable[_Found]) -> list[_Found]:
@@ -220,7 +220,7 @@ class Submodules:
         return bool(found)
 
     async def _has_changes(
-        self, place: GitLocation, head: str | None, tree: str, made: MadeSubmodule | None
+        self, place: GitLocation, head: str | None, tree: str, made: SubmoduleSnapshot | None
     ) -> bool:
         clean = _EMPTY_TREE if head is None else await tree_of(self._git, place, head)
         if tree == clean or made is None:

@@ -28,7 +28,7 @@ class RescuedSubmodules:
     git_dirs: Path
 
 
-def spare(worktree: Worktree, spared: RescuedSubmodules) -> None:
+def rescue(worktree: Worktree, spared: RescuedSubmodules) -> None:
     """Move submodules aside, each by renaming it. Repeatable.
 
     A submodule without its git directory counts as one with work, so the git directories go first:

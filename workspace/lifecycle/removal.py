@@ -49,7 +49,7 @@ class Removal:
         record: Record | None = None,
         tell: Tell | None = None,
         *,
-        all_of_it: bool = False,
+        include_pushed: bool = False,
     ) -> Salvaged | None:
         """Keep a job's work and remove its worktree; none being there is fine. Repeatable.
 
@@ -63,7 +63,7 @@ class Removal:
                 raises leaves the worktree where it is.
             tell: is called, in the same way, when submodules have work in them. They are moved
                 aside, and forgotten when kept work is.
-            all_of_it: whether to keep also what was pushed.
+            include_pushed: whether to keep also what was pushed.
 
         Returns:
             The kept work; None when there was nothing to keep.
@@ -78,8 +78,8 @@ class Removal:
             worktree = self._worktrees.recorded(owner, name, job_id)
             spared = None
             if worktree is not None and (worktree.path.is_dir() or worktree.git_dir.is_dir()):
-                await self._salvage.keep_held(worktree, all_of_it=all_of_it)
-                spared = await self._worktrees.spared(worktree)
+                await self._salvage.keep_locked(worktree, include_pushed=include_pushed)
+                spared = await self._worktrees.submodules_to_rescue(worktree)
             kept = await self._salvage.kept(owner, name, job_id)
             if kept is not None and record is not None:
                 await record(job_id, kept)
@@ -114,7 +114,7 @@ class Removal:
             if await is_needed(job_id):
                 continue
             try:
-                await self.remove(owner, name, job_id, record, tell, all_of_it=True)
+                await self.remove(owner, name, job_id, record, tell, include_pushed=True)
             except (OrchestratorError, OSError) as error:
                 _log.warning("The worktree of job %s was not removed: %s", job_id, error)
             else:

@@ -9,17 +9,17 @@ from workspace.lifecycle import start_points
 from workspace.lifecycle.start_points import StartPoint
 from workspace.mirrors.mirrors import Mirror, Mirrors
 from workspace.salvage.patches import commit_of_patch
-from workspace.salvage.refs import SALVAGE, KeptCommit, kept_commit
+from workspace.salvage.refs import SALVAGE, SalvageCommit, salvage_commit
 from workspace.worktree.worktree import checked_job_id
 
 _MAX_NAMED = 5
 
 
-async def for_kept_work(
+async def start_point_from_salvage(
     mirrors: Mirrors,
     mirror: Mirror,
     branch: str,
-    kept_job_id: str,
+    source_job_id: str,
     base_sha: str,
     head_sha: str,
     patch: str | None,
@@ -33,7 +33,7 @@ async def for_kept_work(
         mirrors: owns the mirror.
         mirror: fetched before.
         branch: the new branch.
-        kept_job_id: the job that left the work.
+        source_job_id: the job that left the work.
         base_sha: the commit that job began from.
         head_sha: the commit that keeps the work.
         patch: from `Salvage.kept`; None when it was too long.
@@ -49,22 +49,22 @@ async def for_kept_work(
             "another name.",
         )
     start_points.refuse_clash(branch, branches)
-    kept = await kept_commit(mirrors.git, mirror.place, checked_job_id(kept_job_id))
+    kept = await salvage_commit(mirrors.git, mirror.place, checked_job_id(source_job_id))
     if kept is not None and kept.sha == head_sha:
         notices = (
-            *await _left_out(mirrors, mirror, kept_job_id, kept),
+            *await _left_out(mirrors, mirror, source_job_id, kept),
             *await _unresolved(mirrors, mirror, kept.base_sha, kept.sha),
         )
         return StartPoint(kept.lines[0], kept.base_sha, kept.sha, notices=notices)
     if patch is None:
-        raise _gone(kept_job_id, head_sha, kept)
+        raise _gone(source_job_id, head_sha, kept)
     await _require_base(mirrors, mirror, base_sha)
     made = await commit_of_patch(mirrors.git, mirror.objects, mirrors.scratch, base_sha, patch)
     notices = await _unresolved(mirrors, mirror, base_sha, made)
     return StartPoint(base_sha, base_sha, made, notices=notices)
 
 
-def _gone(job_id: str, head_sha: str, kept: KeptCommit | None) -> JobFailure:
+def _gone(job_id: str, head_sha: str, kept: SalvageCommit | None) -> JobFailure:
     if kept is None:
         return JobFailure(FailureCode.KEPT_WORK_GONE)
     return JobFailure(
@@ -76,7 +76,7 @@ def _gone(job_id: str, head_sha: str, kept: KeptCommit | None) -> JobFailure:
 
 
 async def _left_out(
-    mirrors: Mirrors, mirror: Mirror, job_id: str, kept: KeptCommit
+    mirrors: Mirrors, mirror: Mirror, job_id: str, kept: SalvageCommit
 ) -> tuple[str, ...]:
     """Say which commits of the work the branch will not contain; they stay where they are kept."""
     first, *others = kept.lines

@@ -20,9 +20,9 @@ from workspace.git.runner import TREE_SECONDS
 from workspace.inspection.status import status_of
 from workspace.inspection.submodule_changes import Submodules
 from workspace.inspection.submodule_repository import modules_of
-from workspace.inspection.submodule_rescue import RescuedSubmodules, spare
+from workspace.inspection.submodule_rescue import RescuedSubmodules, rescue
 from workspace.lifecycle import start_points
-from workspace.lifecycle.restore import for_kept_work
+from workspace.lifecycle.restore import start_point_from_salvage
 from workspace.lifecycle.start_points import StartPoint
 from workspace.mirrors.mirrors import Mirror, Mirrors
 from workspace.worktree import lfs_and_submodules, private_repository
@@ -30,7 +30,7 @@ from workspace.worktree.deletion import delete_tree, move_aside
 from workspace.worktree.private_repository import BrokenRepository
 from workspace.worktree.worktree import (
     REPOSITORY_SUFFIX,
-    MadeSubmodule,
+    SubmoduleSnapshot,
     Worktree,
     checked_job_id,
     delete_record,
@@ -83,7 +83,7 @@ class Worktrees:
             continued=record["continued"],
             notices=tuple(record["notices"]),
             files_tree=record.get("files_tree"),
-            submodules=tuple(MadeSubmodule(*row) for row in record.get("submodules", ())),
+            submodules=tuple(SubmoduleSnapshot(*row) for row in record.get("submodules", ())),
         )
 
     async def find(self, owner: str, name: str, job_id: str) -> Worktree | None:
@@ -117,7 +117,7 @@ class Worktrees:
             )
 
     @contextlib.asynccontextmanager
-    async def with_lent_repository(self, worktree: Worktree) -> AsyncIterator[Worktree]:
+    async def with_temporary_repository(self, worktree: Worktree) -> AsyncIterator[Worktree]:
         """Yield the worktree with a fresh repository at its base commit, deleted at the end."""
         mirror = self.mirrors.mirror(worktree.owner, worktree.name)
         with tempfile.TemporaryDirectory(dir=self.mirrors.scratch, prefix="lent-") as directory:
@@ -125,7 +125,7 @@ class Worktrees:
             await self._make_repository(mirror, lent, worktree.base_sha)
             yield lent
 
-    async def renew_repository(self, worktree: Worktree) -> None:
+    async def replace_repository(self, worktree: Worktree) -> None:
         """Move a worktree's repository aside and make a fresh one at its base commit.
 
         Files and submodules stay as they are. The worktree's lock is held.
@@ -137,7 +137,7 @@ class Worktrees:
         if aside is not None and (aside / "modules").is_dir():
             (aside / "modules").rename(modules_of(worktree))
 
-    def borrow(self, mirror: Path) -> bool:
+    def mirror_in_use(self, mirror: Path) -> bool:
         """Return whether a worktree on the disk borrows the objects of a mirror."""
         owner, name = mirror.parent.name, mirror.stem
         return any((self.root / owner / name).glob(f"*{REPOSITORY_SUFFIX}"))
@@ -202,13 +202,13 @@ class Worktrees:
 
         return await self._create(self.at(owner, name, job_id), None, choose, repositories)
 
-    async def create_from_kept(
+    async def create_from_salvage(
         self,
         owner: str,
         name: str,
         job_id: str,
         branch: str,
-        kept_job_id: str,
+        source_job_id: str,
         base_sha: str,
         head_sha: str,
         patch: str | None,
@@ -224,7 +224,7 @@ class Worktrees:
             name: of the repository.
             job_id: the job it is for.
             branch: a new branch.
-            kept_job_id: the job that left the work.
+            source_job_id: the job that left the work.
             base_sha: the commit that job began from.
             head_sha: the commit that keeps its work, as it was recorded.
             patch: its work, for machines that have not kept it; None when it was too long.
@@ -236,8 +236,8 @@ class Worktrees:
         """
 
         async def choose(mirror: Mirror) -> StartPoint:
-            return await for_kept_work(
-                self.mirrors, mirror, branch, kept_job_id, base_sha, head_sha, patch
+            return await start_point_from_salvage(
+                self.mirrors, mirror, branch, source_job_id, base_sha, head_sha, patch
             )
 
         return await self._create(self.at(owner, name, job_id), branch, choose, repositories)
@@ -253,7 +253,7 @@ class Worktrees:
             async with self.mirrors.locks.hold(worktree.lock_file):
                 await self.restore(worktree)
                 names = await self._changed(worktree)
-                names |= {*await self.submodules.with_work(worktree)}
+                names |= {*await self.submodules.paths_with_work(worktree)}
         return sorted(
             name.encode("utf-8", "surrogateescape").decode("utf-8", "replace") for name in names
         )
@@ -282,10 +282,10 @@ class Worktrees:
         differing = await trees.changed_names(git, place, base, made)
         return differing - await trees.changed_names(git, place, made, present)
 
-    async def spared(self, worktree: Worktree) -> RescuedSubmodules | None:
+    async def submodules_to_rescue(self, worktree: Worktree) -> RescuedSubmodules | None:
         """Return what `discard` has to move aside of a worktree's submodules; None for nothing."""
         with explained(self.mirrors.credentials, "Looking into the submodules"):
-            paths = await self.submodules.with_work(worktree)
+            paths = await self.submodules.paths_with_work(worktree)
         return self._spared(worktree, paths) if paths else None
 
     async def discard(self, worktree: Worktree, spared: RescuedSubmodules | None = None) -> None:
@@ -294,7 +294,7 @@ class Worktrees:
         What is `spared` is moved aside.
         """
         if spared is not None:
-            spare(worktree, spared)
+            rescue(worktree, spared)
         # A worktree without a record has no work, so a later removal only deletes the rest.
         delete_record(worktree.path)
         leftovers = (
@@ -371,7 +371,7 @@ class Worktrees:
             worktree,
             notices=(*start.notices, *notices),
             files_tree=await self._files_tree(worktree, start),
-            submodules=await self.submodules.as_made(worktree),
+            submodules=await self.submodules.snapshots(worktree),
         )
         write_record(worktree)
         return worktree

@@ -14,7 +14,7 @@ _BASE = re.compile(r"^Base: ([0-9a-f]{40,64})$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
-class KeptCommit:
+class SalvageCommit:
     """One commit that keeps the work of a job.
 
     Args:
@@ -36,7 +36,7 @@ def message(job_id: str, base_sha: str) -> str:
     return f"Work of job {job_id} that was not pushed\n\nBase: {base_sha}\n"
 
 
-async def kept_commit(git: Git, place: GitLocation, job_id: str) -> KeptCommit | None:
+async def salvage_commit(git: Git, place: GitLocation, job_id: str) -> SalvageCommit | None:
     """Return the commit that keeps the work of a job; None when nothing was kept.
 
     A commit that says no base was not made here, so it keeps nothing.
@@ -53,4 +53,4 @@ async def kept_commit(git: Git, place: GitLocation, job_id: str) -> KeptCommit |
     base = _BASE.search(text)
     if base is None or not lines:
         return None
-    return KeptCommit(sha, dict(named)["tree"], lines, base[1])
+    return SalvageCommit(sha, dict(named)["tree"], lines, base[1])

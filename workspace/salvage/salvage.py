@@ -10,15 +10,15 @@ from workspace.git.author import ORCHESTRATOR
 from workspace.git.errors import is_no_space
 from workspace.git.runner import GitError
 from workspace.git.trees import apply_tree_diff, tree_of, tree_of_files
-from workspace.inspection.forward_port import newer_tip, rebase_changes_onto
-from workspace.inspection.head import ends, is_within, tip
-from workspace.inspection.in_progress import set_aside
-from workspace.inspection.stray_branches import adds_to, other_lines
+from workspace.inspection.forward_port import newer_branch_head, rebase_changes_onto
+from workspace.inspection.head import head_and_branch, head_commit, is_within
+from workspace.inspection.in_progress import autostashed_commits
+from workspace.inspection.stray_branches import has_new_commits, stray_commits
 from workspace.lifecycle.worktrees import Worktrees
 from workspace.mirrors.mirrors import Mirror
 from workspace.mirrors.object_transfer import Crossing
 from workspace.salvage.patches import patch_between
-from workspace.salvage.refs import SALVAGE, kept_commit, message
+from workspace.salvage.refs import SALVAGE, message, salvage_commit
 from workspace.worktree.private_repository import (
     BrokenRepository,
     RepositoryError,
@@ -72,10 +72,10 @@ class Salvage:
         self._git = worktrees.mirrors.git
         self._crossing = Crossing(worktrees.mirrors)
 
-    async def keep(self, worktree: Worktree, *, all_of_it: bool = False) -> str | None:
+    async def keep(self, worktree: Worktree, *, include_pushed: bool = False) -> str | None:
         """Keep what is uncommitted (ignored files aside) or unpushed, and return the commit.
 
-        With `all_of_it` also what was pushed: it may be taken back, or want its pull request.
+        With `include_pushed` also what was pushed: it may be taken back, or want its pull request.
 
         The worktree and its index stay as they are. Kept again, the same work gives the same
         commit, and other work is added to it. Claude must have ended.
@@ -87,9 +87,9 @@ class Salvage:
             JobFailure: git or the disk refused.
         """
         async with self._mirrors.locks.hold(worktree.lock_file):
-            return await self.keep_held(worktree, all_of_it=all_of_it)
+            return await self.keep_locked(worktree, include_pushed=include_pushed)
 
-    async def keep_held(self, worktree: Worktree, *, all_of_it: bool) -> str | None:
+    async def keep_locked(self, worktree: Worktree, *, include_pushed: bool) -> str | None:
         """Do what `keep` does, for a caller who holds the worktree's lock.
 
         Where git cannot work with the job's repository, the files are kept without the commits,
@@ -99,21 +99,23 @@ class Salvage:
         with self._mirrors.explained(mirror, "Keeping the work"):
             try:
                 await self._worktrees.restore(worktree)
-                return await self._keep(worktree, mirror, all_of_it=all_of_it)
+                return await self._keep(worktree, mirror, include_pushed=include_pushed)
             except (RepositoryError, BrokenRepository) as error:
                 if not await self._is_due_to_the_job(error, mirror, worktree.base_sha):
                     raise
                 _log.warning("Only the files of job %s are kept: %s", worktree.job_id, error)
             # The job's repository stays if this fails too: it was not the reason then.
-            async with self._worktrees.with_lent_repository(worktree) as lent:
-                kept = await self._keep(lent, mirror, all_of_it=all_of_it)
-            await self._worktrees.renew_repository(worktree)
+            async with self._worktrees.with_temporary_repository(worktree) as lent:
+                kept = await self._keep(lent, mirror, include_pushed=include_pushed)
+            await self._worktrees.replace_repository(worktree)
             return kept
 
-    async def _keep(self, worktree: Worktree, mirror: Mirror, *, all_of_it: bool) -> str | None:
+    async def _keep(
+        self, worktree: Worktree, mirror: Mirror, *, include_pushed: bool
+    ) -> str | None:
         published = {*(await self._mirrors.branches(mirror)).values()}
         with repository_errors():
-            work = await self._work_in(worktree, published, all_of_it=all_of_it)
+            work = await self._work_in(worktree, published, include_pushed=include_pushed)
         return None if work is None else await self._store(worktree, mirror, work)
 
     async def _is_due_to_the_job(
@@ -137,7 +139,7 @@ class Salvage:
         if not mirror.path.is_dir():
             return None
         with self._mirrors.explained(mirror, "Reading kept work"):
-            kept = await kept_commit(self._git, mirror.place, job_id)
+            kept = await salvage_commit(self._git, mirror.place, job_id)
             if kept is None:
                 return None
             patch = await patch_between(
@@ -147,22 +149,22 @@ class Salvage:
         return Salvaged(kept.base_sha, kept.sha, patch)
 
     async def _work_in(
-        self, worktree: Worktree, published: Collection[str], *, all_of_it: bool
+        self, worktree: Worktree, published: Collection[str], *, include_pushed: bool
     ) -> _Work | None:
         """Return what would be lost with the worktree; None when that is nothing."""
-        head, branch = await ends(self._git, worktree)
+        head, branch = await head_and_branch(self._git, worktree)
         files = await self._tree_of_files(worktree, head)
-        aside = await set_aside(self._git, worktree)
+        aside = await autostashed_commits(self._git, worktree)
         known = {*published, *filter(None, (head, branch))}
-        aside += (await other_lines(self._git, worktree, known)).values()
+        aside += (await stray_commits(self._git, worktree, known)).values()
         if files == await tree_of(self._git, worktree.history, head):
             own = [head] if branch is None else [head, branch]
-            delivered = () if all_of_it else published
-            if not aside and not await adds_to(self._git, worktree, own, delivered):
+            delivered = () if include_pushed else published
+            if not aside and not await has_new_commits(self._git, worktree, own, delivered):
                 return None
-            head = await tip(self._git, worktree)
+            head = await head_commit(self._git, worktree)
             files = await tree_of(self._git, worktree.history, head)
-        elif newer := await newer_tip(self._git, worktree):
+        elif newer := await newer_branch_head(self._git, worktree):
             forward = await rebase_changes_onto(self._git, worktree, files, newer)
             if forward is not None:
                 return _Work((newer, *aside), forward)
@@ -192,7 +194,7 @@ class Salvage:
         lines = tuple(dict.fromkeys(work.lines))
         if len(lines) > _MAX_LINES:
             raise BrokenRepository(f"It has {len(lines)} separate lines of work.")
-        earlier = await kept_commit(self._git, mirror.place, worktree.job_id)
+        earlier = await salvage_commit(self._git, mirror.place, worktree.job_id)
         if earlier is not None:
             if earlier.tree == work.tree and earlier.lines[: len(lines)] == lines:
                 return earlier.sha

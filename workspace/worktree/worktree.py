@@ -20,7 +20,7 @@ _JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 
 
 @dataclass(frozen=True)
-class MadeSubmodule:
+class SubmoduleSnapshot:
     """A submodule as it was when its worktree was made.
 
     Args:
@@ -64,7 +64,7 @@ class Worktree:
     continued: bool = False
     notices: tuple[str, ...] = ()
     files_tree: str | None = None
-    submodules: tuple[MadeSubmodule, ...] = ()
+    submodules: tuple[SubmoduleSnapshot, ...] = ()
     lent: Path | None = None
 
     @property

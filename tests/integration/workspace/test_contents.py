@@ -136,7 +136,7 @@ async def test_kept_work_with_a_submodule_is_taken_up(room: Room) -> None:
     as_claude(worktree.path / "libs/part", "checkout", "--quiet", newer)
     kept = await room.removal.remove(OWNER, NAME, "job")
     assert kept is not None
-    again = await room.worktrees.create_from_kept(
+    again = await room.worktrees.create_from_salvage(
         OWNER, NAME, "again", "again", "job", kept.base_sha, kept.head_sha, kept.patch, REGISTERED
     )
     assert (again.path / "libs/part/part.py").read_text() == "newer\n"

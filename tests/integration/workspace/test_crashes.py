@@ -46,7 +46,7 @@ async def make(worktrees, owner, name, branch, kept_base, kept_head):
     await worktrees.mirrors.fetch(owner, name)
     if kept_base:
         kept = ("ended", kept_base, kept_head, None)
-        await worktrees.create_from_kept(owner, name, "job", branch, *kept)
+        await worktrees.create_from_salvage(owner, name, "job", branch, *kept)
     elif branch:
         await worktrees.create_for_branch(owner, name, "job", branch, "main")
     else:
@@ -199,7 +199,7 @@ async def test_half_taken_up_work_is_taken_up_again(
     assert kept is not None
     await killed(workers, Worker(room, moment, "make", "again", kept.base_sha, kept.head_sha))
     assert await room.worktrees.find(OWNER, NAME, "job") is None
-    worktree = await room.worktrees.create_from_kept(
+    worktree = await room.worktrees.create_from_salvage(
         OWNER, NAME, "job", "again", "ended", kept.base_sha, kept.head_sha, None
     )
     assert as_claude(worktree.path, "rev-parse", "HEAD") == kept.base_sha

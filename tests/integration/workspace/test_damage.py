@@ -203,7 +203,7 @@ async def at_last(make: Callable[[], Awaitable[Worktree]]) -> Worktree:
 async def resume_or_start(room: Room, kept: Salvaged) -> Worktree:
     """Make a worktree of what the job left."""
     await room.mirrors.fetch(OWNER, NAME)
-    return await room.worktrees.create_from_kept(
+    return await room.worktrees.create_from_salvage(
         OWNER, NAME, "again", "again", "job", kept.base_sha, kept.head_sha, kept.patch
     )
 

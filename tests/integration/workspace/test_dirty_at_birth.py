@@ -98,7 +98,7 @@ async def test_work_that_is_taken_up_stays_work(room: Room, untidy: str) -> None
     (worktree.path / "new").write_text("x")
     kept = await room.removal.remove(OWNER, NAME, "job")
     assert kept is not None
-    again = await room.worktrees.create_from_kept(
+    again = await room.worktrees.create_from_salvage(
         OWNER, NAME, "again", "again", "job", kept.base_sha, kept.head_sha, kept.patch
     )
     sha = await room.commit(again)

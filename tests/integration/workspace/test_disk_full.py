@@ -131,7 +131,7 @@ async def test_no_space_to_take_up_kept_work(room: Room, mirrors_disk: SmallDisk
     as_claude(room.mirror_path, "prune", "--expire=now")
 
     async def resume_or_start() -> None:
-        await room.worktrees.create_from_kept(
+        await room.worktrees.create_from_salvage(
             OWNER, NAME, "again", "again", "job", kept.base_sha, kept.head_sha, kept.patch
         )
 

@@ -27,7 +27,7 @@ async def leave(room: Room) -> Salvaged:
 
 async def resume_or_start(room: Room, kept: Salvaged, *, branch: str = "again") -> Worktree:
     await room.mirrors.fetch(OWNER, NAME)
-    return await room.worktrees.create_from_kept(
+    return await room.worktrees.create_from_salvage(
         OWNER, NAME, "again", branch, "job", kept.base_sha, kept.head_sha, kept.patch
     )
 

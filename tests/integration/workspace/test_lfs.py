@@ -170,7 +170,7 @@ async def leave(room: Room) -> Salvaged:
 
 async def test_kept_lfs_files_are_taken_up_where_they_are(room: Room, lfs: LfsServer) -> None:
     kept = await leave(room)
-    again = await room.worktrees.create_from_kept(
+    again = await room.worktrees.create_from_salvage(
         OWNER, NAME, "again", "again", "job", kept.base_sha, kept.head_sha, kept.patch
     )
     assert (again.path / "new.psd").read_bytes() == PICTURE
@@ -187,7 +187,7 @@ async def test_kept_lfs_files_cannot_be_taken_up_elsewhere(
     other.mirrors.network.gateway = room.mirrors.network.gateway
     await other.mirrors.fetch(OWNER, NAME)
     with pytest.raises(JobFailure, match=hashlib.sha256(PICTURE).hexdigest()) as caught:
-        await other.worktrees.create_from_kept(
+        await other.worktrees.create_from_salvage(
             OWNER, NAME, "again", "again", "job", kept.base_sha, kept.head_sha, kept.patch
         )
     assert caught.value.code is FailureCode.GIT_FAILED

@@ -18,7 +18,7 @@ from workspace.git.runner import Git, GitLocation
 HOLDER = """
 import asyncio, sys
 from pathlib import Path
-from workspace.git.runner import Git, Place
+from workspace.git.runner import Git, GitLocation
 from workspace.git import locks as locks_module
 from workspace.git.locks import Locks
 
@@ -26,7 +26,7 @@ async def main(file, place, command):
     async with Locks().hold(file):
         print("held", flush=True)
         if command:
-            await Git("/usr/bin:/bin").run("-c", "alias.x=!" + command, "x", at=Place(place))
+            await Git("/usr/bin:/bin").run("-c", "alias.x=!" + command, "x", at=GitLocation(place))
         else:
             await asyncio.sleep(60)
 

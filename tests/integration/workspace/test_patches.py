@@ -76,7 +76,7 @@ async def tree_made_again(room: Room, kept: Salvaged) -> str:
     """Return the tree that another machine makes of the patch."""
     other = Room(room.directory / "other", room.forge)
     await other.mirrors.fetch(OWNER, NAME)
-    worktree = await other.worktrees.create_from_kept(
+    worktree = await other.worktrees.create_from_salvage(
         *(OWNER, NAME, "again", "again", "job"),
         *(kept.base_sha, kept.head_sha, kept.patch, REGISTERED),
     )

@@ -211,7 +211,7 @@ async def test_nothing_planted_runs_or_gets_the_token(room: Room, plant: Plant) 
         lambda: room.publishing.commit_all(worktree, "Do it", CLAUDE),
         lambda: room.publish(worktree),
         lambda: room.salvage.keep(worktree),
-        lambda: room.removal.remove(OWNER, NAME, "job", all_of_it=True),
+        lambda: room.removal.remove(OWNER, NAME, "job", include_pushed=True),
     ):
         plant(thief, worktree)
         thief.stolen.unlink(missing_ok=True)
@@ -233,7 +233,7 @@ async def test_nothing_planted_in_a_mirror_runs_or_gets_the_token(room: Room, th
         (room.mirror_path / "hooks" / hook).symlink_to(thief.program)
     await room.publish(worktree)
     assert "feature/x" in room.remote()
-    await room.removal.remove(OWNER, NAME, "job", all_of_it=True)
+    await room.removal.remove(OWNER, NAME, "job", include_pushed=True)
     await room.start("job2")
     assert not thief.stolen.exists(), thief.stolen.read_text()
 

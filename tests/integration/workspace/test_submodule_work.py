@@ -192,7 +192,7 @@ async def test_work_that_links_to_a_commit_of_another_machine_is_not_published(
     commit(worktree)
     kept = await room.removal.remove(OWNER, NAME, "job")
     assert kept is not None
-    again = await room.worktrees.create_from_kept(
+    again = await room.worktrees.create_from_salvage(
         OWNER, NAME, "again", "again", "job", kept.base_sha, kept.head_sha, kept.patch, REGISTERED
     )
     with pytest.raises(JobFailure, match=r"libs/part.*own repository"):
@@ -223,7 +223,7 @@ async def test_what_never_ends_is_not_read(room: Room, worktree: Worktree, name:
     file = worktree.git_dir / "modules/libs/part" / name
     file.unlink(missing_ok=True)
     os.mkfifo(file)
-    assert await room.worktrees.submodules.with_work(worktree) == ["libs/part"]
+    assert await room.worktrees.submodules.paths_with_work(worktree) == ["libs/part"]
 
 
 def pipe(index: Path) -> None:
@@ -241,9 +241,9 @@ async def test_files_are_compared_without_an_index_that_never_ends(
     index = worktree.git_dir / "modules/libs/part/index"
     index.unlink()
     put(index)
-    assert await room.worktrees.submodules.with_work(worktree) == []
+    assert await room.worktrees.submodules.paths_with_work(worktree) == []
     add_a_file(worktree)
-    assert await room.worktrees.submodules.with_work(worktree) == ["libs/part"]
+    assert await room.worktrees.submodules.paths_with_work(worktree) == ["libs/part"]
 
 
 async def test_a_submodule_that_leads_elsewhere_is_not_moved(
@@ -262,7 +262,7 @@ async def test_a_removal_that_was_killed_between_two_moves_goes_on(
     room: Room, worktree: Worktree
 ) -> None:
     edit(worktree)
-    spared = await room.worktrees.spared(worktree)
+    spared = await room.worktrees.submodules_to_rescue(worktree)
     assert spared is not None
     spared.git_dirs.parent.mkdir()
     (worktree.git_dir / "modules").rename(spared.git_dirs)

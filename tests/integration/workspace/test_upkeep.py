@@ -68,14 +68,14 @@ async def test_a_mirror_in_use_is_left_alone(room: Room, low_limit: None) -> Non
 
 async def test_a_mirror_is_borrowed_by_all_that_has_been_begun_and_not_removed(room: Room) -> None:
     mirror = await room.mirrors.fetch(OWNER, NAME)
-    assert not room.worktrees.borrow(mirror.path)
+    assert not room.worktrees.mirror_in_use(mirror.path)
     worktree = await room.start("job")
-    assert room.worktrees.borrow(mirror.path)
+    assert room.worktrees.mirror_in_use(mirror.path)
     worktree.path.with_name("job.json").unlink()
     shutil.rmtree(worktree.path)
-    assert room.worktrees.borrow(mirror.path)
+    assert room.worktrees.mirror_in_use(mirror.path)
     await room.removal.remove(OWNER, NAME, "job")
-    assert not room.worktrees.borrow(mirror.path)
+    assert not room.worktrees.mirror_in_use(mirror.path)
 
 
 async def test_a_mirror_is_not_borrowed_by_jobs_of_another_repository(room: Room) -> None:
@@ -83,9 +83,9 @@ async def test_a_mirror_is_not_borrowed_by_jobs_of_another_repository(room: Room
     for owner, name in ((OWNER, "Shop.git"), (OWNER, "Shop.js"), ("Other", NAME)):
         room.forge.create_repository(owner, name, {"a": "b"})
         mirror = await room.mirrors.fetch(owner, name)
-        assert not room.worktrees.borrow(mirror.path)
+        assert not room.worktrees.mirror_in_use(mirror.path)
         await room.worktrees.create_detached(owner, name, "reader", None)
-        assert room.worktrees.borrow(mirror.path)
+        assert room.worktrees.mirror_in_use(mirror.path)
 
 
 async def test_what_only_a_job_borrows_outlives_the_packing(room: Room, low_limit: None) -> None:
