@@ -7,7 +7,8 @@ from domain.jobs import Job, JobStatus, JobType
 from domain.timestamps import utc_now
 from host.job_progress import Progress
 from store.protocol import Store
-from workspace.inspection.submodule_rescue import RescuedSubmodules, spared_names
+from workspace.git.file_names import join_paths
+from workspace.inspection.submodule_rescue import RescuedSubmodules
 from workspace.salvage.salvage import Salvaged
 
 _KEPT = "The work is kept."
@@ -62,7 +63,7 @@ class Keeping:
         if await self._store.get_job(job_id) is None:
             return
         text = _PLACES.format(
-            paths=spared_names(spared.paths),
+            paths=join_paths(spared.paths),
             host=self._host_id,
             files=spared.files,
             git_dirs=spared.git_dirs,

@@ -1,4 +1,4 @@
-"""Which commit stands for the work in a worktree."""
+"""The commit that holds the work of a job."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from workspace.worktree.worktree import Worktree
 
 
 async def head_commit(git: Git, worktree: Worktree) -> str:
-    """Return the commit that is checked out, unless the job's branch has that and more.
+    """Return the commit to publish: HEAD, or the job's branch if it contains HEAD.
 
-    Claude may have gone back to look at an older commit.
+    Claude may have checked out an older commit of its branch to look at it.
     """
     if has_own_branch_checked_out(worktree):
         return await commit_of(git, worktree, "HEAD") or worktree.base_sha
@@ -21,12 +21,12 @@ async def head_commit(git: Git, worktree: Worktree) -> str:
 
 
 def has_own_branch_checked_out(worktree: Worktree) -> bool:
-    """Return whether HEAD is the job's own branch, as it was made."""
+    """Return whether HEAD is the branch that the worktree was created with."""
     return worktree.branch is not None and branch_in(worktree.git_dir) == worktree.branch
 
 
 async def head_and_branch(git: Git, worktree: Worktree) -> tuple[str, str | None]:
-    """Return the commit that is checked out, and that of the job's branch if there is one."""
+    """Return the commits of HEAD and of the job's branch; None if that branch does not exist."""
     head = await commit_of(git, worktree, "HEAD") or worktree.base_sha
     if worktree.branch is None:
         return head, None
@@ -34,14 +34,14 @@ async def head_and_branch(git: Git, worktree: Worktree) -> tuple[str, str | None
 
 
 async def commit_of(git: Git, worktree: Worktree, revision: str) -> str | None:
-    """Return the commit that a ref of the worktree leads to; None when it leads nowhere."""
-    found = await git.run(
+    """Return the commit of a revision; None if it does not exist or names no commit."""
+    output = await git.run(
         "rev-parse", "--quiet", "--verify", "--end-of-options", f"{revision}^{{commit}}",
         at=worktree.history, accept=(0, 1, 128),
     )  # fmt: skip
-    return found.strip() or None
+    return output.strip() or None
 
 
 async def is_within(git: Git, worktree: Worktree, older: str, newer: str) -> bool:
-    """Tell whether `newer` contains `older`."""
+    """Return whether `newer` contains `older`."""
     return await git.says("merge-base", "--is-ancestor", older, newer, at=worktree.history)

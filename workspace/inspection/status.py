@@ -1,4 +1,4 @@
-"""What differs in a worktree, asked of git once."""
+"""The output of `git status`."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from dataclasses import dataclass
 
 from workspace.git.runner import TREE_SECONDS, Git, GitLocation
 
-_MAX_LISTING = 256 * 1024 * 1024
+_MAX_OUTPUT_BYTES = 256 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The files that differ from what is checked out, submodules and ignored files aside.
+    """The files that differ from HEAD, without submodules and ignored files.
 
     Args:
-        unmerged: the paths that a merge has left with conflicts.
-        nested: the directories of repositories that git does not track.
-        is_clean: whether nothing differs.
+        unmerged: the paths with merge conflicts.
+        nested: the directories of untracked repositories.
+        is_clean: whether no file differs.
     """
 
     unmerged: tuple[str, ...]
@@ -25,18 +25,18 @@ class Status:
 
 
 async def status_of(git: Git, place: GitLocation) -> Status:
-    """Return what differs in a worktree.
+    """Run `git status` once.
 
-    git would look into submodules by their own configuration, so that they are left out.
+    Submodules are left out, because git would obey their own configuration.
     """
-    printed = await git.run(
+    output = await git.run(
         "status", "--porcelain=v2", "-z", "--untracked-files=all", "--no-renames",
         "--ignore-submodules=all",
-        at=place, timeout=TREE_SECONDS, max_output=_MAX_LISTING,
+        at=place, timeout=TREE_SECONDS, max_output=_MAX_OUTPUT_BYTES,
     )  # fmt: skip
-    entries = [entry for entry in printed.split("\0") if entry]
-    # `u <XY> <sub> <four modes> <three names of objects> <path>`
+    entries = [entry for entry in output.split("\0") if entry]
+    # `u <XY> <sub> <four modes> <three object names> <path>`
     unmerged = (entry.split(" ", 10)[10] for entry in entries if entry.startswith("u "))
-    # git lists files, except that it does not look into a repository and lists its directory.
+    # With --untracked-files=all, git lists a directory only if it is a repository.
     nested = (entry[2:-1] for entry in entries if entry.startswith("? ") and entry.endswith("/"))
     return Status(tuple(unmerged), tuple(nested), is_clean=not entries)

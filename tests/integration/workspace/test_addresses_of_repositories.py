@@ -38,7 +38,7 @@ async def test_the_token_is_not_offered_for_another_client_s_repository(room: Ro
     add_submodule(room, "../Private.git", part="Private")
     worktree = await room.start("job")
     assert list((worktree.path / "libs/part").iterdir()) == []
-    assert "register those of private submodules" in worktree.notices[0]
+    assert "register the repositories of private submodules" in worktree.notices[0]
     statuses = {each.status for each in room.forge.requests if "/Private.git" in each.path}
     assert statuses == {401}
 

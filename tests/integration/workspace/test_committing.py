@@ -210,7 +210,7 @@ async def test_an_unfinished_rebase_is_not_published(room: Room) -> None:
     as_claude(worktree.path, "merge", "--abort")
     with pytest.raises(AssertionError):
         as_claude(worktree.path, "rebase", "side")
-    with pytest.raises(JobFailure, match="rebase was left unfinished") as caught:
+    with pytest.raises(JobFailure, match="left a rebase unfinished") as caught:
         await room.commit(worktree)
     assert caught.value.code is FailureCode.GIT_FAILED
 

@@ -71,7 +71,7 @@ async def test_a_submodule_that_is_not_there_is_noticed_but_does_not_stop_the_jo
     worktree = await room.start("job")
     [notice] = worktree.notices
     assert "submodules are missing" in notice
-    assert "register those of private submodules" in notice
+    assert "register the repositories of private submodules" in notice
     assert (worktree.path / "README.md").exists()
     assert await room.worktrees.find(OWNER, NAME, "job") == worktree
 

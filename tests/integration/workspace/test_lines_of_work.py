@@ -133,7 +133,7 @@ async def test_more_lines_than_a_command_line_takes(room: Room) -> None:
 async def test_a_repository_with_too_many_lines_is_moved_aside(
     room: Room, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(salvage, "_MAX_LINES", 2)
+    monkeypatch.setattr(salvage, "_MAX_PARENTS", 2)
     worktree = await room.start("job")
     for name in ("one", "two"):
         as_claude(worktree.path, "checkout", "--quiet", "-b", name, worktree.base_sha)
@@ -164,7 +164,7 @@ async def test_an_unfinished_rebase_is_kept_with_what_it_set_aside(room: Room) -
     with pytest.raises(AssertionError, match="could not apply"):
         as_claude(worktree.path, "rebase", "--autostash", "--onto", "HEAD~2", "HEAD~1")
     as_claude(worktree.path, "reset", "--hard")
-    with pytest.raises(JobFailure, match="rebase was left unfinished"):
+    with pytest.raises(JobFailure, match="left a rebase unfinished"):
         await room.commit(worktree)
     lines = await kept_lines(room)
     assert before in lines

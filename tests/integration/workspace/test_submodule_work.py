@@ -120,7 +120,7 @@ async def test_work_in_a_submodule_is_not_published_and_not_lost(
         assert not spared.files.exists()
         told.append(spared)
 
-    await room.removal.remove(OWNER, NAME, "job", tell=tell)
+    await room.removal.remove(OWNER, NAME, "job", report=tell)
     assert not worktree.path.exists()
     assert not worktree.git_dir.exists()
     [spared] = told
