@@ -21,7 +21,7 @@ from host.slots.leases import LeaseKey, Leases
 from sandbox.modes import Sandbox
 from store.protocol import Store
 from store.retry_chain import retry_chain
-from workspace.git.author import Identity
+from workspace.author import Identity
 from workspace.lifecycle.removal import Removal
 from workspace.lifecycle.worktrees import Worktrees
 from workspace.mirrors.mirrors import Mirror
@@ -171,7 +171,7 @@ class WorkspaceActivities:
             job_id,
             self._keeping.record,
             self._keeping.notify,
-            all_of_it=details.job.status is not JobStatus.COMPLETED,
+            include_pushed=details.job.status is not JobStatus.COMPLETED,
         )
         await self._progress.cleaned_up(job_id)
 
@@ -239,7 +239,7 @@ class WorkspaceActivities:
         if kept is None:
             raise JobFailure(FailureCode.KEPT_WORK_GONE)
         try:
-            return await self._worktrees.create_from_kept(
+            return await self._worktrees.create_from_salvage(
                 repository.owner_name,
                 repository.repo_name,
                 job.id,

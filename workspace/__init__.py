@@ -1,5 +1,5 @@
-"""Git: mirrors, worktrees, locks, credentials, commits, pushes and salvage.
+"""Git: mirrors, worktrees, commits, pushes and salvage. Nothing here depends on Temporal.
 
-This package does not use Temporal. Claude's processes run under the same user id and can read the
-mirror, so a repository's configuration and hooks are never trusted.
+Claude runs under the same user id as these commands, and can change a job's repository. Its
+configuration and hooks are therefore never trusted.
 """

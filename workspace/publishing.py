@@ -8,18 +8,18 @@ from dataclasses import dataclass
 from domain.errors import JobFailure
 from domain.failures import FailureCode
 from sandbox import files
-from workspace.git.author import Identity
+from workspace.author import Identity
 from workspace.git.errors import as_job_failures
 from workspace.git.gitlinks import gitlinks
 from workspace.git.refs import HEADS, TRACKING, is_ancestor, list_refs
 from workspace.git.runner import TREE_SECONDS, GitError
 from workspace.git.staging import stage
+from workspace.git.status import status_of
 from workspace.git.trees import apply_tree_diff, tree_of, write_tree
-from workspace.inspection.forward_port import newer_tip, rebase_changes_onto
-from workspace.inspection.head import commit_of, tip
+from workspace.inspection.forward_port import newer_branch_head, rebase_changes_onto
+from workspace.inspection.head import commit_of, head_commit
 from workspace.inspection.in_progress import refuse_unfinished
-from workspace.inspection.status import status_of
-from workspace.inspection.stray_branches import list_lines, other_lines
+from workspace.inspection.stray_branches import list_lines, stray_commits
 from workspace.inspection.submodule_changes import Submodules
 from workspace.lifecycle.worktrees import Worktrees
 from workspace.mirrors.mirrors import Mirror
@@ -88,7 +88,7 @@ class Publishing:
                 # On a branch without a commit, this raises: a first commit would have no base.
                 if status.head is None and not await self._has_staged(worktree):
                     return
-                newer = await newer_tip(self._git, worktree)
+                newer = await newer_branch_head(self._git, worktree)
                 if newer is None:
                     await self._commit(worktree, message, identity)
                 else:
@@ -102,7 +102,7 @@ class Publishing:
         """
         mirror = self._mirrors.mirror(worktree.owner, worktree.name)
         with as_job_failures(self._mirrors.credentials, "Reading the work"):
-            sha = await tip(self._git, worktree)
+            sha = await head_commit(self._git, worktree)
             await self._transfer.copy_commit(worktree, sha)
             if sha == worktree.base_sha:
                 return Head(sha, commits_ahead=0, files_changed=0)
@@ -118,11 +118,11 @@ class Publishing:
         """Return the commits that Claude left outside `sha`, by branch, tag or stash entry."""
         with as_job_failures(self._mirrors.credentials, "Reading the work"):
             refs = await list_lines(self._git, worktree)
-            left = await other_lines(self._git, worktree, {sha}, refs)
+            left = await stray_commits(self._git, worktree, {sha}, refs)
             if left:
                 mirror = self._mirrors.mirror(worktree.owner, worktree.name)
                 known = {sha, *(await self._mirrors.branches(mirror)).values()}
-                left = await other_lines(self._git, worktree, known, refs)
+                left = await stray_commits(self._git, worktree, known, refs)
             if worktree.branch is not None and refs.get(HEADS + worktree.branch) != sha:
                 own = await commit_of(self._git, worktree, HEADS + worktree.branch)
                 if own and not await is_ancestor(self._git, worktree.history, own, sha):

@@ -10,7 +10,7 @@ from pathlib import Path
 from sandbox import files
 from workspace.git.gitlinks import gitlinks, is_checked_out
 from workspace.git.runner import TREE_SECONDS, Git, GitLocation
-from workspace.inspection.status import status_of
+from workspace.git.status import status_of
 
 _MAX_CONFIGURATION = 1 << 20
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
+MAX_NAMED_PATHS = 5
+"""The number of paths that a failure or notice names."""
+
 
 def decode(output: bytes) -> str:
     """Decode UTF-8. Other bytes become surrogates (`surrogateescape`)."""
@@ -24,3 +29,8 @@ def lines(output: str) -> list[str]:
     `str.splitlines` would also split at U+2028 and others, which names may contain.
     """
     return output.removesuffix("\n").split("\n") if output else []
+
+
+def join_paths(paths: Collection[str], limit: int | None = None) -> str:
+    """Return the first `limit` paths in order, separated by commas; all of them by default."""
+    return ", ".join(printable(path) for path in sorted(paths)[:limit])

@@ -48,7 +48,7 @@ class MirrorPacking:
         return packed
 
     async def _needs_it(self, mirror: Path) -> bool:
-        if self._worktrees.borrow(mirror):
+        if self._worktrees.mirror_in_use(mirror):
             return False
         counted = await self._git.run("count-objects", "-v", at=GitLocation(mirror))
         rows = dict(line.split(": ", 1) for line in counted.splitlines())

@@ -33,7 +33,7 @@ from settings import ClaudeSettings, GithubSettings
 from store.protocol import Store
 from tests.sandboxes import real_sandbox
 from tests.unit.store.samples import World
-from workspace.git.author import Identity
+from workspace.author import Identity
 from workspace.git.credentials import GitCredentials, write_token_file
 from workspace.git.runner import Git
 from workspace.lifecycle.expiry import Expiry

@@ -1,4 +1,4 @@
-"""What differs in a worktree, asked of git once."""
+"""The output of `git status`."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from workspace.git.refs import SHA
 from workspace.git.runner import TREE_SECONDS, Git, GitError, GitLocation, Setting
 
 _HEAD = "# branch.oid "
-_MAX_LISTING = 256 * 1024 * 1024
+_MAX_OUTPUT_BYTES = 256 * 1024 * 1024
 # A job could have written an index that hides new files from `git status`, but not from `git add`.
 _NO_UNTRACKED_CACHE: tuple[Setting, ...] = (("core.untrackedCache", "false"),)
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """The files that differ from what is checked out, submodules and ignored files aside.
+    """The files that differ from HEAD, without submodules and ignored files.
 
     Args:
         head: the commit that is checked out; None before the first commit of a branch.
-        unmerged: the paths that a merge has left with conflicts.
-        nested: the directories of repositories that git does not track.
-        is_clean: whether nothing differs.
+        unmerged: the paths with merge conflicts.
+        nested: the directories of untracked repositories.
+        is_clean: whether no file differs.
     """
 
     head: str | None
@@ -33,29 +33,30 @@ class Status:
 async def status_of(
     git: Git, place: GitLocation, *, ignored: str = "all", refresh_index: bool = True
 ) -> Status:
-    """Return what differs in a worktree.
+    """Run `git status` once.
 
-    git would look into submodules by their own configuration, so that they are left out.
+    Submodules are left out, because git would obey their own configuration.
 
     Args:
-        git: runs the commands.
+        git: runs the command.
         place: the worktree.
-        ignored: what does not count of submodules; for `dirty`, their commits do.
-        refresh_index: whether git may write down which files it has found unchanged.
+        ignored: the changes of submodules that do not count: `all`, or `dirty`, which still counts
+            another commit.
+        refresh_index: whether git may record unchanged files in the index.
     """
-    printed = await git.run(
+    output = await git.run(
         "status", "--porcelain=v2", "-z", "--branch", "--untracked-files=all", "--no-renames",
         f"--ignore-submodules={ignored}",
-        at=place, timeout=TREE_SECONDS, max_output=_MAX_LISTING, settings=_NO_UNTRACKED_CACHE,
+        at=place, timeout=TREE_SECONDS, max_output=_MAX_OUTPUT_BYTES, settings=_NO_UNTRACKED_CACHE,
         variables=None if refresh_index else {"GIT_OPTIONAL_LOCKS": "0"},
     )  # fmt: skip
-    rows = [row for row in printed.split("\0") if row]
+    rows = [row for row in output.split("\0") if row]
     heads = (row.removeprefix(_HEAD) for row in rows if row.startswith(_HEAD))
     head = next((sha for sha in heads if SHA.fullmatch(sha)), None)
     entries = [row for row in rows if not row.startswith("# ")]
-    # `u <XY> <sub> <four modes> <three names of objects> <path>`
+    # `u <XY> <sub> <four modes> <three object names> <path>`
     unmerged = (entry.split(" ", 10)[10] for entry in entries if entry.startswith("u "))
-    # git lists files, except that it does not look into a repository and lists its directory.
+    # With --untracked-files=all, git lists a directory only if it is a repository.
     nested = (entry[2:-1] for entry in entries if entry.startswith("? ") and entry.endswith("/"))
     return Status(head, tuple(unmerged), tuple(nested), is_clean=not entries)
 
