@@ -21,7 +21,7 @@ from scm.github_pull_requests import GitHub
 from settings import Settings, SettingsError
 from store.protocol import Store
 from temporal.start_job import JobLimits
-from workspace.git.author import Identity
+from workspace.author import Identity
 from workspace.git.credentials import GitCredentials, write_token_file
 from workspace.git.runner import Git
 from workspace.lifecycle.worktrees import Worktrees

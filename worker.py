@@ -52,7 +52,7 @@ from workflows.task_job import TaskJobWorkflow
 from workspace.lifecycle.expiry import Expiry
 from workspace.lifecycle.removal import Removal
 from workspace.lifecycle.worktrees import Worktrees
-from workspace.mirrors.gc import Upkeep
+from workspace.mirrors.gc import MirrorPacking
 from workspace.publishing import Publishing
 from workspace.salvage.salvage import Salvage
 
@@ -155,7 +155,13 @@ async def _host(
     keeping = SalvageRecords(store, settings.host.id)
     retention = Retention(store, Expiry(worktrees), settings.jobs.keep_work)
     sweeper = Sweeper(
-        store, leases, removal, keeping, retention, Upkeep(worktrees), settings.host.sessions_dir
+        store,
+        leases,
+        removal,
+        keeping,
+        retention,
+        MirrorPacking(worktrees),
+        settings.host.sessions_dir,
     )
     credential = Credential(store, settings.credential_id)
     slots = SlotActivities(

@@ -44,7 +44,7 @@ from sandbox.modes import CHECKED_FOR, Sandbox
 from sandbox.supervision.limits import Limits
 from settings import ClaudeSettings
 from store.protocol import JobChanges, Store
-from workspace.git.author import Identity
+from workspace.author import Identity
 from workspace.lifecycle.worktrees import Worktrees
 from workspace.worktree.worktree import Worktree
 

@@ -21,7 +21,7 @@ from host.slots.leases import LeaseKey, Leases
 from sandbox.modes import Sandbox
 from store.protocol import Store
 from store.retry_chain import retry_chain
-from workspace.git.author import Identity
+from workspace.author import Identity
 from workspace.lifecycle.removal import Removal
 from workspace.lifecycle.worktrees import Worktrees
 from workspace.mirrors.mirrors import Mirror
@@ -171,7 +171,7 @@ class WorkspaceActivities:
             job_id,
             self._keeping.record,
             self._keeping.notify,
-            all_of_it=details.job.status is not JobStatus.COMPLETED,
+            include_pushed=details.job.status is not JobStatus.COMPLETED,
         )
         await self._progress.cleaned_up(job_id)
 
@@ -211,12 +211,14 @@ class WorkspaceActivities:
         mirror = await self._fetch(repository)
         repositories = await self._of_the_same_client(job)
         if job.retry_from is RetryFrom.PUBLISH and not await self._has_pushed(job, mirror):
-            return await self._take_up_kept(job, repository, repositories)
+            return await self._take_up_kept(job, repository, repositories, mirror)
         start = _earlier_start(job) or await self._start(job, repository, mirror)
         if job.job_type is JobType.TASK:
-            return await self._worktrees.create_detached(owner, name, job.id, start, repositories)
+            return await self._worktrees.create_detached(
+                owner, name, job.id, start, repositories, mirror
+            )
         return await self._worktrees.create_for_branch(
-            owner, name, job.id, job.branch_name, start, repositories
+            owner, name, job.id, job.branch_name, start, repositories, mirror
         )
 
     async def _of_the_same_client(self, job: JobState) -> list[str]:
@@ -230,14 +232,14 @@ class WorkspaceActivities:
         return pushed is not None and pushed == job.head_sha
 
     async def _take_up_kept(
-        self, job: JobState, repository: Repository, repositories: Collection[str]
+        self, job: JobState, repository: Repository, repositories: Collection[str], mirror: Mirror
     ) -> Worktree:
         """Make the worktree of the work that the job's original left."""
         kept = await self._store.kept_work(job.retry_of or "")
         if kept is None:
             raise JobFailure(FailureCode.KEPT_WORK_GONE)
         try:
-            return await self._worktrees.create_from_kept(
+            return await self._worktrees.create_from_salvage(
                 repository.owner_name,
                 repository.repo_name,
                 job.id,
@@ -247,6 +249,7 @@ class WorkspaceActivities:
                 kept.head_sha,
                 kept.patch,
                 repositories,
+                mirror,
             )
         except JobFailure as failure:
             # Only now, because a machine that was renamed has it although the row names another.

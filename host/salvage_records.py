@@ -7,7 +7,8 @@ from domain.jobs import JobState, JobStatus, JobType
 from domain.timestamps import utc_now
 from host.job_progress import Progress
 from store.protocol import Store
-from workspace.inspection.submodule_rescue import RescuedSubmodules, spared_names
+from workspace.git.text import join_paths
+from workspace.inspection.submodule_rescue import RescuedSubmodules
 from workspace.salvage.salvage import Salvaged
 
 _KEPT = "The work is kept."
@@ -55,7 +56,7 @@ class SalvageRecords:
         if await self._store.get_job_state(job_id) is None:
             return
         text = _SUBMODULES.format(
-            paths=spared_names(rescued.paths),
+            paths=join_paths(rescued.paths),
             host=self._host_id,
             files=rescued.files,
             git_dirs=rescued.git_dirs,

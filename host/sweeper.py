@@ -15,7 +15,7 @@ from host.slots.leases import Leases
 from sandbox import files
 from store.protocol import Store
 from workspace.lifecycle.removal import Removal
-from workspace.mirrors.gc import Upkeep
+from workspace.mirrors.gc import MirrorPacking
 
 INTERVAL = timedelta(seconds=30)
 """Each job cleans up itself; a sweep handles crashes, lost hosts and terminated workflows. The work
@@ -40,7 +40,7 @@ class Sweeper:
         removal: Removal,
         salvage_records: SalvageRecords,
         retention: Retention,
-        upkeep: Upkeep,
+        packing: MirrorPacking,
         sessions_dir: Path,
     ) -> None:
         self._store = store
@@ -48,7 +48,7 @@ class Sweeper:
         self._removal = removal
         self._salvage_records = salvage_records
         self._retention = retention
-        self._upkeep = upkeep
+        self._packing = packing
         self._sessions_dir = sessions_dir
 
     async def run_forever(self) -> None:
@@ -58,7 +58,7 @@ class Sweeper:
             group.create_task(run_every(DAILY, self._retention.expire, name="The expiry"))
             # Delayed, because a worker that starts has more urgent work.
             group.create_task(
-                run_every(DAILY, self._upkeep.pack_idle, name="Packing mirrors", delay=DAILY)
+                run_every(DAILY, self._packing.pack_idle, name="Packing mirrors", delay=DAILY)
             )
 
     async def sweep(self) -> None:

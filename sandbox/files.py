@@ -115,11 +115,20 @@ def copy(root: Path, name: str, target: Path, *, limit: int) -> None:
     os.utime(target, ns=(found.st_atime_ns, found.st_mtime_ns))
 
 
-def write(root: Path, name: str, content: bytes, *, mode: int = 0o600) -> None:
+def write(
+    root: Path, name: str, content: bytes, *, mode: int = 0o600, durable: bool = False
+) -> None:
     """Atomically write a file, replacing any entry at the path. Idempotent.
 
     Missing directories are created, and read-only ones are made writable. A directory at the path
     itself is deleted first.
+
+    Args:
+        root: a directory that jobs can write into and not replace.
+        name: of the file, relative to `root`.
+        content: of the file.
+        mode: the permissions, less the umask.
+        durable: whether the file survives a power cut after the return.
 
     Raises:
         UnsafeFile: one of the parent directories is a link or a file.
@@ -132,9 +141,14 @@ def write(root: Path, name: str, content: bytes, *, mode: int = 0o600) -> None:
         try:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(content)
+                if durable:
+                    file.flush()
+                    os.fsync(descriptor)
             if _is_directory(directory, last):
                 _remove_tree(directory, last, time.monotonic() + REMOVAL_SECONDS)
             os.rename(draft, last, src_dir_fd=directory, dst_dir_fd=directory)
+            if durable:
+                os.fsync(directory)
         except BaseException:
             with contextlib.suppress(OSError):
                 os.unlink(draft, dir_fd=directory)

@@ -1,4 +1,4 @@
-"""One child process: its own process group, bounded output, and no survivors."""
+"""Run a child process in its own process group, with a time limit and an output limit."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from pathlib import Path
 
 STDERR_LIMIT = 4096
 _CHUNK = 1 << 16
-# git removes its lock files when it is asked to end; a kill leaves them behind.
+# Git removes its lock files on SIGTERM, but not on SIGKILL.
 _GRACE_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
-class Ended:
-    """How a process ended.
+class ProcessResult:
+    """The exit code and the output of a process.
 
     Args:
-        exit_code: negative when a signal ended it.
-        stdout: everything it printed.
-        stderr: the last 4 KB of what it complained about.
-        over_limit: whether it was stopped because it printed too much.
+        exit_code: negative when a signal ended the process.
+        stdout: the whole output.
+        stderr: the last 4 KB of standard error.
+        over_limit: whether the process was stopped because its output was too long.
     """
 
     exit_code: int
@@ -45,54 +45,59 @@ async def run(
     max_output: int,
     stdout: int | None = None,
     inherited: Collection[int] = (),
-) -> Ended:
-    """Run a command to its end.
+) -> ProcessResult:
+    """Run a command and wait until it exits.
 
     Args:
         command: the program and its arguments.
-        environment: the whole environment.
-        directory: its working directory; None for that of this process.
-        stdin: what it reads; None for nothing.
+        environment: the complete environment.
+        directory: the working directory.
+        stdin: the input; None for an empty input.
         timeout: in seconds.
-        max_output: of its standard output, in bytes; it is stopped there.
-        stdout: a descriptor to print to; nothing is returned then.
-        inherited: file descriptors that stay open in it.
+        max_output: the limit of standard output in bytes. The command is stopped there.
+        stdout: a descriptor to write standard output to instead of returning it.
+        inherited: file descriptors that the command inherits.
 
     Raises:
-        TimeoutError: the limit was reached; the whole process group is gone.
+        TimeoutError: the time limit ran out. The whole process group was killed.
     """
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        stdin=DEVNULL if stdin is None else PIPE,
-        stdout=PIPE if stdout is None else stdout,
-        stderr=PIPE,
-        cwd=directory,
-        env=dict(environment),
-        start_new_session=True,
-        pass_fds=tuple(inherited),
+    starting = asyncio.create_task(
+        asyncio.create_subprocess_exec(
+            *command,
+            stdin=DEVNULL if stdin is None else PIPE,
+            stdout=PIPE if stdout is None else stdout,
+            stderr=PIPE,
+            cwd=directory,
+            env=dict(environment),
+            start_new_session=True,
+            pass_fds=tuple(inherited),
+        )
     )
     try:
+        # Cancelling the start itself would kill the process without its children, and then wait
+        # until they close its pipes.
+        process = await asyncio.shield(starting)
         async with asyncio.timeout(timeout):
             (printed, over_limit), stderr, _ = await asyncio.gather(
                 _collect(process, max_output), _tail(process), _feed(process, stdin or b"")
             )
             exit_code = await process.wait()
     except BaseException:
-        await asyncio.shield(asyncio.create_task(_stop(process)))
+        await asyncio.shield(asyncio.create_task(_stop(starting)))
         raise
-    return Ended(exit_code, printed, stderr.decode("utf-8", "replace"), over_limit)
+    return ProcessResult(exit_code, printed, stderr.decode("utf-8", "replace"), over_limit)
 
 
 async def _collect(process: Process, limit: int) -> tuple[bytes, bool]:
     chunks: list[bytes] = []
-    room = limit
+    remaining = limit
     while process.stdout and (chunk := await process.stdout.read(_CHUNK)):
-        if room >= 0:
+        if remaining >= 0:
             chunks.append(chunk)
-            room -= len(chunk)
-            if room < 0:
+            remaining -= len(chunk)
+            if remaining < 0:
                 _signal_group(process, signal.SIGTERM)
-    return b"".join(chunks), room < 0
+    return b"".join(chunks), remaining < 0
 
 
 async def _tail(process: Process) -> bytes:
@@ -109,15 +114,19 @@ async def _tail(process: Process) -> bytes:
 async def _feed(process: Process, data: bytes) -> None:
     if process.stdin is None:
         return
-    # A process that fails early closes its input; its exit code tells the story.
+    # A process that fails early closes its input. Its exit code is reported.
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         process.stdin.write(data)
         await process.stdin.drain()
     process.stdin.close()
 
 
-async def _stop(process: Process) -> None:
-    """End the process group: ask first, then kill, then drain the pipes so that they close."""
+async def _stop(starting: asyncio.Task[Process]) -> None:
+    """Send SIGTERM, then SIGKILL to the process group, and drain the pipes so that they close."""
+    try:
+        process = await starting
+    except Exception:  # noqa: BLE001 - the caller has this error already
+        return
     if process.returncode is None:
         _signal_group(process, signal.SIGTERM)
         with contextlib.suppress(TimeoutError):

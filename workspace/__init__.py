@@ -1,5 +1,5 @@
-"""Git: mirrors, worktrees, locks, credentials, commit, push and salvage.
+"""Git: mirrors, worktrees, commits, pushes and salvage. Nothing here depends on Temporal.
 
-Nothing in here knows Temporal. What runs as Claude shares the user id and the mirror with these
-commands, so nothing that stands in a repository's configuration or hooks is ever trusted.
+Claude runs under the same user id as these commands, and can change a job's repository. Its
+configuration and hooks are therefore never trusted.
 """

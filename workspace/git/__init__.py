@@ -1,1 +1,1 @@
-"""Running git, and reading its answers."""
+"""Run git and parse its output."""

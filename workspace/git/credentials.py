@@ -1,19 +1,19 @@
-"""How git gets the GitHub token: from a private file, for one server, and no other way."""
+"""Give git the GitHub token: only from a private file, and only for one server."""
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
-import tempfile
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from domain.errors import InvalidRequest
+from sandbox import files
 from workspace.git.runner import Setting
 
+_TOKEN_FILE = "github-token"
 _USER = "x-access-token"
 _IN_URL = re.compile(r"(?<=://)[^/@\s]+@")
 _GITHUB_TOKEN = re.compile(r"\b(gh[oprsu]_|github_pat_)[A-Za-z0-9_]{20,}")
@@ -23,24 +23,22 @@ _PATHS_AT_ONCE = 1000
 
 
 def write_token_file(directory: Path, token: str) -> Path:
-    """Store the token for `GitCredentials` and return the file; an older one is replaced at once.
+    """Store the token for `GitCredentials` and return the file. An older token is replaced.
 
     Args:
-        directory: made if need be, and closed to everybody but the owner.
-        token: one line of printable characters.
+        directory: created if it is missing, and readable by its owner only.
+        token: one line of printable ASCII characters.
 
     Raises:
-        InvalidRequest: the token cannot be one.
+        InvalidRequest: the token has other characters.
     """
     token = token.strip()
     if not token or not token.isascii() or not token.isprintable():
         raise InvalidRequest("GITHUB_TOKEN must be one line of printable ASCII characters.")
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     directory.chmod(0o700)
-    descriptor, name = tempfile.mkstemp(dir=directory, prefix=".token-")  # mode 0600
-    with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        file.write(token)
-    return Path(name).replace(directory / "github-token")
+    files.write(directory, _TOKEN_FILE, token.encode("ascii"), mode=0o600)
+    return directory / _TOKEN_FILE
 
 
 @dataclass(frozen=True)
@@ -64,14 +62,15 @@ class GitCredentials:
     def settings(self, repositories: Collection[str] | None = None) -> list[Setting]:
         """Return the settings of a command that may use the token.
 
-        The empty helper drops every helper configured anywhere else (gitcredentials(7)), which
-        would otherwise be handed the token to store. The key limits the answer to the server, so a
-        submodule or a redirect elsewhere gets none.
+        The key of the helper contains the server, so submodules and redirects to other servers get
+        no token.
 
         Args:
-            repositories: the only ones that the token is offered for, as `owner/name`; None for all
-                of the server, where a command can reach only one that we have named.
+            repositories: the repositories the token is offered for, as `owner/name`. None means
+                all of the server, for commands that reach only the repository they are given.
         """
+        # An empty value drops the helpers of other configuration (gitcredentials(7)). Git would
+        # hand them the token to store.
         settings = [("credential.helper", "")]
         if self.token_file is None:
             return settings
@@ -81,8 +80,8 @@ class GitCredentials:
         prefix = urlsplit(self.server_url).path.strip("/")
         paths = sorted({f"{prefix}/{name}".strip("/").lower() for name in repositories})
         if any(not _PATH.fullmatch(path) for path in paths):
-            raise InvalidRequest("A repository's name has characters that no path has.")
-        # One variable of the environment holds 128 KiB at most.
+            raise InvalidRequest("A repository's name has characters that no path may have.")
+        # An environment variable holds at most 128 KiB.
         parts = (
             paths[first : first + _PATHS_AT_ONCE] for first in range(0, len(paths), _PATHS_AT_ONCE)
         )
@@ -90,7 +89,7 @@ class GitCredentials:
         return [*settings, ("credential.useHttpPath", "true"), *helpers]
 
     def redact(self, text: str) -> str:
-        """Return `text` without the token, user names in URLs, or anything like a GitHub token."""
+        """Return `text` without the token, user names in URLs, and strings like GitHub tokens."""
         token = self._token()
         if token:
             text = text.replace(token, _HIDDEN)
@@ -106,12 +105,12 @@ class GitCredentials:
 
 
 def _helper(token_file: Path) -> str:
-    """Return the shell function that git asks; the token itself passes through a pipe only."""
+    # Git runs this shell function. The token itself passes only through a pipe.
     return f'!f() {{ test "$1" = get || exit 0; {_answer(token_file)}; }}; f'
 
 
 def _helper_for(token_file: Path, paths: Collection[str]) -> str:
-    """Return one that answers for these paths only, as git and git-lfs name them."""
+    """Return a helper that answers only for these paths, as git and git-lfs write them."""
     return (
         '!f() { test "$1" = get || exit 0; p=; '
         'while IFS= read -r l && test -n "$l"; do case "$l" in path=*) p=${l#path=};; esac; done; '

@@ -1,4 +1,4 @@
-"""What git's complaints mean for a job. git runs with LANG=C, so that they are in English."""
+"""Map git's error messages to job failures. Git runs with LANG=C, so they are in English."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NOISE = re.compile(
     r"|an editor opened by|are terminated then|may have crashed|remove the file manually"
 )
 
-# The first that matches decides.
+# The first rule that matches decides.
 _Rule = tuple[FailureCode, bool, re.Pattern[str]]
 
 
@@ -28,7 +28,7 @@ def _rule(code: FailureCode, pattern: str, transient: bool = False) -> _Rule:
     return code, transient, re.compile(pattern, re.IGNORECASE)
 
 
-# The server's git says why in its own words only.
+# The server's git prints the reason only in lines that start with `remote:`.
 _REF_RULES = (
     _rule(FailureCode.BRANCH_CONFLICT, r"(?s)' exists; cannot create.*\(failed to update ref"),
     _rule(
@@ -63,7 +63,7 @@ _ACCESS_RULES = (
         r"|repository not found|does not appear to be a git repository",
     ),
 )
-# Where a file could be opened and not be written, git often does not say why: there is no space.
+# When git can open a file but not write it, the disk is usually full. Git often omits the reason.
 _UNWRITTEN = (
     r"(unable to|couldn't|could not|failed to) write (?!.*: (permission denied|input/output error))"
 )
@@ -95,24 +95,24 @@ _DAMAGE = re.compile(
 
 
 def is_damage(error: GitError) -> bool:
-    """Tell whether git found the mirror itself damaged."""
+    """Return whether git found the mirror itself damaged."""
     return bool(_DAMAGE.search(_own_lines(error.stderr)))
 
 
 def is_no_space(error: Exception) -> bool:
-    """Tell whether git or the system found no space on the disk."""
+    """Return whether git or the system ran out of disk space."""
     if isinstance(error, GitError):
         return _classify(error)[0] is FailureCode.DISK_FULL
     return isinstance(error, OSError) and error.errno in _NO_SPACE
 
 
 def failure_of(error: GitError, credentials: GitCredentials, doing: str) -> JobFailure:
-    """Return the job's failure that a failed command amounts to.
+    """Return the job failure for a failed command.
 
     Args:
-        error: the command's failure.
-        credentials: what must not appear in the message.
-        doing: what was being done, for example `Pushing owner/name`.
+        error: the error of the command.
+        credentials: the secrets to remove from the message.
+        doing: the operation, for example `Pushing owner/name`.
     """
     code, transient = _classify(error)
     if code is FailureCode.GITHUB_AUTHENTICATION and credentials.token_file is None:
@@ -124,8 +124,8 @@ def failure_of(error: GitError, credentials: GitCredentials, doing: str) -> JobF
 
 
 @contextlib.contextmanager
-def explained(credentials: GitCredentials, doing: str) -> Iterator[None]:
-    """Turn what git and the disk complain about into `JobFailure`."""
+def as_job_failures(credentials: GitCredentials, doing: str) -> Iterator[None]:
+    """Raise errors of git and of a full disk as `JobFailure`."""
     try:
         yield
     except GitError as error:
@@ -146,18 +146,18 @@ def _classify(error: GitError) -> tuple[FailureCode, bool]:
         for code, transient, pattern in rules:
             if pattern.search(text):
                 return code, transient
-    # It was killed, or another git process in the same repository is done in a moment.
+    # A killed command, and a lock that another git process holds for a moment, are transient.
     ended = error.exit_code is None or error.exit_code < 0
     return FailureCode.GIT_FAILED, ended or "cannot lock ref" in own or "File exists" in own
 
 
 def _own_lines(stderr: str) -> str:
-    """Return what git itself said, without the text that the server chose."""
+    """Return the lines of git itself, without those that the server wrote."""
     return "\n".join(line for line in stderr.splitlines() if not line.startswith("remote:"))
 
 
 def _useful(stderr: str) -> str:
-    """Return the last telling lines, in one line."""
+    """Return the last informative lines, joined to one line."""
     lines = [line.strip() for line in stderr.replace("\r", "\n").splitlines()]
     kept = [line for line in lines if line and not _NOISE.match(line)]
     return " | ".join(kept)[-_MAX_QUOTE:]

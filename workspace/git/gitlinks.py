@@ -1,4 +1,4 @@
-"""The commits of other repositories in an index or a tree, which is what submodules are."""
+"""Gitlinks: entries of an index or a tree that point to commits of submodules."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _MAX_LISTING = 256 * 1024 * 1024
 
 
 async def gitlinks(git: Git, place: GitLocation) -> dict[str, str]:
-    """Return the commit of every link in an index, by path; those in conflict are left out."""
+    """Return the commit of every gitlink in an index, by path, except those in conflict."""
     listing = await git.run(
         "ls-files", "-z", "--stage", at=place, timeout=TREE_SECONDS, max_output=_MAX_LISTING
     )
@@ -22,7 +22,7 @@ async def gitlinks(git: Git, place: GitLocation) -> dict[str, str]:
 
 
 async def gitlinks_of(git: Git, place: GitLocation, tree: str) -> dict[str, str]:
-    """Return the commit of every link in a tree, by path."""
+    """Return the commit of every gitlink in a tree, by path."""
     listing = await git.run(
         "ls-tree", "-r", "-z", tree, at=place, timeout=TREE_SECONDS, max_output=_MAX_LISTING
     )
@@ -38,13 +38,13 @@ def _links(listing: str) -> Iterator[tuple[list[str], str]]:
 
 
 def files_at(work_tree: Path, path: str) -> Path | None:
-    """Return the directory at a path of a worktree; None when a link leads there, or nothing."""
+    """Return the directory at a path of a worktree; None if it is missing or behind a symlink."""
     directory = work_tree / path
     is_there = directory.is_dir() and directory.resolve() == work_tree.resolve() / path
     return directory if is_there else None
 
 
 def is_checked_out(work_tree: Path, path: str) -> bool:
-    """Tell whether a repository is at a path of a worktree."""
+    """Return whether a repository is at a path of a worktree."""
     files = files_at(work_tree, path)
     return files is not None and os.path.lexists(files / ".git")

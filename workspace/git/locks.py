@@ -17,10 +17,10 @@ _held: ContextVar[tuple[int, ...]] = ContextVar("held_lock_descriptors", default
 
 
 def held_descriptors() -> tuple[int, ...]:
-    """Return the lock files open in this asyncio task.
+    """Return the descriptors of the locks that this asyncio task holds.
 
-    A command that inherits them keeps the locks until it ends, even when the process that started
-    it was killed: flock(2) belongs to the open file, not to the process.
+    A command that inherits them keeps the locks until it ends, even if this process is killed:
+    flock(2) locks belong to the open file, not to the process.
     """
     return _held.get()
 
@@ -28,8 +28,8 @@ def held_descriptors() -> tuple[int, ...]:
 class Locks:
     """Exclusive locks, each named by a file.
 
-    Waiting never blocks the event loop, and a wait that is cancelled leaves nothing locked.
-    Locks are not re-entrant.
+    Waiting does not block the event loop. A cancelled wait leaves nothing locked. The locks are
+    not re-entrant.
     """
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class Locks:
 
     @contextlib.asynccontextmanager
     async def hold(self, file: Path) -> AsyncIterator[None]:
-        """Hold the lock named `file` while the context lasts; its directory is made."""
+        """Hold the lock named `file`. Its directory is created."""
         file.parent.mkdir(parents=True, exist_ok=True)
         async with self._local.setdefault(file, asyncio.Lock()):
             descriptor = await _open_locked(file)
@@ -49,13 +49,13 @@ class Locks:
                 os.close(descriptor)
 
     def forget(self, file: Path) -> None:
-        """Delete a lock that nobody will ask for again. Call it while holding the lock."""
+        """Delete a lock that is no longer needed. Call it while holding the lock."""
         self._local.pop(file, None)
         file.unlink(missing_ok=True)
 
 
 async def _open_locked(file: Path) -> int:
-    """Return a descriptor of `file` that has the lock, once nobody else has it."""
+    """Wait for the lock and return the descriptor that holds it."""
     wait = _FIRST_WAIT
     while True:
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -75,7 +75,7 @@ def _locks(descriptor: int) -> bool:
 
 
 def _is_same(descriptor: int, file: Path) -> bool:
-    """Tell whether the name still leads to the locked file, which `forget` may have deleted."""
+    """Return whether the path is still the locked file, which `forget` may have deleted."""
     try:
         return os.path.samestat(os.fstat(descriptor), file.stat())
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The conversations with the remote: the only git commands that may use the token."""
+"""Talk to the remote. Only these git commands may use the token."""
 
 from __future__ import annotations
 
@@ -15,28 +15,27 @@ from sandbox.gateway import Gateway
 from sandbox.proxy.connection_variables import ConnectionVariables
 from sandbox.proxy.policy import Policy
 from workspace.git.credentials import GitCredentials
-from workspace.git.runner import NETWORK_SECONDS, Git, GitError, GitLocation, Setting, lines
+from workspace.git.refs import HEADS, TRACKING, is_ancestor, list_refs
+from workspace.git.runner import NETWORK_SECONDS, Git, GitError, GitLocation, Setting
 from workspace.git.scratch_repository import scratch_repository
-from workspace.worktree.worktree import Worktree
+from workspace.git.text import lines
 
-TRACKING = "refs/remotes/origin/"
 _ASK_SECONDS = 120.0
-_HEADS = "refs/heads/"
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
-# Servers send a sign of life every 5 s (uploadpack.keepAlive), so silence this long is a fault.
+# Servers send keep-alives every 5 s (uploadpack.keepAlive), so this much silence is a fault.
 _STALL: tuple[Setting, ...] = (("http.lowSpeedLimit", "1"), ("http.lowSpeedTime", "120"))
 
 
 class Network:
-    """Fetches, pushes and questions, each from a private repository.
+    """Fetches from, pushes to and queries the remote, each time from a private repository.
 
     Args:
         git: runs the commands.
-        credentials: the token and the server it is for.
+        credentials: the token and its server.
         scratch: a directory for the private repositories.
 
     Attributes:
-        gateway: the way of commands that follow addresses in files of a repository.
+        gateway: the proxy of commands that follow addresses in files of a repository.
     """
 
     def __init__(self, git: Git, credentials: GitCredentials, scratch: Path) -> None:
@@ -51,15 +50,15 @@ class Network:
             *((f"protocol.{each}.allow", "always") for each in sorted(schemes)),
         ]
 
-    async def update_submodules(self, worktree: Worktree, repositories: Collection[str]) -> None:
+    async def update_submodules(self, place: GitLocation, repositories: Collection[str]) -> None:
         """Check out the submodules of a worktree, at any depth.
 
         Args:
-            worktree: in which nobody has worked yet.
-            repositories: those that the token is offered for, as `owner/name`.
+            place: a fresh worktree.
+            repositories: the repositories the token is offered for, as `owner/name`.
         """
         await self._follow(
-            worktree.place, repositories, "submodule", "--quiet", "update", "--recursive",
+            place, repositories, "submodule", "--quiet", "update", "--recursive",
             "--checkout",
             more=self._submodule_settings(),
         )  # fmt: skip
@@ -67,13 +66,13 @@ class Network:
     async def fetch_lfs_files(
         self, url: str, mirror: Path, sha: str, repositories: Collection[str]
     ) -> None:
-        """Bring the LFS files of a commit into the mirror.
+        """Fetch the LFS files of a commit into the mirror.
 
         Args:
             url: the repository.
-            mirror: the bare repository that has the commit, and gets the files in `lfs/`.
-            sha: the commit, whose `.lfsconfig` counts.
-            repositories: those that the token is offered for, as `owner/name`.
+            mirror: the bare repository with the commit. The files go to `lfs/` in it.
+            sha: the commit. Its `.lfsconfig` is used.
+            repositories: the repositories the token is offered for, as `owner/name`.
         """
         async with self._with_lfs(mirror, sha, {}) as place:
             await self._follow(
@@ -81,58 +80,58 @@ class Network:
             )
 
     async def fetch(self, url: str, objects: Path, known: Mapping[str, str]) -> dict[str, str]:
-        """Bring the commits of all branches into `objects`.
+        """Fetch the commits of all branches into `objects`.
 
         Args:
             url: the repository.
-            objects: the object store to fill.
-            known: what was fetched last time, as returned then.
+            objects: the object store to fetch into.
+            known: the result of the last fetch.
 
         Returns:
             The sha of every branch, by `refs/remotes/origin/<branch>`.
         """
         async with self._private(objects, known) as place:
-            await self._talk(place, "fetch", *_fetch_options(), url, f"+{_HEADS}*:{TRACKING}*")
-            return await refs(self._git, place, TRACKING)
+            await self._talk(place, "fetch", *_fetch_options(), url, f"+{HEADS}*:{TRACKING}*")
+            return await list_refs(self._git, place, TRACKING)
 
     async def fetch_commit(self, url: str, objects: Path, sha: str) -> None:
-        """Bring one commit into `objects`, which no branch may contain any more."""
+        """Fetch one commit into `objects`, even if no branch contains it any more."""
         async with self._private(objects) as place:
             await self._talk(place, "fetch", *_fetch_options(), url, sha)
 
     async def branch_head(self, url: str, branch: str) -> str | None:
-        """Return the sha of a branch of the remote; None when there is no such branch."""
-        wanted = _HEADS + branch
+        """Return the sha of a branch of the remote; None if there is no such branch."""
+        wanted = HEADS + branch
         async with self._private(self._scratch) as place:
             listing = await self._ask(place, "ls-remote", "--quiet", "--heads", "--", url, wanted)
         found = (line.split("\t", 1) for line in lines(listing))
         return next((sha for sha, name in found if name == wanted), None)
 
     async def default_branch(self, url: str) -> str | None:
-        """Return the branch the remote's HEAD names; None when it names none that exists."""
+        """Return the branch of the remote's HEAD; None if no such branch exists."""
         async with self._private(self._scratch) as place:
             listing = await self._ask(place, "ls-remote", "--quiet", "--symref", "--", url, "HEAD")
         for line in lines(listing):
             target, _, name = line.partition("\t")
-            if name == "HEAD" and target.startswith(f"ref: {_HEADS}"):
-                return target.removeprefix(f"ref: {_HEADS}")
+            if name == "HEAD" and target.startswith(f"ref: {HEADS}"):
+                return target.removeprefix(f"ref: {HEADS}")
         return None
 
     async def push(
         self, url: str, objects: Path, sha: str | None, branch: str, expected: str | None
     ) -> None:
-        """Set a branch of the remote to `sha`, if it still is at `expected`.
+        """Set a branch of the remote to `sha` if it is still at `expected`.
 
-        Git allows what is no fast-forward here; the caller has to rule it out.
+        Git also accepts pushes here that are not fast-forwards. The caller must exclude them.
 
         Args:
             url: the repository.
             objects: the object store that has the commit.
             sha: the commit; None deletes the branch.
             branch: the name of the branch.
-            expected: where the branch is now; None for a branch that does not exist yet.
+            expected: the commit of the branch now; None if the branch does not exist yet.
         """
-        ref = _HEADS + branch
+        ref = HEADS + branch
         lease = f"--force-with-lease={ref}:{expected or ''}"
         options = ("--quiet", "--no-verify", "--no-signed", "--recurse-submodules=no")
         async with self._private(objects) as place:
@@ -150,10 +149,10 @@ class Network:
 
         Args:
             url: the repository.
-            mirror: the bare repository that has the commit and, in `lfs/`, the files.
-            sha: the commit, whose `.lfsconfig` counts.
-            known: what the remote has, by `refs/remotes/origin/<branch>`.
-            repositories: those that the token is offered for, as `owner/name`.
+            mirror: the bare repository with the commit, and with the files in `lfs/`.
+            sha: the commit. Its `.lfsconfig` is used.
+            known: the remote's branches: the sha by `refs/remotes/origin/<branch>`.
+            repositories: the repositories the token is offered for, as `owner/name`.
         """
         async with self._with_lfs(mirror, sha, known) as place:
             await self._follow(
@@ -161,13 +160,11 @@ class Network:
             )
 
     async def is_ancestor(self, objects: Path, ancestor: str, sha: str) -> bool:
-        """Tell whether `sha` contains `ancestor`; no when `objects` lacks one of them.
-
-        It is asked in a private repository, where no planted replacement or graft counts.
-        """
+        """Return whether `sha` contains `ancestor`; False if `objects` lacks one of them."""
+        # In a private repository, planted replacement refs and grafts have no effect.
         async with self._private(objects) as place:
             with contextlib.suppress(GitError):
-                return await self._git.says("merge-base", "--is-ancestor", ancestor, sha, at=place)
+                return await is_ancestor(self._git, place, ancestor, sha)
         return False
 
     def _private(
@@ -186,7 +183,7 @@ class Network:
             yield replace(place, reach=reach)
 
     async def _talk(self, place: GitLocation, *arguments: str) -> None:
-        """Talk to the repository of a job: the command reaches no other address."""
+        """Run a command that connects only to the repository of a job."""
         await self._git.run(
             *arguments, at=place, settings=self._settings(), timeout=NETWORK_SECONDS
         )
@@ -203,7 +200,7 @@ class Network:
         *arguments: str,
         more: Sequence[Setting],
     ) -> None:
-        """Run a command that takes addresses from files of a repository."""
+        """Run a command that follows addresses in files of a repository."""
         reach = place.reach or Reach(())
         if self._credentials.token_file is not None:
             reach = reach.plus(Reach((), (self._credentials.token_file,)))
@@ -218,24 +215,15 @@ class Network:
         return [*self._credentials.settings(repositories), *self._protocols, *_STALL]
 
     def _submodule_settings(self) -> list[Setting]:
-        """Return settings that reach all submodules, those of the server however they are named."""
+        """Return settings to update all submodules. SSH addresses of the server become HTTPS."""
         server = self._credentials.server_url.rstrip("/")
         host = urlsplit(server).hostname or ""
         by_ssh = (f"git@{host}:", f"ssh://git@{host}/")
         return [
-            # Those of submodules too, without `submodule init` in each.
+            # This includes submodules of submodules, without `submodule init` in each.
             ("submodule.active", "."),
             *((f"url.{server}/.insteadOf", address) for address in by_ssh),
         ]
-
-
-async def refs(git: Git, place: GitLocation, prefix: str) -> dict[str, str]:
-    """Return the sha of every ref below `prefix` that is not symbolic, by full name."""
-    listing = await git.run(
-        "for-each-ref", "--format=%(objectname) %(refname) %(symref)", prefix, at=place
-    )
-    rows = (line.split(" ") for line in lines(listing))
-    return {name: sha for sha, name, symbolic in rows if not symbolic}
 
 
 def _lfs(url: str, mirror: Path) -> list[Setting]:
@@ -243,7 +231,7 @@ def _lfs(url: str, mirror: Path) -> list[Setting]:
 
 
 def _gateway(server_url: str) -> Gateway:
-    """Return the way to public addresses, and to the configured server wherever it is."""
+    """Return a proxy to public addresses, and to the configured server at any address."""
     parts = urlsplit(server_url)
     host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
     policy = Policy(network=Reachable.INTERNET, exempt=frozenset({(host, port)}))

@@ -1,4 +1,4 @@
-"""The git command: one explicit environment, and settings that no repository can override."""
+"""Run git with an explicit environment and with settings that no repository can override."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ from domain.errors import DependencyUnavailable
 from sandbox import subprocesses
 from sandbox.containment import Containment, Reach, Uncontained
 from sandbox.gateway import Gateway, Passage
-from sandbox.subprocesses import Ended
+from sandbox.subprocesses import ProcessResult
 from sandbox.supervision.limits import Limits
 from sandbox.supervision.supervised import Control
 from workspace.git.locks import held_descriptors
+from workspace.git.text import decode
 
 LOCAL_SECONDS = 120.0
-"""For commands that touch refs, objects and configuration only."""
+"""For commands that use only refs, objects and configuration."""
 TREE_SECONDS = 1800.0
 """For commands that read or write all files of a worktree."""
 NETWORK_SECONDS = 3600.0
-"""For commands that talk to the remote; a stalled connection ends them much earlier."""
+"""For commands that talk to the remote. A stalled connection fails much earlier."""
 MAX_OUTPUT = 64 * 1024 * 1024
 
 Setting = tuple[str, str]
 
-# Settings from the environment win over those in any file (git-config(1), GIT_CONFIG_COUNT).
+# Settings in the environment override those in any file (git-config(1), GIT_CONFIG_COUNT).
 _SETTINGS: tuple[Setting, ...] = (
     ("safe.directory", "*"),
     ("core.hooksPath", "/dev/null"),
@@ -61,8 +62,8 @@ class GitError(Exception):
 
     Args:
         arguments: the command and its arguments.
-        exit_code: negative when a signal ended it; None when it ran into its time limit.
-        stderr: the end of what it printed on standard error, at most 4 KB.
+        exit_code: negative when a signal ended the command; None when its time limit ran out.
+        stderr: the end of standard error, at most 4 KB.
     """
 
     def __init__(self, arguments: Sequence[str], exit_code: int | None, stderr: str) -> None:
@@ -74,20 +75,20 @@ class GitError(Exception):
 
 
 class OutputTooLong(GitError):
-    """A git command printed more than it was allowed to, and was stopped."""
+    """The output of a git command exceeded its limit, so the command was stopped."""
 
 
 @dataclass(frozen=True)
 class GitLocation:
-    """The repository a command works on. It is always named, never discovered.
+    """The repository of a command. Git never has to discover it.
 
     Args:
         git_dir: the repository.
         work_tree: the files of a worktree.
-        objects: an object store other than the repository's own.
-        index: an index other than the worktree's own.
-        reach: set where a job could have written something of it. Commands are contained then,
-            and reach this and nothing else.
+        objects: an object store instead of the repository's own.
+        index: an index instead of the worktree's own.
+        reach: set if a job could have written any of these files. Commands then run in the
+            sandbox, where they can open only this.
     """
 
     git_dir: Path
@@ -97,7 +98,7 @@ class GitLocation:
     reach: Reach | None = None
 
     def variables(self) -> dict[str, str]:
-        """Return the environment variables that name these places (git(1))."""
+        """Return the environment variables for these paths (git(1))."""
         places = {
             "GIT_DIR": self.git_dir,
             "GIT_WORK_TREE": self.work_tree,
@@ -108,13 +109,13 @@ class GitLocation:
 
 
 class Git:
-    """Runs git with nothing from the surrounding process's environment.
+    """Runs git without the environment of this process.
 
     Args:
-        search_path: the PATH on which `git`, `sh` and `git-lfs` are found.
+        search_path: the PATH for `git`, `sh` and `git-lfs`.
         variables: more variables for every command, for example proxies and CA files.
-        containment: contains the commands that work on what a job could have written.
-        inside_path: the PATH of those; the same by default.
+        containment: the sandbox of commands on files that a job could have written.
+        inside_path: the PATH in the sandbox; `search_path` by default.
 
     Raises:
         DependencyUnavailable: git is not installed.
@@ -149,31 +150,31 @@ class Git:
         max_output: int = MAX_OUTPUT,
         accept: Collection[int] = (0,),
     ) -> str:
-        """Run `git <arguments>` and return what it printed.
+        """Run `git <arguments>` and return its output.
 
-        Bytes that are not UTF-8 come back as surrogates (`surrogateescape`).
+        Bytes that are not UTF-8 become surrogates (`surrogateescape`).
 
         Args:
             arguments: the command and its arguments.
-            at: the repository; the command runs in its worktree, if it has one.
-            settings: configuration on top of the fixed one.
-            variables: environment variables on top of the fixed ones.
-            stdin: what the command reads.
-            output: a descriptor of a file for what the command prints; nothing is returned then.
-            timeout: the limit in seconds.
+            at: the repository. The command runs in its worktree, if it has one.
+            settings: configuration in addition to the fixed one.
+            variables: environment variables in addition to the fixed ones.
+            stdin: the input of the command.
+            output: a file descriptor to write the output to instead of returning it.
+            timeout: the time limit in seconds.
             max_output: the limit of the output in bytes.
-            accept: exit codes that are no error.
+            accept: exit codes that are not errors.
 
         Raises:
-            OutputTooLong: it printed more than `max_output`.
-            GitError: any other exit code, or the time limit.
+            OutputTooLong: the output exceeded `max_output`.
+            GitError: the exit code was another one, or the time limit ran out.
         """
         ended = await self._execute(
             arguments, at, settings, variables or {}, stdin, output, timeout, max_output
         )
         if ended.exit_code not in accept:
             raise GitError(arguments, ended.exit_code, ended.stderr)
-        return ended.stdout.decode("utf-8", "surrogateescape")
+        return decode(ended.stdout)
 
     async def run_on_network(
         self,
@@ -185,10 +186,11 @@ class Git:
     ) -> str:
         """Run a command that follows addresses which a job or a repository could have written.
 
-        It reaches the network through the proxy of `gateway` only; otherwise as `run`.
+        The command reaches the network only through the proxy of `gateway`. Otherwise it runs like
+        commands of `run`.
 
         Raises:
-            GitError: any exit code but 0, or the time limit.
+            GitError: the exit code was not 0, or the time limit ran out.
         """
         reach = at.reach or Reach(())
         passage = Passage(gateway, "git", is_inside=self._containment.has_own_network)
@@ -206,7 +208,7 @@ class Git:
                     environment={
                         **self._environment(at, settings),
                         **passage.variables(),
-                        # The proxy says why it refuses an address of the loopback interface.
+                        # Loopback addresses go through the proxy too, which explains a refusal.
                         **dict.fromkeys(("NO_PROXY", "no_proxy"), ""),
                     },
                     timeout=timeout,
@@ -218,13 +220,13 @@ class Git:
                 await serving
         if ended.exit_code != 0:
             raise GitError(arguments, ended.exit_code, ended.stderr)
-        return ended.stdout.decode("utf-8", "surrogateescape")
+        return decode(ended.stdout)
 
-    async def says(self, *arguments: str, at: GitLocation, timeout: float = LOCAL_SECONDS) -> bool:
-        """Run a command that answers a question: exit code 0 is yes, 1 is no.
+    async def check(self, *arguments: str, at: GitLocation, timeout: float = LOCAL_SECONDS) -> bool:
+        """Return whether a command exited with 0 and not with 1.
 
         Raises:
-            GitError: any other exit code, or the time limit.
+            GitError: the exit code was another one, or the time limit ran out.
         """
         ended = await self._execute(arguments, at, (), {}, None, None, timeout, MAX_OUTPUT)
         if ended.exit_code not in (0, 1):
@@ -241,7 +243,7 @@ class Git:
         output: int | None,
         timeout: float,
         max_output: int,
-    ) -> Ended:
+    ) -> ProcessResult:
         command = [self._program, *arguments]
         if at.reach is not None:
             inside = [self._program_inside, *arguments]
@@ -273,7 +275,7 @@ class Git:
         timeout: float,
         max_output: int = MAX_OUTPUT,
         inherited: Collection[int],
-    ) -> Ended:
+    ) -> ProcessResult:
         try:
             return await subprocesses.run(
                 command,
@@ -298,11 +300,3 @@ class Git:
             environment[f"GIT_CONFIG_KEY_{number}"] = key
             environment[f"GIT_CONFIG_VALUE_{number}"] = value
         return environment
-
-
-def lines(printed: str) -> list[str]:
-    """Return the lines that git printed, or keeps in a file.
-
-    `str.splitlines` would end lines at U+2028 and others too, which names may contain.
-    """
-    return printed.removesuffix("\n").split("\n") if printed else []

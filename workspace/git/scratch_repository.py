@@ -1,8 +1,8 @@
-"""An empty repository on top of another one's objects, for a single use.
+"""Temporary empty repositories that use the objects of another repository.
 
-Git obeys the configuration and the hooks of the repository it works in. Commands that talk to the
-remote or read a submodule therefore run in an empty one that has neither. Measured with a planted
-hook, `credential.helper`, `insteadOf`, proxy and `pushurl`: none was used.
+Git obeys the configuration and the hooks of its repository. So commands that talk to the remote or
+read a submodule run in an empty repository, which has neither. Measured with a planted hook,
+`credential.helper`, `insteadOf`, proxy and `pushurl`: none was used.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
+from workspace.git.refs import HEADS
 from workspace.git.runner import GitLocation
 
 _CONFIGURATION = "[core]\n\trepositoryformatversion = 0\n\tbare = true\n"
@@ -23,12 +24,12 @@ _CONFIGURATION = "[core]\n\trepositoryformatversion = 0\n\tbare = true\n"
 async def scratch_repository(
     scratch: Path, objects: Path, refs: Mapping[str, str]
 ) -> AsyncIterator[GitLocation]:
-    """Make a repository on top of an object store, and delete it at the end.
+    """Create a repository that uses an object store, and delete it at the end.
 
     Args:
-        scratch: the directory to make it in.
-        objects: the object store it reads and writes.
-        refs: the sha of every ref it starts with, by full name.
+        scratch: the parent directory.
+        objects: the object store that the repository reads and writes.
+        refs: the initial refs: the sha by full name.
     """
     directory = _made(scratch)
     try:
@@ -44,9 +45,9 @@ def _made(scratch: Path) -> Path:
 
 
 def _fill(directory: Path, refs: Mapping[str, str]) -> None:
-    (directory / "HEAD").write_text("ref: refs/heads/none\n")
+    (directory / "HEAD").write_text(f"ref: {HEADS}none\n")
     (directory / "config").write_text(_CONFIGURATION)
     (directory / "refs").mkdir()
     lines = [f"{sha} {name}\n" for name, sha in sorted(refs.items())]
-    # Without traits in the first line, git sorts and peels by itself.
+    # Without a header line, git itself sorts the refs and peels the tags.
     (directory / "packed-refs").write_text("".join(lines), "utf-8", "surrogateescape")

@@ -1,4 +1,4 @@
-"""Everything a job left in its worktree, put into an index."""
+"""Stage all files of a worktree."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from pathlib import Path
 from sandbox import files
 from workspace.git.gitlinks import gitlinks, is_checked_out
 from workspace.git.runner import TREE_SECONDS, Git, GitLocation
-from workspace.inspection.status import status_of
+from workspace.git.status import status_of
 
 _MAX_CONFIGURATION = 1 << 20
 
 
 async def stage_everything(git: Git, place: GitLocation, *, lenient: bool = False) -> None:
-    """Bring the index in line with the files: new, changed and deleted ones, not ignored ones.
+    """Stage all new, changed and deleted files, except ignored ones.
 
-    A repository that was made inside the worktree (`git init` of a new component) would stop `git
-    add`, or be added as a link that leads nowhere: its files are added as plain files. One that was
-    cloned from elsewhere has a remote, and the files of one whose git directory is elsewhere, such
-    as another worktree, are a copy: neither is work of the job, and both are left out.
+    The files of a repository that was created in the worktree with `git init` are staged as plain
+    files. `git add` would fail on it, or add a gitlink to an unknown commit. Clones and worktrees
+    of other repositories are left out, because they are copies and not the job's work. Clones have
+    a remote, and worktrees have their git directory outside.
 
     Args:
         git: runs the commands.
         place: the worktree and the index.
-        lenient: whether to go on without the files that cannot be read.
+        lenient: whether to skip files that cannot be read.
     """
     nested = (await status_of(git, place)).nested
     links = await gitlinks(git, place)
@@ -41,14 +41,14 @@ async def stage(
     *,
     lenient: bool = False,
 ) -> None:
-    """Do what `stage_everything` does, for a caller who knows the repositories in the worktree.
+    """Do the same as `stage_everything` when the repositories in the worktree are known.
 
     Args:
         git: runs the commands.
         place: the worktree and the index.
-        nested: the directories of repositories that git does not track.
-        links: the paths of the index at which a commit of another repository belongs.
-        lenient: whether to go on without the files that cannot be read.
+        nested: the directories of untracked repositories.
+        links: the paths of gitlinks in the index.
+        lenient: whether to skip files that cannot be read.
     """
     work_tree = place.work_tree
     links = [path for path in links if work_tree is not None and is_checked_out(work_tree, path)]
@@ -58,7 +58,7 @@ async def stage(
         at=place, stdin=_everything_but((*nested, *links)), timeout=TREE_SECONDS,
         accept=(0, 1) if lenient else (0,),
     )  # fmt: skip
-    # `git add` would run `git status` in them, which obeys their own configuration.
+    # `git add` would run `git status` in the submodules, which obeys their own configuration.
     if links:
         await git.run(
             "update-index", "-z", "--stdin",

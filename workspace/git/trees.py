@@ -1,8 +1,7 @@
-"""Trees: of commits, of files on the disk, and of the ones with the changes of the others.
+"""Build trees from commits and from files, and apply the difference of two trees to a third.
 
-Where attributes say so, the files of a fresh checkout already come to another tree than that of
-their commit: line ends that were committed as `text` forbids them, files that Git LFS should have.
-Nobody has worked in those.
+With some `.gitattributes`, even a fresh checkout hashes to a different tree than its commit. The
+reasons are line endings that `text` would normalize, and files that Git LFS should have stored.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from pathlib import Path
 from sandbox import files
 from workspace.git.runner import TREE_SECONDS, Git, GitError, GitLocation
 from workspace.git.staging import stage_everything
+from workspace.git.text import encode
 
 _MAX_INDEX = 1 << 30
 
@@ -28,27 +28,27 @@ async def tree_of(git: Git, place: GitLocation, commit: str) -> str:
 
 
 async def tree_of_files(git: Git, place: GitLocation, index: Path, head: str) -> str:
-    """Write the files as a tree, ignored ones aside, with an index of its own.
+    """Write all files except ignored ones as a tree, using a temporary index.
 
     Args:
         git: runs the commands.
         place: the repository with the files.
-        index: what git last knew of the files, so that only those it does not know are read.
-        head: the commit to start from where that index is of no use.
+        index: the index to start from. Git reads only files that changed since it was written.
+        head: the commit to start from if the index is missing or damaged.
     """
     with _private_index(place) as private:
         try:
             await asyncio.to_thread(_copy_index, index, private.index)
             return await _staged(git, private.place)
         except (FileNotFoundError, files.UnsafeFile, GitError):
-            # It may be damaged, or name objects that are. All files are read then.
+            # The index or objects in it may be damaged. Without an index, git reads all files.
             private.index.unlink(missing_ok=True)
             await git.run("read-tree", head, at=private.place)
             return await _staged(git, private.place)
 
 
 async def apply_tree_diff(git: Git, place: GitLocation, onto: str, old: str, new: str) -> str:
-    """Return the tree `onto`, in which all that differs between `old` and `new` is as in `new`."""
+    """Return the tree `onto` with the changes from `old` to `new`."""
     if old == new or old == onto:
         return onto if old == new else new
     changes = await git.run(
@@ -61,7 +61,7 @@ async def apply_tree_diff(git: Git, place: GitLocation, onto: str, old: str, new
             "update-index", "-z", "--index-info",
             at=private.place, stdin=_index_info(changes), timeout=TREE_SECONDS,
         )  # fmt: skip
-        return await written(git, private.place)
+        return await write_tree(git, private.place)
 
 
 async def changed_names(git: Git, place: GitLocation, old: str, new: str) -> set[str]:
@@ -73,8 +73,8 @@ async def changed_names(git: Git, place: GitLocation, old: str, new: str) -> set
     return {name for name in listing.split("\0") if name}
 
 
-async def written(git: Git, place: GitLocation) -> str:
-    """Write the index as a tree."""
+async def write_tree(git: Git, place: GitLocation) -> str:
+    """Write the index as a tree and return its sha."""
     return (await git.run("write-tree", at=place, timeout=TREE_SECONDS)).strip()
 
 
@@ -84,19 +84,19 @@ def _copy_index(index: Path, target: Path) -> None:
 
 async def _staged(git: Git, place: GitLocation) -> str:
     await stage_everything(git, place, lenient=True)
-    return await written(git, place)
+    return await write_tree(git, place)
 
 
 def _index_info(raw: str) -> bytes:
-    """Return the changes of `diff-tree --raw -z` as `update-index --index-info` takes them."""
+    """Convert the output of `diff-tree --raw -z` to the input of `update-index --index-info`."""
     fields = raw.split("\0")
     lines = []
     for change, path in zip(fields[0::2], fields[1::2], strict=False):
         _, mode, _, sha, _ = change.split(" ")
         lines.append((mode, f"{mode} {sha}\t{path}\0"))
-    # What goes comes first: a file may be in the place of a directory.
+    # Deletions come first, because a new file may replace a directory.
     lines.sort(key=lambda line: line[0] != "000000")
-    return "".join(line for _, line in lines).encode("utf-8", "surrogateescape")
+    return encode("".join(line for _, line in lines))
 
 
 class _PrivateIndex:

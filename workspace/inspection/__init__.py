@@ -1,1 +1,1 @@
-"""Finding out what a job did in its worktree."""
+"""What a job did in its worktree."""

@@ -1,40 +1,41 @@
-"""Changes to an older commit that Claude went back to, brought to the branch it works on."""
+"""Changes made on an older commit, moved to the newest commit of the job's branch."""
 
 from __future__ import annotations
 
+from workspace.git.refs import is_ancestor
 from workspace.git.runner import Git
 from workspace.git.trees import apply_tree_diff, changed_names, tree_of
-from workspace.inspection.head import ends, has_own_branch_checked_out, is_within
+from workspace.inspection.head import has_own_branch_checked_out, head_and_branch
 from workspace.worktree.worktree import Worktree
 
 
-async def newer_tip(git: Git, worktree: Worktree) -> str | None:
-    """Return the commit of the job's branch, if what is checked out is an older one of it."""
+async def newer_branch_head(git: Git, worktree: Worktree) -> str | None:
+    """Return the commit of the job's branch if an older commit of it is checked out."""
     if has_own_branch_checked_out(worktree):
         return None
-    head, branch = await ends(git, worktree)
-    if branch is None or branch == head or not await is_within(git, worktree, head, branch):
+    head, branch = await head_and_branch(git, worktree)
+    if branch is None or branch == head:
         return None
-    return branch
+    return branch if await is_ancestor(git, worktree.history, head, branch) else None
 
 
 async def rebase_changes_onto(git: Git, worktree: Worktree, tree: str, newer: str) -> str | None:
-    """Return the files of `newer` with the changes that `tree` makes to what is checked out.
+    """Apply the changes from HEAD to `tree` to the files of `newer`.
 
     Args:
         git: runs the commands.
-        worktree: stays as it is.
-        tree: the files that were made on the older commit.
-        newer: from `newer_tip`.
+        worktree: is not changed.
+        tree: the files, as edited on the older commit.
+        newer: from `newer_branch_head`.
 
     Returns:
-        A tree; None when both changed a file, each in its own way.
+        The resulting tree; None if both sides changed a file in different ways.
     """
-    head, _ = await ends(git, worktree)
+    head, _ = await head_and_branch(git, worktree)
     place = worktree.history
     older, onto = await tree_of(git, place, head), await tree_of(git, place, newer)
-    by_both = await changed_names(git, place, older, onto)
-    by_both &= await changed_names(git, place, older, tree)
-    if by_both & await changed_names(git, place, onto, tree):
+    changed_by_both = await changed_names(git, place, older, onto)
+    changed_by_both &= await changed_names(git, place, older, tree)
+    if changed_by_both & await changed_names(git, place, onto, tree):
         return None
     return await apply_tree_diff(git, place, onto, older, tree)

@@ -1,4 +1,4 @@
-"""What a job did in the submodules of its worktree, which no commit of the worktree contains."""
+"""Work of a job in submodules, which no commit of its worktree can contain."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from workspace.git.errors import is_no_space
 from workspace.git.gitlinks import files_at, gitlinks, gitlinks_of
 from workspace.git.runner import GitError, GitLocation
 from workspace.git.scratch_repository import scratch_repository
+from workspace.git.text import MAX_NAMED_PATHS, join_paths
 from workspace.git.trees import apply_tree_diff, tree_of, tree_of_files
 from workspace.inspection.submodule_repository import (
     Refs,
@@ -25,18 +26,16 @@ from workspace.inspection.submodule_repository import (
     modules_of,
     read_refs,
 )
-from workspace.inspection.submodule_rescue import spared_names
 from workspace.mirrors.mirrors import Mirrors
-from workspace.worktree.worktree import MadeSubmodule, Worktree
+from workspace.worktree.worktree import SubmoduleSnapshot, Worktree
 
-# Every repository knows it without having it.
+# Git knows this tree in every repository, without an object for it.
 _EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
-_MAX_NAMED = 5
 
 
 @dataclass(frozen=True)
 class _Submodule:
-    """One that is checked out, or whose git directory is left: then it has no `files`."""
+    """A git directory of a submodule, and its `files` if it is checked out."""
 
     path: str
     git_dir: Path
@@ -46,20 +45,27 @@ class _Submodule:
 
 
 @dataclass(frozen=True)
-class _Found:
-    """What is at a path: `submodule` is None if it cannot be read, `state` if it has no files."""
+class _Inspection:
+    """The result for one path.
+
+    Args:
+        path: from the top of the worktree.
+        submodule: None if it cannot be read.
+        snapshot: None if it has no files.
+        has_work: whether it has changes or commits that its remote does not have.
+    """
 
     path: str
     submodule: _Submodule | None
-    state: MadeSubmodule | None
+    snapshot: SubmoduleSnapshot | None
     has_work: bool
 
 
 class Submodules:
-    """Compares submodules with what they were made as, and with what their remotes have.
+    """Compares submodules with their first checkout and with their remotes.
 
-    Their configuration and hooks are not used: git works on them from a private repository. What
-    cannot be read counts as work, so that nothing is lost.
+    Git never uses their configuration and hooks: it reads them from a private repository. A
+    submodule that cannot be read counts as work, so that nothing is lost.
 
     Args:
         mirrors: the repositories.
@@ -69,119 +75,119 @@ class Submodules:
         self._mirrors = mirrors
         self._git = mirrors.git
 
-    async def as_made(self, worktree: Worktree) -> tuple[MadeSubmodule, ...]:
-        """Describe the submodules of a worktree in which nobody has worked yet."""
+    async def snapshots(self, worktree: Worktree) -> tuple[SubmoduleSnapshot, ...]:
+        """Return the state of the submodules in a fresh worktree."""
         if not (worktree.path / ".gitmodules").is_file():
             return ()
-        found = await self._checked_out(worktree)
-        return tuple(one.state for one in found if one.state is not None)
+        inspections = await self._checked_out(worktree)
+        return tuple(each.snapshot for each in inspections if each.snapshot is not None)
 
-    async def with_work(self, worktree: Worktree) -> list[str]:
-        """Return the paths of the submodules that have what their remotes have not.
+    async def paths_with_work(self, worktree: Worktree) -> list[str]:
+        """Return the paths of the submodules with work that their remotes do not have.
 
-        That are changed files, ignored ones aside, and commits of HEAD, a local branch or the
-        stash. A git directory without files is named as git names it.
+        Work is a changed file that is not ignored, or a commit of HEAD, a local branch or the
+        stash. For a git directory without files, the path is git's name of the submodule.
         """
-        return sorted({one.path for one in await self._all(worktree) if one.has_work})
+        return sorted({each.path for each in await self._all(worktree) if each.has_work})
 
     async def refuse_work(self, worktree: Worktree, links: Mapping[str, str]) -> None:
-        """Let a worktree pass whose submodules are all as their remotes have them.
+        """Refuse a worktree with work in its submodules.
 
         Args:
-            worktree: in which they are.
-            links: the commits of other repositories in its index, by path.
+            worktree: the job's.
+            links: the submodule commits in its index, by path.
 
         Raises:
-            JobFailure: GIT_FAILED, naming some of the others.
+            JobFailure: GIT_FAILED, with the first paths.
         """
         if not links and not worktree.submodules and not files.names(worktree.git_dir, "modules"):
             return
-        found = await self._all(worktree)
-        names = {one.path for one in found if one.has_work}
-        names |= {*await self._unknown_links(worktree, found, links)}
-        if names:
+        inspections = await self._all(worktree)
+        paths = {each.path for each in inspections if each.has_work}
+        paths |= {*await self._unknown_links(worktree, inspections, links)}
+        if paths:
             raise JobFailure(
                 FailureCode.GIT_FAILED,
-                "Nothing was published, because submodules have changes or commits that their own "
-                "repositories do not have, or cannot be compared with them: "
-                f"{spared_names(sorted(names)[:_MAX_NAMED])}. Changes of a submodule "
-                "have to be made in its own repository. Push them there, or post a job for it.",
+                "Nothing was published: these submodules contain unpushed changes or commits, or "
+                f"could not be checked: {join_paths(paths, MAX_NAMED_PATHS)}. Make submodule "
+                "changes in the submodule's own repository: push them there, or post a job for it.",
             )
 
-    async def _all(self, worktree: Worktree) -> list[_Found]:
-        found = await self._checked_out(worktree)
-        return [*found, *await self._left_behind(worktree, found)]
+    async def _all(self, worktree: Worktree) -> list[_Inspection]:
+        checked_out = await self._checked_out(worktree)
+        return [*checked_out, *await self._not_checked_out(worktree, checked_out)]
 
-    async def _checked_out(self, worktree: Worktree) -> list[_Found]:
-        """Look at every submodule that the index or the record knows, and at those in them."""
-        made = {one.path: one for one in worktree.submodules}
-        known = frozenset(one.head for one in worktree.submodules if one.head is not None)
-        pending = {*made, *await self._links(worktree)}
-        found: dict[str, _Found] = {}
+    async def _checked_out(self, worktree: Worktree) -> list[_Inspection]:
+        """Inspect the submodules in the index and the record, and the submodules in them."""
+        snapshots = {each.path: each for each in worktree.submodules}
+        pending = {*snapshots, *await self._links(worktree)}
+        inspections: dict[str, _Inspection] = {}
         while pending:
             path = pending.pop()
             files = files_at(worktree.path, path)
-            if path in found or files is None:
+            if path in inspections or files is None:
                 continue
-            with _as_work(found, path):
+            with _unreadable_counts_as_work(inspections, path):
                 git_dir = git_dir_of(worktree, files)
                 if git_dir is not None:
                     submodule = _Submodule(path, git_dir, files, read_refs(git_dir), worktree)
-                    found[path], inner = await self._look(submodule, made.get(path), known)
-                    pending |= {f"{path}/{name}" for name in inner}
-        return list(found.values())
+                    inspections[path], nested = await self._inspect(submodule, snapshots.get(path))
+                    pending |= {f"{path}/{name}" for name in nested}
+        return list(inspections.values())
 
     async def _links(self, worktree: Worktree) -> Mapping[str, str]:
         try:
             return await gitlinks(self._git, worktree.history)
         except GitError:
-            # Claude may have damaged the index; what the record knows is still found.
+            # Claude may have damaged the index. The submodules in the record are still inspected.
             return {}
 
-    async def _look(
-        self, submodule: _Submodule, made: MadeSubmodule | None, known: frozenset[str]
-    ) -> tuple[_Found, Iterable[str]]:
-        """Return what there is in a submodule, and the paths of the submodules in it."""
+    async def _inspect(
+        self, submodule: _Submodule, made: SubmoduleSnapshot | None
+    ) -> tuple[_Inspection, Iterable[str]]:
+        """Inspect one submodule, and return the paths of its own submodules too."""
+        known = _initial_heads(submodule.worktree)
         index, head = submodule.git_dir / "index", submodule.refs.head
         async with self._opened(submodule) as place:
             tree = await tree_of_files(self._git, place, index, head or _EMPTY_TREE)
             has_work = await self._has_commits(place, submodule.refs, known)
             has_work = has_work or await self._has_changes(place, head, tree, made)
-            inner = await gitlinks_of(self._git, place, tree)
-        state = MadeSubmodule(submodule.path, head, tree)
-        return _Found(submodule.path, submodule, state, has_work), inner
+            nested = await gitlinks_of(self._git, place, tree)
+        snapshot = SubmoduleSnapshot(submodule.path, head, tree)
+        return _Inspection(submodule.path, submodule, snapshot, has_work), nested
 
-    async def _left_behind(self, worktree: Worktree, found: Iterable[_Found]) -> list[_Found]:
+    async def _not_checked_out(
+        self, worktree: Worktree, checked_out: Iterable[_Inspection]
+    ) -> list[_Inspection]:
         """Look for commits in the git directories of submodules that are not checked out."""
-        modules = modules_of(worktree)
-        known = frozenset(one.head for one in worktree.submodules if one.head is not None)
-        seen = {one.submodule.git_dir.resolve() for one in found if one.submodule is not None}
-        left: dict[str, _Found] = {}
+        modules, known = modules_of(worktree), _initial_heads(worktree)
+        seen = {each.submodule.git_dir.resolve() for each in checked_out if each.submodule}
+        inspections: dict[str, _Inspection] = {}
         for git_dir in await asyncio.to_thread(lambda: list(git_dirs_below(modules))):
             name = str(git_dir.relative_to(modules.resolve()))
             if git_dir in seen:
                 continue
-            with _as_work(left, name):
+            with _unreadable_counts_as_work(inspections, name):
                 submodule = _Submodule(name, git_dir, None, read_refs(git_dir), worktree)
                 async with self._opened(submodule) as place:
                     has_work = await self._has_commits(place, submodule.refs, known)
-                left[name] = _Found(name, submodule, None, has_work)
-        return list(left.values())
+                inspections[name] = _Inspection(name, submodule, None, has_work)
+        return list(inspections.values())
 
     async def _unknown_links(
-        self, worktree: Worktree, found: Iterable[_Found], links: Mapping[str, str]
+        self, worktree: Worktree, inspections: Iterable[_Inspection], links: Mapping[str, str]
     ) -> list[str]:
-        """Return where the worktree links to a commit that the submodule does not have.
+        """Return the paths whose linked commit the submodule does not have.
 
-        Work that is taken up may do so: its commit was on the machine where it was done.
+        Work restored from another host may have such a link: the commit is only on that host.
         """
         return [
-            one.path
-            for one in found
-            if one.submodule is not None
-            and one.submodule.refs.head != (link := links.get(one.path))
+            each.path
+            for each in inspections
+            if each.submodule is not None
+            and each.submodule.refs.head != (link := links.get(each.path))
             and link is not None
-            and not await self._is_known(worktree, one.submodule, link)
+            and not await self._is_known(worktree, each.submodule, link)
         ]
 
     async def _is_known(self, worktree: Worktree, submodule: _Submodule, link: str) -> bool:
@@ -199,7 +205,7 @@ class Submodules:
 
     @contextlib.asynccontextmanager
     async def _opened(self, submodule: _Submodule) -> AsyncIterator[GitLocation]:
-        """Make a private repository with the objects, HEAD and files of a submodule."""
+        """Yield a private repository with the objects, HEAD and files of a submodule."""
         objects, refs = submodule.git_dir / "objects", submodule.refs
         async with scratch_repository(self._mirrors.scratch, objects, {}) as place:
             if refs.head is not None:
@@ -214,13 +220,13 @@ class Submodules:
         own = refs.own - refs.remote - known
         if not own:
             return False
-        lines = (*own, *(f"^{sha}" for sha in refs.remote))
-        data = "".join(f"{line}\n" for line in lines).encode()
-        found = await self._git.run("rev-list", "--max-count=1", "--stdin", at=place, stdin=data)
-        return bool(found)
+        rows = (*own, *(f"^{sha}" for sha in refs.remote))
+        data = "".join(f"{row}\n" for row in rows).encode()
+        output = await self._git.run("rev-list", "--max-count=1", "--stdin", at=place, stdin=data)
+        return bool(output)
 
     async def _has_changes(
-        self, place: GitLocation, head: str | None, tree: str, made: MadeSubmodule | None
+        self, place: GitLocation, head: str | None, tree: str, made: SubmoduleSnapshot | None
     ) -> bool:
         clean = _EMPTY_TREE if head is None else await tree_of(self._git, place, head)
         if tree == clean or made is None:
@@ -228,12 +234,16 @@ class Submodules:
         return await apply_tree_diff(self._git, place, clean, made.tree, tree) != clean
 
 
+def _initial_heads(worktree: Worktree) -> frozenset[str]:
+    return frozenset(each.head for each in worktree.submodules if each.head is not None)
+
+
 @contextlib.contextmanager
-def _as_work(found: dict[str, _Found], path: str) -> Iterator[None]:
-    """Count what cannot be read as work, unless there is only no space to read it."""
+def _unreadable_counts_as_work(inspections: dict[str, _Inspection], path: str) -> Iterator[None]:
     try:
         yield
     except (Unreadable, GitError, OSError) as error:
+        # A full disk says nothing about the submodule.
         if is_no_space(error):
             raise
-        found[path] = _Found(path, None, None, has_work=True)
+        inspections[path] = _Inspection(path, None, None, has_work=True)

@@ -1,1 +1,1 @@
-"""Creating, restoring, removing and expiring worktrees."""
+"""The life of a worktree: creation, restoring, removal and expiry."""

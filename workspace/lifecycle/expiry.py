@@ -1,4 +1,4 @@
-"""The end of work that was kept: nobody has asked for it in time."""
+"""Deletes kept work and moved-aside directories after the retention time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from collections.abc import Collection
 from datetime import datetime
 from pathlib import Path
 
-from workspace.git.runner import GitError, GitLocation, lines
+from workspace.git.runner import GitError, GitLocation
+from workspace.git.text import encode, lines
 from workspace.lifecycle.worktrees import Worktrees
 from workspace.salvage.refs import SALVAGE
 from workspace.worktree.deletion import delete_tree
@@ -18,10 +19,10 @@ _log = logging.getLogger(__name__)
 
 
 class Expiry:
-    """Forgets what was kept long ago on this machine.
+    """Deletes expired work on this host.
 
     Args:
-        worktrees: the worktrees, and through them the mirrors.
+        worktrees: the worktrees and their mirrors.
     """
 
     def __init__(self, worktrees: Worktrees) -> None:
@@ -29,50 +30,52 @@ class Expiry:
         self._mirrors = worktrees.mirrors
         self._git = worktrees.mirrors.git
 
-    async def expire(self, older_than: datetime, spared: Collection[str] = ()) -> list[str]:
-        """Forget kept work whose commit is older, and what was moved aside before then. Repeatable.
+    async def expire(self, older_than: datetime, exclude: Collection[str] = ()) -> list[str]:
+        """Delete salvage refs and moved-aside directories that are older. Idempotent.
 
-        The work of the jobs in `spared` stays.
+        A salvage ref is as old as its commit. Its objects go when the mirror is next packed.
+        Moved-aside directories are damaged mirrors, remains of worktrees, broken repositories and
+        submodules with work. Errors are logged, and the next call tries again.
 
-        Moved aside were damaged mirrors, remains of worktrees, repositories that git could not
-        work with, and submodules with work. The objects of forgotten work go when the mirror is
-        packed. A failure is logged: it does no harm.
+        Args:
+            older_than: the limit.
+            exclude: ids of jobs whose salvage refs stay.
 
         Returns:
-            The refs that were deleted.
+            The deleted refs.
         """
-        expired: list[str] = []
+        deleted: list[str] = []
         for mirror in self._mirrors.on_disk():
             try:
                 async with self._mirrors.lock(mirror):
-                    expired += await self._expire_refs(GitLocation(mirror), older_than, spared)
+                    deleted += await self._expire_refs(GitLocation(mirror), older_than, exclude)
             except (GitError, OSError) as error:
-                _log.warning("Nothing was forgotten in the mirror %s: %s", mirror, error)
+                _log.warning("No expired work was deleted from the mirror %s: %s", mirror, error)
         await asyncio.to_thread(_delete_older, self._mirrors.damaged, older_than)
         await asyncio.to_thread(_delete_older, self._worktrees.orphaned, older_than)
-        return expired
+        return deleted
 
     async def _expire_refs(
-        self, mirror: GitLocation, older_than: datetime, spared: Collection[str]
+        self, mirror: GitLocation, older_than: datetime, exclude: Collection[str]
     ) -> list[str]:
-        listing = await self._git.run(
+        output = await self._git.run(
             "for-each-ref", "--format=%(committerdate:unix) %(objectname) %(refname)",
             SALVAGE, at=mirror,
         )  # fmt: skip
-        rows = (line.split(" ") for line in lines(listing))
+        rows = (line.split(" ") for line in lines(output))
         limit = older_than.timestamp()
-        needed = {SALVAGE + job_id for job_id in spared}
-        old = {
+        excluded = {SALVAGE + job_id for job_id in exclude}
+        expired = {
             name: sha
             for date, sha, name in rows
-            # What is no commit has no date, and no work in it.
-            if int(date or 0) < limit and name not in needed
+            # Only a commit has a date. A ref to anything else holds no work.
+            if int(date or 0) < limit and name not in excluded
         }
-        # Work that was added meanwhile has another sha, which stops the deletion.
-        commands = "".join(f"delete {name} {sha}\n" for name, sha in old.items())
-        data = commands.encode("utf-8", "surrogateescape")
+        # The sha makes git refuse the deletion if work was added since the listing.
+        commands = "".join(f"delete {name} {sha}\n" for name, sha in expired.items())
+        data = encode(commands)
         await self._git.run("update-ref", "--no-deref", "--stdin", at=mirror, stdin=data)
-        return sorted(old)
+        return sorted(expired)
 
 
 def _delete_older(directory: Path, older_than: datetime) -> None:

@@ -1,4 +1,4 @@
-"""Taking worktrees off the disk, with what they hold kept first."""
+"""Removes worktrees, after keeping the work in them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 
 from domain.errors import OrchestratorError
-from workspace.git.errors import explained
+from workspace.git.errors import as_job_failures
 from workspace.git.runner import NETWORK_SECONDS
 from workspace.inspection.submodule_rescue import RescuedSubmodules
 from workspace.lifecycle.worktrees import Worktrees
@@ -17,14 +17,14 @@ from workspace.salvage.salvage import Salvage, Salvaged
 from workspace.worktree.deletion import delete_tree
 from workspace.worktree.worktree import RECORD_SUFFIX, REPOSITORY_SUFFIX
 
-Record = Callable[[str, Salvaged], Awaitable[None]]
-"""Writes down what is kept of a job, by its id, where more than this machine can see it."""
+RecordSalvage = Callable[[str, Salvaged], Awaitable[None]]
+"""Stores the kept work of a job, given the job's id, where other hosts can read it."""
 
-Tell = Callable[[str, RescuedSubmodules], Awaitable[None]]
-"""Tells the owner of a job, by its id, where the work in its submodules is about to be moved."""
+ReportRescue = Callable[[str, RescuedSubmodules], Awaitable[None]]
+"""Reports to the user, given the job's id, where the work in its submodules will be."""
 
 _log = logging.getLogger(__name__)
-# No command lives longer than NETWORK_SECONDS, and a mirror is made with a few of them.
+# A scratch directory lives as long as a few git commands, each at most NETWORK_SECONDS.
 _STALE_SECONDS = 3 * NETWORK_SECONDS
 
 
@@ -32,8 +32,8 @@ class Removal:
     """Removes the worktrees of jobs that have ended.
 
     Args:
-        worktrees: the worktrees.
-        salvage: keeps what is in them.
+        worktrees: the worktrees and their mirrors.
+        salvage: keeps the work in them.
     """
 
     def __init__(self, worktrees: Worktrees, salvage: Salvage) -> None:
@@ -46,12 +46,12 @@ class Removal:
         owner: str,
         name: str,
         job_id: str,
-        record: Record | None = None,
-        tell: Tell | None = None,
+        record: RecordSalvage | None = None,
+        report: ReportRescue | None = None,
         *,
-        all_of_it: bool = False,
+        include_pushed: bool = False,
     ) -> Salvaged | None:
-        """Keep a job's work and remove its worktree; none being there is fine. Repeatable.
+        """Keep the work of a job and remove its worktree, if there is one. Idempotent.
 
         Claude must have ended.
 
@@ -59,52 +59,53 @@ class Removal:
             owner: of the repository.
             name: of the repository.
             job_id: the job.
-            record: is called with the kept work, if there is any, before the worktree goes. What it
-                raises leaves the worktree where it is.
-            tell: is called, in the same way, when submodules have work in them. They are moved
-                aside, and forgotten when kept work is.
-            all_of_it: whether to keep also what was pushed.
+            record: called with the kept work, if any, before the removal. If it raises an error,
+                the worktree stays.
+            report: called before the removal if submodules contain work. They are moved aside, and
+                expire like kept work. If it raises an error, the worktree stays.
+            include_pushed: whether to keep pushed commits too.
 
         Returns:
-            The kept work; None when there was nothing to keep.
+            The kept work; None if there was nothing to keep.
 
         Raises:
-            JobFailure: the work could not be kept, so the worktree is still there.
+            JobFailure: the work could not be kept. The worktree stays.
         """
-        blank = self._worktrees.at(owner, name, job_id)
-        async with self._mirrors.locks.hold(blank.lock_file):
-            await self._mirrors.settle(self._mirrors.mirror(owner, name))
-            # Without a record it was never complete, so nobody has worked in it.
+        placeholder = self._worktrees.at(owner, name, job_id)
+        async with self._mirrors.locks.hold(placeholder.lock_file):
+            await self._mirrors.finish_replacement(self._mirrors.mirror(owner, name))
+            # A worktree without a record was never complete, so it contains no work.
             worktree = self._worktrees.recorded(owner, name, job_id)
-            spared = None
+            rescued = None
             if worktree is not None and (worktree.path.is_dir() or worktree.git_dir.is_dir()):
-                await self._salvage.keep_held(worktree, all_of_it=all_of_it)
-                spared = await self._worktrees.spared(worktree)
+                await self._salvage.keep_locked(worktree, include_pushed=include_pushed)
+                rescued = await self._worktrees.submodules_to_rescue(worktree)
             kept = await self._salvage.kept(owner, name, job_id)
             if kept is not None and record is not None:
                 await record(job_id, kept)
-            if spared is not None and tell is not None:
-                await tell(job_id, spared)
-            with explained(self._mirrors.credentials, "Removing the worktree"):
-                await self._worktrees.discard(worktree or blank, spared)
-            self._mirrors.locks.forget(blank.lock_file)
+            if rescued is not None and report is not None:
+                await report(job_id, rescued)
+            with as_job_failures(self._mirrors.credentials, "Removing the worktree"):
+                await self._worktrees.discard(worktree or placeholder, rescued)
+            self._mirrors.locks.forget(placeholder.lock_file)
         return kept
 
     async def sweep(
         self,
         is_needed: Callable[[str], Awaitable[bool]],
-        record: Record | None = None,
-        tell: Tell | None = None,
+        record: RecordSalvage | None = None,
+        report: ReportRescue | None = None,
     ) -> list[str]:
-        """Remove every worktree whose job does not need it any more, and all leftovers.
+        """Remove all worktrees that no job needs any more, and leftovers of crashes.
 
-        A worktree whose work cannot be kept or recorded stays, with a warning.
+        If the work of a worktree cannot be kept or recorded, it stays, and a warning is logged.
 
         Args:
-            is_needed: tells, by job id, whether a job is live or still being cleaned up. It is
-                asked just before the removal, so jobs that begin meanwhile are safe.
+            is_needed: returns whether a job, given its id, is live or being cleaned up. It is
+                called right before each removal, so that a job that starts during the sweep is
+                safe.
             record: as for `remove`.
-            tell: as for `remove`.
+            report: as for `remove`.
 
         Returns:
             The ids of the jobs whose worktrees were removed.
@@ -114,7 +115,7 @@ class Removal:
             if await is_needed(job_id):
                 continue
             try:
-                await self.remove(owner, name, job_id, record, tell, all_of_it=True)
+                await self.remove(owner, name, job_id, record, report, include_pushed=True)
             except (OrchestratorError, OSError) as error:
                 _log.warning("The worktree of job %s was not removed: %s", job_id, error)
             else:
@@ -123,12 +124,12 @@ class Removal:
         return removed
 
     def _on_disk(self) -> Iterator[tuple[str, str, str]]:
-        found = set()
+        jobs = set()
         for entry in self._worktrees.root.glob("[!.]*/*/*"):
             if entry.is_dir() or entry.name.endswith(RECORD_SUFFIX):
                 job_id = entry.name.removesuffix(RECORD_SUFFIX).removesuffix(REPOSITORY_SUFFIX)
-                found.add((entry.parent.parent.name, entry.parent.name, job_id))
-        yield from sorted(found)
+                jobs.add((entry.parent.parent.name, entry.parent.name, job_id))
+        yield from sorted(jobs)
 
     def _delete_leftovers(self) -> None:
         for entry in self._worktrees.trash.glob("*"):

@@ -1,29 +1,27 @@
-"""Where a worktree starts: which commit, and whether the branch can be had at all."""
+"""The commit that a worktree starts from, and whether its branch is possible."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from domain.errors import JobFailure
 from domain.failures import FailureCode
+from workspace.git.refs import SHA
 from workspace.git.runner import GitError
 from workspace.mirrors.mirrors import Mirror, Mirrors
-
-_SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
 class StartPoint:
-    """Where a worktree starts.
+    """The start of a worktree.
 
     Args:
-        sha: the commit that is checked out.
+        sha: the commit to check out.
         base_sha: the commit that the work is compared with.
-        files_sha: the commit whose files are there, staged.
-        continued: whether `sha` is the head of the wanted branch itself.
-        notices: what the job's owner should know, in sentences.
+        files_sha: the commit whose files are checked out. Its differences from `sha` are staged.
+        continued: whether `sha` is the head of an existing branch that the job continues.
+        notices: sentences for the user.
     """
 
     sha: str
@@ -34,12 +32,12 @@ class StartPoint:
 
     @classmethod
     def at(cls, sha: str, *, continued: bool = False) -> StartPoint:
-        """Start with exactly the files of a commit."""
+        """Start from a commit, without staged changes."""
         return cls(sha, sha, sha, continued)
 
 
 def clash(branch: str, others: Iterable[str]) -> str | None:
-    """Return the name among `others` that forbids `branch`: `a` and `a/b` exclude each other."""
+    """Return the name in `others` that excludes `branch`, as `a` and `a/b` exclude each other."""
     for other in others:
         if branch.startswith(f"{other}/") or other.startswith(f"{branch}/"):
             return other
@@ -47,25 +45,28 @@ def clash(branch: str, others: Iterable[str]) -> str | None:
 
 
 def refuse_clash(branch: str, others: Iterable[str]) -> None:
-    """Refuse a branch that cannot exist beside those of the remote.
+    """Refuse a branch that cannot exist beside the branches `others`.
 
     Raises:
         JobFailure: BRANCH_CONFLICT.
     """
     other = clash(branch, others)
     if other is not None:
-        raise _clash_failure(branch, other)
+        raise JobFailure(
+            FailureCode.BRANCH_CONFLICT,
+            f"The branch {branch} cannot exist beside the branch {other}, because git stores "
+            "branches like files and directories. Use another name.",
+        )
 
 
 async def for_branch(mirrors: Mirrors, mirror: Mirror, branch: str, base: str | None) -> StartPoint:
-    """Return where work on `branch` starts: at its head if it exists, else at the base.
+    """Return the head of `branch` if the remote has it, otherwise the base.
 
     Args:
         mirrors: owns the mirror.
-        mirror: fetched before.
+        mirror: already fetched.
         branch: the branch to work on.
-        base: what a new one starts from: a branch of the remote, a full sha, or None for the
-            remote's default branch.
+        base: a branch of the remote, a full sha, or None for the remote's default branch.
 
     Raises:
         JobFailure: the base does not exist, or the name clashes with a branch of the remote.
@@ -74,21 +75,21 @@ async def for_branch(mirrors: Mirrors, mirror: Mirror, branch: str, base: str | 
     if branch in branches:
         return StartPoint.at(branches[branch], continued=True)
     refuse_clash(branch, branches)
-    return await for_reading(mirrors, mirror, base)
+    return await for_revision(mirrors, mirror, base)
 
 
-async def for_reading(mirrors: Mirrors, mirror: Mirror, revision: str | None) -> StartPoint:
+async def for_revision(mirrors: Mirrors, mirror: Mirror, revision: str | None) -> StartPoint:
     """Return the commit that `revision` names.
 
     Args:
         mirrors: owns the mirror.
-        mirror: fetched before.
+        mirror: already fetched.
         revision: a full sha, a branch of the remote, or None for its default branch.
 
     Raises:
-        JobFailure: there is no such branch, or the commit is gone from the remote too.
+        JobFailure: the remote does not have that branch or commit.
     """
-    if revision is None or not _SHA.fullmatch(revision):
+    if revision is None or not SHA.fullmatch(revision):
         branches = await mirrors.branches(mirror)
         return StartPoint.at(await _head_of(mirrors, mirror, branches, revision))
     await require_commit(mirrors, mirror, revision)
@@ -96,10 +97,10 @@ async def for_reading(mirrors: Mirrors, mirror: Mirror, revision: str | None) ->
 
 
 async def require_commit(mirrors: Mirrors, mirror: Mirror, sha: str) -> None:
-    """Have a commit in the mirror, which no branch of the remote may contain any more.
+    """Fetch a commit into the mirror if it is missing, even if no branch contains it any more.
 
     Raises:
-        JobFailure: BASE_BRANCH_NOT_FOUND when the remote does not have it either.
+        JobFailure: BASE_BRANCH_NOT_FOUND if the remote does not have it either.
     """
     if await mirrors.has_commit(mirror, sha):
         return
@@ -117,29 +118,21 @@ async def require_commit(mirrors: Mirrors, mirror: Mirror, sha: str) -> None:
 async def _head_of(
     mirrors: Mirrors, mirror: Mirror, branches: Mapping[str, str], branch: str | None
 ) -> str:
-    wanted = branch or await mirrors.default_branch(mirror)
-    if wanted in branches:
-        return branches[wanted]
+    branch = branch or await mirrors.default_branch(mirror)
+    if branch in branches:
+        return branches[branch]
     raise JobFailure(
         FailureCode.BASE_BRANCH_NOT_FOUND,
-        f"{mirror.full_name} has no branch {wanted} to start from. "
-        + await _suggestion(mirrors, mirror, wanted),
+        f"{mirror.full_name} has no branch {branch} to start from. "
+        + await _suggestion(mirrors, mirror, branch),
     )
 
 
-async def _suggestion(mirrors: Mirrors, mirror: Mirror, wanted: str) -> str:
+async def _suggestion(mirrors: Mirrors, mirror: Mirror, missing: str) -> str:
     try:
         default = await mirrors.default_branch(mirror)
     except JobFailure:
-        default = wanted
-    if default == wanted:
+        default = missing
+    if default == missing:
         return "Correct the repository's default branch."
     return f"Its default branch is {default}: set that as the repository's default branch."
-
-
-def _clash_failure(branch: str, other: str) -> JobFailure:
-    return JobFailure(
-        FailureCode.BRANCH_CONFLICT,
-        f"The branch {branch} cannot exist beside the branch {other}, because git keeps branches "
-        "like files and directories. Use another name.",
-    )

@@ -1,4 +1,4 @@
-"""One worktree for every job: made once, found again after a crash, with the edits in it."""
+"""Creates the worktree of each job, and finds it again after a crash."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,15 +14,16 @@ from domain.errors import JobFailure
 from domain.failures import FailureCode
 from sandbox.files import UnsafeFile
 from workspace.git import trees
-from workspace.git.errors import explained
-from workspace.git.remote import TRACKING, refs
+from workspace.git.errors import as_job_failures
+from workspace.git.refs import TRACKING, list_refs
 from workspace.git.runner import TREE_SECONDS
-from workspace.inspection.status import status_of
+from workspace.git.status import status_of
+from workspace.git.text import printable
 from workspace.inspection.submodule_changes import Submodules
 from workspace.inspection.submodule_repository import modules_of
-from workspace.inspection.submodule_rescue import RescuedSubmodules, spare
+from workspace.inspection.submodule_rescue import RescuedSubmodules, rescue
 from workspace.lifecycle import start_points
-from workspace.lifecycle.restore import for_kept_work
+from workspace.lifecycle.restore import start_point_from_salvage
 from workspace.lifecycle.start_points import StartPoint
 from workspace.mirrors.mirrors import Mirror, Mirrors
 from workspace.worktree import lfs_and_submodules, private_repository
@@ -30,7 +31,7 @@ from workspace.worktree.deletion import delete_tree, move_aside
 from workspace.worktree.private_repository import BrokenRepository
 from workspace.worktree.worktree import (
     REPOSITORY_SUFFIX,
-    MadeSubmodule,
+    SubmoduleSnapshot,
     Worktree,
     checked_job_id,
     delete_record,
@@ -39,19 +40,19 @@ from workspace.worktree.worktree import (
 )
 
 _log = logging.getLogger(__name__)
-# Errors that a job can cause by the files it leaves; others are the host's.
-_IN_THE_WAY = (
+# Errors that files of a job can cause. All other errors are problems of the host.
+_JOB_ERRORS = (
     UnsafeFile, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError,
     TimeoutError,
 )  # fmt: skip
 
 
 class Worktrees:
-    """All worktrees of this machine, below one directory.
+    """All worktrees of this host, below one directory.
 
     Args:
         root: the directory.
-        mirrors: the repositories they belong to.
+        mirrors: their repositories.
     """
 
     def __init__(self, root: Path, mirrors: Mirrors) -> None:
@@ -62,33 +63,33 @@ class Worktrees:
         self.submodules = Submodules(mirrors)
 
     def path(self, owner: str, name: str, job_id: str) -> Path:
-        """Return where a job's worktree is, whether or not it exists."""
+        """Return the path of a job's worktree, whether or not it exists."""
         return self.root / owner.lower() / name.lower() / checked_job_id(job_id)
 
     def at(self, owner: str, name: str, job_id: str) -> Worktree:
-        """Return a description of a job's worktree that nothing is known of but its place."""
+        """Return a placeholder `Worktree` with only its paths set."""
         path = self.path(owner, name, job_id)
         return Worktree(owner, name, job_id, path, self.mirrors.path(owner, name), None, "")
 
     def recorded(self, owner: str, name: str, job_id: str) -> Worktree | None:
-        """Return a job's worktree as its record has it, whatever became of its files."""
-        blank = self.at(owner, name, job_id)
-        record = read_record(blank.path)
+        """Return a job's worktree from its record, even if its files are gone."""
+        placeholder = self.at(owner, name, job_id)
+        record = read_record(placeholder.path)
         if record is None:
             return None
         return replace(
-            blank,
+            placeholder,
             branch=record["branch"],
             base_sha=record["base_sha"],
             continued=record["continued"],
             notices=tuple(record["notices"]),
             files_tree=record.get("files_tree"),
-            submodules=tuple(MadeSubmodule(*row) for row in record.get("submodules", ())),
+            submodules=tuple(SubmoduleSnapshot(*row) for row in record.get("submodules", ())),
         )
 
     async def find(self, owner: str, name: str, job_id: str) -> Worktree | None:
-        """Return a job's worktree if it is complete, else None."""
-        await self.mirrors.settle(self.mirrors.mirror(owner, name))
+        """Return a job's worktree if it is complete and on disk."""
+        await self.mirrors.finish_replacement(self.mirrors.mirror(owner, name))
         worktree = self.recorded(owner, name, job_id)
         if worktree is None or not worktree.exists:
             return None
@@ -97,13 +98,13 @@ class Worktrees:
         return worktree
 
     async def restore(self, worktree: Worktree) -> None:
-        """Restore the files of a worktree's repository that git obeys. Idempotent.
+        """Restore the files that git obeys in a worktree's repository. Idempotent.
 
-        Claude must have ended, and the worktree's lock is held. A deleted mirror is fetched again.
-        A deleted repository is made again, at the base commit.
+        Claude must have ended, and the caller holds the worktree's lock. A deleted mirror is
+        fetched again. A deleted repository is created again, at the base commit.
 
         Raises:
-            BrokenRepository: the job left something that cannot be replaced.
+            BrokenRepository: the job left a file that cannot be replaced.
             JobFailure: the mirror cannot be fetched.
         """
         mirror = self.mirrors.mirror(worktree.owner, worktree.name)
@@ -117,18 +118,20 @@ class Worktrees:
             )
 
     @contextlib.asynccontextmanager
-    async def with_lent_repository(self, worktree: Worktree) -> AsyncIterator[Worktree]:
-        """Yield the worktree with a fresh repository at its base commit, deleted at the end."""
+    async def with_temporary_repository(self, worktree: Worktree) -> AsyncIterator[Worktree]:
+        """Yield the worktree with a new repository at its base commit, and delete it at the end."""
         mirror = self.mirrors.mirror(worktree.owner, worktree.name)
-        with tempfile.TemporaryDirectory(dir=self.mirrors.scratch, prefix="lent-") as directory:
-            lent = replace(worktree, lent=Path(directory, REPOSITORY_SUFFIX))
-            await self._make_repository(mirror, lent, worktree.base_sha)
-            yield lent
+        with tempfile.TemporaryDirectory(
+            dir=self.mirrors.scratch, prefix="repository-"
+        ) as directory:
+            repaired = replace(worktree, temporary_git_dir=Path(directory, REPOSITORY_SUFFIX))
+            await self._make_repository(mirror, repaired, worktree.base_sha)
+            yield repaired
 
-    async def renew_repository(self, worktree: Worktree) -> None:
-        """Move a worktree's repository aside and make a fresh one at its base commit.
+    async def replace_repository(self, worktree: Worktree) -> None:
+        """Move a worktree's repository aside, and create a new one at its base commit.
 
-        Files and submodules stay as they are. The worktree's lock is held.
+        Files and submodules stay unchanged. The caller holds the worktree's lock.
         """
         mirror = self.mirrors.mirror(worktree.owner, worktree.name)
         aside = move_aside(worktree.git_dir, self.orphaned)
@@ -137,8 +140,8 @@ class Worktrees:
         if aside is not None and (aside / "modules").is_dir():
             (aside / "modules").rename(modules_of(worktree))
 
-    def borrow(self, mirror: Path) -> bool:
-        """Return whether a worktree on the disk borrows the objects of a mirror."""
+    def mirror_in_use(self, mirror: Path) -> bool:
+        """Return whether a worktree on disk borrows the objects of a mirror."""
         owner, name = mirror.parent.name, mirror.stem
         return any((self.root / owner / name).glob(f"*{REPOSITORY_SUFFIX}"))
 
@@ -150,30 +153,32 @@ class Worktrees:
         branch: str,
         base: str | None,
         repositories: Collection[str] = (),
+        mirror: Mirror | None = None,
     ) -> Worktree:
-        """Make a worktree on a branch of its own, or return the job's complete one as it is.
+        """Create a worktree on a branch. Idempotent: a complete worktree is returned unchanged.
 
-        A branch that the remote has is continued; any other starts at `base`, a branch of the
-        remote or a full sha, or at the remote's default branch when that is None. The mirror must
-        have been fetched.
+        A branch of the remote is continued. A new branch starts at `base`.
 
         Args:
-            owner: of the repository.
+            owner: of the repository. Its mirror must have been fetched.
             name: of the repository.
-            job_id: the job it is for.
+            job_id: the job.
             branch: the branch to work on.
-            base: where a new one starts.
-            repositories: further ones whose submodules and LFS files the token may fetch, as
-                `owner/name`.
+            base: a branch of the remote, a full sha, or None for the remote's default branch.
+            repositories: other repositories whose submodules and LFS files may be fetched with the
+                token, as `owner/name`.
+            mirror: the result of the fetch, if the caller has it.
 
         Raises:
-            JobFailure: the branch cannot be had, or git or the disk refused.
+            JobFailure: the branch is not possible, or git or the disk reported an error.
         """
 
-        async def choose(mirror: Mirror) -> StartPoint:
+        async def choose_start(mirror: Mirror) -> StartPoint:
             return await start_points.for_branch(self.mirrors, mirror, branch, base)
 
-        return await self._create(self.at(owner, name, job_id), branch, choose, repositories)
+        return await self._create(
+            self.at(owner, name, job_id), branch, choose_start, repositories, mirror
+        )
 
     async def create_detached(
         self,
@@ -182,81 +187,86 @@ class Worktrees:
         job_id: str,
         revision: str | None,
         repositories: Collection[str] = (),
+        mirror: Mirror | None = None,
     ) -> Worktree:
-        """Make a worktree for reading only, or return the job's complete one as it is.
+        """Create a read-only worktree. Idempotent: a complete worktree is returned unchanged.
 
         Args:
-            owner: of the repository, whose mirror must have been fetched.
+            owner: of the repository. Its mirror must have been fetched.
             name: of the repository.
-            job_id: the job it is for.
-            revision: a branch of the remote, a full sha to come back to, or None for the remote's
-                default branch.
+            job_id: the job.
+            revision: a branch of the remote, a full sha, or None for the remote's default branch.
             repositories: as for `create_for_branch`.
+            mirror: as for `create_for_branch`.
 
         Raises:
-            JobFailure: there is no such revision, or git or the disk refused.
+            JobFailure: the revision does not exist, or git or the disk reported an error.
         """
 
-        async def choose(mirror: Mirror) -> StartPoint:
-            return await start_points.for_reading(self.mirrors, mirror, revision)
+        async def choose_start(mirror: Mirror) -> StartPoint:
+            return await start_points.for_revision(self.mirrors, mirror, revision)
 
-        return await self._create(self.at(owner, name, job_id), None, choose, repositories)
+        return await self._create(
+            self.at(owner, name, job_id), None, choose_start, repositories, mirror
+        )
 
-    async def create_from_kept(
+    async def create_from_salvage(
         self,
         owner: str,
         name: str,
         job_id: str,
         branch: str,
-        kept_job_id: str,
+        source_job_id: str,
         base_sha: str,
         head_sha: str,
         patch: str | None,
         repositories: Collection[str] = (),
+        mirror: Mirror | None = None,
     ) -> Worktree:
-        """Make a worktree of what another job left, or return the job's complete one as it is.
+        """Create a worktree with the kept work of another job.
 
-        What that job had not committed is staged; publishing commits it. The worktree's base is
-        the commit that job began from.
+        Idempotent: a complete worktree is returned unchanged. Changes that the other job had not
+        committed are staged, and publishing commits them. The base is the other job's base.
 
         Args:
-            owner: of the repository, whose mirror must have been fetched.
+            owner: of the repository. Its mirror must have been fetched.
             name: of the repository.
-            job_id: the job it is for.
+            job_id: the job.
             branch: a new branch.
-            kept_job_id: the job that left the work.
-            base_sha: the commit that job began from.
-            head_sha: the commit that keeps its work, as it was recorded.
-            patch: its work, for machines that have not kept it; None when it was too long.
+            source_job_id: the job that left the work.
+            base_sha: the commit that the other job started from.
+            head_sha: the recorded commit that keeps the work.
+            patch: the work, for hosts that do not have it; None if it was too long.
             repositories: as for `create_for_branch`.
+            mirror: as for `create_for_branch`.
 
         Raises:
-            JobFailure: KEPT_WORK_GONE; BRANCH_CONFLICT when the remote has such a branch; or git
-                or the disk refused.
+            JobFailure: KEPT_WORK_GONE; BRANCH_CONFLICT if the remote already has the branch; or
+                git or the disk reported an error.
         """
 
-        async def choose(mirror: Mirror) -> StartPoint:
-            return await for_kept_work(
-                self.mirrors, mirror, branch, kept_job_id, base_sha, head_sha, patch
+        async def choose_start(mirror: Mirror) -> StartPoint:
+            return await start_point_from_salvage(
+                self.mirrors, mirror, branch, source_job_id, base_sha, head_sha, patch
             )
 
-        return await self._create(self.at(owner, name, job_id), branch, choose, repositories)
+        return await self._create(
+            self.at(owner, name, job_id), branch, choose_start, repositories, mirror
+        )
 
     async def changed_paths(self, worktree: Worktree) -> list[str]:
-        """Return the files that differ from the worktree's base commit, new ones included.
+        """Return the paths that differ from the base commit, including new files.
 
-        Ignored files do not count, nor do those that differed when the worktree was made and are
-        as they were. A submodule counts if something was done in it. Names that are not UTF-8 have
-        replacement characters.
+        Ignored files do not count. Files that differed right after the checkout count only if they
+        have changed since. A submodule counts if it contains work. Bytes of names that are not
+        UTF-8 are replaced.
         """
-        with explained(self.mirrors.credentials, "Comparing the worktree"):
+        with as_job_failures(self.mirrors.credentials, "Comparing the worktree"):
             async with self.mirrors.locks.hold(worktree.lock_file):
                 await self.restore(worktree)
-                names = await self._changed(worktree)
-                names |= {*await self.submodules.with_work(worktree)}
-        return sorted(
-            name.encode("utf-8", "surrogateescape").decode("utf-8", "replace") for name in names
-        )
+                paths = await self._changed(worktree)
+                paths |= {*await self.submodules.paths_with_work(worktree)}
+        return sorted(map(printable, paths))
 
     async def _changed(self, worktree: Worktree) -> set[str]:
         git, place = self.mirrors.git, worktree.place
@@ -268,34 +278,39 @@ class Worktrees:
         new = await git.run(
             "ls-files", "-z", "--others", "--exclude-standard", at=place, timeout=TREE_SECONDS
         )
-        names = {name for name in (changed + new).split("\0") if name}
-        return names - await self._untouched(worktree) if names else names
+        paths = {path for path in (changed + new).split("\0") if path}
+        return paths - await self._untouched(worktree) if paths else paths
 
     async def _untouched(self, worktree: Worktree) -> set[str]:
-        """Return the files that differ from the base commit although nobody has touched them."""
+        """Return the paths that have differed from the base commit since the checkout."""
         if worktree.files_tree is None:
             return set()
         git, place, base = self.mirrors.git, worktree.place, worktree.base_sha
         index = worktree.git_dir / "index"
         present = await trees.tree_of_files(git, place, index, base)
-        made = worktree.files_tree
-        differing = await trees.changed_names(git, place, base, made)
-        return differing - await trees.changed_names(git, place, made, present)
+        initial = worktree.files_tree
+        initially_different = await trees.changed_names(git, place, base, initial)
+        return initially_different - await trees.changed_names(git, place, initial, present)
 
-    async def spared(self, worktree: Worktree) -> RescuedSubmodules | None:
-        """Return what `discard` has to move aside of a worktree's submodules; None for nothing."""
-        with explained(self.mirrors.credentials, "Looking into the submodules"):
-            paths = await self.submodules.with_work(worktree)
-        return self._spared(worktree, paths) if paths else None
+    async def submodules_to_rescue(self, worktree: Worktree) -> RescuedSubmodules | None:
+        """Return the submodules that `discard` has to move aside; None if none contains work."""
+        with as_job_failures(self.mirrors.credentials, "Inspecting the submodules"):
+            paths = await self.submodules.paths_with_work(worktree)
+        if not paths:
+            return None
+        name = f"{worktree.job_id}-submodules"
+        return RescuedSubmodules(tuple(paths), self.orphaned / name, self.orphaned / f"{name}.git")
 
-    async def discard(self, worktree: Worktree, spared: RescuedSubmodules | None = None) -> None:
-        """Take a worktree off the disk without keeping its work, while holding its lock.
+    async def discard(self, worktree: Worktree, rescued: RescuedSubmodules | None = None) -> None:
+        """Delete a worktree without keeping its work. The caller holds its lock.
 
-        What is `spared` is moved aside.
+        Args:
+            worktree: the worktree.
+            rescued: submodules to move aside first, from `submodules_to_rescue`.
         """
-        if spared is not None:
-            spare(worktree, spared)
-        # A worktree without a record has no work, so a later removal only deletes the rest.
+        if rescued is not None:
+            rescue(worktree, rescued)
+        # If this is killed later, the next removal sees no record and deletes the rest.
         delete_record(worktree.path)
         leftovers = (
             move_aside(worktree.git_dir, self.trash),
@@ -305,7 +320,7 @@ class Worktrees:
             await asyncio.to_thread(delete_tree, leftover)
 
     def _move_remains_aside(self, worktree: Worktree) -> None:
-        """Move aside the remains of a worktree that was complete, because they may have work."""
+        """Move aside the remains of a worktree that was complete, as they may contain work."""
         if read_record(worktree.path) is None:
             return
         for directory in (worktree.git_dir, worktree.path):
@@ -313,43 +328,43 @@ class Worktrees:
             if aside is not None:
                 _log.warning("Remains of the worktree of job %s are now %s", worktree.job_id, aside)
 
-    def _spared(self, worktree: Worktree, paths: Sequence[str]) -> RescuedSubmodules:
-        name = f"{worktree.job_id}-submodules"
-        return RescuedSubmodules(tuple(paths), self.orphaned / name, self.orphaned / f"{name}.git")
-
     async def _create(
         self,
-        blank: Worktree,
+        placeholder: Worktree,
         branch: str | None,
-        choose: Callable[[Mirror], Awaitable[StartPoint]],
+        choose_start: Callable[[Mirror], Awaitable[StartPoint]],
         repositories: Collection[str],
+        mirror: Mirror | None,
     ) -> Worktree:
-        found = await self.find(blank.owner, blank.name, blank.job_id)
-        if found is not None:
-            return found
-        mirror = self.mirrors.mirror(blank.owner, blank.name)
-        doing = f"Making the worktree of {mirror.full_name}"
-        async with self.mirrors.locks.hold(blank.lock_file):
-            found = await self.find(blank.owner, blank.name, blank.job_id)
-            if found is not None:
-                return found
-            with self.mirrors.explained(mirror, doing):
+        owner, name, job_id = placeholder.owner, placeholder.name, placeholder.job_id
+        existing = await self.find(owner, name, job_id)
+        if existing is not None:
+            return existing
+        mirror = mirror or self.mirrors.mirror(owner, name)
+        step = f"Creating the worktree of {mirror.full_name}"
+        async with self.mirrors.locks.hold(placeholder.lock_file):
+            existing = await self.find(owner, name, job_id)
+            if existing is not None:
+                return existing
+            with self.mirrors.as_job_failures(mirror, step):
                 _require_mirror(mirror)
-                self._move_remains_aside(blank)
-                await self.discard(blank)
-                offered = {*repositories, mirror.full_name}
-                start = await choose(mirror)
-                return await self._complete(mirror, blank, branch, start, offered)
+                self._move_remains_aside(placeholder)
+                await self.discard(placeholder)
+                allowed = {*repositories, mirror.full_name}
+                start = await choose_start(mirror)
+                return await self._check_out(mirror, placeholder, branch, start, allowed)
 
-    async def _complete(
+    async def _check_out(
         self,
         mirror: Mirror,
-        blank: Worktree,
+        placeholder: Worktree,
         branch: str | None,
         start: StartPoint,
-        offered: Collection[str],
+        repositories: Collection[str],
     ) -> Worktree:
-        worktree = replace(blank, branch=branch, base_sha=start.base_sha, continued=start.continued)
+        worktree = replace(
+            placeholder, branch=branch, base_sha=start.base_sha, continued=start.continued
+        )
         lfs = await lfs_and_submodules.require_lfs(self.mirrors, mirror.place, start.files_sha)
         await self._make_repository(mirror, worktree, start.files_sha, is_new=True)
         worktree.path.mkdir()
@@ -361,25 +376,26 @@ class Worktrees:
         )  # fmt: skip
         if lfs:
             await lfs_and_submodules.fetch_lfs_files(
-                self.mirrors, worktree, start.files_sha, offered
+                self.mirrors, worktree, start.files_sha, repositories
             )
-        notices = await lfs_and_submodules.fetch_submodules(self.mirrors, worktree, offered)
+        notices = await lfs_and_submodules.fetch_submodules(self.mirrors, worktree, repositories)
         if start.sha != start.files_sha:
-            # Only now, because git-lfs fetches what the commit that is checked out names.
+            # Only after git-lfs, which fetches the files of the commit that is checked out.
             await git.run("reset", "--quiet", "--soft", start.sha, at=worktree.place)
         worktree = replace(
             worktree,
             notices=(*start.notices, *notices),
             files_tree=await self._files_tree(worktree, start),
-            submodules=await self.submodules.as_made(worktree),
+            submodules=await self.submodules.snapshots(worktree),
         )
         write_record(worktree)
         return worktree
 
     async def _files_tree(self, worktree: Worktree, start: StartPoint) -> str | None:
-        """Return what the files of the commit that is checked out come to as a tree, if not its.
+        """Return `Worktree.files_tree` for a fresh checkout.
 
-        The work that `start` takes up has been checked out too, and is to count as such.
+        The files of `start.files_sha` are on disk. Its changes to `start.sha` are work, so they are
+        taken out of the result.
         """
         git, place = self.mirrors.git, worktree.place
         if (await status_of(git, place)).is_clean:
@@ -395,22 +411,22 @@ class Worktrees:
     async def _make_repository(
         self, mirror: Mirror, worktree: Worktree, sha: str, *, is_new: bool = False
     ) -> None:
-        # The lock keeps the mirror from being packed before it is seen to be used.
+        # Without the lock, the mirror could be packed before the new repository counts as a user.
         async with self.mirrors.lock(mirror.path):
             if is_new and worktree.branch is not None:
-                self._require_free(worktree, worktree.branch)
-            tracking = await refs(self.mirrors.git, mirror.place, TRACKING)
+                self._require_free_branch(worktree, worktree.branch)
+            tracking = await list_refs(self.mirrors.git, mirror.place, TRACKING)
             await asyncio.to_thread(
                 private_repository.make, worktree, mirror, sha, tracking, lfs=self.mirrors.has_lfs
             )
 
-    def _require_free(self, worktree: Worktree, branch: str) -> None:
-        """Refuse a branch that another job on this host uses, or that clashes with one in use.
+    def _require_free_branch(self, worktree: Worktree, branch: str) -> None:
+        """Refuse a branch that another job on this host uses or excludes.
 
         Raises:
             JobFailure: BRANCH_IN_USE or BRANCH_CONFLICT.
         """
-        for job_id, used in self._branches_beside(worktree):
+        for job_id, used in self._branches_in_use(worktree):
             if used == branch:
                 raise JobFailure(
                     FailureCode.BRANCH_IN_USE,
@@ -420,8 +436,8 @@ class Worktrees:
                 )
             start_points.refuse_clash(branch, [used])
 
-    def _branches_beside(self, worktree: Worktree) -> Iterator[tuple[str, str]]:
-        """List the other jobs of the repository that have files, with the branch of each."""
+    def _branches_in_use(self, worktree: Worktree) -> Iterator[tuple[str, str]]:
+        """Yield the other jobs that have a worktree of the repository, each with its branch."""
         for git_dir in worktree.path.parent.glob(f"*{REPOSITORY_SUFFIX}"):
             path = git_dir.with_suffix("")
             if path == worktree.path or not path.is_dir():
@@ -434,10 +450,10 @@ class Worktrees:
 
 @contextlib.contextmanager
 def _broken_repository() -> Iterator[None]:
-    """Raise `BrokenRepository` for errors that a job can cause."""
+    """Raise `BrokenRepository` for errors that the files of a job cause."""
     try:
         yield
-    except _IN_THE_WAY as error:
+    except _JOB_ERRORS as error:
         raise BrokenRepository(str(error)) from error
 
 
@@ -445,6 +461,6 @@ def _require_mirror(mirror: Mirror) -> None:
     if not mirror.path.is_dir():
         raise JobFailure(
             FailureCode.GIT_FAILED,
-            f"{mirror.full_name} has not been fetched on this machine. Fetch it first.",
+            f"{mirror.full_name} has not been fetched on this host. Fetch it first.",
             transient=True,
         )

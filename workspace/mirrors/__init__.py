@@ -1,1 +1,1 @@
-"""The bare mirror of each repository."""
+"""Bare mirrors of the repositories."""

@@ -1,13 +1,14 @@
-"""The files of a mirror that git obeys, put back to what they must be before every fetch."""
+"""Reset the configuration of a mirror before every fetch."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+from sandbox import files
 
 _TEMPLATE = """\
 [core]
@@ -24,48 +25,46 @@ _TEMPLATE = """\
 [maintenance]
 \tauto = false
 """
-# Each of these changes what git does without being configuration (gitrepository-layout(5)).
-_UNWANTED = ("info/attributes", "info/exclude", "info/grafts", "objects/info/alternates", "shallow")
-# git holds the lock of a ref for milliseconds; the longest, packing all refs, takes seconds. It
-# writes to an object without a pause, but may compute for long between two writes to a pack.
+# These files change the behaviour of git too (gitrepository-layout(5)).
+_UNWANTED = (
+    "hooks", "info/attributes", "info/exclude", "info/grafts", "objects/info/alternates", "shallow",
+)  # fmt: skip
+_MAX_CONFIG = 64 * 1024
+# Git holds the lock of a ref for milliseconds, and for seconds while it packs all refs. It writes
+# an object without pauses, but can compute for minutes between two writes to a pack.
 _STALE_SECONDS = 60.0
 _STALE_PACK_SECONDS = 3600.0
 
 
-def restore(mirror: Path, url: str) -> None:
-    """Put the configuration of a mirror back, and remove what else could change git's mind.
+def reset_config(mirror: Path, url: str) -> None:
+    """Rewrite the configuration of a mirror, and delete other files that change git's behaviour.
 
-    With SANDBOX=off, any job may have written into it.
+    With SANDBOX=off, every job can write into the mirror.
 
     Args:
         mirror: the bare repository.
         url: the remote.
     """
     wanted = _TEMPLATE.format(url=url.replace("\\", "\\\\").replace('"', '\\"'))
-    config = mirror / "config"
-    if config.is_symlink() or _read(config) != wanted:
-        if not config.is_file():
-            _remove(config)
-        replacement = mirror / f"config.{os.getpid()}.{time.monotonic_ns()}"
-        replacement.write_text(wanted, "utf-8")
-        replacement.replace(config)
-    for name in (*_UNWANTED, "hooks"):
-        _remove(mirror / name)
+    if files.read_text(mirror, "config", limit=_MAX_CONFIG) != wanted:
+        files.write(mirror, "config", wanted.encode(), mode=0o644)
+    for name in _UNWANTED:
+        files.remove(mirror, name)
 
 
 def remove_leftovers(mirror: Path) -> None:
-    """Delete locks and half-written objects of git processes that were killed or had no space.
+    """Delete locks and partial objects of git processes that were killed or had no disk space.
 
-    Call it while holding the mirror's lock: then only commands that write objects are under way.
+    Call it while holding the mirror's lock, so that only commands that write objects are running.
     """
     _delete_older(_lock_files(mirror), _STALE_SECONDS)
     _delete_older(mirror.glob("objects/??/tmp_obj_*"), _STALE_SECONDS)
     _delete_older(mirror.glob("objects/pack/tmp_*"), _STALE_PACK_SECONDS)
 
 
-def _delete_older(files: Iterable[Path], seconds: float) -> None:
+def _delete_older(paths: Iterable[Path], seconds: float) -> None:
     limit = time.time() - seconds
-    for file in files:
+    for file in paths:
         with contextlib.suppress(FileNotFoundError):
             if file.stat().st_mtime < limit:
                 file.unlink()
@@ -75,17 +74,3 @@ def _lock_files(mirror: Path) -> Iterator[Path]:
     yield from mirror.glob("*.lock")
     for directory, _, names in os.walk(mirror / "refs"):
         yield from (Path(directory, name) for name in names if name.endswith(".lock"))
-
-
-def _read(file: Path) -> str | None:
-    try:
-        return file.read_text("utf-8")
-    except (OSError, UnicodeDecodeError):
-        return None
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

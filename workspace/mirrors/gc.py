@@ -1,4 +1,4 @@
-"""Packing of mirrors, which git must not do by itself while jobs borrow their objects."""
+"""Pack mirrors when no job borrows their objects. Automatic gc of git is off."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from workspace.git.runner import TREE_SECONDS, GitError, GitLocation
 from workspace.lifecycle.worktrees import Worktrees
 
 _log = logging.getLogger(__name__)
-# git's own limits for `gc --auto` (git-config(1), gc.auto and gc.autoPackLimit).
+# The defaults of `gc --auto` (git-config(1), gc.auto and gc.autoPackLimit).
 _MAX_LOOSE = 6700
 _MAX_PACKS = 50
 
 
-class Upkeep:
-    """Keeps mirrors fast and small.
+class MirrorPacking:
+    """Packs the mirrors of this host.
 
     Args:
-        worktrees: the worktrees, and through them the mirrors.
+        worktrees: the worktrees and their mirrors.
     """
 
     def __init__(self, worktrees: Worktrees) -> None:
@@ -29,11 +29,11 @@ class Upkeep:
     async def pack_idle(self) -> list[Path]:
         """Run `git gc` on every mirror that needs it and whose objects no job borrows.
 
-        What nothing leads to is deleted when it is two weeks old. Jobs of that repository wait
-        meanwhile. A failure is logged: it does no harm.
+        Unreachable objects are deleted after two weeks. Jobs of the repository wait until `git gc`
+        ends. Failures are harmless and only logged.
 
         Returns:
-            The mirrors that were packed.
+            The paths of the packed mirrors.
         """
         packed = []
         for mirror in self._mirrors.on_disk():
@@ -48,7 +48,7 @@ class Upkeep:
         return packed
 
     async def _needs_it(self, mirror: Path) -> bool:
-        if self._worktrees.borrow(mirror):
+        if self._worktrees.mirror_in_use(mirror):
             return False
         counted = await self._git.run("count-objects", "-v", at=GitLocation(mirror))
         rows = dict(line.split(": ", 1) for line in counted.splitlines())

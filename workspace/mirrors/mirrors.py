@@ -1,4 +1,4 @@
-"""One bare mirror of every repository, whose objects all of its jobs borrow."""
+"""One bare mirror per repository. All jobs of the repository borrow its objects."""
 
 from __future__ import annotations
 
@@ -9,18 +9,20 @@ import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from domain.errors import InvalidRequest, JobFailure
 from domain.failures import FailureCode
 from workspace.git.credentials import GitCredentials
-from workspace.git.errors import explained, is_damage
+from workspace.git.errors import as_job_failures, is_damage
 from workspace.git.locks import Locks
-from workspace.git.remote import TRACKING, Network, refs
+from workspace.git.refs import TRACKING, list_refs, list_refs_and_targets
+from workspace.git.remote import Network
 from workspace.git.runner import TREE_SECONDS, Git, GitError, GitLocation
 from workspace.git.scratch_repository import scratch_repository
+from workspace.git.text import encode
 from workspace.mirrors import config_reset
 from workspace.mirrors.repair import finish_replacement, is_being_replaced, replace_mirror
 
@@ -38,12 +40,15 @@ class Mirror:
         name: as the caller wrote it.
         path: the bare repository.
         url: the remote.
+        fetched: the remote's branches if `Mirrors.fetch` returned the mirror: the sha by
+            `refs/remotes/origin/<branch>`.
     """
 
     owner: str
     name: str
     path: Path
     url: str
+    fetched: Mapping[str, str] | None = None
 
     @property
     def full_name(self) -> str:
@@ -62,10 +67,10 @@ class Mirror:
 
 
 class Mirrors:
-    """All mirrors of this machine, below one directory.
+    """All mirrors of this host.
 
     Args:
-        root: the directory.
+        root: the parent directory.
         git: runs the commands.
         credentials: the server and its token.
     """
@@ -82,7 +87,7 @@ class Mirrors:
         self._host = urlsplit(credentials.server_url).netloc.replace(":", "_") or "local"
 
     def path(self, owner: str, name: str) -> Path:
-        """Return where the mirror is; names that differ in case only are the same to GitHub."""
+        """Return the path of a mirror. As on GitHub, names are not case-sensitive."""
         for part in (owner, name):
             if part in {"", ".", ".."} or "/" in part or "\0" in part:
                 raise InvalidRequest(f"{part[:100]!r} cannot be part of a repository's name.")
@@ -93,51 +98,51 @@ class Mirrors:
         return Mirror(owner, name, self.path(owner, name), self._server_url(owner, name))
 
     def on_disk(self) -> list[Path]:
-        """Return every mirror that has been fetched."""
+        """Return the paths of all mirrors that have been fetched."""
         return sorted(self.root.glob("[!.]*/*/*.git"))
 
     @contextlib.asynccontextmanager
     async def lock(self, path: Path) -> AsyncIterator[None]:
-        """Hold the mirror at `path` for changing its refs, or who borrows its objects."""
+        """Hold the lock on the refs of a mirror, and on the set of jobs that borrow its objects."""
         async with self.locks.hold(path.with_suffix(".lock")):
             await finish_replacement(self.git, path)
             yield
 
-    async def settle(self, mirror: Mirror) -> None:
-        """See to it that no mirror is missing because it is just being made again.
+    async def finish_replacement(self, mirror: Mirror) -> None:
+        """Finish an interrupted replacement of a damaged mirror, if there is one. Idempotent.
 
         Raises:
-            JobFailure: the disk refused to bring that to its end.
+            JobFailure: the disk refused.
         """
         if is_being_replaced(mirror.path):
-            with explained(self.credentials, f"Mending the mirror of {mirror.full_name}"):
+            with as_job_failures(self.credentials, f"Repairing the mirror of {mirror.full_name}"):
                 async with self.lock(mirror.path):
                     pass
 
     async def fetch(self, owner: str, name: str) -> Mirror:
-        """Bring the mirror up to date with the remote, and make it first if need be.
+        """Fetch a repository into its mirror, which is created if it is missing.
 
-        A damaged mirror is moved aside and made again, with the kept work in it.
+        A damaged mirror is moved aside and replaced. Kept work is carried over.
 
         Raises:
             JobFailure: the remote or the disk refused, or the repository is empty.
         """
         mirror = self.mirror(owner, name)
-        with explained(self.credentials, f"Fetching {mirror.full_name}"):
+        with as_job_failures(self.credentials, f"Fetching {mirror.full_name}"):
             async with self.lock(mirror.path):
                 if mirror.path.is_dir():
-                    await self._refresh_or_remake(mirror)
+                    fetched = await self._refresh_or_remake(mirror)
                 else:
-                    await self._make(mirror)
-        return mirror
+                    fetched = await self._make(mirror)
+        return replace(mirror, fetched=fetched)
 
     @contextlib.contextmanager
-    def explained(self, mirror: Mirror, doing: str) -> Iterator[None]:
-        """Turn what git and the disk complain about into `JobFailure`.
+    def as_job_failures(self, mirror: Mirror, doing: str) -> Iterator[None]:
+        """Raise errors of git and of a full disk as `JobFailure`.
 
-        A mirror that proves to be damaged is made again by the next fetch.
+        If git finds the mirror damaged, the next fetch replaces it.
         """
-        with explained(self.credentials, doing):
+        with as_job_failures(self.credentials, doing):
             try:
                 yield
             except GitError as error:
@@ -147,16 +152,16 @@ class Mirrors:
                     _mark_of(mirror).touch()
                 raise JobFailure(
                     FailureCode.GIT_FAILED,
-                    f"{doing} failed: the mirror of {mirror.full_name} on this machine is damaged. "
-                    "It is made again by the next job of this repository.",
+                    f"{doing} failed: the mirror of {mirror.full_name} on this host is damaged. "
+                    "The next job of this repository replaces it.",
                     transient=True,
                 ) from error
 
     async def default_branch(self, mirror: Mirror) -> str:
-        """Return the remote's default branch: as it is now or, if it does not answer, as it was.
+        """Return the remote's default branch. If the remote does not answer, use the last known.
 
         Raises:
-            JobFailure: the remote's HEAD names no branch that exists.
+            JobFailure: the branch of the remote's HEAD does not exist.
         """
         try:
             branch = await self.network.default_branch(mirror.url)
@@ -170,27 +175,32 @@ class Mirrors:
         return branch
 
     async def branches(self, mirror: Mirror) -> dict[str, str]:
-        """Return the sha of every branch of the remote at the latest fetch, by branch name."""
-        found = await refs(self.git, mirror.place, TRACKING)
-        return {name.removeprefix(TRACKING): sha for name, sha in found.items()}
+        """Return the remote's branches as of the last fetch: the sha by branch name.
+
+        If `fetch` returned `mirror`, they are as of that fetch.
+        """
+        refs = mirror.fetched
+        if refs is None:
+            refs = await list_refs(self.git, mirror.place, TRACKING)
+        return {name.removeprefix(TRACKING): sha for name, sha in refs.items()}
 
     async def has_commit(self, mirror: Mirror, sha: str) -> bool:
-        """Tell whether the mirror has a commit."""
+        """Return whether the mirror has a commit."""
         if not mirror.path.is_dir():
             return False
         try:
-            return await self.git.says("cat-file", "-e", f"{sha}^{{commit}}", at=mirror.place)
+            return await self.git.check("cat-file", "-e", f"{sha}^{{commit}}", at=mirror.place)
         except GitError:
             return False
 
     async def is_sound(self, mirror: Mirror, sha: str) -> bool:
-        """Return whether the history of all branches and of `sha` is whole, and the files of `sha`.
+        """Return whether the history of all branches and the files of `sha` are complete.
 
-        Every commit and tree is read, which takes minutes for a large repository.
+        Git reads every commit and tree, which takes minutes for a large repository.
         """
         try:
             async with scratch_repository(self.scratch, mirror.objects, {}) as place:
-                heads = (sha, *(await refs(self.git, mirror.place, TRACKING)).values())
+                heads = (sha, *(await list_refs(self.git, mirror.place, TRACKING)).values())
                 await self.git.run(
                     "rev-list", "--objects", "--quiet", "--stdin",
                     at=place, stdin="\n".join(heads).encode(), timeout=TREE_SECONDS,
@@ -205,13 +215,13 @@ class Mirrors:
             return False
         return True
 
-    async def _make(self, mirror: Mirror) -> None:
-        """Make the mirror elsewhere and move it into place, so that a half-made one is not seen."""
+    async def _make(self, mirror: Mirror) -> Mapping[str, str]:
+        """Create the mirror in a temporary directory, then move the complete one into place."""
         temporary = Path(tempfile.mkdtemp(dir=_made(self.scratch), prefix="mirror-"))
         draft = Mirror(mirror.owner, mirror.name, temporary, mirror.url)
         try:
             await self.git.run("init", "--quiet", "--bare", "--template=", at=draft.place)
-            await self._refresh(draft)
+            fetched = await self._refresh(draft)
             if mirror.path.is_dir():
                 aside = Path(tempfile.mkdtemp(dir=_made(self.damaged), prefix="mirror-"))
                 await replace_mirror(self.git, mirror.path, temporary, aside)
@@ -219,40 +229,43 @@ class Mirrors:
                 _move(temporary, mirror.path)
         finally:
             await asyncio.to_thread(shutil.rmtree, temporary, True)
+        return fetched
 
-    async def _refresh_or_remake(self, mirror: Mirror) -> None:
+    async def _refresh_or_remake(self, mirror: Mirror) -> Mapping[str, str]:
         try:
             if not _mark_of(mirror).exists():
-                await self._refresh(mirror)
-                return
+                return await self._refresh(mirror)
         except GitError as error:
             if not is_damage(error):
                 raise
             _log.warning("The mirror %s is damaged: %s", mirror.path, error)
-        await self._make(mirror)
+        return await self._make(mirror)
 
-    async def _refresh(self, mirror: Mirror) -> None:
-        config_reset.restore(mirror.path, mirror.url)
+    async def _refresh(self, mirror: Mirror) -> Mapping[str, str]:
+        config_reset.reset_config(mirror.path, mirror.url)
         config_reset.remove_leftovers(mirror.path)
-        known = await refs(self.git, mirror.place, TRACKING)
+        known, targets = await list_refs_and_targets(self.git, mirror.place, TRACKING)
         latest = await self.network.fetch(mirror.url, mirror.objects, known)
         if not latest:
             raise JobFailure(FailureCode.REPOSITORY_EMPTY)
         await self._update_refs(mirror, known, latest)
-        await self._follow_head(mirror, latest)
+        # Ask for the default branch only if the known one is gone.
+        if targets.get(ORIGIN_HEAD) not in latest:
+            await self._follow_head(mirror, latest)
+        return latest
 
     async def _update_refs(
         self, mirror: Mirror, known: Mapping[str, str], latest: Mapping[str, str]
     ) -> None:
         gone = [f"delete {name}\n" for name in known if name not in latest]
         moved = [f"update {name} {sha}\n" for name, sha in latest.items() if known.get(name) != sha]
-        # Deletions first: a branch `a` that became `a/b` cannot change in one transaction.
+        # Deletions first: git cannot replace a branch `a` by `a/b` in one transaction.
         for lines in filter(None, (gone, moved)):
-            data = "".join(lines).encode("utf-8", "surrogateescape")
+            data = encode("".join(lines))
             await self.git.run("update-ref", "--no-deref", "--stdin", at=mirror.place, stdin=data)
 
     async def _follow_head(self, mirror: Mirror, latest: Mapping[str, str]) -> None:
-        """Point `origin/HEAD` at the default branch, asking for it only if it is not known."""
+        """Point `origin/HEAD` at the default branch, and ask the remote for it if necessary."""
         head = await self._known_head(mirror)
         if head in latest:
             return
@@ -271,7 +284,7 @@ class Mirrors:
 
 
 def _mark_of(mirror: Mirror) -> Path:
-    """Return the file that says that a mirror is damaged."""
+    """Return the file that marks a mirror as damaged."""
     return mirror.path / "damaged"
 
 

@@ -1,19 +1,18 @@
-"""The commits of a job, brought from its private repository into the mirror as a pack.
+"""Copy commits from the private repository of a job into the mirror, as a pack.
 
-The pack is made inside the sandbox. Outside, git checks every object before the mirror has one.
-Bundles are not used: git before 2.46 does not check objects that it fetches from one (measured).
+The pack is created in the sandbox. Outside, git checks all objects before any reaches the mirror.
+Bundles are unsuitable: git before 2.46 does not check the objects in a bundle (measured).
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import re
 from collections.abc import Collection
 from pathlib import Path
 
 from workspace.git.errors import is_no_space
-from workspace.git.remote import TRACKING, refs
+from workspace.git.refs import SHA, TRACKING, list_refs
 from workspace.git.runner import TREE_SECONDS, GitError, GitLocation
 from workspace.git.scratch_repository import scratch_repository
 from workspace.mirrors.mirrors import Mirror, Mirrors
@@ -22,28 +21,26 @@ from workspace.worktree.lfs_files import copy_lfs_files
 from workspace.worktree.private_repository import BrokenRepository
 from workspace.worktree.worktree import Worktree
 
-_SHA = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
-
-class Crossing:
-    """Brings commits of jobs into the mirrors.
+class ObjectTransfer:
+    """Copies commits of jobs into the mirrors.
 
     Args:
-        mirrors: the repositories.
+        mirrors: the mirrors of this host.
     """
 
     def __init__(self, mirrors: Mirrors) -> None:
         self._mirrors = mirrors
         self._git = mirrors.git
 
-    async def bring(self, worktree: Worktree, sha: str) -> None:
+    async def copy_commit(self, worktree: Worktree, sha: str) -> None:
         """Copy a commit of a job, its history and its LFS files into the mirror. Idempotent.
 
-        Claude must have ended. No ref of the mirror leads to the commit. The caller makes one, or
-        uses the commit before the worktree is removed: until then the mirror is not packed.
+        Claude must have ended. The copy is unreachable until the caller creates a ref. The mirror
+        is not packed as long as the worktree exists, so the copy is safe until then.
 
         Args:
-            worktree: the worktree whose private repository has the commit.
+            worktree: the worktree of the job.
             sha: the commit.
 
         Raises:
@@ -51,21 +48,18 @@ class Crossing:
             GitError: git or the disk refused.
         """
         mirror = self._mirrors.mirror(worktree.owner, worktree.name)
-        if not _SHA.fullmatch(sha):
-            raise BrokenRepository(f"{sha[:100]!r} is not the name of a commit.")
-        known = {
-            worktree.base_sha,
-            *(await refs(self._git, mirror.place, TRACKING)).values(),
-            *(await refs(self._git, mirror.place, SALVAGE + worktree.job_id)).values(),
-        }
-        if not await self._has_all(mirror, sha, known):
+        if not SHA.fullmatch(sha):
+            raise BrokenRepository(f"{sha[:100]!r} is not a commit id.")
+        refs = await list_refs(self._git, mirror.place, TRACKING, SALVAGE + worktree.job_id)
+        known = {worktree.base_sha, *refs.values()}
+        if sha not in known and not await self._has_all(mirror, sha, known):
             async with scratch_repository(self._mirrors.scratch, mirror.objects, {}) as place:
                 try:
                     pack = await self._pack(worktree, sha, known, place.git_dir)
-                    await self._take(mirror, pack, place)
+                    await self._install(mirror, pack, place)
                     await self._require_all(mirror, sha, known)
                 except GitError as error:
-                    raise await self._meaning(error, worktree, mirror) from error
+                    raise await self._explain(error, worktree, mirror) from error
         await asyncio.to_thread(copy_lfs_files, worktree.git_dir, mirror.path)
 
     async def _has_all(self, mirror: Mirror, sha: str, known: Collection[str]) -> bool:
@@ -76,14 +70,14 @@ class Crossing:
         return True
 
     async def _require_all(self, mirror: Mirror, sha: str, known: Collection[str]) -> None:
-        """Look for every object of `sha` that the commits `known` do not have.
+        """Check that the mirror has all objects of `sha` that are not in `known` commits.
 
         Raises:
-            GitError: one is missing.
+            GitError: an object is missing.
         """
         await self._git.run(
             "rev-list", "--objects", "--quiet", "--stdin",
-            at=mirror.place, stdin=_span(sha, known), timeout=TREE_SECONDS,
+            at=mirror.place, stdin=_revisions(sha, known), timeout=TREE_SECONDS,
         )  # fmt: skip
 
     async def _pack(
@@ -93,23 +87,23 @@ class Crossing:
         with pack.open("wb") as file:
             await self._git.run(
                 "pack-objects", "--quiet", "--revs", "--stdout", "--delta-base-offset",
-                at=worktree.history, stdin=_span(sha, known), output=file.fileno(),
+                at=worktree.history, stdin=_revisions(sha, known), output=file.fileno(),
                 timeout=TREE_SECONDS,
             )  # fmt: skip
             os.fsync(file.fileno())
         return pack
 
-    async def _take(self, mirror: Mirror, pack: Path, place: GitLocation) -> None:
-        """Check every object of a pack, then move the pack into the mirror."""
+    async def _install(self, mirror: Mirror, pack: Path, place: GitLocation) -> None:
+        """Check all objects of a pack, then move the pack into the mirror."""
         name = await self._git.run(
             "index-pack", "--strict", str(pack), at=place, timeout=TREE_SECONDS
         )
-        # The lock keeps a replacement of the mirror from separating the files.
+        # Without the lock, a replacement of the mirror could separate the files of the pack.
         async with self._mirrors.lock(mirror.path):
             _move(pack, mirror.objects / "pack" / f"pack-{name.strip()}.pack")
 
-    async def _meaning(self, error: GitError, worktree: Worktree, mirror: Mirror) -> Exception:
-        """Return `BrokenRepository` if the job's repository is the reason, else the error."""
+    async def _explain(self, error: GitError, worktree: Worktree, mirror: Mirror) -> Exception:
+        """Return `BrokenRepository` if the job's repository is the reason, otherwise the error."""
         if is_no_space(error) or error.exit_code != 128:
             return error
         if not await self._mirrors.is_sound(mirror, worktree.base_sha):
@@ -117,12 +111,12 @@ class Crossing:
         return BrokenRepository(f"Git said: {error.stderr.strip()[-300:]}")
 
 
-def _span(sha: str, known: Collection[str]) -> bytes:
-    return "".join(f"{line}\n" for line in (sha, *(f"^{each}" for each in known))).encode()
+def _revisions(sha: str, known: Collection[str]) -> bytes:
+    return "".join(f"{line}\n" for line in (sha, *(f"^{commit}" for commit in known))).encode()
 
 
 def _move(pack: Path, target: Path) -> None:
-    """Move a pack with its files; git uses it as soon as the last one, its index, is there."""
+    """Move a pack and its files. The index is last: with it, git starts to use the pack."""
     target.parent.mkdir(exist_ok=True)
     for suffix in (".pack", ".rev", ".idx"):
         file = pack.with_suffix(suffix)

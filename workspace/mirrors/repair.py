@@ -1,4 +1,4 @@
-"""A fresh mirror in the place of a damaged one, with its sound objects and refs."""
+"""Replace a damaged mirror by a fresh one, and carry over its intact objects and refs."""
 
 from __future__ import annotations
 
@@ -12,62 +12,65 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from workspace.git.runner import TREE_SECONDS, Git, GitError, GitLocation, lines
+from workspace.git.refs import SHA
+from workspace.git.runner import TREE_SECONDS, Git, GitError, GitLocation
+from workspace.git.text import lines
 
 _log = logging.getLogger(__name__)
 _CHUNK = 1 << 20
 _HASHES = {40: hashlib.sha1, 64: hashlib.sha256}
-_REF = re.compile(r"([0-9a-f]{40}|[0-9a-f]{64}) (refs/(?!remotes/).+)")
+_REF = re.compile(rf"({SHA.pattern}) (refs/(?!remotes/).+)")
 _LFS = "lfs"
-"""The files of LFS that jobs have added; the remote may not have them yet."""
+"""LFS files that jobs have added. The remote may not have them yet."""
 
 
 async def replace_mirror(git: Git, mirror: Path, fresh: Path, aside: Path) -> None:
-    """Put a fresh mirror in the place of a damaged one, whose lock is held.
+    """Replace a damaged mirror by a fresh one, while holding the lock of the mirror.
 
-    Whoever takes the lock after a kill in the middle of it calls `finish_replacement`.
+    If the process is killed, the next holder of the lock calls `finish_replacement`. All paths are
+    on one file system.
 
     Args:
         git: runs the commands.
-        mirror: the damaged one.
-        fresh: has all the remote has.
-        aside: an empty directory, which the damaged one is moved into. All three are on the same
-            file system.
+        mirror: the damaged mirror.
+        fresh: a mirror with everything that the remote has.
+        aside: an empty directory. The damaged mirror is moved into it.
     """
-    # Most is carried over while jobs still work in it, because it takes long.
+    # This takes long, so most objects are carried over while jobs still use the damaged mirror.
     await carry_over(git, mirror, fresh)
     _exchange(mirror, fresh, aside / mirror.name)
     await finish_replacement(git, mirror)
 
 
 def is_being_replaced(mirror: Path) -> bool:
-    """Tell whether a replacement is under way, or was interrupted."""
+    """Return whether a replacement is in progress or was interrupted."""
     return _pointer_of(mirror).is_symlink()
 
 
 async def finish_replacement(git: Git, mirror: Path) -> None:
-    """Bring a replacement to its end that was interrupted, if there is one. Repeatable.
+    """Finish an interrupted replacement, if there is one. Idempotent.
 
-    The mirror's lock is held. If the fresh mirror is lost, the damaged one comes back.
+    The caller holds the mirror's lock. If the fresh mirror is lost, the damaged one is restored.
     """
     if not is_being_replaced(mirror):
         return
     damaged = _exchanged(mirror)
     if damaged is not None:
-        # Jobs have worked in it until it was moved.
+        # Jobs could add objects until the mirror was moved.
         await carry_over(git, damaged, mirror)
         _move_lfs_files(damaged, mirror)
     _pointer_of(mirror).unlink()
 
 
 async def carry_over(git: Git, damaged: Path, fresh: Path) -> None:
-    """Bring what only a damaged mirror has into a fresh one, as far as it is sound.
+    """Copy intact objects and refs that only a damaged mirror has into a fresh one. Idempotent.
+
+    Objects that were copied before are not checked again.
 
     Args:
         git: runs the commands.
-        damaged: the mirror; nothing in it is changed.
-        fresh: a mirror on the same file system, which has all the remote has. What was carried over
-            before is not looked at again.
+        damaged: the damaged mirror, which stays unchanged.
+        fresh: a mirror on the same file system, with everything that the remote has.
     """
     await asyncio.to_thread(_link_loose_objects, damaged / "objects", fresh / "objects")
     for index in _packs(damaged):
@@ -77,12 +80,12 @@ async def carry_over(git: Git, damaged: Path, fresh: Path) -> None:
         if known.get(name) == sha:
             continue
         try:
-            # It walks through everything that the remote has not, and fails where a part is gone.
+            # This walks all objects that the remote does not have. It fails if one is missing.
             reach = ("rev-list", "--objects", "--quiet", sha, "--not", "--remotes=origin", "--")
             await git.run(*reach, at=GitLocation(fresh), timeout=TREE_SECONDS)
             await git.run("update-ref", "--no-deref", name, sha, at=GitLocation(fresh))
         except GitError as error:
-            _log.warning("%s stays in the damaged copy of %s: %s", name, damaged, error)
+            _log.warning("The ref %s stays in the damaged mirror %s: %s", name, damaged, error)
 
 
 def _move_lfs_files(damaged: Path, fresh: Path) -> None:
@@ -91,7 +94,7 @@ def _move_lfs_files(damaged: Path, fresh: Path) -> None:
 
 
 def _merge(source: Path, target: Path) -> None:
-    """Move a file or directory to where a command that was under way may have made one."""
+    """Move a file or directory, and merge it with one that a running command has created."""
     if not target.exists():
         source.rename(target)
     elif source.is_dir() and target.is_dir():
@@ -100,14 +103,14 @@ def _merge(source: Path, target: Path) -> None:
 
 
 def _exchange(mirror: Path, fresh: Path, damaged: Path) -> None:
-    # A link is there or it is not, whatever dies.
+    # Creating a link is atomic, so a kill leaves it complete or absent.
     _pointer_of(mirror).symlink_to(damaged)
     mirror.rename(damaged)
     fresh.rename(mirror)
 
 
 def _exchanged(mirror: Path) -> Path | None:
-    """Return where the damaged mirror is; None when it stayed or had to come back."""
+    """Return the path of the damaged mirror; None if it was not moved, or was restored."""
     damaged = _pointer_of(mirror).readlink()
     if damaged.is_dir() and not mirror.is_dir():
         damaged.rename(mirror)
@@ -115,7 +118,7 @@ def _exchanged(mirror: Path) -> Path | None:
 
 
 def _pointer_of(mirror: Path) -> Path:
-    """Return the link that leads to the damaged mirror while a fresh one takes its place."""
+    """Return the link to the damaged mirror, which exists during a replacement."""
     return mirror.with_suffix(".replaced")
 
 
@@ -129,7 +132,7 @@ def _link_loose_objects(source: Path, target: Path) -> None:
 
 
 def _is_sound(file: Path) -> bool:
-    """Tell whether a loose object is what its name says: the hash of its inflated content."""
+    """Return whether the name of a loose object is the hash of its inflated content."""
     name = file.parent.name + file.name
     if len(name) not in _HASHES:
         return False
@@ -156,14 +159,14 @@ async def _link_pack(git: Git, index: Path, fresh: Path) -> None:
     except GitError as error:
         _log.warning("The pack %s is damaged: %s", index, error)
         return
-    # The index comes last: with it the pack is complete.
+    # The index is last: it makes the pack usable.
     for file in sorted(index.parent.glob(f"{index.stem}.*"), key=lambda file: file == index):
         if not (directory / file.name).exists():
             os.link(file, directory / file.name)
 
 
 def _refs(mirror: Path) -> dict[str, str]:
-    """Return the local refs that can be read, by name; git itself stops at the first bad one."""
+    """Return all readable local refs by name. Git itself stops at the first bad one."""
     rows = [*_lines(mirror / "packed-refs")]
     for file in (mirror / "refs").rglob("*"):
         if file.is_file():

@@ -1,1 +1,1 @@
-"""Keeping undelivered work."""
+"""Undelivered work that is kept."""

@@ -1,4 +1,4 @@
-"""The commits that keep work nobody has pushed: where they are, since when, and what they say."""
+"""The commits under `refs/orchestrator/salvage/` that keep undelivered work."""
 
 from __future__ import annotations
 
@@ -14,43 +14,42 @@ _BASE = re.compile(r"^Base: ([0-9a-f]{40,64})$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
-class KeptCommit:
-    """One commit that keeps the work of a job.
+class SalvageCommit:
+    """A commit that keeps the work of a job.
 
     Args:
-        sha: the commit itself.
-        tree: the files as the job left them.
-        lines: the commits that reach all of the job's history. The first is where its files
-            belong; the others are its branch if that went elsewhere, and what was kept earlier.
-        base_sha: the commit that the job began from.
+        sha: the commit.
+        tree: its files, as the job left them.
+        parents: the commits that reach the whole history of the job. The files belong to the first.
+            The others are the job's branch if it diverged, other branches, tags and stash entries,
+            and the previous salvage commit.
+        base_sha: the commit that the job started from.
     """
 
     sha: str
     tree: str
-    lines: tuple[str, ...]
+    parents: tuple[str, ...]
     base_sha: str
 
 
 def message(job_id: str, base_sha: str) -> str:
-    """Return the message of a commit that keeps the work of a job."""
+    """Return the message of a salvage commit."""
     return f"Work of job {job_id} that was not pushed\n\nBase: {base_sha}\n"
 
 
-async def kept_commit(git: Git, place: GitLocation, job_id: str) -> KeptCommit | None:
-    """Return the commit that keeps the work of a job; None when nothing was kept.
-
-    A commit that says no base was not made here, so it keeps nothing.
-    """
-    found = await git.run(
+async def salvage_commit(git: Git, place: GitLocation, job_id: str) -> SalvageCommit | None:
+    """Read the commit that keeps the work of a job; None if there is none."""
+    output = await git.run(
         "rev-parse", "--quiet", "--verify", SALVAGE + job_id, at=place, accept=(0, 1)
     )
-    if not found:
+    if not output:
         return None
-    sha = found.strip()
+    sha = output.strip()
     headers, _, text = (await git.run("cat-file", "commit", sha, at=place)).partition("\n\n")
-    named = _HEADER.findall(headers)
-    lines = tuple(value for key, value in named if key == "parent")
+    fields = _HEADER.findall(headers)
+    parents = tuple(value for key, value in fields if key == "parent")
     base = _BASE.search(text)
-    if base is None or not lines:
+    # `message` always writes a base. A commit without one was not written by the orchestrator.
+    if base is None or not parents:
         return None
-    return KeptCommit(sha, dict(named)["tree"], lines, base[1])
+    return SalvageCommit(sha, dict(fields)["tree"], parents, base[1])

@@ -1,4 +1,4 @@
-"""The parts of a worktree that are not in its own repository: LFS files and submodules."""
+"""Fetches LFS files and submodules, which are not in the repository of a worktree."""
 
 from __future__ import annotations
 
@@ -12,31 +12,32 @@ from workspace.git.runner import TREE_SECONDS, GitError, GitLocation
 from workspace.mirrors.mirrors import Mirrors
 from workspace.worktree.worktree import Worktree
 
-_CLOSED = {
+_ACCESS_CODES = {
     FailureCode.GITHUB_AUTHENTICATION,
     FailureCode.GITHUB_PERMISSION,
     FailureCode.GITHUB_TOKEN_MISSING,
     FailureCode.REPOSITORY_NOT_FOUND,
 }
-_REGISTER = (
-    "The token is used only for repositories that the same client has registered: register those "
-    "of private submodules with POST /clients/:id/repository. "
+_REGISTER_HINT = (
+    "The token is used only for repositories that the same client has registered: register the "
+    "repositories of private submodules with POST /clients/:id/repository. "
 )
 _ATTRIBUTES = (":(glob)**/.gitattributes",)
 
 
 async def uses_lfs(mirrors: Mirrors, place: GitLocation, sha: str) -> bool:
-    """Tell whether a commit keeps files in Git LFS."""
-    return await mirrors.git.says(
+    """Return whether a commit has files in Git LFS."""
+    return await mirrors.git.check(
         "grep", "-q", "-F", "filter=lfs", sha, "--", *_ATTRIBUTES, at=place
     )
 
 
 async def require_lfs(mirrors: Mirrors, place: GitLocation, sha: str) -> bool:
-    """Tell whether a commit keeps files in Git LFS, which then must be installed.
+    """Return whether a commit has files in Git LFS.
 
     Raises:
-        JobFailure: it is not. Claude would see pointers, and could commit over them.
+        JobFailure: it has, and git-lfs is not installed. Claude would see pointer files, and could
+            overwrite them.
     """
     used = await uses_lfs(mirrors, place, sha)
     if used and not mirrors.has_lfs:
@@ -47,13 +48,13 @@ async def require_lfs(mirrors: Mirrors, place: GitLocation, sha: str) -> bool:
 async def fetch_lfs_files(
     mirrors: Mirrors, worktree: Worktree, sha: str, repositories: Collection[str]
 ) -> None:
-    """Replace the pointers of a checked-out worktree by the files.
+    """Replace the LFS pointers of a fresh worktree by their files.
 
     Args:
         mirrors: owns the mirror.
-        worktree: in which nobody has worked yet.
-        sha: the commit that is checked out.
-        repositories: those that the token is offered for, as `owner/name`.
+        worktree: fresh, with `sha` checked out.
+        sha: the commit.
+        repositories: the repositories that the token may be used for, as `owner/name`.
     """
     url = mirrors.mirror(worktree.owner, worktree.name).url
     await mirrors.network.fetch_lfs_files(url, worktree.mirror, sha, repositories)
@@ -67,23 +68,23 @@ async def fetch_submodules(
 
     Args:
         mirrors: owns the mirror.
-        worktree: in which nobody has worked yet.
-        repositories: those that the token is offered for, as `owner/name`.
+        worktree: fresh.
+        repositories: the repositories that the token may be used for, as `owner/name`.
 
     Returns:
-        A notice for the job's owner when some could not be fetched for good.
+        A notice for the user if a submodule could not be fetched and a retry would not help.
 
     Raises:
-        JobFailure: a repetition may succeed.
+        JobFailure: the fetch failed, and a retry may succeed.
     """
     if not files.is_file(worktree.path, ".gitmodules"):
         return ()
     try:
-        await mirrors.network.update_submodules(worktree, repositories)
+        await mirrors.network.update_submodules(worktree.place, repositories)
     except GitError as error:
         failure = failure_of(error, mirrors.credentials, "Fetching the submodules")
         if failure.transient:
             raise failure from error
-        hint = _REGISTER if failure.code in _CLOSED else ""
+        hint = _REGISTER_HINT if failure.code in _ACCESS_CODES else ""
         return (f"Some submodules are missing from the worktree. {hint}{failure.message}",)
     return ()

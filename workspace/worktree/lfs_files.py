@@ -1,4 +1,4 @@
-"""The files of Git LFS that a job has added, brought from its repository into the mirror."""
+"""Copies the LFS files that a job has added from its repository into the mirror."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _OID = re.compile(r"[0-9a-f]{64}")
 
 
 def copy_lfs_files(git_dir: Path, mirror: Path) -> None:
-    """Copy the files that the mirror lacks, in a way that survives a power cut. Idempotent.
+    """Copy the files that the mirror does not have. Safe at a power cut. Idempotent.
 
-    Files over 16 GiB, and those whose content does not match their name, are left out.
+    Files over 16 GiB and files whose content does not match their name are skipped.
 
     Args:
         git_dir: a repository that a job could have written.
@@ -33,12 +33,12 @@ def copy_lfs_files(git_dir: Path, mirror: Path) -> None:
             try:
                 _copy(git_dir, name, mirror / name)
             except (files.UnsafeFile, FileExistsError):
-                # It is no file, or another job has brought it meanwhile.
+                # It is not a regular file, or another job has copied it in the meantime.
                 continue
 
 
 def _lfs_files(git_dir: Path) -> Iterator[str]:
-    """List the files of a repository, as git-lfs lays them out."""
+    """Yield the LFS files of a repository: `lfs/objects/ab/cd/abcd...`."""
     for first in files.names(git_dir, _ROOT):
         for second in files.names(git_dir, f"{_ROOT}/{first}"):
             for oid in files.names(git_dir, f"{_ROOT}/{first}/{second}"):
@@ -48,7 +48,7 @@ def _lfs_files(git_dir: Path) -> Iterator[str]:
 
 def _copy(git_dir: Path, name: str, target: Path) -> None:
     with files.opened(git_dir, name, limit=_MAX_BYTES) as source:
-        # A sparse file costs a job nothing, but a copy of it would fill the mirrors' disk.
+        # Check before copying: the copy of a sparse file could fill the disk of the mirrors.
         if _digest(source, None) != target.name:
             return
         source.seek(0)
@@ -66,7 +66,7 @@ def _copy(git_dir: Path, name: str, target: Path) -> None:
 
 
 def _digest(source: BinaryIO, sink: BinaryIO | None) -> str:
-    """Return the hash of what can be read, and write it to `sink`."""
+    """Return the hash of the rest of `source`, and copy it to `sink` if there is one."""
     digest = hashlib.sha256()
     while chunk := source.read(_CHUNK):
         digest.update(chunk)

@@ -1,7 +1,7 @@
 """The private git repository of a job, the only one that Claude can change.
 
-It borrows the objects of the mirror, which Claude sees read-only, and has its own index, refs,
-configuration and stash. Commits reach the mirror as a pack; see `crossing`.
+It borrows the objects of the mirror, which Claude can only read. It has its own index, refs,
+configuration and stash. Commits reach the mirror as a pack; see `mirrors.object_transfer`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from pathlib import Path
 from domain.errors import JobFailure
 from domain.failures import FailureCode
 from sandbox import files
+from workspace.git.refs import HEADS, SHA
 from workspace.git.runner import GitError
+from workspace.git.text import encode
 from workspace.mirrors.mirrors import Mirror
 from workspace.worktree.worktree import Worktree
 
@@ -50,26 +52,26 @@ _UNWANTED = (
     "commondir", "config.worktree", "info/attributes", "info/exclude", "info/grafts",
     "objects/info/commit-graph", "objects/info/commit-graphs", "shallow",
 )  # fmt: skip
-"""Git obeys these files beside its configuration (gitrepository-layout(5))."""
+"""Git obeys these files in addition to its configuration (gitrepository-layout(5))."""
 
-_LARGE = ("objects/", "lfs/", "modules/")
-"""Directories whose files can have any size. Git reads the other files into memory."""
-_MAX_FILE = 1 << 30
-_MAX_SMALL = 64 * 1024
-_RULES = (".gitattributes", ".gitignore", ".gitmodules")
-_MAX_RULES = 100 << 20
-"""Git 2.39 reads these files of a worktree into memory, 1 TiB as well (measured)."""
-_HEAD = re.compile(r"ref: refs/\S+\n|([0-9a-f]{40}|[0-9a-f]{64})\n")
+_LARGE_DIRECTORIES = ("objects/", "lfs/", "modules/")
+"""Their files can have any size. Git reads all other files into memory."""
+_MAX_FILE_BYTES = 1 << 30
+_MAX_REF_BYTES = 64 * 1024
+_RULE_FILES = (".gitattributes", ".gitignore", ".gitmodules")
+_MAX_RULE_FILE_BYTES = 100 << 20
+"""Git 2.39 reads rule files into memory at any size, even 1 TiB (measured)."""
+_HEAD = re.compile(rf"ref: refs/\S+\n|({SHA.pattern})\n")
 
 
 class BrokenRepository(JobFailure):
     """A job left its repository in a state that git cannot or must not work with."""
 
-    def __init__(self, particulars: str) -> None:
+    def __init__(self, detail: str) -> None:
         super().__init__(
             FailureCode.GIT_FAILED,
-            "The job left its git repository in a state that git does not accept, so nothing was "
-            f"published. The files are kept. Retry the job. {particulars}",
+            "Nothing was published: the job left its git repository in a state that git does not "
+            f"accept. Its files are kept. Retry the job. {detail}",
         )
 
 
@@ -79,7 +81,7 @@ class RepositoryError(GitError):
 
 @contextlib.contextmanager
 def repository_errors() -> Iterator[None]:
-    """Raise `RepositoryError` for the commands of a block, which work on a job's repository."""
+    """Raise `RepositoryError` for git errors in the block."""
     try:
         yield
     except GitError as error:
@@ -89,35 +91,37 @@ def repository_errors() -> Iterator[None]:
 def make(
     worktree: Worktree, mirror: Mirror, sha: str, tracking: Mapping[str, str], *, lfs: bool
 ) -> None:
-    """Make the repository of a worktree, without an index.
+    """Create the repository of a worktree, without an index.
+
+    The caller holds the mirror's lock.
 
     Args:
         worktree: has no repository yet.
-        mirror: whose lock is held.
-        sha: the commit that the job's branch or the detached HEAD is at.
-        tracking: the sha of every branch of the remote, by `refs/remotes/origin/<branch>`.
+        mirror: the repository to borrow objects from.
+        sha: the commit of the job's branch, or of the detached HEAD.
+        tracking: the commit of each branch of the remote, by `refs/remotes/origin/<branch>`.
         lfs: whether git-lfs is installed.
     """
     git_dir = worktree.git_dir
     git_dir.mkdir(parents=True)
     rows = [f"{commit} {name}\n" for name, commit in sorted(tracking.items())]
-    # Without traits in the first line, git sorts and peels by itself.
+    # Without a header line, git does not rely on the order of the rows or on peeled tags.
     _put(git_dir, "packed-refs", "".join(rows))
     if worktree.branch is not None:
-        _put(git_dir, f"refs/heads/{worktree.branch}", f"{sha}\n")
+        _put(git_dir, f"{HEADS}{worktree.branch}", f"{sha}\n")
     _put(git_dir, "HEAD", _head(worktree, sha))
     _restore_settings(git_dir, mirror, lfs=lfs)
 
 
 def restore(worktree: Worktree, mirror: Mirror, *, lfs: bool) -> None:
-    """Restore the files that git obeys, and delete those that git could wait for. Idempotent.
+    """Restore the files that git obeys, and delete files that could block it. Idempotent.
 
-    Afterwards git runs no program that a job has named. Call it while holding the worktree's lock
-    and after Claude has ended: the locks of git are then leftovers of killed commands.
+    Afterwards git runs no program that a job has configured. The caller holds the worktree's lock,
+    and Claude has ended. Git's lock files are then leftovers of killed commands.
 
     Raises:
-        OSError: the disk refused, or a job left something that cannot be replaced.
-        UnsafeFile: a job left something that cannot be replaced.
+        OSError: a disk error, or the job left a file that cannot be replaced.
+        UnsafeFile: the job left a file that cannot be replaced.
     """
     _remove_odd_files(worktree.git_dir)
     for name in _FILES:
@@ -131,23 +135,22 @@ def restore(worktree: Worktree, mirror: Mirror, *, lfs: bool) -> None:
 
 
 def restore_pointers(worktree: Worktree) -> None:
-    """Restore `.git` and HEAD where a power cut emptied them or a job deleted them.
+    """Restore `.git` and HEAD if a power cut emptied them or a job deleted them. Idempotent.
 
-    A HEAD that git can read stays. Any other is replaced by the job's branch, without touching
-    the files.
+    A valid HEAD stays. Otherwise HEAD becomes the job's branch. The files are not changed.
     """
     if worktree.path.is_dir() and not files.is_directory(worktree.path, ".git"):
         _put(worktree.path, ".git", f"gitdir: {worktree.git_dir}\n")
-    head = files.read_text(worktree.git_dir, "HEAD", limit=_MAX_SMALL)
+    head = files.read_text(worktree.git_dir, "HEAD", limit=_MAX_REF_BYTES)
     if head is None or _HEAD.fullmatch(head) is None:
         _put(worktree.git_dir, "HEAD", _head(worktree, worktree.base_sha))
 
 
 def branch_in(git_dir: Path) -> str | None:
-    """Return the branch that a repository has checked out, or None."""
-    head = files.read_text(git_dir, "HEAD", limit=_MAX_SMALL) if git_dir.is_dir() else None
-    found = re.fullmatch(r"ref: refs/heads/(\S+)\n", head or "")
-    return found[1] if found else None
+    """Return the branch that a repository has checked out, if any."""
+    head = files.read_text(git_dir, "HEAD", limit=_MAX_REF_BYTES) if git_dir.is_dir() else None
+    match = re.fullmatch(rf"ref: {HEADS}(\S+)\n", head or "")
+    return match[1] if match else None
 
 
 def _restore_settings(git_dir: Path, mirror: Mirror, *, lfs: bool) -> None:
@@ -161,13 +164,14 @@ def _restore_settings(git_dir: Path, mirror: Mirror, *, lfs: bool) -> None:
 
 
 def _remove_odd_files(git_dir: Path) -> None:
-    """Delete locks, and links, pipes and huge files, none of which git makes here."""
+    """Delete git's lock files, and links, pipes and huge files, which git does not create here."""
     for name, entry in files.below(git_dir):
         if entry.is_dir(follow_symlinks=False):
             continue
         is_lock = name.endswith(".lock") and (name.startswith("refs/") or "/" not in name)
         is_odd = not entry.is_file(follow_symlinks=False)
-        if is_lock or is_odd or not name.startswith(_LARGE) and _size(entry) > _MAX_FILE:
+        is_huge = not name.startswith(_LARGE_DIRECTORIES) and _size(entry) > _MAX_FILE_BYTES
+        if is_lock or is_odd or is_huge:
             files.remove(git_dir, name)
 
 
@@ -176,10 +180,10 @@ def _size(entry: os.DirEntry[str]) -> int:
 
 
 def _remove_obstacles(work_tree: Path) -> None:
-    """Delete files that git cannot commit but opens, such as a pipe by the name `.gitignore`."""
+    """Delete files that git opens but cannot commit, such as a pipe named `.gitignore`."""
     for name, entry in files.below(work_tree):
         if entry.is_file(follow_symlinks=False):
-            is_obstacle = entry.name in _RULES and _size(entry) > _MAX_RULES
+            is_obstacle = entry.name in _RULE_FILES and _size(entry) > _MAX_RULE_FILE_BYTES
         else:
             is_obstacle = not entry.is_dir(follow_symlinks=False) and not entry.is_symlink()
         if is_obstacle:
@@ -187,18 +191,18 @@ def _remove_obstacles(work_tree: Path) -> None:
 
 
 def _restore_branch(worktree: Worktree) -> None:
-    """Set the job's branch to its base commit where a power cut emptied its file."""
-    name = f"refs/heads/{worktree.branch}"
+    """Reset the job's branch to its base commit if a power cut emptied its file."""
+    name = f"{HEADS}{worktree.branch}"
     if worktree.branch is not None and files.is_file(worktree.git_dir, name):
-        ref = files.read_text(worktree.git_dir, name, limit=_MAX_SMALL)
+        ref = files.read_text(worktree.git_dir, name, limit=_MAX_REF_BYTES)
         if ref is None or _HEAD.fullmatch(ref) is None:
             _put(worktree.git_dir, name, f"{worktree.base_sha}\n")
 
 
 def _head(worktree: Worktree, sha: str) -> str:
-    return f"{sha}\n" if worktree.branch is None else f"ref: refs/heads/{worktree.branch}\n"
+    return f"{sha}\n" if worktree.branch is None else f"ref: {HEADS}{worktree.branch}\n"
 
 
-def _put(root: Path, name: str, wanted: str) -> None:
-    if files.read_text(root, name, limit=_MAX_SMALL) != wanted:
-        files.write(root, name, wanted.encode("utf-8", "surrogateescape"), mode=0o644)
+def _put(root: Path, name: str, content: str) -> None:
+    if files.read_text(root, name, limit=_MAX_REF_BYTES) != content:
+        files.write(root, name, encode(content), mode=0o644)

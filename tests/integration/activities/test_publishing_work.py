@@ -231,7 +231,7 @@ async def test_work_in_a_submodule_fails_the_job_and_is_rescued(
     add_submodule(host, forge)
     granted, worktree = await host.prepared()
     (worktree.path / "part/part.py").write_text("edited\n")
-    with pytest.raises(JobFailure, match=r"compared with them: part\. Changes of a") as caught:
+    with pytest.raises(JobFailure, match=r"could not be checked: part\. Make submodule") as caught:
         await publish(host, granted)
     assert caught.value.code is FailureCode.GIT_FAILED
     assert pushes(forge) == 0

@@ -33,13 +33,13 @@ from settings import ClaudeSettings, GithubSettings
 from store.protocol import Store
 from tests.sandboxes import real_sandbox
 from tests.unit.store.samples import World
-from workspace.git.author import Identity
+from workspace.author import Identity
 from workspace.git.credentials import GitCredentials, write_token_file
 from workspace.git.runner import Git
 from workspace.lifecycle.expiry import Expiry
 from workspace.lifecycle.removal import Removal
 from workspace.lifecycle.worktrees import Worktrees
-from workspace.mirrors.gc import Upkeep
+from workspace.mirrors.gc import MirrorPacking
 from workspace.mirrors.mirrors import Mirrors
 from workspace.publishing import Publishing
 from workspace.salvage.salvage import Salvage
@@ -146,7 +146,7 @@ class WorkerHost:
             self.removal,
             SalvageRecords(used, host),
             Retention(used, Expiry(self.worktrees), timedelta(days=30)),
-            Upkeep(self.worktrees),
+            MirrorPacking(self.worktrees),
             self.sessions,
         )
 

@@ -230,7 +230,7 @@ async def test_idle_mirrors_are_packed_after_a_day_and_then_daily(
         return []
 
     monkeypatch.setattr(sweeper, "DAILY", timedelta(milliseconds=100))
-    monkeypatch.setattr(host.sweeper._upkeep, "pack_idle", pack_idle)
+    monkeypatch.setattr(host.sweeper._packing, "pack_idle", pack_idle)
     began = clock()
     running = asyncio.create_task(host.sweeper.run_forever())
     await eventually(lambda: len(packed) == 2)

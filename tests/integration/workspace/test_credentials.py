@@ -15,7 +15,7 @@ ODD = "a 'quoted' \"name\" with $dollar and `tick`"
 
 
 async def ask(credentials: GitCredentials, at: Path, url: str) -> str:
-    """Return what git is told for a URL, or nothing when it would have to ask a person."""
+    """Return git's credential for a URL; nothing if git would have to prompt for it."""
     return await Git(os.environ["PATH"]).run(
         "credential",
         "fill",
@@ -26,14 +26,14 @@ async def ask(credentials: GitCredentials, at: Path, url: str) -> str:
     )
 
 
-def test_the_token_file_is_private(tmp_path: Path) -> None:
+def test_token_file_is_private(tmp_path: Path) -> None:
     file = write_token_file(tmp_path / "deep" / "secrets", TOKEN + "\n")
     assert file.read_text() == TOKEN
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
 
 
-def test_a_new_token_replaces_the_old_one_and_leaves_nothing_else(tmp_path: Path) -> None:
+def test_new_token_replaces_the_old_one(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     write_token_file(tmp_path, "old")
     assert write_token_file(tmp_path, "new").read_text() == "new"
@@ -42,7 +42,7 @@ def test_a_new_token_replaces_the_old_one_and_leaves_nothing_else(tmp_path: Path
 
 
 @pytest.mark.parametrize("token", ["", "  ", "a\nb", "a\0b", "gh\u00e4"])
-def test_what_cannot_be_a_token_is_refused(tmp_path: Path, token: str) -> None:
+def test_invalid_token_is_refused(tmp_path: Path, token: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         write_token_file(tmp_path, token)
     assert not list(tmp_path.iterdir())
@@ -50,13 +50,13 @@ def test_what_cannot_be_a_token_is_refused(tmp_path: Path, token: str) -> None:
 
 
 @pytest.mark.parametrize("directory", ["plain", ODD])
-async def test_git_is_told_the_token_for_the_server(tmp_path: Path, directory: str) -> None:
+async def test_git_gets_the_token_for_the_server(tmp_path: Path, directory: str) -> None:
     file = write_token_file(tmp_path / directory, TOKEN)
-    told = await ask(
+    output = await ask(
         GitCredentials("https://git.example", file), tmp_path, "https://git.example/o/r.git"
     )
-    assert "username=x-access-token\n" in told
-    assert f"password={TOKEN}\n" in told
+    assert "username=x-access-token\n" in output
+    assert f"password={TOKEN}\n" in output
 
 
 @pytest.mark.parametrize(
@@ -70,24 +70,24 @@ async def test_git_is_told_the_token_for_the_server(tmp_path: Path, directory: s
         "https://git.example@elsewhere.example/o/r.git",
     ],
 )
-async def test_git_is_told_nothing_for_any_other_server(tmp_path: Path, url: str) -> None:
+async def test_git_gets_no_token_for_another_server(tmp_path: Path, url: str) -> None:
     file = write_token_file(tmp_path / "secrets", TOKEN)
     assert TOKEN not in await ask(GitCredentials("https://git.example", file), tmp_path, url)
 
 
-async def test_a_server_below_a_path_works_too(tmp_path: Path) -> None:
+async def test_server_below_a_path_gets_the_token(tmp_path: Path) -> None:
     file = write_token_file(tmp_path / "secrets", TOKEN)
     credentials = GitCredentials("https://corp.example:8443/git", file)
     assert TOKEN in await ask(credentials, tmp_path, "https://corp.example:8443/git/o/r.git")
 
 
-async def test_without_a_token_git_is_told_nothing(tmp_path: Path) -> None:
+async def test_git_gets_nothing_without_a_token(tmp_path: Path) -> None:
     assert await ask(GitCredentials("https://git.example"), tmp_path, "https://git.example/o") == ""
 
 
 @pytest.mark.parametrize("key", ["credential.helper", "credential.https://git.example.helper"])
 @pytest.mark.parametrize("protected", [False, True])
-async def test_a_helper_in_a_repository_is_not_handed_the_token(
+async def test_credential_helper_of_a_repository_does_not_get_the_token(
     tmp_path: Path, key: str, protected: bool
 ) -> None:
     git, planted = Git(os.environ["PATH"]), tmp_path / "planted"
@@ -100,7 +100,7 @@ async def test_a_helper_in_a_repository_is_not_handed_the_token(
     assert ("planted" in os.listdir(tmp_path)) is not protected
 
 
-def test_settings_never_have_the_token_in_them(tmp_path: Path) -> None:
+def test_settings_do_not_contain_the_token(tmp_path: Path) -> None:
     settings = GitCredentials("https://git.example", write_token_file(tmp_path, TOKEN)).settings()
     assert settings[0] == ("credential.helper", "")
     assert TOKEN not in str(settings)
@@ -123,6 +123,6 @@ def test_messages_are_redacted(tmp_path: Path, text: str) -> None:
     assert "***" in redacted
 
 
-def test_redacting_survives_a_missing_token_file(tmp_path: Path) -> None:
+def test_redacting_works_without_a_token_file(tmp_path: Path) -> None:
     credentials = GitCredentials("https://git.example", tmp_path / "gone")
     assert credentials.redact("git said no") == "git said no"

@@ -1,4 +1,4 @@
-"""A job's private repository in which everything is planted that git would run."""
+"""Private repositories with planted hooks, filters and other programs that git would run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.workspace.conftest import Room, as_claude
+from tests.integration.workspace.conftest import Host, as_claude
 from workspace.worktree.worktree import Worktree
 
 HOOKS = (
@@ -19,7 +19,7 @@ HOOKS = (
 
 
 def program(worktree: Worktree) -> Path:
-    """Make a program that leaves a trace wherever it runs, in the sandbox or outside."""
+    """Create a program that writes a file when it runs, in the sandbox or outside."""
     path = worktree.git_dir / "evil"
     path.write_text(f"#!/bin/sh\necho ran >> {worktree.git_dir}/ran\ncat\nexit 0\n")
     path.chmod(0o755)
@@ -86,7 +86,7 @@ def plant_configuration_of_worktree(worktree: Worktree) -> None:
 
 
 def plant_common_directory(worktree: Worktree) -> None:
-    """Let git take its configuration, refs and objects from elsewhere (gitrepository-layout(5))."""
+    """Redirect git's configuration, refs and objects (gitrepository-layout(5))."""
     common = worktree.path / "common"
     shutil.copytree(worktree.git_dir, common)
     (common / "config").write_text(configuration(worktree))
@@ -108,10 +108,10 @@ PLANTED: list[Callable[[Worktree], None]] = [
 
 
 @pytest.mark.parametrize("plant", PLANTED, ids=lambda plant: plant.__name__[6:])
-async def test_nothing_planted_runs_and_publishing_is_right(
-    room: Room, plant: Callable[[Worktree], None]
+async def test_planted_programs_do_not_run_when_publishing(
+    host: Host, plant: Callable[[Worktree], None]
 ):
-    worktree = await room.start("job", "feature/a")
+    worktree = await host.start("job", "feature/a")
     (worktree.path / ".gitattributes").write_text("*.txt filter=evil diff=evil merge=evil\n")
     (worktree.path / "own.txt").write_text("committed by Claude\n")
     as_claude(worktree.path, "add", "--all")
@@ -120,23 +120,23 @@ async def test_nothing_planted_runs_and_publishing_is_right(
     plant(worktree)
     ran = worktree.git_dir / "ran"
 
-    sha = await room.publish(worktree)
+    sha = await host.publish(worktree)
 
     assert not ran.exists(), ran.read_text()
-    assert room.remote()["feature/a"] == sha
-    assert room.remote_log("feature/a")[:2] == ["Do it", "Own"]
-    copy = room.directory / "copy"
-    environment = {"GIT_DIR": str(room.mirror_path), "GIT_WORK_TREE": str(copy)}
+    assert host.remote()["feature/a"] == sha
+    assert host.remote_log("feature/a")[:2] == ["Do it", "Own"]
+    copy = host.directory / "copy"
+    environment = {"GIT_DIR": str(host.mirror_path), "GIT_WORK_TREE": str(copy)}
     copy.mkdir()
     as_claude(copy, "checkout", "-f", sha, "--", ".", variables=environment)
     assert (copy / "own.txt").read_text() == "committed by Claude\n"
     assert (copy / "left.txt").read_text() == "left uncommitted\n"
 
 
-async def test_a_link_in_the_place_of_git_s_pointer_is_not_followed(room: Room):
-    """Also one by the names that a draft of the file could have."""
-    worktree = await room.start("job", "feature/a")
-    secret = room.directory / "secret"
+async def test_symlinks_in_place_of_git_files_are_not_followed(host: Host):
+    """Symlinks with the names of temporary files are not followed either."""
+    worktree = await host.start("job", "feature/a")
+    secret = host.directory / "secret"
     secret.write_text("secret\n")
     (worktree.path / ".git").unlink()
     for name in (".git", ".git.draft", ".git-draft", ".git.tmp", ".git.lock"):
@@ -144,7 +144,7 @@ async def test_a_link_in_the_place_of_git_s_pointer_is_not_followed(room: Room):
     (worktree.git_dir / "config").unlink()
     os.symlink(secret, worktree.git_dir / "config")
 
-    await room.publish(worktree)
+    await host.publish(worktree)
 
     assert secret.read_text() == "secret\n"
     assert not (worktree.path / ".git").is_symlink()

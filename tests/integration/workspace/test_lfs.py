@@ -15,14 +15,14 @@ from domain.errors import JobFailure
 from domain.failures import FailureCode
 from fakes.github.server import FakeGitHub
 from tests.integration.workspace import git_lfs
-from tests.integration.workspace.conftest import NAME, OWNER, Room
+from tests.integration.workspace.conftest import NAME, OWNER, Host
 from workspace.salvage.salvage import Salvaged
 
 PICTURE = b"another picture"
 
 
 class LfsServer:
-    """Git LFS's batch API and its storage, without any access check."""
+    """An LFS server: the batch API and the storage, without access control."""
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
@@ -39,7 +39,7 @@ class LfsServer:
         self._server.server_close()
 
     def store(self, data: bytes) -> str:
-        """Keep a file and return its pointer."""
+        """Store a file and return its pointer."""
         name = hashlib.sha256(data).hexdigest()
         self.files[name] = data
         return f"version https://git-lfs.github.com/spec/v1\noid sha256:{name}\nsize {len(data)}\n"
@@ -92,21 +92,21 @@ class LfsServer:
 
 
 @pytest.fixture
-def room(forge: FakeGitHub, tmp_path: Path) -> Room:
-    return Room(tmp_path / "data", forge, search_path=git_lfs.search_path())
+def host(github: FakeGitHub, tmp_path: Path) -> Host:
+    return Host(tmp_path / "data", github, search_path=git_lfs.search_path())
 
 
 @pytest.fixture
-def lfs(room: Room) -> Iterator[LfsServer]:
+def lfs(host: Host) -> Iterator[LfsServer]:
     server = LfsServer()
     files = {
         ".gitattributes": "*.psd filter=lfs diff=lfs merge=lfs -text\n",
         ".lfsconfig": f"[lfs]\n\turl = {server.url}\n",
         "old.psd": server.store(b"a picture"),
     }
-    room.forge.commit(OWNER, NAME, "main", files, "Pictures")
-    # One on the loopback interface is reached only where it is the configured server.
-    network = room.mirrors.network
+    host.github.commit(OWNER, NAME, "main", files, "Pictures")
+    # The gateway refuses loopback addresses except the configured server.
+    network = host.mirrors.network
     network.gateway = replace(
         network.gateway,
         policy=replace(
@@ -119,86 +119,86 @@ def lfs(room: Room) -> Iterator[LfsServer]:
     server.stop()
 
 
-async def test_lfs_files_are_fetched(room: Room, lfs: LfsServer) -> None:
-    worktree = await room.start("job")
+async def test_lfs_files_are_fetched(host: Host, lfs: LfsServer) -> None:
+    worktree = await host.start("job")
     assert (worktree.path / "old.psd").read_bytes() == b"a picture"
-    assert await room.worktrees.changed_paths(worktree) == []
+    assert await host.worktrees.changed_paths(worktree) == []
     assert set(lfs.authorizations) == {""}
 
 
-async def test_lfs_files_are_published_as_such(room: Room, lfs: LfsServer) -> None:
-    worktree = await room.start("job", "feature/x")
+async def test_lfs_files_are_published_as_pointers(host: Host, lfs: LfsServer) -> None:
+    worktree = await host.start("job", "feature/x")
     (worktree.path / "new.psd").write_bytes(PICTURE)
-    sha = await room.publish(worktree)
-    pointer = room.forge.read_file(OWNER, NAME, sha, "new.psd")
+    sha = await host.publish(worktree)
+    pointer = host.github.read_file(OWNER, NAME, sha, "new.psd")
     assert pointer.startswith("version https://git-lfs.github.com/spec/v1\n")
     assert hashlib.sha256(PICTURE).hexdigest() in pointer
     assert PICTURE in lfs.files.values()
-    assert await room.removal.remove(OWNER, NAME, "job") is None
+    assert await host.removal.remove(OWNER, NAME, "job") is None
 
 
-async def test_lfs_files_nobody_fetched_do_not_stop_a_push(room: Room, lfs: LfsServer) -> None:
-    room.forge.commit(OWNER, NAME, "main", {"old.psd": lfs.store(b"its successor")}, "Newer")
-    worktree = await room.start("job", "feature/x")
+async def test_unfetched_lfs_files_do_not_stop_a_push(host: Host, lfs: LfsServer) -> None:
+    host.github.commit(OWNER, NAME, "main", {"old.psd": lfs.store(b"a newer picture")}, "Newer")
+    worktree = await host.start("job", "feature/x")
     (worktree.path / "new.txt").write_text("x")
-    assert room.remote().get("feature/x") is None
-    sha = await room.publish(worktree)
-    assert room.remote()["feature/x"] == sha
+    assert host.remote().get("feature/x") is None
+    sha = await host.publish(worktree)
+    assert host.remote()["feature/x"] == sha
 
 
-async def test_lfs_without_git_lfs_is_refused(room: Room, lfs: LfsServer, tmp_path: Path) -> None:
+async def test_lfs_repository_needs_git_lfs(host: Host, lfs: LfsServer, tmp_path: Path) -> None:
     programs = tmp_path / "bin"
     programs.mkdir()
     for name in ("git", "sh", "cat"):
         (programs / name).symlink_to(shutil.which(name) or "")
-    plain = Room(tmp_path / "plain", room.forge, search_path=str(programs))
+    plain = Host(tmp_path / "plain", host.github, search_path=str(programs))
     with pytest.raises(JobFailure) as caught:
         await plain.start("job")
     assert caught.value.code is FailureCode.GIT_LFS_MISSING
     assert not plain.worktrees.path(OWNER, NAME, "job").exists()
 
 
-async def leave(room: Room) -> Salvaged:
-    """Leave a picture that only this machine has."""
-    worktree = await room.start("job")
+async def keep_picture(host: Host) -> Salvaged:
+    """Keep the work of a job with a picture that only this host has."""
+    worktree = await host.start("job")
     (worktree.path / "new.psd").write_bytes(PICTURE)
-    kept = await room.removal.remove(OWNER, NAME, "job")
+    kept = await host.removal.remove(OWNER, NAME, "job")
     assert kept is not None
     assert "+oid sha256:" in (kept.patch or "")
     return kept
 
 
-async def test_kept_lfs_files_are_taken_up_where_they_are(room: Room, lfs: LfsServer) -> None:
-    kept = await leave(room)
-    again = await room.worktrees.create_from_kept(
+async def test_kept_lfs_files_are_restored_on_the_same_host(host: Host, lfs: LfsServer) -> None:
+    kept = await keep_picture(host)
+    again = await host.worktrees.create_from_salvage(
         OWNER, NAME, "again", "again", "job", kept.base_sha, kept.head_sha, kept.patch
     )
     assert (again.path / "new.psd").read_bytes() == PICTURE
     assert (again.path / "old.psd").read_bytes() == b"a picture"
-    await room.publish(again)
+    await host.publish(again)
     assert PICTURE in lfs.files.values()
 
 
-async def test_kept_lfs_files_cannot_be_taken_up_elsewhere(
-    room: Room, lfs: LfsServer, tmp_path: Path
+async def test_kept_lfs_files_cannot_be_restored_on_another_host(
+    host: Host, lfs: LfsServer, tmp_path: Path
 ) -> None:
-    kept = await leave(room)
-    other = Room(tmp_path / "other", room.forge, search_path=room.git.search_path)
-    other.mirrors.network.gateway = room.mirrors.network.gateway
-    await other.mirrors.fetch(OWNER, NAME)
+    kept = await keep_picture(host)
+    other_host = Host(tmp_path / "other_host", host.github, search_path=host.git.search_path)
+    other_host.mirrors.network.gateway = host.mirrors.network.gateway
+    await other_host.mirrors.fetch(OWNER, NAME)
     with pytest.raises(JobFailure, match=hashlib.sha256(PICTURE).hexdigest()) as caught:
-        await other.worktrees.create_from_kept(
+        await other_host.worktrees.create_from_salvage(
             OWNER, NAME, "again", "again", "job", kept.base_sha, kept.head_sha, kept.patch
         )
     assert caught.value.code is FailureCode.GIT_FAILED
-    assert not await other.worktrees.find(OWNER, NAME, "again")
+    assert not await other_host.worktrees.find(OWNER, NAME, "again")
 
 
-async def test_lfs_files_outlive_the_damage_of_a_mirror(room: Room, lfs: LfsServer) -> None:
-    worktree = await room.start("job", "feature/x")
+async def test_lfs_files_survive_a_damaged_mirror(host: Host, lfs: LfsServer) -> None:
+    worktree = await host.start("job", "feature/x")
     (worktree.path / "new.psd").write_bytes(PICTURE)
-    sha = await room.commit(worktree)
-    (room.mirror_path / "HEAD").unlink()
-    await room.mirrors.fetch(OWNER, NAME)
-    await room.publishing.push(OWNER, NAME, sha, "feature/x", None)
+    sha = await host.commit(worktree)
+    (host.mirror_path / "HEAD").unlink()
+    await host.mirrors.fetch(OWNER, NAME)
+    await host.publishing.push(OWNER, NAME, sha, "feature/x", None)
     assert PICTURE in lfs.files.values()

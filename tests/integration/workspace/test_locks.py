@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.workspace.conftest import until
+from tests.integration.workspace.conftest import is_kept_waiting, until
 from workspace.git import locks as locks_module
 from workspace.git.locks import Locks, held_descriptors
 from workspace.git.runner import Git, GitLocation
@@ -18,7 +18,7 @@ from workspace.git.runner import Git, GitLocation
 HOLDER = """
 import asyncio, sys
 from pathlib import Path
-from workspace.git.runner import Git, Place
+from workspace.git.runner import Git, GitLocation
 from workspace.git import locks as locks_module
 from workspace.git.locks import Locks
 
@@ -26,7 +26,7 @@ async def main(file, place, command):
     async with Locks().hold(file):
         print("held", flush=True)
         if command:
-            await Git("/usr/bin:/bin").run("-c", "alias.x=!" + command, "x", at=Place(place))
+            await Git("/usr/bin:/bin").run("-c", "alias.x=!" + command, "x", at=GitLocation(place))
         else:
             await asyncio.sleep(60)
 
@@ -66,45 +66,52 @@ def other_process(file: Path, tmp_path: Path) -> Iterator[Holder]:
     holder.kill()
 
 
-async def free(locks: Locks, file: Path, seconds: float) -> bool:
-    try:
-        async with asyncio.timeout(seconds):
-            async with locks.hold(file):
-                return True
-    except TimeoutError:
-        return False
+async def take(locks: Locks, file: Path) -> None:
+    async with asyncio.timeout(20), locks.hold(file):
+        pass
+
+
+async def is_excluded(locks: Locks, file: Path, failed_attempts: list[int]) -> bool:
+    taking = asyncio.create_task(take(locks, file))
+    excluded = await is_kept_waiting(taking, failed_attempts)
+    taking.cancel()
+    with suppress(asyncio.CancelledError):
+        await taking
+    return excluded
 
 
 async def test_one_holder_at_a_time(file: Path) -> None:
-    locks, inside, most = Locks(), 0, 0
+    locks, inside, maximum = Locks(), 0, 0
 
     async def work() -> None:
-        nonlocal inside, most
+        nonlocal inside, maximum
         async with locks.hold(file):
             inside += 1
-            most = max(most, inside)
+            maximum = max(maximum, inside)
             await asyncio.sleep(0.002)
             inside -= 1
 
     await asyncio.gather(*(work() for _ in range(20)))
-    assert most == 1
+    assert maximum == 1
 
 
-async def test_two_files_do_not_exclude_each_other(file: Path) -> None:
+async def test_two_locks_are_independent(file: Path) -> None:
     locks = Locks()
     async with locks.hold(file):
-        assert await free(locks, file.with_name("other.lock"), 5)
+        await take(locks, file.with_name("other.lock"))
 
 
-async def test_another_process_is_excluded(file: Path, other_process: Holder) -> None:
+async def test_lock_excludes_another_process(
+    file: Path, other_process: Holder, failed_attempts: list[int]
+) -> None:
     locks = Locks()
-    assert not await free(locks, file, 0.3)
+    assert await is_excluded(locks, file, failed_attempts)
     other_process.kill()
-    assert await free(locks, file, 10)
+    await take(locks, file)
 
 
 def open_files() -> set[Path]:
-    """What this process has open, whichever thread opened it."""
+    """Return the files that any thread of this process has open."""
     found = set()
     for name in os.listdir("/proc/self/fd"):
         with suppress(FileNotFoundError):
@@ -112,32 +119,38 @@ def open_files() -> set[Path]:
     return found
 
 
-async def test_the_files_of_held_locks_are_open(file: Path) -> None:
+async def test_lock_file_is_open_only_while_held(file: Path) -> None:
     async with Locks().hold(file):
         assert file in open_files()
     assert file not in open_files()
 
 
-async def test_a_cancelled_wait_leaves_nothing_locked(file: Path, other_process: Holder) -> None:
+async def test_cancelled_wait_leaves_nothing_locked(
+    file: Path, other_process: Holder, failed_attempts: list[int]
+) -> None:
     locks = Locks()
-    assert not await free(locks, file, 0.1)
-    assert not await free(locks, file, 0.1)
+    for _ in range(2):
+        assert await is_excluded(locks, file, failed_attempts)
     assert file not in open_files()
     other_process.kill()
-    assert await free(locks, file, 10)
+    await take(locks, file)
 
 
-async def test_waiting_does_not_block_the_event_loop(file: Path, other_process: Holder) -> None:
-    waiting = asyncio.create_task(free(Locks(), file, 0.5))
-    turns = 0
-    while not waiting.done():
+async def test_waiting_does_not_block_the_event_loop(
+    file: Path, other_process: Holder, failed_attempts: list[int]
+) -> None:
+    waiting = asyncio.create_task(take(Locks(), file))
+    await until(lambda: waiting.done() or len(failed_attempts) > 0)
+    for _ in range(50):
         await asyncio.sleep(0.001)
-        turns += 1
-    assert turns > 50
+    # If waiting blocked the loop, the other process would be gone now.
+    assert not waiting.done()
+    other_process.kill()
+    await waiting
 
 
-async def test_a_command_keeps_the_lock_when_its_starter_is_killed(
-    file: Path, tmp_path: Path
+async def test_command_keeps_the_lock_if_its_parent_is_killed(
+    file: Path, tmp_path: Path, failed_attempts: list[int]
 ) -> None:
     started, go_on = tmp_path / "started", tmp_path / "go-on"
     command = f"touch {started}; until test -e {go_on}; do sleep 0.02; done"
@@ -145,12 +158,12 @@ async def test_a_command_keeps_the_lock_when_its_starter_is_killed(
     await until(started.exists)
     holder.kill()
     locks = Locks()
-    assert not await free(locks, file, 0.3)
+    assert await is_excluded(locks, file, failed_attempts)
     go_on.touch()
-    assert await free(locks, file, 10)
+    await take(locks, file)
 
 
-async def test_descriptors_are_known_only_while_held(file: Path) -> None:
+async def test_descriptors_are_listed_only_while_held(file: Path) -> None:
     locks = Locks()
     assert held_descriptors() == ()
     async with locks.hold(file), locks.hold(file.with_name("second.lock")):
@@ -158,7 +171,7 @@ async def test_descriptors_are_known_only_while_held(file: Path) -> None:
     assert held_descriptors() == ()
 
 
-async def test_a_forgotten_lock_still_excludes_those_who_wait(file: Path) -> None:
+async def test_forgotten_lock_still_excludes_waiting_tasks(file: Path) -> None:
     locks, order = Locks(), []
 
     async def wait(name: str) -> None:
@@ -177,25 +190,25 @@ async def test_a_forgotten_lock_still_excludes_those_who_wait(file: Path) -> Non
     assert order[0] == "first"
 
 
-async def test_a_lock_forgotten_between_opening_and_locking_does_not_count(
-    file: Path, monkeypatch: pytest.MonkeyPatch
+async def test_lock_file_deleted_before_locking_is_opened_again(
+    file: Path, monkeypatch: pytest.MonkeyPatch, failed_attempts: list[int]
 ) -> None:
-    really_locks = locks_module._locks
+    lock = locks_module._locks
     forgotten: list[Path] = []
 
-    def locks_after_somebody_forgot(descriptor: int) -> bool:
+    def lock_after_deletion(descriptor: int) -> bool:
         if not forgotten:
             file.unlink()
             forgotten.append(file)
-        return really_locks(descriptor)
+        return lock(descriptor)
 
-    monkeypatch.setattr(locks_module, "_locks", locks_after_somebody_forgot)
+    monkeypatch.setattr(locks_module, "_locks", lock_after_deletion)
     async with Locks().hold(file):
         assert forgotten
-        assert not await free(Locks(), file, 0.2)
+        assert await is_excluded(Locks(), file, failed_attempts)
 
 
-async def test_git_runs_under_the_lock(file: Path, tmp_path: Path) -> None:
+async def test_git_inherits_the_lock(file: Path, tmp_path: Path) -> None:
     git, locks = Git(os.environ["PATH"]), Locks()
     async with locks.hold(file):
         [descriptor] = held_descriptors()

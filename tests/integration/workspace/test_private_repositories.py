@@ -1,4 +1,4 @@
-"""What a job leaves in its own git repository, and what becomes of its work then."""
+"""Private repositories that a job has damaged or filled with hostile files."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import pytest
 
 from domain.errors import JobFailure
 from domain.failures import FailureCode
-from tests.integration.workspace.conftest import NAME, OWNER, Room, as_claude
+from tests.integration.workspace.conftest import NAME, OWNER, Host, as_claude
 from workspace.worktree.deletion import delete_tree
 from workspace.worktree.worktree import Worktree
 
-SECRET = "secret of somebody else\n"
+SECRET = "secret of another job\n"
 HUGE = 1 << 40
 
 SETTINGS = ["config", "commondir", "info/attributes", "objects/info/alternates", "../job/.git"]
@@ -56,9 +56,9 @@ Put = Callable[[Path, Path], None]
 KINDS = [pipe, link, huge, directory]
 
 
-async def begin(room: Room) -> Worktree:
-    """Leave a commit and a new file."""
-    worktree = await room.start("job")
+async def start_with_work(host: Host) -> Worktree:
+    """Create a commit and a new file."""
+    worktree = await host.start("job")
     (worktree.path / "one").write_text("1\n")
     as_claude(worktree.path, "add", "one")
     as_claude(worktree.path, "commit", "--quiet", "-m", "By Claude")
@@ -83,58 +83,60 @@ def plant(worktree: Worktree, places: list[str], put: Put, victim: Path) -> None
     [SETTINGS, REFS, STATE, DIRECTORIES, FILES_OF_THE_WORKTREE],
     ids=["settings", "refs", "state", "directories", "files of the worktree"],
 )
-async def test_odd_files_are_waited_for_by_nobody_and_lead_nowhere(
-    room: Room, tmp_path: Path, places: list[str], put: Put
+async def test_planted_files_do_not_block_git_or_leak_data(
+    host: Host, tmp_path: Path, places: list[str], put: Put
 ) -> None:
     victim = tmp_path / "victim"
     victim.write_text(SECRET)
-    worktree = await begin(room)
+    worktree = await start_with_work(host)
     for name in ("app", "lib"):
         as_claude(worktree.path, "init", "--quiet", name)
         (worktree.path / name / "inner").write_text("x")
     plant(worktree, places, put, victim)
-    assert await room.worktrees.find(OWNER, NAME, "job") == worktree
+    assert await host.worktrees.find(OWNER, NAME, "job") == worktree
     with contextlib.suppress(JobFailure):
-        await room.commit(worktree)
+        await host.commit(worktree)
     plant(worktree, places, put, victim)
-    kept = await room.removal.remove(OWNER, NAME, "job")
+    kept = await host.removal.remove(OWNER, NAME, "job")
     assert kept is not None
     assert {"+1", "+2"} <= set((kept.patch or "").splitlines())
     assert SECRET not in (kept.patch or "")
     assert victim.read_text() == SECRET
     assert not worktree.path.exists()
     assert not worktree.git_dir.exists()
-    assert not (room.mirror_path / "lfs").exists()
+    assert not (host.mirror_path / "lfs").exists()
 
 
 @pytest.mark.parametrize("put", KINDS)
-async def test_work_is_published_all_the_same(room: Room, tmp_path: Path, put: Put) -> None:
-    worktree = await begin(room)
+async def test_work_is_published_despite_planted_settings(
+    host: Host, tmp_path: Path, put: Put
+) -> None:
+    worktree = await start_with_work(host)
     plant(worktree, [*SETTINGS[:-1], "index"], put, tmp_path / "nowhere")
-    await room.publish(worktree)
-    assert room.remote_log("feature/job") == ["Do it", "By Claude", "Initial commit"]
+    await host.publish(worktree)
+    assert host.remote_log("feature/job") == ["Do it", "By Claude", "Initial commit"]
 
 
 @pytest.fixture
-def shallow_again(room: Room) -> Iterator[None]:
-    """Delete what pytest itself cannot, should the test fail."""
+def delete_deep_directories(host: Host) -> Iterator[None]:
+    """Delete the directories if the test fails, because pytest cannot."""
     yield
-    delete_tree(room.worktrees.root)
+    delete_tree(host.worktrees.root)
 
 
-async def test_directories_that_are_nested_too_deep_are_no_obstacle(
-    room: Room, shallow_again: None
+async def test_deeply_nested_directories_are_removed(
+    host: Host, delete_deep_directories: None
 ) -> None:
-    worktree = await begin(room)
+    worktree = await start_with_work(host)
     (worktree.git_dir / "HEAD").unlink()
     for top in (worktree.path / "deep", worktree.git_dir / "HEAD"):
         top.mkdir()
         nest(top, 1500)
-    assert await room.worktrees.find(OWNER, NAME, "job") == worktree
-    kept = await room.removal.remove(OWNER, NAME, "job")
+    assert await host.worktrees.find(OWNER, NAME, "job") == worktree
+    kept = await host.removal.remove(OWNER, NAME, "job")
     assert kept is not None
     assert "+2" in (kept.patch or "")
-    assert not list(room.worktrees.trash.iterdir())
+    assert not list(host.worktrees.trash.iterdir())
 
 
 def nest(top: Path, depth: int) -> None:
@@ -170,7 +172,7 @@ def no_parents(worktree: Worktree) -> None:
 
 
 def lying_object(worktree: Worktree) -> None:
-    """Let a commit have the content of another."""
+    """Replace the content of a commit by another commit."""
     head, base = (as_claude(worktree.path, "rev-parse", name) for name in ("HEAD", "HEAD~1"))
     file = worktree.git_dir / "objects" / head[:2] / head[2:]
     file.unlink()
@@ -189,7 +191,7 @@ def bad_shallow_pack(worktree: Worktree) -> None:
 
 
 def dot_git_in_a_tree(worktree: Worktree) -> None:
-    """Commit what git refuses to check out, and no server takes."""
+    """Commit a path that git refuses to check out, and servers refuse."""
     blob = as_claude(worktree.path, "rev-parse", "HEAD:one")
     tree = as_claude_with(worktree.path, f"100644 blob {blob}\t.git\n", "mktree")
     commit_tree(worktree, tree)
@@ -212,7 +214,7 @@ def commit_tree(worktree: Worktree, tree: str) -> None:
 
 
 def as_claude_with(directory: Path, text: str, *arguments: str) -> str:
-    """Run git with something to read."""
+    """Run git with `text` as its input."""
     (directory / "stdin").write_text(text)
     command = "git " + " ".join(arguments) + " < stdin; rm stdin"
     return as_claude(directory, "-c", f"alias.x=!{command}", "x")
@@ -225,47 +227,47 @@ MALFORMED = [dot_git_in_a_tree, garbage_tree]
 
 
 @pytest.mark.parametrize("damage", BROKEN + MALFORMED)
-async def test_files_are_kept_and_nobody_else_is_disturbed(
-    room: Room, damage: Callable[[Worktree], None]
+async def test_broken_repository_keeps_its_files_and_affects_no_other_job(
+    host: Host, damage: Callable[[Worktree], None]
 ) -> None:
-    neighbour = await room.start("neighbour")
-    worktree = await begin(room)
+    neighbour = await host.start("neighbour")
+    worktree = await start_with_work(host)
     damage(worktree)
     with contextlib.suppress(JobFailure):
-        await room.publish(worktree)
-    kept = await room.removal.remove(OWNER, NAME, "job")
-    if "feature/job" not in room.remote():
+        await host.publish(worktree)
+    kept = await host.removal.remove(OWNER, NAME, "job")
+    if "feature/job" not in host.remote():
         assert kept is not None
         assert {"+1", "+2"} <= set((kept.patch or "").splitlines())
-    assert not (room.mirror_path / "damaged").exists()
-    as_claude(room.mirror_path, "fsck", "--full", "--strict")
-    await room.mirrors.fetch(OWNER, NAME)
-    assert not room.mirrors.damaged.exists()
+    assert not (host.mirror_path / "damaged").exists()
+    as_claude(host.mirror_path, "fsck", "--full", "--strict")
+    await host.mirrors.fetch(OWNER, NAME)
+    assert not host.mirrors.damaged.exists()
     (neighbour.path / "three").write_text("3\n")
-    await room.publish(neighbour)
+    await host.publish(neighbour)
 
 
 @pytest.mark.parametrize("malform", MALFORMED)
 async def test_malformed_objects_do_not_reach_the_mirror(
-    room: Room, malform: Callable[[Worktree], None]
+    host: Host, malform: Callable[[Worktree], None]
 ) -> None:
-    worktree = await begin(room)
+    worktree = await start_with_work(host)
     malform(worktree)
     head = as_claude(worktree.path, "rev-parse", "HEAD")
     with pytest.raises(JobFailure, match="git does not accept") as caught:
-        await room.publishing.head(worktree)
+        await host.publishing.head(worktree)
     assert caught.value.code is FailureCode.GIT_FAILED
     assert not caught.value.transient
-    assert not await room.mirrors.has_commit(room.mirrors.mirror(OWNER, NAME), head)
-    assert "feature/job" not in room.remote()
+    assert not await host.mirrors.has_commit(host.mirrors.mirror(OWNER, NAME), head)
+    assert "feature/job" not in host.remote()
     assert (worktree.path / "two").read_text() == "2\n"
-    await room.removal.remove(OWNER, NAME, "job")
-    [repository] = room.worktrees.orphaned.iterdir()
+    await host.removal.remove(OWNER, NAME, "job")
+    [repository] = host.worktrees.orphaned.iterdir()
     assert as_claude(repository, "rev-parse", "feature/job") == head
 
 
-async def test_a_broken_repository_is_moved_aside_with_its_commits(room: Room) -> None:
-    worktree = await begin(room)
+async def test_broken_repository_is_moved_aside_with_its_commits(host: Host) -> None:
+    worktree = await start_with_work(host)
     by_claude = as_claude(worktree.path, "rev-parse", "HEAD")
     as_claude(worktree.path, "commit", "--quiet", "--allow-empty", "-m", "Lost")
     lost = as_claude(worktree.path, "rev-parse", "HEAD^{tree}")
@@ -275,77 +277,77 @@ async def test_a_broken_repository_is_moved_aside_with_its_commits(room: Room) -
     tree = as_claude(worktree.path, "rev-parse", "HEAD^{tree}")
     assert tree != lost
     (worktree.git_dir / "objects" / tree[:2] / tree[2:]).unlink()
-    kept = await room.removal.remove(OWNER, NAME, "job")
+    kept = await host.removal.remove(OWNER, NAME, "job")
     assert kept is not None
     assert {"+1", "+2", "+3"} <= set((kept.patch or "").splitlines())
-    [repository] = room.worktrees.orphaned.iterdir()
+    [repository] = host.worktrees.orphaned.iterdir()
     assert as_claude(repository, "log", "-1", "--format=%s", by_claude) == "By Claude"
 
 
-async def test_a_mirror_that_is_damaged_is_not_blamed_on_the_job(room: Room) -> None:
-    worktree = await begin(room)
+async def test_damaged_mirror_is_not_blamed_on_the_job(host: Host) -> None:
+    worktree = await start_with_work(host)
     by_claude = as_claude(worktree.path, "rev-parse", "HEAD")
     tree = as_claude(worktree.path, "rev-parse", f"{worktree.base_sha}^{{tree}}")
-    (room.mirror_path / "objects" / tree[:2] / tree[2:]).unlink()
-    with pytest.raises(JobFailure, match="mirror of Acme/Shop on this machine is damaged"):
-        await room.removal.remove(OWNER, NAME, "job")
-    assert not room.worktrees.orphaned.exists()
-    await room.mirrors.fetch(OWNER, NAME)
-    kept = await room.removal.remove(OWNER, NAME, "job")
+    (host.mirror_path / "objects" / tree[:2] / tree[2:]).unlink()
+    with pytest.raises(JobFailure, match="mirror of Acme/Shop on this host is damaged"):
+        await host.removal.remove(OWNER, NAME, "job")
+    assert not host.worktrees.orphaned.exists()
+    await host.mirrors.fetch(OWNER, NAME)
+    kept = await host.removal.remove(OWNER, NAME, "job")
     assert kept is not None
-    assert as_claude(room.mirror_path, "rev-parse", f"{kept.head_sha}^") == by_claude
+    assert as_claude(host.mirror_path, "rev-parse", f"{kept.head_sha}^") == by_claude
 
 
-async def test_damage_to_another_branch_of_the_mirror_is_not_blamed_on_the_job(room: Room) -> None:
-    theirs = room.forge.commit(OWNER, NAME, "theirs", {"theirs": "x"}, "Theirs")
-    worktree = await begin(room)
+async def test_damage_to_another_branch_of_the_mirror_is_not_blamed_on_the_job(host: Host) -> None:
+    theirs = host.github.commit(OWNER, NAME, "theirs", {"theirs": "x"}, "Theirs")
+    worktree = await start_with_work(host)
     by_claude = as_claude(worktree.path, "rev-parse", "HEAD")
     as_claude(worktree.path, "branch", "idea")
-    (room.mirror_path / "objects" / theirs[:2] / theirs[2:]).unlink()
-    with pytest.raises(JobFailure, match="mirror of Acme/Shop on this machine is damaged"):
-        await room.removal.remove(OWNER, NAME, "job")
-    await room.mirrors.fetch(OWNER, NAME)
-    kept = await room.removal.remove(OWNER, NAME, "job")
+    (host.mirror_path / "objects" / theirs[:2] / theirs[2:]).unlink()
+    with pytest.raises(JobFailure, match="mirror of Acme/Shop on this host is damaged"):
+        await host.removal.remove(OWNER, NAME, "job")
+    await host.mirrors.fetch(OWNER, NAME)
+    kept = await host.removal.remove(OWNER, NAME, "job")
     assert kept is not None
-    assert as_claude(room.mirror_path, "rev-parse", f"{kept.head_sha}^") == by_claude
+    assert as_claude(host.mirror_path, "rev-parse", f"{kept.head_sha}^") == by_claude
 
 
-async def test_a_job_goes_on_without_its_deleted_mirror(room: Room) -> None:
-    worktree = await begin(room)
-    shutil.rmtree(room.mirror_path)
-    await room.publish(worktree)
-    assert room.remote_log("feature/job") == ["Do it", "By Claude", "Initial commit"]
+async def test_job_continues_after_its_mirror_was_deleted(host: Host) -> None:
+    worktree = await start_with_work(host)
+    shutil.rmtree(host.mirror_path)
+    await host.publish(worktree)
+    assert host.remote_log("feature/job") == ["Do it", "By Claude", "Initial commit"]
 
 
-async def test_work_is_kept_although_the_mirror_was_deleted(room: Room) -> None:
-    worktree = await begin(room)
+async def test_work_is_kept_after_the_mirror_was_deleted(host: Host) -> None:
+    worktree = await start_with_work(host)
     by_claude = as_claude(worktree.path, "rev-parse", "HEAD")
-    shutil.rmtree(room.mirror_path)
-    kept = await room.removal.remove(OWNER, NAME, "job")
+    shutil.rmtree(host.mirror_path)
+    kept = await host.removal.remove(OWNER, NAME, "job")
     assert kept is not None
-    assert as_claude(room.mirror_path, "rev-parse", f"{kept.head_sha}^") == by_claude
+    assert as_claude(host.mirror_path, "rev-parse", f"{kept.head_sha}^") == by_claude
 
 
-async def test_a_deleted_mirror_that_cannot_be_fetched_stops_the_removal(room: Room) -> None:
-    worktree = await begin(room)
-    shutil.rmtree(room.mirror_path)
-    room.forge.fail_next("*", 503, times=9)
+async def test_deleted_mirror_that_cannot_be_fetched_stops_the_removal(host: Host) -> None:
+    worktree = await start_with_work(host)
+    shutil.rmtree(host.mirror_path)
+    host.github.fail_next("*", 503, times=9)
     with pytest.raises(JobFailure) as caught:
-        await room.removal.remove(OWNER, NAME, "job")
+        await host.removal.remove(OWNER, NAME, "job")
     assert caught.value.code is FailureCode.GITHUB_UNAVAILABLE
     assert (worktree.path / "two").read_text() == "2\n"
     assert as_claude(worktree.path, "branch", "--show-current") == "feature/job"
 
 
-async def test_a_mirror_deleted_meanwhile_is_told_as_a_failure(room: Room) -> None:
-    await room.start("job")
-    mirror = room.mirrors.mirror(OWNER, NAME)
+async def test_mirror_deleted_during_a_command_is_a_job_failure(host: Host) -> None:
+    await host.start("job")
+    mirror = host.mirrors.mirror(OWNER, NAME)
 
     async def remove() -> None:
-        with room.mirrors.explained(mirror, "Looking"):
+        with host.mirrors.as_job_failures(mirror, "Looking"):
             shutil.rmtree(mirror.path / "objects")
             try:
-                await room.git.run("log", "refs/remotes/origin/main", at=mirror.place)
+                await host.git.run("log", "refs/remotes/origin/main", at=mirror.place)
             finally:
                 shutil.rmtree(mirror.path)
 
@@ -354,21 +356,19 @@ async def test_a_mirror_deleted_meanwhile_is_told_as_a_failure(room: Room) -> No
     assert caught.value.code is FailureCode.GIT_FAILED
 
 
-async def test_the_objects_of_another_repository_are_not_published(
-    room: Room, tmp_path: Path
-) -> None:
-    """A commit of a neighbour's, whose objects only the neighbour's mirror has."""
+async def test_objects_of_another_repository_are_not_published(host: Host, tmp_path: Path) -> None:
+    """The objects of the commit are only in the other repository."""
     other = tmp_path / "other"
-    as_claude(tmp_path, "clone", "--quiet", str(room.forge.root / OWNER / f"{NAME}.git"), "other")
+    as_claude(tmp_path, "clone", "--quiet", str(host.github.root / OWNER / f"{NAME}.git"), "other")
     (other / "stolen").write_text(SECRET)
     as_claude(other, "add", "stolen")
     as_claude(other, "commit", "--quiet", "-m", "Not yours")
     stolen = as_claude(other, "rev-parse", "HEAD")
-    worktree = await begin(room)
+    worktree = await start_with_work(host)
     alternates = worktree.git_dir / "objects/info/alternates"
     alternates.write_text(f"{alternates.read_text()}{other}/.git/objects\n")
     as_claude(worktree.path, "merge", "--quiet", "-m", "Take it", stolen)
     with pytest.raises(JobFailure):
-        await room.publish(worktree)
-    assert "feature/job" not in room.remote()
-    assert not await room.mirrors.has_commit(room.mirrors.mirror(OWNER, NAME), stolen)
+        await host.publish(worktree)
+    assert "feature/job" not in host.remote()
+    assert not await host.mirrors.has_commit(host.mirrors.mirror(OWNER, NAME), stolen)

@@ -5,12 +5,12 @@ import pytest
 from domain.errors import InvalidRequest, JobFailure
 from domain.failures import FailureCode
 from domain.names.ids import new_id
-from tests.integration.workspace.conftest import FILES, NAME, OWNER, Room, as_claude
+from tests.integration.workspace.conftest import FILES, NAME, OWNER, Host, as_claude
 from workspace.worktree.worktree import Worktree
 
 
-def commit(room: Room, branch: str, text: str = "x") -> str:
-    return room.forge.commit(OWNER, NAME, branch, {"file.txt": text}, f"On {branch}")
+def commit(host: Host, branch: str, text: str = "x") -> str:
+    return host.github.commit(OWNER, NAME, branch, {"file.txt": text}, f"On {branch}")
 
 
 def files_of(worktree: Worktree) -> dict[str, str]:
@@ -18,213 +18,215 @@ def files_of(worktree: Worktree) -> dict[str, str]:
     return {str(file.relative_to(worktree.path)): file.read_text() for file in found}
 
 
-async def failure_of_start(room: Room, branch: str, base: str | None = "main") -> JobFailure:
+async def failure_of_start(host: Host, branch: str, base: str | None = "main") -> JobFailure:
     with pytest.raises(JobFailure) as caught:
-        await room.start("late", branch, base)
-    assert not room.worktrees.path(OWNER, NAME, "late").exists()
+        await host.start("late", branch, base)
+    assert not host.worktrees.path(OWNER, NAME, "late").exists()
     return caught.value
 
 
-async def test_a_new_branch_starts_at_the_base(room: Room) -> None:
-    base = commit(room, "develop")
-    worktree = await room.start("job", "feature/x", "develop")
-    assert worktree.path == room.worktrees.root / "acme" / "shop" / "job"
+async def test_new_branch_starts_at_the_base(host: Host) -> None:
+    base = commit(host, "develop")
+    worktree = await host.start("job", "feature/x", "develop")
+    assert worktree.path == host.worktrees.root / "acme" / "shop" / "job"
     assert (worktree.branch, worktree.base_sha) == ("feature/x", base)
     assert (worktree.continued, worktree.expected_remote) == (False, None)
     assert files_of(worktree) == {**FILES, "file.txt": "x"}
     assert as_claude(worktree.path, "status", "--porcelain", "--branch") == "## feature/x"
 
 
-async def test_without_a_base_it_starts_at_the_default_branch(room: Room) -> None:
-    worktree = await room.start("job", "feature/x", None)
-    assert worktree.base_sha == room.remote()["main"]
+async def test_new_branch_without_a_base_starts_at_the_default_branch(host: Host) -> None:
+    worktree = await host.start("job", "feature/x", None)
+    assert worktree.base_sha == host.remote()["main"]
 
 
-async def test_a_new_branch_starts_at_a_commit_that_no_branch_has(room: Room) -> None:
-    sha = commit(room, "short-lived")
-    room.forge.repository(OWNER, NAME).bare.delete("short-lived")
-    worktree = await room.start("job", "feature/x", sha)
+async def test_new_branch_starts_at_a_commit_without_a_branch(host: Host) -> None:
+    sha = commit(host, "short-lived")
+    host.github.repository(OWNER, NAME).bare.delete("short-lived")
+    worktree = await host.start("job", "feature/x", sha)
     assert (worktree.branch, worktree.base_sha, worktree.continued) == ("feature/x", sha, False)
     assert files_of(worktree)["file.txt"] == "x"
 
 
-async def test_a_branch_of_the_remote_is_continued(room: Room) -> None:
-    head = commit(room, "feature/x", "theirs")
-    commit(room, "main", "newer")
-    worktree = await room.start("job", "feature/x")
+async def test_branch_of_the_remote_is_continued(host: Host) -> None:
+    head = commit(host, "feature/x", "theirs")
+    commit(host, "main", "newer")
+    worktree = await host.start("job", "feature/x")
     assert (worktree.base_sha, worktree.continued) == (head, True)
     assert worktree.expected_remote == head
     assert files_of(worktree)["file.txt"] == "theirs"
 
 
-async def test_an_earlier_job_s_branch_does_not_count(room: Room) -> None:
-    earlier = await room.start("earlier", "feature/x")
+async def test_branch_of_an_earlier_job_is_not_used(host: Host) -> None:
+    earlier = await host.start("earlier", "feature/x")
     (earlier.path / "new").write_text("x")
-    await room.commit(earlier)
-    assert await room.removal.remove(OWNER, NAME, "earlier") is not None
-    newer = commit(room, "main")
-    worktree = await room.start("job", "feature/x")
+    await host.commit(earlier)
+    assert await host.removal.remove(OWNER, NAME, "earlier") is not None
+    newer = commit(host, "main")
+    worktree = await host.start("job", "feature/x")
     assert worktree.base_sha == newer
     assert as_claude(worktree.path, "rev-parse", "HEAD") == newer
-    assert await room.salvage.kept(OWNER, NAME, "earlier") is not None
+    assert await host.salvage.kept(OWNER, NAME, "earlier") is not None
 
 
-async def test_the_same_job_finds_its_worktree_as_it_left_it(room: Room) -> None:
-    worktree = await room.start("job", "feature/x")
+async def test_job_finds_its_worktree_unchanged(host: Host) -> None:
+    worktree = await host.start("job", "feature/x")
     (worktree.path / "README.md").write_text("edited")
     (worktree.path / "new.txt").write_text("new")
-    commit(room, "main", "moved on")
-    assert await room.start("job", "feature/x") == worktree
-    assert await room.worktrees.find(OWNER, NAME, "job") == worktree
+    commit(host, "main", "moved on")
+    assert await host.start("job", "feature/x") == worktree
+    assert await host.worktrees.find(OWNER, NAME, "job") == worktree
     assert files_of(worktree) == {**FILES, "README.md": "edited", "new.txt": "new"}
 
 
-async def test_an_unknown_job_has_no_worktree(room: Room) -> None:
-    assert await room.worktrees.find(OWNER, NAME, "job") is None
+async def test_unknown_job_has_no_worktree(host: Host) -> None:
+    assert await host.worktrees.find(OWNER, NAME, "job") is None
 
 
-async def test_names_that_differ_in_case_share_the_worktree(room: Room) -> None:
-    worktree = await room.start("job")
-    assert room.worktrees.path(OWNER.upper(), NAME.lower(), "job") == worktree.path
+async def test_names_that_differ_in_case_share_the_worktree(host: Host) -> None:
+    worktree = await host.start("job")
+    assert host.worktrees.path(OWNER.upper(), NAME.lower(), "job") == worktree.path
 
 
 @pytest.mark.parametrize("job_id", ["", "..", "-x", "a/b", ".hidden", "a.json", "a b"])
-def test_what_cannot_be_a_job_id_is_refused(room: Room, job_id: str) -> None:
+def test_invalid_job_id_is_refused(host: Host, job_id: str) -> None:
     with pytest.raises(InvalidRequest):
-        room.worktrees.path(OWNER, NAME, job_id)
+        host.worktrees.path(OWNER, NAME, job_id)
 
 
-async def test_a_repository_that_was_not_fetched(room: Room) -> None:
+async def test_repository_must_be_fetched_first(host: Host) -> None:
     with pytest.raises(JobFailure, match="Fetch it first") as caught:
-        await room.worktrees.create_for_branch(OWNER, NAME, "job", "b", "main")
+        await host.worktrees.create_for_branch(OWNER, NAME, "job", "b", "main")
     assert caught.value.transient
 
 
-async def test_a_branch_another_job_works_on(room: Room) -> None:
+async def test_branch_of_another_job_is_refused(host: Host) -> None:
     early = new_id()
-    await room.start(early, "feature/x")
-    found = await failure_of_start(room, "feature/x")
+    await host.start(early, "feature/x")
+    found = await failure_of_start(host, "feature/x")
     assert (found.code, found.transient) == (FailureCode.BRANCH_IN_USE, True)
     assert f"in use by job {early}." in found.message
-    await room.removal.remove(OWNER, NAME, early)
-    await room.start("late", "feature/x")
+    await host.removal.remove(OWNER, NAME, early)
+    await host.start("late", "feature/x")
 
 
 @pytest.mark.parametrize(("theirs", "ours"), [("a", "a/b"), ("a/b", "a"), ("a/b/c", "a")])
-async def test_a_name_that_a_branch_of_the_remote_forbids(
-    room: Room, theirs: str, ours: str
+async def test_branch_that_conflicts_with_the_remote_is_refused(
+    host: Host, theirs: str, ours: str
 ) -> None:
-    commit(room, theirs)
-    found = await failure_of_start(room, ours)
+    commit(host, theirs)
+    found = await failure_of_start(host, ours)
     assert found.code is FailureCode.BRANCH_CONFLICT
     assert theirs in found.message
 
 
 @pytest.mark.parametrize(("early", "late"), [("a", "a/b"), ("a/b", "a")])
-async def test_a_name_that_a_live_job_s_branch_forbids(room: Room, early: str, late: str) -> None:
-    await room.start("early", early)
-    found = await failure_of_start(room, late)
+async def test_branch_that_conflicts_with_a_live_job_is_refused(
+    host: Host, early: str, late: str
+) -> None:
+    await host.start("early", early)
+    found = await failure_of_start(host, late)
     assert found.code is FailureCode.BRANCH_CONFLICT
-    await room.removal.remove(OWNER, NAME, "early")
-    await room.start("late", late)
+    await host.removal.remove(OWNER, NAME, "early")
+    await host.start("late", late)
 
 
-async def test_a_branch_of_a_job_whose_worktree_is_half_made(room: Room) -> None:
-    early = await room.start("early", "feature/x")
+async def test_branch_of_an_incomplete_worktree_is_in_use(host: Host) -> None:
+    early = await host.start("early", "feature/x")
     early.path.with_name("early.json").unlink()
-    assert (await failure_of_start(room, "feature/x")).code is FailureCode.BRANCH_IN_USE
+    assert (await failure_of_start(host, "feature/x")).code is FailureCode.BRANCH_IN_USE
     (early.git_dir / "HEAD").unlink()
-    await room.start("late", "feature/x")
+    await host.start("late", "feature/x")
 
 
-async def test_what_claude_checks_out_is_no_obstacle_to_others(room: Room) -> None:
-    early = await room.start("early", "feature/x")
+async def test_branch_that_claude_checked_out_is_not_in_use(host: Host) -> None:
+    early = await host.start("early", "feature/x")
     as_claude(early.path, "checkout", "--quiet", "-b", "feature/y")
-    await room.start("another", "feature/y")
-    assert (await failure_of_start(room, "feature/x")).code is FailureCode.BRANCH_IN_USE
+    await host.start("another", "feature/y")
+    assert (await failure_of_start(host, "feature/x")).code is FailureCode.BRANCH_IN_USE
 
 
-async def test_a_branch_of_another_repository_is_no_obstacle(room: Room) -> None:
-    room.forge.create_repository("Other", "Place")
-    await room.mirrors.fetch("Other", "Place")
-    await room.worktrees.create_for_branch("Other", "Place", "early", "feature/x", "main")
-    await room.start("late", "feature/x")
+async def test_branch_of_another_repository_is_not_in_use(host: Host) -> None:
+    host.github.create_repository("Other", "Place")
+    await host.mirrors.fetch("Other", "Place")
+    await host.worktrees.create_for_branch("Other", "Place", "early", "feature/x", "main")
+    await host.start("late", "feature/x")
 
 
-async def test_a_similar_name_is_no_conflict(room: Room) -> None:
-    commit(room, "a")
-    worktree = await room.start("job", "ab")
+async def test_similar_branch_name_is_not_a_conflict(host: Host) -> None:
+    commit(host, "a")
+    worktree = await host.start("job", "ab")
     assert worktree.branch == "ab"
 
 
-async def test_a_base_branch_that_does_not_exist(room: Room) -> None:
-    commit(room, "x/master")
-    found = await failure_of_start(room, "feature/x", "master")
+async def test_missing_base_branch_is_refused(host: Host) -> None:
+    commit(host, "x/master")
+    found = await failure_of_start(host, "feature/x", "master")
     assert found.code is FailureCode.BASE_BRANCH_NOT_FOUND
     assert "no branch master" in found.message
     assert "default branch is main" in found.message
 
 
-async def test_reading_starts_at_a_branch(room: Room) -> None:
-    sha = commit(room, "develop")
-    await room.mirrors.fetch(OWNER, NAME)
-    worktree = await room.worktrees.create_detached(OWNER, NAME, "task", "develop")
+async def test_read_only_worktree_starts_at_a_branch(host: Host) -> None:
+    sha = commit(host, "develop")
+    await host.mirrors.fetch(OWNER, NAME)
+    worktree = await host.worktrees.create_detached(OWNER, NAME, "task", "develop")
     assert (worktree.base_sha, worktree.branch) == (sha, None)
     assert as_claude(worktree.path, "rev-parse", "HEAD") == sha
     assert as_claude(worktree.path, "branch", "--show-current") == ""
 
 
-async def test_two_readers_share_a_branch(room: Room) -> None:
-    await room.start("job", "main2")
+async def test_read_only_worktrees_can_share_a_branch(host: Host) -> None:
+    await host.start("job", "main2")
     for task in ("task1", "task2"):
-        worktree = await room.worktrees.create_detached(OWNER, NAME, task, None)
-        assert worktree.base_sha == room.remote()["main"]
+        worktree = await host.worktrees.create_detached(OWNER, NAME, task, None)
+        assert worktree.base_sha == host.remote()["main"]
 
 
-async def test_reading_comes_back_to_the_commit_it_began_with(room: Room) -> None:
-    first = room.remote()["main"]
-    commit(room, "main")
-    await room.mirrors.fetch(OWNER, NAME)
-    worktree = await room.worktrees.create_detached(OWNER, NAME, "task", first)
+async def test_read_only_worktree_is_created_again_at_its_first_commit(host: Host) -> None:
+    first = host.remote()["main"]
+    commit(host, "main")
+    await host.mirrors.fetch(OWNER, NAME)
+    worktree = await host.worktrees.create_detached(OWNER, NAME, "task", first)
     assert worktree.base_sha == first
     assert files_of(worktree) == FILES
 
 
-async def test_reading_comes_back_to_a_commit_no_branch_has(room: Room) -> None:
-    sha = commit(room, "short-lived")
-    room.forge.repository(OWNER, NAME).bare.delete("short-lived")
-    await room.mirrors.fetch(OWNER, NAME)
-    worktree = await room.worktrees.create_detached(OWNER, NAME, "task", sha)
+async def test_read_only_worktree_starts_at_a_commit_without_a_branch(host: Host) -> None:
+    sha = commit(host, "short-lived")
+    host.github.repository(OWNER, NAME).bare.delete("short-lived")
+    await host.mirrors.fetch(OWNER, NAME)
+    worktree = await host.worktrees.create_detached(OWNER, NAME, "task", sha)
     assert files_of(worktree)["file.txt"] == "x"
 
 
-async def test_reading_cannot_come_back_to_a_commit_that_is_gone(room: Room) -> None:
-    await room.mirrors.fetch(OWNER, NAME)
+async def test_read_only_worktree_needs_an_existing_commit(host: Host) -> None:
+    await host.mirrors.fetch(OWNER, NAME)
     with pytest.raises(JobFailure, match="no longer has the commit") as caught:
-        await room.worktrees.create_detached(OWNER, NAME, "task", "1" * 40)
+        await host.worktrees.create_detached(OWNER, NAME, "task", "1" * 40)
     assert caught.value.code is FailureCode.BASE_BRANCH_NOT_FOUND
 
 
-async def test_reading_goes_on_in_the_same_worktree(room: Room) -> None:
-    await room.mirrors.fetch(OWNER, NAME)
-    first = await room.worktrees.create_detached(OWNER, NAME, "task", "main")
-    commit(room, "main")
-    await room.mirrors.fetch(OWNER, NAME)
-    assert await room.worktrees.create_detached(OWNER, NAME, "task", "main") == first
+async def test_read_only_worktree_is_found_again(host: Host) -> None:
+    await host.mirrors.fetch(OWNER, NAME)
+    first = await host.worktrees.create_detached(OWNER, NAME, "task", "main")
+    commit(host, "main")
+    await host.mirrors.fetch(OWNER, NAME)
+    assert await host.worktrees.create_detached(OWNER, NAME, "task", "main") == first
 
 
-async def test_changes_are_seen_whatever_their_kind(room: Room) -> None:
-    worktree = await room.start("job")
-    assert await room.worktrees.changed_paths(worktree) == []
+async def test_all_kinds_of_changes_are_detected(host: Host) -> None:
+    worktree = await host.start("job")
+    assert await host.worktrees.changed_paths(worktree) == []
     (worktree.path / "noise.log").write_text("ignored")
-    assert await room.worktrees.changed_paths(worktree) == []
+    assert await host.worktrees.changed_paths(worktree) == []
     (worktree.path / "README.md").write_text("edited")
     (worktree.path / "src/app.py").rename(worktree.path / "src/main.py")
     (worktree.path / 'f\u00fcr \u4f60 "quoted"\n.txt').write_text("new")
     (worktree.path / "committed").write_text("x")
     as_claude(worktree.path, "add", "committed")
     as_claude(worktree.path, "commit", "-m", "By Claude")
-    assert await room.worktrees.changed_paths(worktree) == [
+    assert await host.worktrees.changed_paths(worktree) == [
         "README.md",
         "committed",
         'f\u00fcr \u4f60 "quoted"\n.txt',
@@ -233,15 +235,15 @@ async def test_changes_are_seen_whatever_their_kind(room: Room) -> None:
     ]
 
 
-async def test_changes_cannot_be_hidden_by_an_exclude_file(room: Room) -> None:
-    worktree = await room.start("job")
+async def test_exclude_file_cannot_hide_changes(host: Host) -> None:
+    worktree = await host.start("job")
     (worktree.git_dir / "info" / "exclude").write_text("*\n")
     as_claude(worktree.path, "config", "status.showUntrackedFiles", "no")
     (worktree.path / "new.txt").write_text("new")
-    assert await room.worktrees.changed_paths(worktree) == ["new.txt"]
+    assert await host.worktrees.changed_paths(worktree) == ["new.txt"]
 
 
-async def test_file_names_that_are_not_utf_8(room: Room) -> None:
-    worktree = await room.start("job")
+async def test_file_names_that_are_not_utf_8_are_replaced(host: Host) -> None:
+    worktree = await host.start("job")
     (worktree.path / "caf\udce9").write_text("latin-1")
-    assert await room.worktrees.changed_paths(worktree) == ["caf\ufffd"]
+    assert await host.worktrees.changed_paths(worktree) == ["caf\ufffd"]

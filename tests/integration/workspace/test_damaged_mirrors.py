@@ -1,4 +1,4 @@
-"""Mirrors that a power cut, a full disk or a kill has damaged, and what becomes of them."""
+"""Repair of mirrors that a power cut, a full disk or a kill has damaged."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from domain.errors import JobFailure
-from tests.integration.workspace.conftest import FILES, NAME, OWNER, Room, as_claude
+from tests.integration.workspace.conftest import FILES, NAME, OWNER, Host, as_claude
 from workspace.salvage.salvage import Salvaged
 from workspace.worktree.worktree import Worktree
 
@@ -116,7 +116,7 @@ def pack_index_garbage(mirror: Path) -> None:
 
 
 def blobs_empty(mirror: Path) -> None:
-    _spoil(mirror, "blob", b"")
+    _overwrite(mirror, "blob", b"")
 
 
 def blobs_gone(mirror: Path) -> None:
@@ -125,7 +125,7 @@ def blobs_gone(mirror: Path) -> None:
 
 
 def blobs_garbage(mirror: Path) -> None:
-    _spoil(mirror, "blob", b"\xff" * 30)
+    _overwrite(mirror, "blob", b"\xff" * 30)
 
 
 def trees_gone(mirror: Path) -> None:
@@ -134,15 +134,15 @@ def trees_gone(mirror: Path) -> None:
 
 
 def trees_garbage(mirror: Path) -> None:
-    _spoil(mirror, "tree", b"\xff" * 30)
+    _overwrite(mirror, "tree", b"\xff" * 30)
 
 
 def commits_empty(mirror: Path) -> None:
-    _spoil(mirror, "commit", b"")
+    _overwrite(mirror, "commit", b"")
 
 
 def commits_garbage(mirror: Path) -> None:
-    _spoil(mirror, "commit", b"\xff" * 30)
+    _overwrite(mirror, "commit", b"\xff" * 30)
 
 
 def shallow(mirror: Path) -> None:
@@ -169,28 +169,28 @@ def _objects(mirror: Path, kind: str) -> list[str]:
     return [sha for sha in listed if as_claude(mirror, "cat-file", "-t", sha) == kind]
 
 
-def _spoil(mirror: Path, kind: str, content: bytes) -> None:
+def _overwrite(mirror: Path, kind: str, content: bytes) -> None:
     for sha in _objects(mirror, kind):
         file = mirror / "objects" / sha[:2] / sha[2:]
         file.chmod(0o600)
         file.write_bytes(content)
 
 
-SPARING = [
+REPAIRABLE = [
     head_missing, head_empty, head_garbage, config_gone, config_garbage, config_directory,
     ref_empty, ref_garbage, ref_to_nowhere, kept_ref_garbage, remote_head_garbage,
     packed_refs_truncated, packed_refs_garbage, blobs_empty, blobs_gone, blobs_garbage, trees_gone,
     trees_garbage, commits_empty, commits_garbage, shallow, shallow_garbage, old_locks,
 ]  # fmt: skip
-"""These leave alone what is only here."""
-FATAL = [
+"""Damage that leaves the objects that only this host has intact."""
+UNREPAIRABLE = [
     refs_gone, objects_gone, objects_empty, pack_truncated, pack_cut_short, pack_zeroed,
     pack_index_garbage,
 ]  # fmt: skip
 
 
-async def at_last(make: Callable[[], Awaitable[Worktree]]) -> Worktree:
-    """Make a worktree the way a job does, which tries again where that may help."""
+async def retry_transient(make: Callable[[], Awaitable[Worktree]]) -> Worktree:
+    """Create a worktree as a job does, which retries transient failures."""
     for _ in range(ATTEMPTS):
         try:
             return await make()
@@ -200,85 +200,85 @@ async def at_last(make: Callable[[], Awaitable[Worktree]]) -> Worktree:
     raise AssertionError("It never succeeded.")
 
 
-async def resume_or_start(room: Room, kept: Salvaged) -> Worktree:
-    """Make a worktree of what the job left."""
-    await room.mirrors.fetch(OWNER, NAME)
-    return await room.worktrees.create_from_kept(
+async def restore(host: Host, kept: Salvaged) -> Worktree:
+    """Create a worktree with the kept work of the job."""
+    await host.mirrors.fetch(OWNER, NAME)
+    return await host.worktrees.create_from_salvage(
         OWNER, NAME, "again", "again", "job", kept.base_sha, kept.head_sha, kept.patch
     )
 
 
-async def require_next_job(room: Room) -> None:
-    """Check that another job can be done from its beginning to its end."""
-    worktree = await at_last(lambda: room.start("next"))
+async def require_working_job(host: Host) -> None:
+    """Check that another job runs from start to end."""
+    worktree = await retry_transient(lambda: host.start("next"))
     assert {name: (worktree.path / name).read_text() for name in FILES} == FILES
     assert as_claude(worktree.path, "status", "--porcelain") == ""
     (worktree.path / "next").write_text("x")
-    sha = await room.publish(worktree)
-    assert room.remote()["feature/next"] == sha
-    assert await room.removal.remove(OWNER, NAME, "next") is None
+    sha = await host.publish(worktree)
+    assert host.remote()["feature/next"] == sha
+    assert await host.removal.remove(OWNER, NAME, "next") is None
 
 
 @pytest.mark.parametrize("moved", [False, True], ids=["", "the remote moved"])
-@pytest.mark.parametrize("damage", SPARING)
-async def test_a_damaged_mirror_is_mended_and_no_work_is_lost(
-    room: Room, damage: Damage, moved: bool
+@pytest.mark.parametrize("damage", REPAIRABLE)
+async def test_damaged_mirror_is_repaired_without_losing_work(
+    host: Host, damage: Damage, moved: bool
 ) -> None:
-    ended, live = await room.start("job"), await room.start("live")
+    ended, live = await host.start("job"), await host.start("live")
     (ended.path / "edit").write_text("work")
-    kept = await room.removal.remove(OWNER, NAME, "job")
+    kept = await host.removal.remove(OWNER, NAME, "job")
     assert kept is not None
     (live.path / "edit").write_text("work")
     (live.path / "staged").write_text("work")
     as_claude(live.path, "add", "staged")
-    damage(room.mirror_path)
+    damage(host.mirror_path)
     if moved:
-        room.forge.commit(OWNER, NAME, "main", {"newer": "x"}, "Newer")
-    await require_next_job(room)
-    assert await room.salvage.kept(OWNER, NAME, "job") == kept
-    again = await at_last(lambda: resume_or_start(room, replace(kept, patch=None)))
+        host.github.commit(OWNER, NAME, "main", {"newer": "x"}, "Newer")
+    await require_working_job(host)
+    assert await host.salvage.kept(OWNER, NAME, "job") == kept
+    again = await retry_transient(lambda: restore(host, replace(kept, patch=None)))
     assert (again.path / "edit").read_text() == "work"
-    assert await room.worktrees.find(OWNER, NAME, "live") == live
-    sha = await room.salvage.keep(live)
-    names = as_claude(room.mirror_path, "ls-tree", "-r", "--name-only", str(sha)).splitlines()
+    assert await host.worktrees.find(OWNER, NAME, "live") == live
+    sha = await host.salvage.keep(live)
+    names = as_claude(host.mirror_path, "ls-tree", "-r", "--name-only", str(sha)).splitlines()
     assert names == sorted([*FILES, "edit", "staged"])
 
 
-@pytest.mark.parametrize("damage", FATAL)
-async def test_a_destroyed_mirror_is_made_again(room: Room, damage: Damage) -> None:
-    worktree = await room.start("job")
+@pytest.mark.parametrize("damage", UNREPAIRABLE)
+async def test_destroyed_mirror_is_created_again(host: Host, damage: Damage) -> None:
+    worktree = await host.start("job")
     (worktree.path / "edit").write_text("work")
-    kept = await room.removal.remove(OWNER, NAME, "job")
-    damage(room.mirror_path)
-    await require_next_job(room)
+    kept = await host.removal.remove(OWNER, NAME, "job")
+    damage(host.mirror_path)
+    await require_working_job(host)
     assert kept is not None
-    again = await at_last(lambda: resume_or_start(room, kept))
+    again = await retry_transient(lambda: restore(host, kept))
     assert (again.path / "edit").read_text() == "work"
 
 
-async def test_a_job_publishes_when_its_mirror_was_made_again(room: Room) -> None:
-    worktree = await room.start("job")
+async def test_job_publishes_after_its_mirror_was_replaced(host: Host) -> None:
+    worktree = await host.start("job")
     (worktree.path / "one").write_text("1")
     as_claude(worktree.path, "add", "one")
     as_claude(worktree.path, "commit", "--quiet", "-m", "By Claude")
     (worktree.path / "two").write_text("2")
-    trees_garbage(room.mirror_path)
-    head_missing(room.mirror_path)
-    await require_next_job(room)
-    assert list(room.mirrors.damaged.iterdir())
+    trees_garbage(host.mirror_path)
+    head_missing(host.mirror_path)
+    await require_working_job(host)
+    assert list(host.mirrors.damaged.iterdir())
     assert as_claude(worktree.path, "status", "--porcelain") == "?? two"
-    await room.publish(worktree)
-    assert room.remote_log("feature/job") == ["Do it", "By Claude", "Initial commit"]
+    await host.publish(worktree)
+    assert host.remote_log("feature/job") == ["Do it", "By Claude", "Initial commit"]
 
 
-async def test_a_job_whose_own_commit_is_damaged_still_has_its_files(room: Room) -> None:
-    worktree = await room.start("job")
+async def test_files_are_kept_if_the_commit_of_the_job_is_damaged(host: Host) -> None:
+    worktree = await host.start("job")
     (worktree.path / "one").write_text("1")
     as_claude(worktree.path, "add", "one")
     as_claude(worktree.path, "commit", "--quiet", "-m", "By Claude")
     for file in worktree.git_dir.glob("objects/??/*"):
         file.chmod(0o600)
         file.write_bytes(b"")
-    await require_next_job(room)
-    assert await room.removal.remove(OWNER, NAME, "job") is not None
-    assert "+1" in (await room.patch() or "")
+    await require_working_job(host)
+    assert await host.removal.remove(OWNER, NAME, "job") is not None
+    assert "+1" in (await host.patch() or "")

@@ -1,17 +1,17 @@
-"""Claude goes back to an older commit of its branch, and changes something there."""
+"""Changes that Claude makes on an older commit of its branch."""
 
 from __future__ import annotations
 
 import pytest
 
 from domain.errors import JobFailure
-from tests.integration.workspace.conftest import NAME, OWNER, Room, as_claude
+from tests.integration.workspace.conftest import NAME, OWNER, Host, as_claude
 from workspace.worktree.worktree import Worktree
 
 
-async def look_back(room: Room) -> tuple[Worktree, str]:
-    """A worktree with a commit on its branch, and the one before checked out."""
-    worktree = await room.start("job")
+async def check_out_older_commit(host: Host) -> tuple[Worktree, str]:
+    """Commit on the branch of a worktree, and check out the commit before."""
+    worktree = await host.start("job")
     (worktree.path / "one").write_text("x")
     as_claude(worktree.path, "add", "one")
     as_claude(worktree.path, "commit", "-m", "Claude: one")
@@ -20,34 +20,34 @@ async def look_back(room: Room) -> tuple[Worktree, str]:
     return worktree, sha
 
 
-async def test_what_is_changed_on_an_older_commit_goes_onto_the_branch(room: Room) -> None:
-    worktree, sha = await look_back(room)
+async def test_changes_are_committed_onto_the_branch(host: Host) -> None:
+    worktree, sha = await check_out_older_commit(host)
     (worktree.path / "coverage.xml").write_text("<c/>\n")
     (worktree.path / "README.md").unlink()
     for _ in range(2):
-        head = await room.commit(worktree)
+        head = await host.commit(worktree)
         log = as_claude(worktree.path, "log", "--format=%P %s", "-1", head)
         assert log == f"{sha} Do it"
         changed = as_claude(worktree.path, "diff", "--name-status", sha, head)
         assert changed.split() == ["D", "README.md", "A", "coverage.xml"]
 
 
-async def test_what_does_not_go_with_the_branch_is_refused_and_kept(room: Room) -> None:
-    worktree, sha = await look_back(room)
+async def test_conflicting_changes_are_refused_and_kept(host: Host) -> None:
+    worktree, sha = await check_out_older_commit(host)
     (worktree.path / "one").write_text("otherwise\n")
     with pytest.raises(JobFailure, match="older commit of feature/job"):
-        await room.commit(worktree)
+        await host.commit(worktree)
     assert as_claude(worktree.path, "rev-parse", "feature/job") == sha
-    kept = await room.removal.remove(OWNER, NAME, "job")
+    kept = await host.removal.remove(OWNER, NAME, "job")
     assert kept is not None
-    lines = as_claude(room.mirror_path, "log", "-1", "--format=%P", "refs/orchestrator/salvage/job")
+    lines = as_claude(host.mirror_path, "log", "-1", "--format=%P", "refs/orchestrator/salvage/job")
     assert sha in lines.split()
-    assert "+otherwise" in (await room.patch() or "")
+    assert "+otherwise" in (await host.patch() or "")
 
 
-async def test_what_is_changed_on_an_older_commit_is_kept_with_the_branch(room: Room) -> None:
-    worktree, _ = await look_back(room)
+async def test_changes_are_kept_together_with_the_branch(host: Host) -> None:
+    worktree, _ = await check_out_older_commit(host)
     (worktree.path / "coverage.xml").write_text("<c/>\n")
-    assert await room.removal.remove(OWNER, NAME, "job") is not None
-    patch = await room.patch() or ""
+    assert await host.removal.remove(OWNER, NAME, "job") is not None
+    patch = await host.patch() or ""
     assert {"+++ b/one", "+++ b/coverage.xml"} <= set(patch.splitlines())

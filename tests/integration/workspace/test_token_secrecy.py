@@ -1,7 +1,8 @@
-"""Where the token must not be seen, whatever a job has planted."""
+"""The token does not leak, even if a job has planted programs."""
 
 from __future__ import annotations
 
+import asyncio
 import http.server
 import os
 import shutil
@@ -13,8 +14,8 @@ import pytest
 
 from domain.errors import JobFailure
 from domain.failures import FailureCode
-from tests.integration.workspace.conftest import CLAUDE, NAME, OWNER, TOKEN, Room, as_claude
-from tests.integration.workspace.test_contents import add_submodule
+from tests.integration.workspace.conftest import CLAUDE, NAME, OWNER, TOKEN, Host, as_claude, until
+from tests.integration.workspace.test_submodule_checkout import add_submodule
 from workspace.worktree.worktree import Worktree
 
 HOOKS = (
@@ -25,7 +26,7 @@ HOOKS = (
 
 
 class Watch:
-    """Looks at all processes of this machine, and at files, until it is stopped."""
+    """Reads all processes of the host, and given files, until it is stopped."""
 
     def __init__(self, files: Callable[[], list[Path]]) -> None:
         self.seen: set[str] = set()
@@ -66,40 +67,48 @@ class Watch:
             self.leaks.add(str(file))
 
 
-def files_of(room: Room) -> list[Path]:
-    """Return every file that a job could look at, that is, all but the token's own."""
-    found = [*room.mirrors.root.rglob("*"), *room.worktrees.root.rglob("*")]
+def files_of(host: Host) -> list[Path]:
+    """Return all files of the mirrors and worktrees. A job could read them."""
+    found = [*host.mirrors.root.rglob("*"), *host.worktrees.root.rglob("*")]
     return [file for file in found if file.is_file()]
 
 
-async def test_the_token_is_nowhere_during_a_fetch_and_a_push(room: Room) -> None:
-    # Other than rglob, it does not mind directories that go away.
-    private = room.mirrors.scratch
+async def test_token_does_not_leak_during_fetch_and_push(host: Host) -> None:
+    # os.walk ignores directories that are deleted during the walk; rglob does not.
+    private = host.mirrors.scratch
     with Watch(lambda: [Path(parent, "config") for parent, _, _ in os.walk(private)]) as watch:
-        room.forge.delay_next("git-upload-pack", 0.3)
-        worktree = await room.start("job")
+        host.github.delay_next("git-upload-pack", 0.3)
+        worktree = await host.start("job")
         (worktree.path / "new").write_text("x")
-        room.forge.delay_next("git-receive-pack", 0.3)
-        await room.publish(worktree)
+        host.github.delay_next("git-receive-pack", 0.3)
+        await host.publish(worktree)
     assert watch.seen == {"git-remote-http", "environment", "private configuration"}
     assert watch.leaks == set()
-    assert [file for file in files_of(room) if TOKEN.encode() in file.read_bytes()] == []
+    assert [file for file in files_of(host) if TOKEN.encode() in file.read_bytes()] == []
 
 
-def test_the_watch_finds_a_token_where_there_is_one(tmp_path: Path) -> None:
-    (tmp_path / "config").write_text(TOKEN)
-    with Watch(lambda: [tmp_path / "config"]) as watch:
-        as_claude(tmp_path, "-c", "alias.x=!sleep 0.3", "x", variables={"LEAK": TOKEN})
-    assert str(tmp_path / "config") in watch.leaks
-    assert any(leak.endswith("/environ") for leak in watch.leaks)
+async def test_watch_finds_leaks_in_files_and_environments(tmp_path: Path) -> None:
+    config, found = tmp_path / "config", tmp_path / "found"
+    config.write_text(TOKEN)
+    wait = ("-c", f"alias.x=!until test -e {found}; do sleep 0.01; done", "x")
+    with Watch(lambda: [config]) as watch:
+        waiting = asyncio.create_task(
+            asyncio.to_thread(as_claude, tmp_path, *wait, variables={"LEAK": TOKEN})
+        )
+        try:
+            await until(lambda: str(config) in watch.leaks)
+            await until(lambda: any(leak.endswith("/environ") for leak in {*watch.leaks}))
+        finally:
+            found.touch()
+            await waiting
 
 
 class Thief:
-    """Plants everything git is known to run, all of it writing to one file.
+    """Plants all programs that git is known to run. Each writes to one file.
 
     Args:
-        url: of the server.
-        directory: for the program and the file; jobs can write into it.
+        url: the address of the server.
+        directory: for the program and the file. Jobs can write to it.
     """
 
     def __init__(self, url: str, directory: Path) -> None:
@@ -155,7 +164,7 @@ class Thief:
         (worktree.git_dir / "info" / "attributes").write_text("* filter=evil diff=evil\n")
 
     def plant_elsewhere(self, worktree: Worktree) -> None:
-        """Let git take all of it from another directory than the repository's own."""
+        """Move the configuration to another directory with `commondir`."""
         self.plant(worktree)
         other, git_dir = self.directory / "other", worktree.git_dir
         mine = shutil.ignore_patterns(self.directory.name)
@@ -164,14 +173,14 @@ class Thief:
         (git_dir / "commondir").write_text(f"{other}\n")
 
     def plant_for_worktrees(self, worktree: Worktree) -> None:
-        """Put it where git looks with this extension only."""
+        """Plant it in the configuration for `extensions.worktreeConfig`."""
         as_claude(worktree.path, "config", "extensions.worktreeConfig", "true")
         for key, value in self.settings().items():
             as_claude(worktree.path, "config", "--worktree", key, value)
         (worktree.git_dir / "info" / "attributes").write_text("* filter=evil diff=evil\n")
 
     def plant_included(self, worktree: Worktree) -> None:
-        """Put it into a file that the configuration includes."""
+        """Plant it in a file that the configuration includes."""
         included = self.directory / "included"
         for key, value in self.settings().items():
             as_claude(worktree.path, "config", "-f", str(included), key, value)
@@ -184,68 +193,70 @@ PLANTS = [Thief.plant, Thief.plant_elsewhere, Thief.plant_for_worktrees, Thief.p
 
 
 @pytest.fixture
-def thief(room: Room, tmp_path: Path) -> Thief:
-    return Thief(room.forge.url, tmp_path / "thief")
+def thief(host: Host, tmp_path: Path) -> Thief:
+    return Thief(host.github.url, tmp_path / "thief")
 
 
-async def in_worktree(room: Room) -> tuple[Worktree, Thief]:
-    """Make a worktree with a thief in it, where contained commands reach it too."""
-    worktree = await room.start("job", "feature/x")
+async def in_worktree(host: Host) -> tuple[Worktree, Thief]:
+    """Create a worktree, with a thief that contained commands can reach too."""
+    worktree = await host.start("job", "feature/x")
     (worktree.path / "new").write_text("x")
-    return worktree, Thief(room.forge.url, worktree.git_dir / "thief")
+    return worktree, Thief(host.github.url, worktree.git_dir / "thief")
 
 
 @pytest.mark.parametrize("plant", PLANTS)
-async def test_the_thief_would_steal_from_an_ordinary_git(room: Room, plant: Plant) -> None:
-    worktree, thief = await in_worktree(room)
+async def test_thief_steals_from_an_unprotected_git(host: Host, plant: Plant) -> None:
+    worktree, thief = await in_worktree(host)
     plant(thief, worktree)
     as_claude(worktree.path, "add", "new")
     assert thief.stolen.exists()
 
 
 @pytest.mark.parametrize("plant", PLANTS)
-async def test_nothing_planted_runs_or_gets_the_token(room: Room, plant: Plant) -> None:
-    worktree, thief = await in_worktree(room)
+async def test_planted_programs_do_not_run_or_get_the_token(host: Host, plant: Plant) -> None:
+    worktree, thief = await in_worktree(host)
     for step in (
-        lambda: room.worktrees.changed_paths(worktree),
-        lambda: room.publishing.commit_all(worktree, "Do it", CLAUDE),
-        lambda: room.publish(worktree),
-        lambda: room.salvage.keep(worktree),
-        lambda: room.removal.remove(OWNER, NAME, "job", all_of_it=True),
+        lambda: host.worktrees.changed_paths(worktree),
+        lambda: host.publishing.commit_all(worktree, "Do it", CLAUDE),
+        lambda: host.publish(worktree),
+        lambda: host.salvage.keep(worktree),
+        lambda: host.removal.remove(OWNER, NAME, "job", include_pushed=True),
     ):
         plant(thief, worktree)
         thief.stolen.unlink(missing_ok=True)
         os.utime(worktree.path / "README.md")
         await step()
         assert not thief.stolen.exists(), thief.stolen.read_text()
-    assert room.remote_log("feature/x") == ["Do it", "Initial commit"]
-    assert "+x" in (await room.patch() or "")
+    assert host.remote_log("feature/x") == ["Do it", "Initial commit"]
+    assert "+x" in (await host.patch() or "")
 
 
-async def test_nothing_planted_in_a_mirror_runs_or_gets_the_token(room: Room, thief: Thief) -> None:
-    """With SANDBOX=off a job can write there."""
-    worktree = await room.start("job", "feature/x")
+async def test_programs_planted_in_a_mirror_do_not_run_or_get_the_token(
+    host: Host, thief: Thief
+) -> None:
+    """With SANDBOX=off, a job can write to the mirror."""
+    worktree = await host.start("job", "feature/x")
     (worktree.path / "new").write_text("x")
     for key, value in thief.settings().items():
-        as_claude(room.mirror_path, "config", key, value)
-    (room.mirror_path / "hooks").mkdir()
+        as_claude(host.mirror_path, "config", key, value)
+    (host.mirror_path / "hooks").mkdir()
     for hook in HOOKS:
-        (room.mirror_path / "hooks" / hook).symlink_to(thief.program)
-    await room.publish(worktree)
-    assert "feature/x" in room.remote()
-    await room.removal.remove(OWNER, NAME, "job", all_of_it=True)
-    await room.start("job2")
+        (host.mirror_path / "hooks" / hook).symlink_to(thief.program)
+    await host.publish(worktree)
+    assert "feature/x" in host.remote()
+    await host.removal.remove(OWNER, NAME, "job", include_pushed=True)
+    await host.start("job2")
     assert not thief.stolen.exists(), thief.stolen.read_text()
 
 
-async def test_submodules_are_fetched_without_a_planted_helper(room: Room, thief: Thief) -> None:
-    room.forge.create_repository(OWNER, "Part", {"part.py": "x"})
-    add_submodule(room, "../Part.git")
-    await room.mirrors.fetch(OWNER, NAME)
+async def test_planted_helper_is_not_used_for_submodules(host: Host, thief: Thief) -> None:
+    host.github.create_repository(OWNER, "Part", {"part.py": "x"})
+    add_submodule(host, "../Part.git")
+    await host.mirrors.fetch(OWNER, NAME)
     helpers = [key for key in thief.settings() if key.startswith(("credential", "core.ask"))]
     for key in helpers:
-        as_claude(room.mirror_path, "config", key, thief.settings()[key])
-    worktree = await room.worktrees.create_for_branch(
+        as_claude(host.mirror_path, "config", key, thief.settings()[key])
+    worktree = await host.worktrees.create_for_branch(
         OWNER, NAME, "job", "b", "main", [f"{OWNER}/Part"]
     )
     assert worktree.notices == ()
@@ -253,12 +264,12 @@ async def test_submodules_are_fetched_without_a_planted_helper(room: Room, thief
     assert not thief.stolen.exists()
 
 
-class Elsewhere:
-    """Two servers: one asks for the token and then redirects to the other, which listens."""
+class RedirectServers:
+    """Two servers. The first requires the token and then redirects to the second."""
 
     def __init__(self) -> None:
-        self.heard: list[str | None] = []
-        self.told: list[str | None] = []
+        self.redirected_authorizations: list[str | None] = []
+        self.first_authorizations: list[str | None] = []
         self._servers = [self._serve(self._listener()), self._serve(self._redirector())]
         self.url = f"http://127.0.0.1:{self._servers[1].server_port}"
 
@@ -275,12 +286,12 @@ class Elsewhere:
         return server
 
     def _listener(self) -> type[http.server.BaseHTTPRequestHandler]:
-        elsewhere = self
+        redirect_servers = self
 
         class Listener(http.server.BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                elsewhere.heard.append(self.headers.get("authorization"))
-                _answer(self, 401, "www-authenticate", 'Basic realm="elsewhere"')
+                redirect_servers.redirected_authorizations.append(self.headers.get("authorization"))
+                _answer(self, 401, "www-authenticate", 'Basic realm="redirect_servers"')
 
             def log_message(self, format: str, *args: object) -> None:
                 pass
@@ -288,15 +299,17 @@ class Elsewhere:
         return Listener
 
     def _redirector(self) -> type[http.server.BaseHTTPRequestHandler]:
-        elsewhere = self
+        redirect_servers = self
 
         class Redirector(http.server.BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                elsewhere.told.append(self.headers.get("authorization"))
-                if elsewhere.told[-1] is None:
+                redirect_servers.first_authorizations.append(self.headers.get("authorization"))
+                if redirect_servers.first_authorizations[-1] is None:
                     _answer(self, 401, "www-authenticate", 'Basic realm="here"')
                 else:
-                    target = f"http://127.0.0.1:{elsewhere._servers[0].server_port}{self.path}"
+                    target = (
+                        f"http://127.0.0.1:{redirect_servers._servers[0].server_port}{self.path}"
+                    )
                     _answer(self, 302, "location", target)
 
             def log_message(self, format: str, *args: object) -> None:
@@ -315,18 +328,20 @@ def _answer(
 
 
 @pytest.fixture
-def elsewhere() -> Iterator[Elsewhere]:
-    servers = Elsewhere()
+def redirect_servers() -> Iterator[RedirectServers]:
+    servers = RedirectServers()
     yield servers
     servers.stop()
 
 
-async def test_a_redirect_does_not_take_the_token_along(room: Room, elsewhere: Elsewhere) -> None:
-    room.forge.url = elsewhere.url
-    redirected = Room(room.directory / "redirected", room.forge)
+async def test_redirect_does_not_forward_the_token(
+    host: Host, redirect_servers: RedirectServers
+) -> None:
+    host.github.url = redirect_servers.url
+    redirected = Host(host.directory / "redirected", host.github)
     with pytest.raises(JobFailure) as caught:
         await redirected.mirrors.fetch(OWNER, NAME)
     assert caught.value.code is FailureCode.GITHUB_AUTHENTICATION
-    assert elsewhere.told[-1] is not None
-    assert elsewhere.heard
-    assert set(elsewhere.heard) == {None}
+    assert redirect_servers.first_authorizations[-1] is not None
+    assert redirect_servers.redirected_authorizations
+    assert set(redirect_servers.redirected_authorizations) == {None}

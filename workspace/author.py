@@ -1,4 +1,4 @@
-"""Who made a commit."""
+"""Authors of commits."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Identity:
-    """A name and an e-mail address."""
+    """The name and e-mail address of an author."""
 
     name: str
     email: str
 
     def environment(self) -> dict[str, str]:
-        """Return the variables that make git commit in this name, whatever its configuration."""
+        """Return variables that set author and committer and override git's configuration."""
         return identity_environment(self.name, self.email)
 
 
 def identity_environment(name: str, email: str) -> dict[str, str]:
-    """Return the variables that make git commit in this name, whatever its configuration."""
+    """Return variables that set author and committer and override git's configuration."""
     return {
         "GIT_AUTHOR_NAME": name,
         "GIT_AUTHOR_EMAIL": email,
@@ -28,4 +28,4 @@ def identity_environment(name: str, email: str) -> dict[str, str]:
 
 
 ORCHESTRATOR = Identity("Claude Code Orchestrator", "orchestrator@localhost")
-"""Who makes the commits that keep work; they are never pushed."""
+"""The author of salvage commits, which are never pushed."""

@@ -8,9 +8,9 @@ import pytest
 from domain.errors import JobFailure
 from domain.failures import FailureCode
 from fakes.github.server import FakeGitHub
-from tests.integration.workspace.conftest import NAME, OWNER, READ_ONLY, TOKEN, Room
+from tests.integration.workspace.conftest import NAME, OWNER, READ_ONLY, TOKEN, Host
 from workspace.git.credentials import GitCredentials, write_token_file
-from workspace.git.errors import explained, failure_of, is_damage
+from workspace.git.errors import as_job_failures, failure_of, is_damage
 from workspace.git.runner import GitError
 
 URL = "https://github.com/o/r.git"
@@ -111,25 +111,25 @@ def cases(table: dict[FailureCode, list[str]]) -> list[tuple[FailureCode, str]]:
 
 
 @pytest.mark.parametrize(("code", "text"), cases(FINAL))
-def test_what_no_repetition_can_change(code: FailureCode, text: str) -> None:
+def test_permanent_errors(code: FailureCode, text: str) -> None:
     command, _, stderr = text.partition(": ")
     found = failure(command, stderr)
     assert (found.code, found.transient) == (code, False)
 
 
 @pytest.mark.parametrize(("code", "text"), cases(PASSING))
-def test_what_may_pass(code: FailureCode, text: str) -> None:
+def test_transient_errors(code: FailureCode, text: str) -> None:
     command, _, stderr = text.partition(": ")
     found = failure(command, stderr)
     assert (found.code, found.transient) == (code, True)
 
 
-def test_a_local_time_limit_may_be_tried_again() -> None:
+def test_local_time_limit_is_transient() -> None:
     found = failure("add", "timed out after 120 s", None)
     assert (found.code, found.transient) == (FailureCode.GIT_FAILED, True)
 
 
-def test_the_message_says_what_to_do_and_what_git_said() -> None:
+def test_message_contains_the_remedy_and_the_output_of_git() -> None:
     stderr = (
         "hint: noise\nTo github.com\nremote: \nremote: A rule forbids it.\n"
         " ! [remote rejected] b -> b (hook declined)\nerror: failed to push some refs"
@@ -141,11 +141,11 @@ def test_the_message_says_what_to_do_and_what_git_said() -> None:
     )
 
 
-def test_the_message_is_bounded() -> None:
+def test_message_has_a_length_limit() -> None:
     assert len(failure("push", "word " * 5000).message) < 1500
 
 
-def test_the_message_never_has_the_token_in_it(tmp_path: Path) -> None:
+def test_message_does_not_contain_the_token(tmp_path: Path) -> None:
     credentials = GitCredentials("https://github.com", write_token_file(tmp_path, "sup3r-s3cret"))
     error = GitError(["push"], 1, "remote: bad sup3r-s3cret\nfatal: https://u:p4ss@github.com/ no")
     message = failure_of(error, credentials, "Pushing").message
@@ -153,19 +153,19 @@ def test_the_message_never_has_the_token_in_it(tmp_path: Path) -> None:
     assert "p4ss" not in message
 
 
-def test_a_full_disk_is_named_when_it_is_not_git_that_noticed() -> None:
+def test_full_disk_is_reported_for_os_errors() -> None:
     with (
         pytest.raises(JobFailure) as caught,
-        explained(GitCredentials("https://github.com"), "Writing"),
+        as_job_failures(GitCredentials("https://github.com"), "Writing"),
     ):
         raise OSError(errno.ENOSPC, "No space left on device")
     assert caught.value.code is FailureCode.DISK_FULL
 
 
-def test_other_operating_system_errors_pass_through() -> None:
+def test_other_os_errors_are_not_converted() -> None:
     with (
         pytest.raises(PermissionError),
-        explained(GitCredentials("https://github.com"), "Writing"),
+        as_job_failures(GitCredentials("https://github.com"), "Writing"),
     ):
         raise PermissionError(errno.EACCES, "Permission denied")
 
@@ -182,78 +182,78 @@ def test_other_operating_system_errors_pass_through() -> None:
         ("fatal: repository 'https://github.com/o/r/' not found", False),
     ],
 )
-def test_a_damaged_mirror_is_told_from_other_trouble(stderr: str, damaged: bool) -> None:
+def test_damaged_mirror_is_recognized(stderr: str, damaged: bool) -> None:
     assert is_damage(GitError(["fetch"], 128, stderr)) is damaged
 
 
-async def refusal(room: Room) -> JobFailure:
+async def fetch_failure(host: Host) -> JobFailure:
     with pytest.raises(JobFailure) as caught:
-        await room.mirrors.fetch(OWNER, NAME)
+        await host.mirrors.fetch(OWNER, NAME)
     assert TOKEN not in caught.value.message
     return caught.value
 
 
-async def test_a_wrong_token(forge: FakeGitHub, tmp_path: Path) -> None:
-    found = await refusal(Room(tmp_path, forge, "ghp_wrong0000000000000000000000000000000"))
+async def test_wrong_token(github: FakeGitHub, tmp_path: Path) -> None:
+    found = await fetch_failure(Host(tmp_path, github, "ghp_wrong0000000000000000000000000000000"))
     assert found.code is FailureCode.GITHUB_AUTHENTICATION
 
 
-async def test_no_token(forge: FakeGitHub, tmp_path: Path) -> None:
-    found = await refusal(Room(tmp_path, forge, None))
+async def test_missing_token(github: FakeGitHub, tmp_path: Path) -> None:
+    found = await fetch_failure(Host(tmp_path, github, None))
     assert found.code is FailureCode.GITHUB_TOKEN_MISSING
 
 
-async def test_a_public_repository_needs_no_token(forge: FakeGitHub, tmp_path: Path) -> None:
-    forge.repository(OWNER, NAME).private = False
-    await Room(tmp_path, forge, None).mirrors.fetch(OWNER, NAME)
+async def test_public_repository_needs_no_token(github: FakeGitHub, tmp_path: Path) -> None:
+    github.repository(OWNER, NAME).private = False
+    await Host(tmp_path, github, None).mirrors.fetch(OWNER, NAME)
 
 
-async def test_a_repository_that_is_not_there(room: Room) -> None:
+async def test_missing_repository(host: Host) -> None:
     with pytest.raises(JobFailure) as caught:
-        await room.mirrors.fetch(OWNER, "Nothing")
+        await host.mirrors.fetch(OWNER, "Nothing")
     assert caught.value.code is FailureCode.REPOSITORY_NOT_FOUND
-    assert not room.mirrors.path(OWNER, "Nothing").exists()
-    assert not list(room.mirrors.scratch.iterdir())
+    assert not host.mirrors.path(OWNER, "Nothing").exists()
+    assert not list(host.mirrors.scratch.iterdir())
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 429, None])
-async def test_a_server_in_trouble(room: Room, status: int | None) -> None:
-    room.forge.fail_next("git-upload-pack*", status, times=5)
-    found = await refusal(room)
+async def test_server_error_is_transient(host: Host, status: int | None) -> None:
+    host.github.fail_next("git-upload-pack*", status, times=5)
+    found = await fetch_failure(host)
     assert (found.code, found.transient) == (FailureCode.GITHUB_UNAVAILABLE, True)
-    room.forge.clear_faults()
-    await room.mirrors.fetch(OWNER, NAME)
+    host.github.clear_faults()
+    await host.mirrors.fetch(OWNER, NAME)
 
 
-async def test_a_server_that_is_away(forge: FakeGitHub, tmp_path: Path) -> None:
-    forge.url = "http://127.0.0.1:1"
-    found = await refusal(Room(tmp_path, forge))
+async def test_unreachable_server(github: FakeGitHub, tmp_path: Path) -> None:
+    github.url = "http://127.0.0.1:1"
+    found = await fetch_failure(Host(tmp_path, github))
     assert (found.code, found.transient) == (FailureCode.GITHUB_UNAVAILABLE, True)
 
 
-async def test_a_token_that_may_only_read(forge: FakeGitHub, tmp_path: Path) -> None:
-    room = Room(tmp_path, forge, READ_ONLY)
-    worktree = await room.start("job")
+async def test_read_only_token_cannot_push(github: FakeGitHub, tmp_path: Path) -> None:
+    host = Host(tmp_path, github, READ_ONLY)
+    worktree = await host.start("job")
     (worktree.path / "new").write_text("x")
     with pytest.raises(JobFailure) as caught:
-        await room.publish(worktree)
+        await host.publish(worktree)
     assert caught.value.code is FailureCode.GITHUB_PERMISSION
 
 
-async def test_a_protected_branch(room: Room) -> None:
-    room.forge.repository(OWNER, NAME).protected.add("safe")
-    worktree = await room.start("job", "safe")
+async def test_protected_branch_is_refused(host: Host) -> None:
+    host.github.repository(OWNER, NAME).protected.add("safe")
+    worktree = await host.start("job", "safe")
     (worktree.path / "new").write_text("x")
     with pytest.raises(JobFailure) as caught:
-        await room.publish(worktree)
+        await host.publish(worktree)
     assert caught.value.code is FailureCode.PUSH_REJECTED
     assert "GH006" in caught.value.message
 
 
-async def test_an_archived_repository(room: Room) -> None:
-    worktree = await room.start("job")
-    room.forge.repository(OWNER, NAME).archived = True
+async def test_archived_repository_is_refused(host: Host) -> None:
+    worktree = await host.start("job")
+    host.github.repository(OWNER, NAME).archived = True
     (worktree.path / "new").write_text("x")
     with pytest.raises(JobFailure) as caught:
-        await room.publish(worktree)
+        await host.publish(worktree)
     assert caught.value.code is FailureCode.GITHUB_PERMISSION

@@ -1,4 +1,4 @@
-"""Patches of kept work, each applied to a fresh clone at its base."""
+"""Patches of kept work, applied to a new clone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.workspace.conftest import NAME, OWNER, REGISTERED, Room, as_claude
+from tests.integration.workspace.conftest import NAME, OWNER, REGISTERED, Host, as_claude
 from workspace.salvage import salvage
 from workspace.salvage.salvage import Salvaged
 
@@ -45,24 +45,24 @@ NAMES = [
 ]
 
 
-def below(root: Path, name: bytes) -> Path:
+def path_of(root: Path, name: bytes) -> Path:
     return root / os.fsdecode(name)
 
 
 def write(root: Path, name: bytes, content: bytes) -> None:
-    file = below(root, name)
+    file = path_of(root, name)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(content)
 
 
-async def tree_after_plain_apply(room: Room, kept: Salvaged, *, index: bool = False) -> str:
-    """Return the tree that `git apply` makes of a fresh clone at the work's base."""
+async def tree_after_plain_apply(host: Host, kept: Salvaged, *, index: bool = False) -> str:
+    """Apply the patch to a new clone at the base, and return the tree."""
     assert kept.patch is not None
-    fresh, file = room.directory / "fresh", room.directory / "kept.patch"
+    fresh, file = host.directory / "fresh", host.directory / "kept.patch"
     shutil.rmtree(fresh, ignore_errors=True)
     file.write_text(kept.patch, "utf-8", newline="")
-    origin = room.forge.root / OWNER / f"{NAME}.git"
-    as_claude(room.directory, "clone", "--quiet", "--no-checkout", str(origin), str(fresh))
+    origin = host.github.root / OWNER / f"{NAME}.git"
+    as_claude(host.directory, "clone", "--quiet", "--no-checkout", str(origin), str(fresh))
     as_claude(fresh, "checkout", "--quiet", "--detach", kept.base_sha)
     if index:
         as_claude(fresh, "apply", "--index", str(file))
@@ -72,11 +72,11 @@ async def tree_after_plain_apply(room: Room, kept: Salvaged, *, index: bool = Fa
     return as_claude(fresh, "write-tree")
 
 
-async def tree_made_again(room: Room, kept: Salvaged) -> str:
-    """Return the tree that another machine makes of the patch."""
-    other = Room(room.directory / "other", room.forge)
+async def tree_restored_on_another_host(host: Host, kept: Salvaged) -> str:
+    """Restore the work on another host from the patch, and return the tree."""
+    other = Host(host.directory / "other", host.github)
     await other.mirrors.fetch(OWNER, NAME)
-    worktree = await other.worktrees.create_from_kept(
+    worktree = await other.worktrees.create_from_salvage(
         *(OWNER, NAME, "again", "again", "job"),
         *(kept.base_sha, kept.head_sha, kept.patch, REGISTERED),
     )
@@ -90,27 +90,27 @@ async def tree_made_again(room: Room, kept: Salvaged) -> str:
     return tree
 
 
-async def require_exact(room: Room, *, index: bool = False) -> str:
-    """Check that the patch of what is in the job's worktree gives exactly that; return it."""
-    worktree = await room.worktrees.find(OWNER, NAME, "job")
+async def require_exact_patch(host: Host, *, index: bool = False) -> str:
+    """Check that the patch of the job restores its exact files, and return the patch."""
+    worktree = await host.worktrees.find(OWNER, NAME, "job")
     assert worktree is not None
-    await room.salvage.keep(worktree)
-    kept = await room.salvage.kept(OWNER, NAME, "job")
+    await host.salvage.keep(worktree)
+    kept = await host.salvage.kept(OWNER, NAME, "job")
     assert kept is not None
     assert kept.patch is not None
     kept.patch.encode("utf-8")
     assert "\0" not in kept.patch
-    wanted = as_claude(room.mirror_path, "rev-parse", f"{kept.head_sha}^{{tree}}")
-    assert await tree_after_plain_apply(room, kept, index=index) == wanted
-    assert await tree_made_again(room, kept) == wanted
+    wanted = as_claude(host.mirror_path, "rev-parse", f"{kept.head_sha}^{{tree}}")
+    assert await tree_after_plain_apply(host, kept, index=index) == wanted
+    assert await tree_restored_on_another_host(host, kept) == wanted
     return kept.patch
 
 
-def add_base(room: Room, prepare: Callable[[Path], None]) -> None:
-    """Put more into the main branch before the job begins."""
-    author = room.directory / "author"
-    origin = room.forge.root / OWNER / f"{NAME}.git"
-    as_claude(room.directory, "clone", "--quiet", str(origin), str(author))
+def add_to_main(host: Host, prepare: Callable[[Path], None]) -> None:
+    """Commit files to main before the job starts."""
+    author = host.directory / "author"
+    origin = host.github.root / OWNER / f"{NAME}.git"
+    as_claude(host.directory, "clone", "--quiet", str(origin), str(author))
     prepare(author)
     as_claude(author, "add", "--all", "--force")
     as_claude(author, "commit", "--quiet", "--allow-empty", "-m", "Base")
@@ -118,7 +118,7 @@ def add_base(room: Room, prepare: Callable[[Path], None]) -> None:
 
 
 @pytest.mark.parametrize("kind", CONTENTS)
-async def test_any_content_comes_back(room: Room, kind: str) -> None:
+async def test_any_content_is_restored(host: Host, kind: str) -> None:
     content = CONTENTS[kind]
 
     def prepare(root: Path) -> None:
@@ -126,41 +126,41 @@ async def test_any_content_comes_back(room: Room, kind: str) -> None:
             write(root, name, content)
         write(root, b"filled", b"")
 
-    add_base(room, prepare)
-    worktree = await room.start("job")
+    add_to_main(host, prepare)
+    worktree = await host.start("job")
     write(worktree.path, b"new", content)
     write(worktree.path, b"filled", content)
     write(worktree.path, b"changed", content + b"more\n")
     (worktree.path / "gone").unlink()
     (worktree.path / "moved").rename(worktree.path / "there")
-    await require_exact(room)
+    await require_exact_patch(host)
 
 
 @pytest.mark.parametrize("name", NAMES)
-async def test_any_name_comes_back(room: Room, name: bytes) -> None:
+async def test_any_name_is_restored(host: Host, name: bytes) -> None:
     def prepare(root: Path) -> None:
         for old in (b"old", name + b"1", name + b"2"):
             write(root, old, b"one\ntwo\n")
 
-    add_base(room, prepare)
-    worktree = await room.start("job")
+    add_to_main(host, prepare)
+    worktree = await host.start("job")
     write(worktree.path, name, b"")
     write(worktree.path, name + b"1", b"one\ntwo\nthree\n")
-    below(worktree.path, name + b"2").chmod(0o755)
-    (worktree.path / "old").rename(below(worktree.path, name + b"3"))
+    path_of(worktree.path, name + b"2").chmod(0o755)
+    (worktree.path / "old").rename(path_of(worktree.path, name + b"3"))
     as_claude(worktree.path, "add", "--all", "--force")
-    await require_exact(room)
+    await require_exact_patch(host)
 
 
-async def test_files_links_and_directories_change_places(room: Room) -> None:
+async def test_type_changes_are_restored(host: Host) -> None:
     def prepare(root: Path) -> None:
         for name in (b"file", b"directory/file", b"mode", b"to link"):
             write(root, name, b"one\n")
         (root / "link").symlink_to("file")
         (root / "link to directory").symlink_to("directory")
 
-    add_base(room, prepare)
-    worktree = await room.start("job")
+    add_to_main(host, prepare)
+    worktree = await host.start("job")
     root = worktree.path
     for name in ("file", "to link", "link", "link to directory"):
         (root / name).unlink()
@@ -171,28 +171,28 @@ async def test_files_links_and_directories_change_places(room: Room) -> None:
     (root / "link").symlink_to("/elsewhere")
     (root / "to link").symlink_to("caf\u00e9")
     (root / "mode").chmod(0o755)
-    await require_exact(room)
+    await require_exact_patch(host)
 
 
-async def test_conversions_of_line_ends_do_not_count(room: Room) -> None:
+async def test_line_ending_conversion_is_not_a_change(host: Host) -> None:
     def prepare(root: Path) -> None:
         write(root, b".gitattributes", b"*.txt text eol=crlf\n*.raw -text\n*.dat diff\n")
         write(root, b"a.txt", b"one\r\ntwo\r\n")
         write(root, b"a.raw", b"one\r\ntwo\r\n")
 
-    add_base(room, prepare)
-    worktree = await room.start("job")
+    add_to_main(host, prepare)
+    worktree = await host.start("job")
     assert (worktree.path / "a.txt").read_bytes() == b"one\r\ntwo\r\n"
     write(worktree.path, b"a.txt", b"one\r\nthree\r\n")
     write(worktree.path, b"a.raw", b"one\r\nthree\n")
     write(worktree.path, b"new.dat", bytes(range(256)))
-    await require_exact(room)
+    await require_exact_patch(host)
 
 
-async def test_submodules_come_back(room: Room) -> None:
-    room.forge.create_repository(OWNER, "Part", {"part.py": "1\n"})
-    first = room.forge.branches(OWNER, "Part")["main"]
-    second = room.forge.commit(OWNER, "Part", "main", {"part.py": "2\n"}, "Two")
+async def test_submodules_are_restored(host: Host) -> None:
+    host.github.create_repository(OWNER, "Part", {"part.py": "1\n"})
+    first = host.github.branches(OWNER, "Part")["main"]
+    second = host.github.commit(OWNER, "Part", "main", {"part.py": "2\n"}, "Two")
 
     def prepare(root: Path) -> None:
         lines = [f'[submodule "{name}"]\n\tpath = {name}\n\turl = ../Part.git\n' for name in "abc"]
@@ -201,25 +201,25 @@ async def test_submodules_come_back(room: Room) -> None:
             as_claude(root, "update-index", "--add", "--cacheinfo", f"160000,{first},{name}")
             (root / name).mkdir()
 
-    add_base(room, prepare)
-    worktree = await room.start("job")
+    add_to_main(host, prepare)
+    worktree = await host.start("job")
     as_claude(worktree.path / "a", "checkout", "--quiet", second)
     as_claude(worktree.path, "rm", "--quiet", "-f", "b")
     as_claude(worktree.path, "update-index", "--add", "--cacheinfo", f"160000,{first},c")
     (worktree.path / "c").mkdir()
-    assert "Subproject commit" in await require_exact(room, index=True)
+    assert "Subproject commit" in await require_exact_patch(host, index=True)
 
 
 @pytest.mark.parametrize("seed", range(8))
-async def test_any_work_comes_back(room: Room, seed: int) -> None:
+async def test_random_changes_are_restored(host: Host, seed: int) -> None:
     chance = random.Random(seed)
 
     def scatter(root: Path, number: int) -> None:
         for name in chance.sample(NAMES, number):
             write(root, b"%d/" % chance.randrange(3) + name, chance.choice([*CONTENTS.values()]))
 
-    add_base(room, lambda root: scatter(root, 9))
-    worktree = await room.start("job")
+    add_to_main(host, lambda root: scatter(root, 9))
+    worktree = await host.start("job")
     files = sorted(file for file in worktree.path.glob("[0-9]/**/*") if file.is_file())
     for file in files:
         match chance.randrange(5):
@@ -233,24 +233,24 @@ async def test_any_work_comes_back(room: Room, seed: int) -> None:
                 file.rename(file.with_name(f"{file.name} moved"))
     scatter(worktree.path, 5)
     as_claude(worktree.path, "add", "--all", "--force")
-    await require_exact(room)
+    await require_exact_patch(host)
 
 
-async def test_commits_that_change_nothing_are_an_empty_patch(room: Room) -> None:
-    worktree = await room.start("job")
+async def test_empty_commits_give_an_empty_patch(host: Host) -> None:
+    worktree = await host.start("job")
     as_claude(worktree.path, "commit", "--quiet", "--allow-empty", "-m", "Nothing")
-    assert await require_exact(room) == ""
+    assert await require_exact_patch(host) == ""
 
 
-async def test_what_is_too_long_for_a_row_is_no_patch(
-    room: Room, monkeypatch: pytest.MonkeyPatch
+async def test_patch_over_the_limit_is_not_stored(
+    host: Host, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(salvage, "MAX_PATCH_BYTES", 50_000)
-    worktree = await room.start("job")
+    worktree = await host.start("job")
     write(worktree.path, b"new", b"the same line\n" * 10_000)
-    assert "GIT binary patch" in await require_exact(room)
+    assert "GIT binary patch" in await require_exact_patch(host)
     write(worktree.path, b"new", random.Random(0).randbytes(100_000))
-    await room.salvage.keep(worktree)
-    kept = await room.salvage.kept(OWNER, NAME, "job")
+    await host.salvage.keep(worktree)
+    kept = await host.salvage.kept(OWNER, NAME, "job")
     assert kept is not None
     assert kept.patch is None

@@ -1,4 +1,4 @@
-"""Worktrees of which a power cut, a kill or a person has left only parts."""
+"""Worktrees that a power cut, a kill or a user has damaged."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.integration.workspace.conftest import FILES, NAME, OWNER, Room, as_claude
+from tests.integration.workspace.conftest import FILES, NAME, OWNER, Host, as_claude
 from workspace.worktree.worktree import Worktree
 
 Damage = Callable[[Worktree], None]
@@ -75,8 +75,8 @@ SETTINGS = [empty_settings, no_settings]
 INDEXES = [no_index, empty_index, garbage_index]
 
 
-async def begin(room: Room) -> Worktree:
-    worktree = await room.start("job")
+async def start_with_work(host: Host) -> Worktree:
+    worktree = await host.start("job")
     (worktree.path / "one").write_text("1")
     as_claude(worktree.path, "add", "one")
     as_claude(worktree.path, "commit", "--quiet", "-m", "By Claude")
@@ -85,83 +85,83 @@ async def begin(room: Room) -> Worktree:
 
 
 @pytest.mark.parametrize("damage", POINTERS)
-async def test_a_job_goes_on_in_it(room: Room, damage: Damage) -> None:
-    worktree = await begin(room)
+async def test_job_continues_in_a_damaged_worktree(host: Host, damage: Damage) -> None:
+    worktree = await start_with_work(host)
     damage(worktree)
-    await room.start("another")
-    assert await room.worktrees.find(OWNER, NAME, "job") == worktree
+    await host.start("another")
+    assert await host.worktrees.find(OWNER, NAME, "job") == worktree
     assert as_claude(worktree.path, "status", "--porcelain", "--branch") == "## feature/job\n?? two"
-    await room.publish(worktree)
-    assert room.remote_log("feature/job") == ["Do it", "By Claude", "Initial commit"]
+    await host.publish(worktree)
+    assert host.remote_log("feature/job") == ["Do it", "By Claude", "Initial commit"]
 
 
 @pytest.mark.parametrize("damage", SETTINGS)
-async def test_a_job_s_work_in_it_is_published(room: Room, damage: Damage) -> None:
-    worktree = await begin(room)
+async def test_work_is_published_with_damaged_settings(host: Host, damage: Damage) -> None:
+    worktree = await start_with_work(host)
     damage(worktree)
-    assert await room.worktrees.find(OWNER, NAME, "job") == worktree
-    await room.publish(worktree)
-    assert room.remote_log("feature/job") == ["Do it", "By Claude", "Initial commit"]
+    assert await host.worktrees.find(OWNER, NAME, "job") == worktree
+    await host.publish(worktree)
+    assert host.remote_log("feature/job") == ["Do it", "By Claude", "Initial commit"]
 
 
-async def test_a_branch_that_a_power_cut_emptied_begins_again_with_all_files(room: Room) -> None:
-    worktree = await begin(room)
+async def test_emptied_branch_restarts_at_the_base_with_all_files(host: Host) -> None:
+    worktree = await start_with_work(host)
     empty_branch(worktree)
-    sha = await room.publish(worktree)
-    assert room.remote_log("feature/job") == ["Do it", "Initial commit"]
-    names = as_claude(room.mirror_path, "ls-tree", "-r", "--name-only", sha)
+    sha = await host.publish(worktree)
+    assert host.remote_log("feature/job") == ["Do it", "Initial commit"]
+    names = as_claude(host.mirror_path, "ls-tree", "-r", "--name-only", sha)
     assert names.splitlines() == sorted([*FILES, "one", "two"])
 
 
 @pytest.mark.parametrize("damage", [*POINTERS, *SETTINGS, *INDEXES])
-async def test_its_work_is_kept(room: Room, damage: Damage) -> None:
-    worktree = await begin(room)
+async def test_work_in_a_damaged_worktree_is_kept(host: Host, damage: Damage) -> None:
+    worktree = await start_with_work(host)
     by_claude = as_claude(worktree.path, "rev-parse", "HEAD")
     damage(worktree)
-    kept = await room.removal.remove(OWNER, NAME, "job")
+    kept = await host.removal.remove(OWNER, NAME, "job")
     assert kept is not None
-    assert as_claude(room.mirror_path, "rev-parse", f"{kept.head_sha}^") == by_claude
-    names = as_claude(room.mirror_path, "ls-tree", "-r", "--name-only", kept.head_sha)
+    assert as_claude(host.mirror_path, "rev-parse", f"{kept.head_sha}^") == by_claude
+    names = as_claude(host.mirror_path, "ls-tree", "-r", "--name-only", kept.head_sha)
     assert names.splitlines() == sorted([*FILES, "one", "two"])
     assert not worktree.path.exists()
     assert not worktree.git_dir.exists()
 
 
-async def test_a_reader_is_put_back_to_its_commit(room: Room) -> None:
-    await room.mirrors.fetch(OWNER, NAME)
-    worktree = await room.worktrees.create_detached(OWNER, NAME, "job", None)
+async def test_read_only_worktree_returns_to_its_commit(host: Host) -> None:
+    await host.mirrors.fetch(OWNER, NAME)
+    worktree = await host.worktrees.create_detached(OWNER, NAME, "job", None)
     garbage_head(worktree)
-    assert await room.worktrees.find(OWNER, NAME, "job") == worktree
+    assert await host.worktrees.find(OWNER, NAME, "job") == worktree
     assert as_claude(worktree.path, "rev-parse", "HEAD") == worktree.base_sha
-    assert await room.worktrees.changed_paths(worktree) == []
+    assert await host.worktrees.changed_paths(worktree) == []
 
 
-async def test_what_claude_checked_out_stays_checked_out(room: Room) -> None:
-    worktree = await begin(room)
+async def test_branch_that_claude_checked_out_stays(host: Host) -> None:
+    worktree = await start_with_work(host)
     as_claude(worktree.path, "checkout", "--quiet", "-b", "aside")
-    await room.worktrees.find(OWNER, NAME, "job")
+    await host.worktrees.find(OWNER, NAME, "job")
     assert as_claude(worktree.path, "branch", "--show-current") == "aside"
     as_claude(worktree.path, "checkout", "--quiet", "--detach")
-    await room.worktrees.find(OWNER, NAME, "job")
+    await host.worktrees.find(OWNER, NAME, "job")
     assert as_claude(worktree.path, "branch", "--show-current") == ""
 
 
-async def test_a_directory_without_a_record_is_made_anew(room: Room) -> None:
-    worktree = await begin(room)
+async def test_worktree_without_a_record_is_created_again(host: Host) -> None:
+    worktree = await start_with_work(host)
     worktree.path.with_name("job.json").unlink()
-    assert await room.worktrees.find(OWNER, NAME, "job") is None
-    again = await room.start("job")
+    assert await host.worktrees.find(OWNER, NAME, "job") is None
+    again = await host.start("job")
     assert again == worktree
     assert as_claude(again.path, "rev-parse", "HEAD") == again.base_sha
 
 
-async def test_a_record_without_a_directory_is_made_anew(room: Room) -> None:
-    worktree = await begin(room)
+async def test_worktree_without_files_is_created_again(host: Host) -> None:
+    worktree = await start_with_work(host)
     by_claude = as_claude(worktree.path, "rev-parse", "HEAD")
     shutil.rmtree(worktree.path)
-    assert await room.worktrees.find(OWNER, NAME, "job") is None
-    assert await room.start("job") == worktree
-    [repository] = room.worktrees.orphaned.iterdir()
+    assert await host.worktrees.find(OWNER, NAME, "job") is None
+    assert await host.start("job") == worktree
+    [repository] = host.worktrees.orphaned.iterdir()
     assert as_claude(repository, "rev-parse", "feature/job") == by_claude
     as_claude(repository, "fsck", "--strict")
     assert as_claude(worktree.path, "rev-parse", "HEAD") == worktree.base_sha
