@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from activities.claude import ClaudeSetup
 from activities.pull_requests import PullRequestActivities, PullRequestDefaults
+from activities.withdrawals import WithdrawalActivities
 from agent.claude.environment import Marker, can_hide_credential
 from host.reports import ClaudeProbeSetup
 from host.slots.leases import Leases
@@ -125,7 +126,7 @@ def github_access(settings: Settings) -> GithubAccess:
 def pull_request_activities(
     settings: Settings, store: Store, leases: Leases, publishing: Publishing
 ) -> PullRequestActivities:
-    """Return what opens and takes back pull requests."""
+    """Return the activities that open pull requests."""
     defaults = PullRequestDefaults(
         settings.pull_request_draft,
         settings.pull_request_labels,
@@ -135,6 +136,13 @@ def pull_request_activities(
     return PullRequestActivities(
         store, leases, publishing, access, settings.github_server_url, defaults
     )
+
+
+def withdrawal_activities(
+    settings: Settings, store: Store, publishing: Publishing
+) -> WithdrawalActivities:
+    """Return the activities that undo what a cancelled job has published."""
+    return WithdrawalActivities(store, publishing, github_access(settings))
 
 
 def identity_of_commits(settings: Settings) -> Identity:

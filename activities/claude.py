@@ -1,4 +1,4 @@
-"""Running Claude for one turn of a job, and passing messages to it meanwhile."""
+"""Running Claude for one turn of a job, and delivering messages to a running turn."""
 
 from __future__ import annotations
 
@@ -48,21 +48,25 @@ from workspace.git.author import Identity
 from workspace.lifecycle.worktrees import Worktrees
 from workspace.worktree.worktree import Worktree
 
-STOPPED_USAGE = timedelta(seconds=5)
-"""How long a job that is stopped waits for the store to take what it has used."""
+STOPPED_USAGE_TIMEOUT = timedelta(seconds=5)
+"""How long a job that is stopped waits for the store to record its usage."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClaudeSetup:
-    """How Claude runs on this machine.
+    """How Claude runs on this host.
 
-    `operator_home` is set when the operator is logged in by subscription only: then Claude uses the
-    operator's own home and configuration instead of a home for each job. `model`, `max_turns` and
-    `max_budget_usd` are those of jobs that do not name their own. `silence` is how long Claude may
-    neither say anything nor use the processor. With `is_subscription` costs are estimates.
-    The CLI is found on `search_path`; the PATH of Claude and its commands is `inside_path`.
-    `mcp_files` are what the MCP servers need to read. `sandbox` contains Claude, within `limits`;
-    `gateway` is its way to the network, or None where it has the host's own.
+    Args:
+        claude_bin: path of the CLI. None: it is searched on `search_path`.
+        inside_path: the PATH of Claude and its commands.
+        operator_home: set if the only credential is the operator's login. Claude then uses the
+            operator's home and configuration instead of a home for each job.
+        model, max_turns, max_budget_usd: defaults for jobs that do not set their own.
+        silence: how long Claude may have no output and use no processor time.
+        is_subscription: reported costs are estimates.
+        mcp_files: files that the MCP servers read.
+        sandbox: contains Claude, within `limits`.
+        gateway: Claude's way to the network. None: it uses the host's network.
     """
 
     claude_bin: str | None
@@ -89,42 +93,46 @@ class ClaudeSetup:
 
 
 @dataclass(frozen=True, slots=True)
-class TurnInput:
-    """One turn: the first answers the prompt, each later one the messages named.
+class RunClaudeInput:
+    """One turn. The first answers the prompt; later turns answer the given messages.
 
-    `attempt` counts the starts of this turn, from 1; `message_ids` are in the user's order.
-    `limit_seconds` is the time until `limit_clock` runs out.
+    `attempt` counts the starts of this turn, from 1. `message_ids` are in the user's order.
+    Claude is stopped after `limit_seconds`, when `time_limit` has run out.
     """
 
-    key: LeaseKey
+    lease: LeaseKey
     turn: int
     attempt: int
     message_ids: list[str]
     limit_seconds: float
-    limit_clock: TimeLimit
+    time_limit: TimeLimit
 
 
 @dataclass(frozen=True, slots=True)
-class TurnOutput:
-    """What a turn took up: the ids of the user's messages that Claude has seen and answered.
+class RunClaudeResult:
+    """The ids of the user's messages that Claude has answered, earlier attempts included."""
 
-    Those that it had seen in an earlier attempt are among them.
-    """
-
-    consumed: list[str]
+    answered: list[str]
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
+class DeliverMessageInput:
     """A message for the turn that runs under the lease."""
 
-    key: LeaseKey
+    lease: LeaseKey
     message_id: str
 
 
 @dataclass(frozen=True, slots=True)
+class DeliverMessageResult:
+    """`delivered` is false if the message belongs to the next turn."""
+
+    delivered: bool
+
+
+@dataclass(frozen=True, slots=True)
 class _Work:
-    """A job's work on this host: where it is done, and where its conversation is."""
+    """A job on this host, its worktree and its session files."""
 
     job: Job
     repository: Repository
@@ -133,7 +141,7 @@ class _Work:
 
 
 class ClaudeActivities:
-    """Claude on this machine."""
+    """Runs Claude on this host."""
 
     def __init__(
         self,
@@ -152,41 +160,36 @@ class ClaudeActivities:
         self._progress = Progress(store)
 
     @activity.defn
-    async def run_claude(self, request: TurnInput) -> TurnOutput:
-        """Run one turn to its end. Safe to run again: the session is resumed where it stopped.
+    async def run_claude(self, request: RunClaudeInput) -> RunClaudeResult:
+        """Run one turn to its end. Idempotent: the next attempt resumes the session.
 
-        Messages that the session's transcript holds already are not sent again.
+        Messages that are already in the session file are not sent again.
 
         Raises:
-            JobFailure: Claude ended with an error; what it used is recorded all the same.
-            LeaseLost: the lease ended, or the job was stopped; no process is left then.
+            JobFailure: Claude ended with an error. Its usage is recorded.
+            LeaseLost: the lease ended or the job was stopped. No process is left.
         """
-        lease = self._leases.require(request.key)
-        work = await lease.run(self._work(request.key))
+        lease = self._leases.require(request.lease)
+        work = await lease.run(self._work(request.lease))
         report = await lease.run(self._run(lease, request, work))
         self._credential.was_tried(report.verdict.failure)
         await lease.run(self._record(request, report, work))
         if report.verdict.failure is not None:
             raise report.verdict.failure
-        return TurnOutput(report.consumed)
+        return RunClaudeResult(report.consumed)
 
     @activity.defn
-    async def deliver_message(self, delivery: Delivery) -> bool:
-        """Hand a message to the running turn.
-
-        Returns:
-            Whether the running process has it; False means it belongs to the next turn. Offering
-            it twice to one process is one delivery.
-        """
-        lease = self._leases.find(delivery.key)
+    async def deliver_message(self, request: DeliverMessageInput) -> DeliverMessageResult:
+        """Send a message to the running turn. Idempotent: one process gets a message once."""
+        lease = self._leases.find(request.lease)
         inbox = lease.inbox if lease is not None else None
-        messages = await self._store.messages_by_id(delivery.key.job_id, [delivery.message_id])
+        messages = await self._store.messages_by_id(request.lease.job_id, [request.message_id])
         if inbox is None or not messages:
-            return False
-        return await inbox.offer(as_user_message(messages[0]))
+            return DeliverMessageResult(delivered=False)
+        return DeliverMessageResult(await inbox.offer(as_user_message(messages[0])))
 
-    async def _run(self, lease: Lease, request: TurnInput, work: _Work) -> TurnReport:
-        # Open from the beginning, so that what the user says while the CLI starts still reaches it.
+    async def _run(self, lease: Lease, request: RunClaudeInput, work: _Work) -> TurnReport:
+        # Opened before the CLI starts, so that messages sent during the start reach this turn.
         inbox = lease.inbox = Inbox()
         try:
             return await self._run_turn(request, work, inbox)
@@ -194,8 +197,8 @@ class ClaudeActivities:
             lease.inbox = None
             inbox.close()
 
-    async def _run_turn(self, request: TurnInput, work: _Work, inbox: Inbox) -> TurnReport:
-        key, job = request.key, work.job
+    async def _run_turn(self, request: RunClaudeInput, work: _Work, inbox: Inbox) -> TurnReport:
+        key, job = request.lease, work.job
         await asyncio.to_thread(self._make_home, job.id)
         session = await self._conversations.resume_or_start(
             job,
@@ -208,56 +211,58 @@ class ClaudeActivities:
         launch = self._launch(work, session)
         confinement = await self._confinement(job, work.worktree, executable)
         environment = self._environment(job, confinement.passage)
-        began = time.monotonic()
+        started_at = time.monotonic()
         async with (
             TranscriptWriter(self._store, job.id, key.number) as writer,
             await ClaudeProcess.start(
                 executable, launch, environment, work.worktree.path, confinement
-            ) as run,
+            ) as process,
         ):
             await self._progress.enter(
                 key,
                 Phase.WORKING,
-                pid=run.pid,
+                pid=process.pid,
                 session_id=job.id,
                 attempt=request.attempt,
                 cost_is_estimate=self._setup.is_subscription,
             )
-            is_recorded = False
+            usage_recorded = False
             try:
                 report = await run_turn(
-                    run,
+                    process,
                     session.first,
                     keep_open=job.job_type is JobType.TASK,
                     on_line=lambda line: _write(writer, line),
                     inbox=inbox,
                     silence=self._setup.silence.total_seconds(),
-                    limit=TurnLimit(request.limit_seconds, request.limit_clock),
+                    limit=TurnLimit(request.limit_seconds, request.time_limit),
                 )
                 await self._add_usage(request, report.verdict.usage, report.seconds)
-                is_recorded = True
+                usage_recorded = True
                 return replace(
-                    report, consumed=[*_heard_before(request, session), *report.consumed]
+                    report, consumed=[*_already_in_session(request, session), *report.consumed]
                 )
             finally:
-                if not is_recorded:
-                    await self._record_stopped(request, run, began)
+                if not usage_recorded:
+                    await self._record_stopped_usage(request, process, started_at)
 
-    async def _record_stopped(self, request: TurnInput, run: ClaudeProcess, began: float) -> None:
-        """Add what a turn has used that is stopped; a store that is away is not waited for long."""
-        await run.stop()
+    async def _record_stopped_usage(
+        self, request: RunClaudeInput, process: ClaudeProcess, started_at: float
+    ) -> None:
+        # The slot must become free soon, so an outage of the store does not delay the stop.
+        await process.stop()
         with contextlib.suppress(TimeoutError, OrchestratorError):
-            async with asyncio.timeout(STOPPED_USAGE.total_seconds()):
-                await self._add_usage(request, await run.used(), time.monotonic() - began)
+            async with asyncio.timeout(STOPPED_USAGE_TIMEOUT.total_seconds()):
+                await self._add_usage(request, await process.used(), time.monotonic() - started_at)
 
-    async def _add_usage(self, request: TurnInput, usage: Usage, seconds: float) -> None:
-        key = request.key
+    async def _add_usage(self, request: RunClaudeInput, usage: Usage, seconds: float) -> None:
+        key = request.lease
         report_id = derived_id(key.job_id, "usage", key.number, request.turn, request.attempt)
         await self._store.add_usage(key.job_id, report_id, usage, seconds)
 
-    async def _record(self, request: TurnInput, report: TurnReport, work: _Work) -> None:
-        """Keep what a turn leaves: its answer and its session's transcript."""
-        key, verdict = request.key, report.verdict
+    async def _record(self, request: RunClaudeInput, report: TurnReport, work: _Work) -> None:
+        """Store the answer and the session file."""
+        key, verdict = request.lease, report.verdict
         await self._conversations.keep(key.job_id, work.session_files)
         changes: JobChanges = {"pid": None, "exit_code": report.exit_code, "model": verdict.model}
         if verdict.answer is not None:
@@ -266,7 +271,7 @@ class ClaudeActivities:
         await self._hold_credential(verdict)
 
     async def _hold_credential(self, verdict: Verdict) -> None:
-        """Let no other job start only to meet the usage limit that this turn has met."""
+        """After a usage limit, keep other jobs with the same credential from starting."""
         failure = verdict.failure
         if failure is None or failure.code is not FailureCode.USAGE_LIMIT:
             return
@@ -301,7 +306,7 @@ class ClaudeActivities:
         files.make_directory(sessions_dir, job_id)
 
     async def _confinement(self, job: Job, worktree: Worktree, executable: Path) -> Confinement:
-        """Return how the job's process is contained.
+        """Return the sandbox of the job's process.
 
         Raises:
             JobFailure: SANDBOX_UNAVAILABLE.
@@ -321,7 +326,7 @@ class ClaudeActivities:
         return Confinement(containment, reach, setup.limits, passage)
 
     def _login(self) -> tuple[Path, ...]:
-        """Return where the CLI keeps the operator's login, if jobs use that."""
+        """Return the files of the operator's login, if jobs use it."""
         home = self._setup.operator_home
         return (home / ".claude", home / ".claude.json") if home else ()
 
@@ -342,10 +347,10 @@ class ClaudeActivities:
         )
 
 
-def _heard_before(request: TurnInput, session: Session) -> list[str]:
-    """Return the messages that the process is not given, because its session has them already."""
-    given = {message.id for message in session.first}
-    return [message_id for message_id in request.message_ids if message_id not in given]
+def _already_in_session(request: RunClaudeInput, session: Session) -> list[str]:
+    """Return the messages that are not sent because the session file already has them."""
+    sent = {message.id for message in session.first}
+    return [message_id for message_id in request.message_ids if message_id not in sent]
 
 
 async def _write(writer: TranscriptWriter, line: OutputLine) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 from starlette.responses import JSONResponse
 
-from activities.workspaces import MirrorResult
+from activities.workspaces import FetchMirrorResult
 from api.dependencies import Parts, State
 from api.http.lookups import checked_id
 from api.jobs.schemas import CloneAnswer, ClonedRepository, SyncAnswer
@@ -44,7 +44,9 @@ async def clone(repository_id: str, parts: Parts) -> JSONResponse:
     return JSONResponse(_view(result, with_path=True))
 
 
-async def _fetch(parts: State, name: str, repositories: list[Repository]) -> list[MirrorResult]:
+async def _fetch(
+    parts: State, name: str, repositories: list[Repository]
+) -> list[FetchMirrorResult]:
     """Have repositories fetched, unless there is nobody to do it: the caller would wait for ever.
 
     Raises:
@@ -52,10 +54,10 @@ async def _fetch(parts: State, name: str, repositories: list[Repository]) -> lis
     """
     if not await parts.store.live_hosts(utc_now() - HOST_LIVE_FOR):
         raise DependencyUnavailable("No worker is running. Start one and try again.", "temporal")
-    return await parts.dispatch.fetch_mirrors(name, repositories)
+    return await parts.dispatch.sync_repositories(name, repositories)
 
 
-def _view(result: MirrorResult, *, with_path: bool) -> Json:
+def _view(result: FetchMirrorResult, *, with_path: bool) -> Json:
     view: Json = {"repo": result.repository, "success": result.success}
     if result.error is not None:
         view["error"] = result.error

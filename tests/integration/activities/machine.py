@@ -13,7 +13,8 @@ from temporalio.testing import ActivityEnvironment
 
 from activities.claude import ClaudeActivities, ClaudeSetup
 from activities.pull_requests import PullRequestActivities, PullRequestDefaults
-from activities.workspaces import WorkspaceActivities
+from activities.withdrawals import WithdrawalActivities
+from activities.workspaces import PrepareInput, WorkspaceActivities
 from domain.jobs import Job, JobStatus, JobType, Phase
 from fakes.github.server import FakeGitHub
 from host.retention import Retention
@@ -136,6 +137,7 @@ class Machine:
             "https://github.example",
             PullRequestDefaults(),
         )
+        self.withdrawals = WithdrawalActivities(used, self.publishing, self.github)
         self.credential = Credential(used, "c0ffee")
         setup = self._setup(credentials or {}, is_subscription=is_subscription)
         self.claude = ClaudeActivities(used, self.leases, self.worktrees, self.credential, setup)
@@ -199,7 +201,7 @@ class Machine:
         return granted, await self.prepare(granted)
 
     async def prepare(self, granted: Granted) -> Worktree:
-        await self.run(self.workspaces.prepare, granted.key)
+        await self.run(self.workspaces.prepare, PrepareInput(granted.key))
         return await self.worktree(granted.job)
 
     async def worktree(self, job: Job) -> Worktree:

@@ -82,7 +82,7 @@ async def test_a_conversation_follows_its_job_from_machine_to_machine(
     conversations.script({"text": "Answer two."})
     message = await conversations.user_says(job, "Question two?")
     elsewhere = await next_lease(second, job)
-    assert (await turn(second, elsewhere, 2, 1, message)).consumed == [message]
+    assert (await turn(second, elsewhere, 2, 1, message)).answered == [message]
     assert transcript_file(second, job).read_bytes().startswith(begun)
     (asked,) = conversations.asked
     assert [asked.count(part) for part in ("Question one?", "Answer one.", "Question two?")] == [
@@ -109,7 +109,7 @@ async def test_a_message_that_the_session_has_already_counts_as_taken_up(
     await turn(machine, granted)
     message = await conversations.user_says(granted.job, "Which colour?")
     for attempt in (1, 2):
-        assert (await turn(machine, granted, 2, attempt, message)).consumed[0] == message
+        assert (await turn(machine, granted, 2, attempt, message)).answered[0] == message
     assert conversations.asked[-1].count("Which colour?") == 1
 
 
@@ -126,13 +126,13 @@ async def test_a_lost_session_is_told_again(conversations: Conversations) -> Non
 
     output = await turn(machine, granted, 2, 1, now)
 
-    assert output.consumed == [prompt_id(granted.job), now]
+    assert output.answered == [prompt_id(granted.job), now]
     asked = conversations.asked[-1]
     told = r"# Request\n\nWhat is it?\n\nThis is the continuation of an earlier conversation"
     assert told in asked
     assert r"You: A shop.\n\nUser: What does it sell?" in asked
     assert asked.count("In which sizes?") == 1
-    assert earlier not in output.consumed
+    assert earlier not in output.answered
     assert (await machine.said(granted.job)).count(LOST) == 1
 
 

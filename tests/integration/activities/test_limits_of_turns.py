@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from activities.claude import TurnInput
+from activities.claude import RunClaudeInput
 from domain.errors import JobFailure, LeaseLost
 from domain.failures import FailureCode, TimeLimit
 from domain.jobs import JobOptions
@@ -38,7 +38,7 @@ def used_up(resets_in: float | None, limit_type: str = "five_hour") -> Step:
     }
 
 
-async def failing(machine: Machine, granted: Granted, request: TurnInput) -> JobFailure:
+async def failing(machine: Machine, granted: Granted, request: RunClaudeInput) -> JobFailure:
     with pytest.raises(JobFailure) as caught:
         await machine.run(machine.claude.run_claude, request)
     assert processes_of(granted.job) == []
@@ -137,7 +137,7 @@ async def test_time_is_limited_although_claude_is_at_work(conversations: Convers
     conversations.script(SLEEP)
     machine = conversations.machine()
     granted, worktree = await machine.prepared()
-    limited = TurnInput(granted.key, 1, 1, [], limit_seconds=15, limit_clock=TimeLimit.JOB)
+    limited = RunClaudeInput(granted.key, 1, 1, [], limit_seconds=15, time_limit=TimeLimit.JOB)
     failure = await failing(machine, granted, limited)
     assert (failure.code, failure.clock) == (FailureCode.TIMED_OUT, TimeLimit.JOB)
     assert (worktree.path / "begun").exists()

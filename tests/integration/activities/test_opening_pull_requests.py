@@ -14,11 +14,11 @@ from temporalio.testing import ActivityEnvironment
 
 from activities.pull_requests import (
     LABELLING_ATTEMPTS,
-    OpenInput,
+    OpenPullRequestInput,
+    OpenPullRequestResult,
     PullRequestDefaults,
-    PullRequestResult,
-    WithdrawInput,
 )
+from activities.withdrawals import WithdrawInput
 from activities.workspaces import PublishInput
 from domain.errors import JobFailure, LeaseLost
 from domain.failures import FailureCode
@@ -73,16 +73,16 @@ async def work(machine: Machine) -> tuple[Granted, str]:
 Work = tuple[Granted, str]
 
 
-async def open_one(machine: Machine, work: Work) -> PullRequestResult:
+async def open_one(machine: Machine, work: Work) -> OpenPullRequestResult:
     return await machine.run(
-        machine.pull_requests.open_pull_request, OpenInput(work[0].key, work[1])
+        machine.pull_requests.open_pull_request, OpenPullRequestInput(work[0].key, work[1])
     )
 
 
 async def withdraw(machine: Machine, job: Job, *, created: bool = True) -> None:
     changes: Any = {"status": JobStatus.CANCELLED}
     await machine.world.store.update_job(job.id, changes, Guard(LIVE))
-    await machine.run(machine.pull_requests.withdraw, WithdrawInput(job.id, created))
+    await machine.run(machine.withdrawals.withdraw, WithdrawInput(job.id, created))
 
 
 async def test_a_pull_request_is_opened_and_recorded_once(
@@ -167,7 +167,7 @@ async def test_a_lost_lease_opens_nothing(machine: Machine, forge: FakeGitHub, w
     assert states(forge) == []
 
 
-async def test_a_cancelled_job_takes_back_what_it_published(
+async def test_withdrawing_closes_the_pull_request_and_deletes_the_branch(
     machine: Machine, forge: FakeGitHub, work: Work
 ) -> None:
     await open_one(machine, work)
@@ -175,11 +175,11 @@ async def test_a_cancelled_job_takes_back_what_it_published(
         await withdraw(machine, work[0].job)
     assert states(forge) == ["closed"]
     assert set(forge.branches(OWNER, NAME)) == {"main"}
-    said = [line for line in await machine.said(work[0].job) if "taken back" in line]
+    said = [line for line in await machine.said(work[0].job) if "was deleted" in line]
     assert len(said) == 1
 
 
-async def test_a_branch_without_a_pull_request_is_taken_back(
+async def test_withdrawing_deletes_a_branch_without_a_pull_request(
     machine: Machine, forge: FakeGitHub, work: Work
 ) -> None:
     await withdraw(machine, work[0].job)
@@ -187,17 +187,17 @@ async def test_a_branch_without_a_pull_request_is_taken_back(
     assert states(forge) == []
 
 
-async def test_a_continued_branch_stays(machine: Machine, forge: FakeGitHub) -> None:
+async def test_withdrawing_keeps_a_continued_branch(machine: Machine, forge: FakeGitHub) -> None:
     forge.commit(OWNER, NAME, "feature/old", {"old.py": "old"}, "Begin")
     work = await published(machine, "feature/old")
     await open_one(machine, work)
     await withdraw(machine, work[0].job, created=False)
     assert states(forge) == ["closed"]
     assert forge.branches(OWNER, NAME)["feature/old"] == work[1]
-    assert "taken back" not in (await machine.said(work[0].job))[-1]
+    assert "was deleted" not in (await machine.said(work[0].job))[-1]
 
 
-async def test_a_branch_that_somebody_has_pushed_to_stays(
+async def test_withdrawing_keeps_a_branch_with_commits_of_others(
     machine: Machine, forge: FakeGitHub, work: Work
 ) -> None:
     await open_one(machine, work)
@@ -206,10 +206,10 @@ async def test_a_branch_that_somebody_has_pushed_to_stays(
     await withdraw(machine, work[0].job)
     assert forge.branches(OWNER, NAME)[branch] == theirs
     assert states(forge) == ["closed"]
-    assert "stays" in (await machine.said(work[0].job))[-1]
+    assert "was kept" in (await machine.said(work[0].job))[-1]
 
 
-async def test_the_pull_request_of_somebody_else_is_left_alone(
+async def test_withdrawing_leaves_the_pull_request_of_someone_else_open(
     machine: Machine, forge: FakeGitHub
 ) -> None:
     forge.commit(OWNER, NAME, "feature/old", {"old.py": "old"}, "Begin")
@@ -229,8 +229,9 @@ async def test_a_job_that_published_nothing_asks_github_nothing(
     asked = len(forge.requests)
     await withdraw(machine, granted.job)
     assert len(forge.requests) == asked
-    with pytest.raises(JobFailure, match="row is gone"):
-        await machine.run(machine.pull_requests.withdraw, WithdrawInput(UNKNOWN_ID, True))
+    with pytest.raises(JobFailure) as caught:
+        await machine.run(machine.withdrawals.withdraw, WithdrawInput(UNKNOWN_ID, True))
+    assert caught.value.code is FailureCode.REPOSITORY_NOT_FOUND
 
 
 async def test_withdrawing_goes_on_after_an_outage(
@@ -299,7 +300,7 @@ async def test_labels_that_cannot_be_had_are_told_of_in_the_end(
 ) -> None:
     work = await published(machine, options=JobOptions(labels=("auto",)))
     forge.fail_next("issues/add-labels", status=503, times=2)
-    request = OpenInput(work[0].key, work[1])
+    request = OpenPullRequestInput(work[0].key, work[1])
     with pytest.raises(JobFailure):
         await machine.run(machine.pull_requests.open_pull_request, request)
     row = await machine.world.read(work[0].job)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from activities.workspaces import MirrorResult, PrepareResult
+from activities.workspaces import FetchMirrorInput, FetchMirrorResult, PrepareInput, PrepareResult
 from domain.errors import JobFailure, LeaseLost, NotFound
 from domain.failures import FailureCode
 from domain.jobs import JobStatus, JobType
@@ -37,14 +37,14 @@ async def test_preparing_again_finds_the_worktree_as_it_was_left(
     (worktree.path / "new.py").write_text("half done")
     forge.commit(OWNER, NAME, "main", {"README.md": "# Moved on\n"}, "Move on")
     fetched = len(forge.requests)
-    first = await machine.run(machine.workspaces.prepare, granted.key)
+    first = await machine.run(machine.workspaces.prepare, PrepareInput(granted.key))
     await machine.world.store.update_job(
         granted.job.id, {"lease": 2}, _running_under(granted.key.number)
     )
-    second = await machine.run(machine.workspaces.prepare, machine.take(granted.job, 2))
-    assert (
-        first == second == PrepareResult(worktree.base_sha, continues_branch=False, was_there=True)
+    second = await machine.run(
+        machine.workspaces.prepare, PrepareInput(machine.take(granted.job, 2))
     )
+    assert first == second == PrepareResult(worktree.base_sha, continues_branch=False, existed=True)
     assert (worktree.path / "new.py").read_text() == "half done"
     assert len(forge.requests) == fetched
     assert await machine.said(granted.job) == ["Preparing acme/shop."] * 2
@@ -57,8 +57,8 @@ def _running_under(lease: int) -> Guard:
 async def test_an_existing_branch_is_continued(machine: Machine, forge: FakeGitHub) -> None:
     tip = forge.commit(OWNER, NAME, "feature/old", {"old.py": "old"}, "Begin")
     granted = await machine.grant(branch_name="feature/old")
-    prepared = await machine.run(machine.workspaces.prepare, granted.key)
-    assert prepared == PrepareResult(tip, continues_branch=True, was_there=False)
+    prepared = await machine.run(machine.workspaces.prepare, PrepareInput(granted.key))
+    assert prepared == PrepareResult(tip, continues_branch=True, existed=False)
 
 
 async def test_a_task_reads_its_branch_or_the_default_one(
@@ -85,7 +85,7 @@ async def test_a_task_goes_on_where_it_began_on_another_machine(
 async def test_preparing_needs_the_lease(machine: Machine, forge: FakeGitHub) -> None:
     granted = await machine.grant()
     with pytest.raises(LeaseLost):
-        await machine.run(machine.workspaces.prepare, LeaseKey(granted.job.id, 2))
+        await machine.run(machine.workspaces.prepare, PrepareInput(LeaseKey(granted.job.id, 2)))
     assert forge.requests == []
 
 
@@ -93,14 +93,16 @@ async def test_a_stopped_job_prepares_nothing(machine: Machine, forge: FakeGitHu
     granted = await machine.grant()
     await machine.leases.require(granted.key).stop()
     with pytest.raises(LeaseLost):
-        await machine.run(machine.workspaces.prepare, granted.key)
+        await machine.run(machine.workspaces.prepare, PrepareInput(granted.key))
     assert forge.requests == []
 
 
 async def test_stopping_ends_a_fetch_that_hangs(machine: Machine, forge: FakeGitHub) -> None:
     granted = await machine.grant()
     forge.delay_next("git-upload-pack*", 30)
-    preparing = asyncio.create_task(machine.run(machine.workspaces.prepare, granted.key))
+    preparing = asyncio.create_task(
+        machine.run(machine.workspaces.prepare, PrepareInput(granted.key))
+    )
     async with asyncio.timeout(10):
         while forge.pending_faults:  # noqa: ASYNC110 - the forge has no event to wait for
             await asyncio.sleep(0.01)
@@ -113,7 +115,7 @@ async def test_a_lease_lost_meanwhile_is_noticed(machine: Machine) -> None:
     granted = await machine.grant()
     await machine.world.store.update_job(granted.job.id, {"lease": 2}, _running_under(1))
     with pytest.raises(LeaseLost):
-        await machine.run(machine.workspaces.prepare, granted.key)
+        await machine.run(machine.workspaces.prepare, PrepareInput(granted.key))
     assert (await machine.world.read(granted.job)).worktree_path is None
 
 
@@ -124,7 +126,7 @@ async def test_without_a_token_a_scratch_repository_asks_for_one(
     machine = Machine(tmp_path / "machine", world, forge, token=None)
     granted = await machine.grant(job_type=job_type)
     with pytest.raises(JobFailure) as caught:
-        await machine.run(machine.workspaces.prepare, granted.key)
+        await machine.run(machine.workspaces.prepare, PrepareInput(granted.key))
     assert caught.value.code is FailureCode.GITHUB_TOKEN_MISSING
 
 
@@ -137,7 +139,7 @@ async def test_without_a_token_a_public_repository_can_be_read_and_not_worked_on
     asked = len(forge.requests)
     code = await machine.grant()
     with pytest.raises(JobFailure) as caught:
-        await machine.run(machine.workspaces.prepare, code.key)
+        await machine.run(machine.workspaces.prepare, PrepareInput(code.key))
     assert caught.value.code is FailureCode.GITHUB_TOKEN_MISSING
     assert len(forge.requests) == asked
 
@@ -150,15 +152,18 @@ async def test_a_repository_that_is_not_there_is_the_jobs_failure(
     )
     granted = await machine.grant(repository_id=gone.id)
     with pytest.raises(JobFailure) as caught:
-        await machine.run(machine.workspaces.prepare, granted.key)
+        await machine.run(machine.workspaces.prepare, PrepareInput(granted.key))
     assert caught.value.code is FailureCode.REPOSITORY_NOT_FOUND
 
 
 async def test_fetching_a_mirror_says_where_it_is(machine: Machine) -> None:
     repository = machine.world.repository
-    expected = MirrorResult("acme/shop", True, str(machine.mirrors.path(OWNER, NAME)), None)
+    expected = FetchMirrorResult("acme/shop", True, str(machine.mirrors.path(OWNER, NAME)), None)
     for _ in range(2):
-        assert await machine.run(machine.workspaces.fetch_mirror, repository.id) == expected
+        assert (
+            await machine.run(machine.workspaces.fetch_mirror, FetchMirrorInput(repository.id))
+            == expected
+        )
     assert machine.mirrors.path(OWNER, NAME).is_dir()
 
 
@@ -166,13 +171,15 @@ async def test_a_mirror_that_cannot_be_fetched_is_a_result(
     machine: Machine, world: World, forge: FakeGitHub, tmp_path: Path
 ) -> None:
     await world.store.add_repository(gone := a_repository(world.client, repo_name="gone"))
-    result = await machine.run(machine.workspaces.fetch_mirror, gone.id)
+    result = await machine.run(machine.workspaces.fetch_mirror, FetchMirrorInput(gone.id))
     assert (result.repository, result.success, result.path) == ("acme/gone", False, None)
     assert FailureCode.REPOSITORY_NOT_FOUND.sentence in str(result.error)
 
     without = Machine(tmp_path / "without", world, forge, token=None)
-    result = await without.run(without.workspaces.fetch_mirror, world.repository.id)
+    result = await without.run(
+        without.workspaces.fetch_mirror, FetchMirrorInput(world.repository.id)
+    )
     assert FailureCode.GITHUB_TOKEN_MISSING.sentence in str(result.error)
 
     with pytest.raises(NotFound):
-        await machine.run(machine.workspaces.fetch_mirror, UNKNOWN_ID)
+        await machine.run(machine.workspaces.fetch_mirror, FetchMirrorInput(UNKNOWN_ID))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from activities.workspaces import PublishInput, PublishResult
+from activities.workspaces import CleanUpInput, PublishInput, PublishResult
 from domain.jobs import LIVE, JobStatus, RetryFrom
 from fakes.github.server import FakeGitHub
 from store.protocol import Guard, JobChanges
@@ -52,7 +52,7 @@ async def test_a_merge_that_was_kept_is_published_all_the_same(
     commit(worktree, "--allow-empty")
     failed: JobChanges = {"status": JobStatus.FAILED}
     assert await machine.world.store.update_job(first.job.id, failed, Guard(LIVE))
-    await machine.workspaces.clean_up(first.job.id)
+    await machine.workspaces.clean_up(CleanUpInput(first.job.id))
     retry, _ = await machine.prepared(
         branch_name="again", retry_of=first.job.id, retry_from=RetryFrom.PUBLISH
     )
@@ -75,7 +75,7 @@ async def test_a_branch_that_claude_left_for_another_line_is_named(
         assert await publish(machine, granted) == PublishResult(taken)
     said = [line for line in await machine.said(granted.job) if left[:12] in line]
     assert len(said) == 1
-    await machine.workspaces.clean_up(granted.job.id)
+    await machine.workspaces.clean_up(CleanUpInput(granted.job.id))
     ref = f"refs/orchestrator/salvage/{granted.job.id}"
     assert ref in said[0]
     kept = as_claude(machine.mirrors.path(OWNER, NAME), "log", "-1", "--format=%P", ref)
@@ -98,7 +98,7 @@ async def test_a_branch_that_claude_made_and_left_is_kept_and_named(
     assert f"attempt at {left[:12]}" in said
     assert not [line for line in await machine.said(other.job) if "attempt" in line]
     for each in (granted, other):
-        await machine.workspaces.clean_up(each.job.id)
+        await machine.workspaces.clean_up(CleanUpInput(each.job.id))
     mirror = machine.mirrors.path(OWNER, NAME)
     ref = f"refs/orchestrator/salvage/{granted.job.id}"
     assert left in as_claude(mirror, "log", "-1", "--format=%P", ref).split()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from activities.workspaces import PublishInput, PublishResult
+from activities.workspaces import CleanUpInput, PublishInput, PublishResult, VerifyUnchangedInput
 from domain.errors import JobFailure, LeaseLost
 from domain.failures import FailureCode
 from domain.job_details import KeptWork
@@ -183,10 +183,10 @@ async def test_a_worktree_that_is_gone_cannot_be_published(machine: Machine) -> 
 
 async def test_a_task_that_changed_nothing_passes(machine: Machine) -> None:
     granted = await machine.grant_task()
-    await machine.run(machine.workspaces.verify_unchanged, granted.key)
+    await machine.run(machine.workspaces.verify_unchanged, VerifyUnchangedInput(granted.key))
     worktree = await machine.prepare(granted)
     (worktree.path / "debug.log").write_text("ignored")
-    await machine.run(machine.workspaces.verify_unchanged, granted.key)
+    await machine.run(machine.workspaces.verify_unchanged, VerifyUnchangedInput(granted.key))
 
 
 async def test_a_task_passes_whose_files_no_checkout_leaves_as_they_were_committed(
@@ -196,10 +196,10 @@ async def test_a_task_passes_whose_files_no_checkout_leaves_as_they_were_committ
     forge.commit(OWNER, NAME, "main", untidy, "Untidy")
     granted = await machine.grant_task()
     worktree = await machine.prepare(granted)
-    await machine.run(machine.workspaces.verify_unchanged, granted.key)
+    await machine.run(machine.workspaces.verify_unchanged, VerifyUnchangedInput(granted.key))
     (worktree.path / "run.bat").write_text("edited")
     with pytest.raises(JobFailure, match=r"Changed: run\.bat\."):
-        await machine.run(machine.workspaces.verify_unchanged, granted.key)
+        await machine.run(machine.workspaces.verify_unchanged, VerifyUnchangedInput(granted.key))
 
 
 async def test_a_task_that_changed_files_fails_and_names_some(machine: Machine) -> None:
@@ -209,7 +209,7 @@ async def test_a_task_that_changed_files_fails_and_names_some(machine: Machine) 
     for number in range(7):
         (worktree.path / f"new-{number}").write_text("new")
     with pytest.raises(JobFailure) as caught:
-        await machine.run(machine.workspaces.verify_unchanged, granted.key)
+        await machine.run(machine.workspaces.verify_unchanged, VerifyUnchangedInput(granted.key))
     assert caught.value.code is FailureCode.TASK_CHANGED_FILES
     names = caught.value.message.rpartition("Changed: ")[2]
     assert names == "README.md, new-0, new-1, new-2, new-3."
@@ -241,7 +241,7 @@ async def test_work_in_a_submodule_fails_the_job_and_is_moved_aside(
     assert pushes(forge) == 0
     await ended(machine, granted.job, JobStatus.FAILED)
     for _ in range(2):
-        await machine.run(machine.workspaces.clean_up, granted.job.id)
+        await machine.run(machine.workspaces.clean_up, CleanUpInput(granted.job.id))
     assert not worktree.path.exists()
     [said] = [line for line in await machine.said(granted.job) if "Submodules" in line]
     files = machine.worktrees.orphaned / f"{granted.job.id}-submodules"
@@ -255,10 +255,10 @@ async def test_a_task_that_changed_a_submodule_fails(machine: Machine, forge: Fa
     add_submodule(machine, forge)
     granted = await machine.grant_task()
     worktree = await machine.prepare(granted)
-    await machine.run(machine.workspaces.verify_unchanged, granted.key)
+    await machine.run(machine.workspaces.verify_unchanged, VerifyUnchangedInput(granted.key))
     (worktree.path / "part/new.py").write_text("new\n")
     with pytest.raises(JobFailure, match=r"Changed: part\."):
-        await machine.run(machine.workspaces.verify_unchanged, granted.key)
+        await machine.run(machine.workspaces.verify_unchanged, VerifyUnchangedInput(granted.key))
 
 
 async def test_the_sweep_says_where_work_in_submodules_is(
@@ -286,7 +286,7 @@ async def test_cleaning_up_keeps_unpublished_work(machine: Machine, work: Work) 
     granted, worktree = work
     await ended(machine, granted.job)
     for _ in range(2):
-        await machine.run(machine.workspaces.clean_up, granted.job.id)
+        await machine.run(machine.workspaces.clean_up, CleanUpInput(granted.job.id))
     assert not worktree.path.exists()
     assert (await machine.world.read(granted.job)).phase is None
     kept = await machine.salvage.kept(OWNER, NAME, granted.job.id)
@@ -298,7 +298,7 @@ async def test_cleaning_up_after_a_delivery_keeps_nothing(machine: Machine, work
     granted, worktree = work
     await publish(machine, granted)
     await ended(machine, granted.job, JobStatus.COMPLETED)
-    await machine.run(machine.workspaces.clean_up, granted.job.id)
+    await machine.run(machine.workspaces.clean_up, CleanUpInput(granted.job.id))
     assert not worktree.path.exists()
     assert await machine.salvage.kept(OWNER, NAME, granted.job.id) is None
     assert await machine.world.store.kept_work(granted.job.id) is None
@@ -313,7 +313,7 @@ async def test_what_was_pushed_and_not_delivered_is_kept(
     await publish(machine, granted)
     await ended(machine, granted.job, status)
     for _ in range(2):
-        await machine.run(machine.workspaces.clean_up, granted.job.id)
+        await machine.run(machine.workspaces.clean_up, CleanUpInput(granted.job.id))
     assert not worktree.path.exists()
     kept = await machine.world.store.kept_work(granted.job.id)
     assert kept is not None
@@ -325,16 +325,16 @@ async def test_what_was_pushed_and_not_delivered_is_kept(
 
 async def test_cleaning_up_where_there_is_nothing(machine: Machine) -> None:
     granted = await machine.grant()
-    await machine.run(machine.workspaces.clean_up, UNKNOWN_ID)
+    await machine.run(machine.workspaces.clean_up, CleanUpInput(UNKNOWN_ID))
     await ended(machine, granted.job)
-    await machine.run(machine.workspaces.clean_up, granted.job.id)
+    await machine.run(machine.workspaces.clean_up, CleanUpInput(granted.job.id))
     assert (await machine.world.read(granted.job)).phase is None
 
 
 async def test_no_lease_is_needed_and_none_is_given_back(machine: Machine, work: Work) -> None:
     granted, _ = work
     await ended(machine, granted.job)
-    await machine.run(machine.workspaces.clean_up, granted.job.id)
+    await machine.run(machine.workspaces.clean_up, CleanUpInput(granted.job.id))
     assert machine.leases.find(granted.key) is not None
     with pytest.raises(LeaseLost):
         await publish(machine, Granted(granted.job, LeaseKey(granted.job.id, 5)))

@@ -27,7 +27,7 @@ from workflows import policies
 from workflows.code_job import CodeJobWorkflow
 from workflows.policies import Policy
 from workflows.steps import JOBS_TASK_QUEUE, JobResult, workflow_id
-from workflows.sync_repositories import FetchMirrorsWorkflow
+from workflows.sync_repositories import SyncRepositoriesWorkflow
 from workflows.task_job import TaskJobWorkflow
 
 _AS_THEY_ARE = {name: value for name, value in vars(policies).items() if not name.startswith("__")}
@@ -154,7 +154,7 @@ async def running_lab(
     deciding = Worker(
         temporal,
         task_queue=JOBS_TASK_QUEUE,
-        workflows=[CodeJobWorkflow, TaskJobWorkflow, FetchMirrorsWorkflow],
+        workflows=[CodeJobWorkflow, TaskJobWorkflow, SyncRepositoriesWorkflow],
         max_cached_workflows=max_cached_workflows,
     )
     with pytest.MonkeyPatch.context() as patch:
@@ -181,8 +181,8 @@ def make_fast(patch: pytest.MonkeyPatch) -> None:
     )
     slow_turn = policies.run_claude
     patch.setattr(policies, "run_claude", lambda limit: _faster(slow_turn(limit), moment))
-    patch.setattr(policies, "requeue_pauses", lambda: itertools.repeat(moment))
-    for name in ("OVERLOAD_PAUSES", "LIMIT_PAUSES", "KILLED_PAUSES"):
+    patch.setattr(policies, "requeue_backoff", lambda: itertools.repeat(moment))
+    for name in ("OVERLOAD_BACKOFF", "MIN_LIMIT_WAITS", "KILLED_BACKOFF"):
         patch.setattr(policies, name, (moment,) * len(getattr(policies, name)))
     patch.setattr(policies, "UNKNOWN_RESET", moment)
 

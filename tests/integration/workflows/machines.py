@@ -22,24 +22,51 @@ from temporalio.worker import (
     Worker,
 )
 
-from activities.claude import Delivery, TurnInput, TurnOutput
+from activities.claude import (
+    DeliverMessageInput,
+    DeliverMessageResult,
+    RunClaudeInput,
+    RunClaudeResult,
+)
 from activities.interceptors.errors import WORKER_SHUTDOWN, ErrorInterceptor
 from activities.job_records import (
     RECORDS_TASK_QUEUE,
+    AcceptMessageInput,
+    EndLimitWaitInput,
+    EnqueueTurnInput,
+    FindHostQueueInput,
+    FindHostQueueResult,
     FinishJobInput,
-    InboxMessage,
-    QueueEntry,
+    FinishJobResult,
+    ForgetWorkspaceInput,
+    ListHostQueuesInput,
+    ListHostQueuesResult,
+    RecordCompletionInput,
+    RequeueInput,
     WaitForLimitInput,
+    WaitForUserInput,
 )
-from activities.pull_requests import OpenInput, PullRequestResult, WithdrawInput
+from activities.pull_requests import OpenPullRequestInput, OpenPullRequestResult
 from activities.slots import (
     GRANT_SIGNAL,
     SLOTS_TASK_QUEUE,
+    HoldSlotInput,
+    ReleaseSlotInput,
     SlotGrant,
-    SlotRequest,
+    StopWorkInput,
     slots_task_queue_of,
 )
-from activities.workspaces import MirrorResult, PrepareResult, PublishInput, PublishResult
+from activities.withdrawals import WithdrawInput
+from activities.workspaces import (
+    CleanUpInput,
+    FetchMirrorInput,
+    FetchMirrorResult,
+    PrepareInput,
+    PrepareResult,
+    PublishInput,
+    PublishResult,
+    VerifyUnchangedInput,
+)
 from domain.errors import JobEnded
 from domain.jobs import FINAL, JobStatus
 from host.shielding import run_to_completion
@@ -93,89 +120,90 @@ class Machine(_Scripted):
         ]
 
     @activity.defn
-    async def release_slot(self, key: LeaseKey) -> None:
-        await (await self.script()).play("release_slot", key, give())
-        if (lease := self.leases.find(key)) is not None:
+    async def release_slot(self, request: ReleaseSlotInput) -> None:
+        await (await self.script()).play("release_slot", request, give())
+        if (lease := self.leases.find(request.lease)) is not None:
             await lease.stop()
             self.leases.drop(lease)
 
     @activity.defn
-    async def stop_work(self, key: LeaseKey) -> None:
-        await (await self.script()).play("stop_work", key, give())
-        if (lease := self.leases.find(key)) is not None:
+    async def stop_work(self, request: StopWorkInput) -> None:
+        await (await self.script()).play("stop_work", request, give())
+        if (lease := self.leases.find(request.lease)) is not None:
             await lease.stop()
 
     @activity.defn
-    async def prepare(self, key: LeaseKey) -> PrepareResult:
+    async def prepare(self, request: PrepareInput) -> PrepareResult:
         script = await self.script()
-        usual = give(PrepareResult("b" * 40, continues_branch=False, was_there=True))
-        found: PrepareResult = await self.leases.require(key).run(
-            script.play("prepare", key, usual)
+        usual = give(PrepareResult("b" * 40, continues_branch=False, existed=True))
+        found: PrepareResult = await self.leases.require(request.lease).run(
+            script.play("prepare", request, usual)
         )
         return found
 
     @activity.defn
-    async def run_claude(self, request: TurnInput) -> TurnOutput:
+    async def run_claude(self, request: RunClaudeInput) -> RunClaudeResult:
         script = await self.script()
-        lease = self.leases.require(request.key)
+        lease = self.leases.require(request.lease)
         return await lease.run(self._turn(script, request))
 
-    async def _turn(self, script: Script, request: TurnInput) -> TurnOutput:
+    async def _turn(self, script: Script, request: RunClaudeInput) -> RunClaudeResult:
         """Take up what is given and what is delivered meanwhile, unless the script says else."""
         inbox: list[str] = []
         script.inbox = inbox
         try:
-            output: TurnOutput | None = await script.play("run_claude", request, give())
-            output = output or TurnOutput([*request.message_ids, *inbox])
-            script.seen += output.consumed
+            output: RunClaudeResult | None = await script.play("run_claude", request, give())
+            output = output or RunClaudeResult([*request.message_ids, *inbox])
+            script.seen += output.answered
             return output
         finally:
             script.inbox = None
 
     @activity.defn
-    async def deliver_message(self, delivery: Delivery) -> bool:
+    async def deliver_message(self, request: DeliverMessageInput) -> DeliverMessageResult:
         script = await self.script()
 
-        async def usual(request: Delivery) -> bool:
+        async def usual(request: DeliverMessageInput) -> bool:
             if script.inbox is None:
                 return False
             script.inbox.append(request.message_id)
             return True
 
-        return bool(await script.play("deliver_message", delivery, usual))
+        return DeliverMessageResult(bool(await script.play("deliver_message", request, usual)))
 
     @activity.defn
     async def publish(self, request: PublishInput) -> PublishResult:
         script = await self.script()
-        self.leases.require(request.key)
+        self.leases.require(request.lease)
         work = script.play("publish", request, give(PublishResult(SHA)))
         published: PublishResult = await run_to_completion(work)
         return published
 
     @activity.defn
-    async def open_pull_request(self, request: OpenInput) -> PullRequestResult:
+    async def open_pull_request(self, request: OpenPullRequestInput) -> OpenPullRequestResult:
         script = await self.script()
-        self.leases.require(request.key)
-        usual = give(PullRequestResult(1, "https://forge.example/acme/shop/pull/1"))
-        opened: PullRequestResult = await run_to_completion(
+        self.leases.require(request.lease)
+        usual = give(OpenPullRequestResult(1, "https://forge.example/acme/shop/pull/1"))
+        opened: OpenPullRequestResult = await run_to_completion(
             script.play("open_pull_request", request, usual)
         )
         return opened
 
     @activity.defn
-    async def verify_unchanged(self, key: LeaseKey) -> None:
-        await (await self.script()).play("verify_unchanged", key, give())
+    async def verify_unchanged(self, request: VerifyUnchangedInput) -> None:
+        await (await self.script()).play("verify_unchanged", request, give())
 
     @activity.defn
-    async def clean_up(self, job_id: str) -> None:
-        await (await self.script()).play("clean_up", job_id, give())
+    async def clean_up(self, request: CleanUpInput) -> None:
+        await (await self.script()).play("clean_up", request, give())
 
     @activity.defn
-    async def fetch_mirror(self, repository_id: str) -> MirrorResult:
+    async def fetch_mirror(self, request: FetchMirrorInput) -> FetchMirrorResult:
         script = await self.script()
-        usual = give(MirrorResult(repository_id, True, f"/{self.name}/{repository_id}", None))
+        repository_id = request.repository_id
+        usual = give(FetchMirrorResult(repository_id, True, f"/{self.name}/{repository_id}", None))
         name = f"fetch_mirror on {self.name}"
-        result: MirrorResult = await script.play(name, repository_id, usual)
+        result: FetchMirrorResult = await script.play(name, request, usual)
         return result
 
 
@@ -191,16 +219,16 @@ class Slots(_Scripted):
         self._machines = {machine.name: machine for machine in machines}
 
     @activity.defn
-    async def hold_slot(self, request: SlotRequest) -> None:
+    async def hold_slot(self, request: HoldSlotInput) -> None:
         """Grant, and hold until the slot is released or the machine ends."""
         script = await self.script()
         script.asked.append(activity.info().task_queue)
 
-        async def usual(request: SlotRequest) -> None:
+        async def usual(request: HoldSlotInput) -> None:
             if script.row in FINAL:
                 raise JobEnded("The job has ended.")
             script.row = JobStatus.RUNNING
-            await self._hold(script, request.key)
+            await self._hold(script, request.lease)
 
         await script.play("hold_slot", request, usual)
 
@@ -235,73 +263,72 @@ class Records(_Scripted):
     @property
     def activities(self) -> Activities:
         return [
-            self.enqueue_job,
-            self.requeue_job,
+            self.enqueue_turn,
+            self.requeue,
             self.finish_job,
             self.wait_for_user,
             self.wait_for_limit,
             self.end_limit_wait,
             self.accept_message,
-            self.note_completion,
-            self.host_task_queues,
-            self.task_queue_of,
+            self.record_completion,
+            self.list_host_queues,
+            self.find_host_queue,
             self.forget_workspace,
             self.withdraw,
         ]
 
     @activity.defn
-    async def enqueue_job(self, entry: QueueEntry) -> None:
-        await (await self.script()).play("enqueue_job", entry, give())
+    async def enqueue_turn(self, request: EnqueueTurnInput) -> None:
+        await (await self.script()).play("enqueue_turn", request, give())
 
     @activity.defn
-    async def requeue_job(self, key: LeaseKey) -> None:
-        await (await self.script()).play("requeue_job", key, give())
+    async def requeue(self, request: RequeueInput) -> None:
+        await (await self.script()).play("requeue", request, give())
 
     @activity.defn
-    async def finish_job(self, ending: FinishJobInput) -> JobStatus:
+    async def finish_job(self, request: FinishJobInput) -> FinishJobResult:
         script = await self.script()
-        script.endings.append(ending)
-        await script.play("finish_job", ending, give())
+        script.endings.append(request)
+        await script.play("finish_job", request, give())
         if script.row not in FINAL:
-            script.row = ending.status
-        return script.row
+            script.row = request.status
+        return FinishJobResult(script.row)
 
     @activity.defn
-    async def wait_for_user(self, job_id: str) -> None:
-        await (await self.script()).play("wait_for_user", job_id, give())
+    async def wait_for_user(self, request: WaitForUserInput) -> None:
+        await (await self.script()).play("wait_for_user", request, give())
 
     @activity.defn
-    async def wait_for_limit(self, wait: WaitForLimitInput) -> None:
-        await (await self.script()).play("wait_for_limit", wait, give())
+    async def wait_for_limit(self, request: WaitForLimitInput) -> None:
+        await (await self.script()).play("wait_for_limit", request, give())
 
     @activity.defn
-    async def end_limit_wait(self, key: LeaseKey) -> None:
-        await (await self.script()).play("end_limit_wait", key, give())
+    async def end_limit_wait(self, request: EndLimitWaitInput) -> None:
+        await (await self.script()).play("end_limit_wait", request, give())
 
     @activity.defn
-    async def accept_message(self, message: InboxMessage) -> bool:
-        return bool(await (await self.script()).play("accept_message", message, give(True)))
+    async def accept_message(self, request: AcceptMessageInput) -> None:
+        await (await self.script()).play("accept_message", request, give())
 
     @activity.defn
-    async def note_completion(self, job_id: str) -> None:
-        await (await self.script()).play("note_completion", job_id, give())
+    async def record_completion(self, request: RecordCompletionInput) -> None:
+        await (await self.script()).play("record_completion", request, give())
 
     @activity.defn
-    async def host_task_queues(self, seen_within_seconds: float) -> list[str]:
+    async def list_host_queues(self, request: ListHostQueuesInput) -> ListHostQueuesResult:
         script = await self.script()
         queues = [task_queue(machine) for machine in script.machines if machine]
-        found: list[str] = await script.play("host_task_queues", seen_within_seconds, give(queues))
-        return found
+        return ListHostQueuesResult(await script.play("list_host_queues", request, give(queues)))
 
     @activity.defn
-    async def task_queue_of(self, host_id: str) -> str | None:
-        usual = give(task_queue(host_id))
-        found: str | None = await (await self.script()).play("task_queue_of", host_id, usual)
-        return found
+    async def find_host_queue(self, request: FindHostQueueInput) -> FindHostQueueResult:
+        usual = give(task_queue(request.host_id))
+        script = await self.script()
+        return FindHostQueueResult(await script.play("find_host_queue", request, usual))
 
     @activity.defn
-    async def forget_workspace(self, job_id: str) -> None:
-        await (await self.script()).play("forget_workspace", job_id, give())
+    async def forget_workspace(self, request: ForgetWorkspaceInput) -> None:
+        await (await self.script()).play("forget_workspace", request, give())
 
     @activity.defn
     async def withdraw(self, request: WithdrawInput) -> None:

@@ -30,7 +30,7 @@ from tests.stack import ROOT, Stack, running_stack
 from workflows.steps import workflow_id
 
 HISTORIES = Path(__file__).parent / "histories"
-SYNC_WORKFLOW_ID = "mirrors-all"
+SYNC_WORKFLOW_ID = "sync-all"
 
 
 def code_job(stack: Stack, client: str) -> str:

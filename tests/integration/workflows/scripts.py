@@ -89,7 +89,7 @@ class Script:
     @property
     def work(self) -> list[str]:
         """The calls that do something for the job, without taking and giving back its slots."""
-        about_machines = {"hold_slot", "release_slot", "stop_work", "task_queue_of"}
+        about_machines = {"hold_slot", "release_slot", "stop_work", "find_host_queue"}
         return [call for call in self.calls if call not in about_machines]
 
 

@@ -9,7 +9,7 @@ import pytest
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import WorkflowExecutionStatus
 
-from activities.pull_requests import PullRequestResult
+from activities.pull_requests import OpenPullRequestResult
 from activities.workspaces import PublishResult
 from domain.errors import JobFailure
 from domain.failures import FailureCode
@@ -41,7 +41,7 @@ async def test_a_queued_job_never_gets_a_machine(lab: Lab) -> None:
     job = await cancelled_at(lab, "hold_slot")
     assert await job.result() == CANCELLED
     assert job.script.calls == ["hold_slot", "finish_job"]
-    assert not job.script.endings[0].leaves_workspace
+    assert not job.script.endings[0].needs_cleanup
     assert await closed(job) is WorkflowExecutionStatus.COMPLETED
 
 
@@ -57,7 +57,7 @@ async def test_a_job_that_asks_again_for_a_slot_can_be_cancelled(lab: Lab) -> No
     await second.begun()
     await job.cancel()
     assert await job.result() == CANCELLED
-    assert script.work[-3:] == ["requeue_job", "finish_job", "clean_up"]
+    assert script.work[-3:] == ["requeue", "finish_job", "clean_up"]
     assert "withdraw" not in script.calls
 
 
@@ -181,7 +181,7 @@ async def test_a_second_cancellation_changes_nothing(lab: Lab) -> None:
 async def test_a_pause_after_an_overload_is_cut_short(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(policies, "OVERLOAD_PAUSES", (timedelta(minutes=5),))
+    monkeypatch.setattr(policies, "OVERLOAD_BACKOFF", (timedelta(minutes=5),))
     script = Script()
     script.plan("run_claude", fail(JobFailure(FailureCode.CLAUDE_OVERLOADED, transient=True)))
     job = await lab.code_job(script)
@@ -195,7 +195,7 @@ async def test_a_job_is_cancelled_while_its_machine_dies(lab: Lab) -> None:
     script = Script()
     gate = Gate()
     script.plan("run_claude", gate)
-    script.plan("task_queue_of", give(None))
+    script.plan("find_host_queue", give(None))
     script.plan("stop_work", *[Gate()] * 2)
     job = await lab.code_job(script)
     await gate.begun()
@@ -241,7 +241,7 @@ async def test_a_branch_is_deleted_only_when_its_work_is_kept(lab: Lab, is_kept:
     if not is_kept:
         lost = fail(JobFailure(FailureCode.DISK_FULL))
         script.plan("clean_up", *[lost] * 10)
-        script.plan("task_queue_of", give(None))
+        script.plan("find_host_queue", give(None))
     job = await lab.code_job(script)
     await gate.begun()
     await job.cancel()
@@ -249,14 +249,16 @@ async def test_a_branch_is_deleted_only_when_its_work_is_kept(lab: Lab, is_kept:
     gate.open()
     assert await job.result() == CANCELLED
     [request] = script.requests["withdraw"]
-    assert request.created_branch is is_kept
+    assert request.delete_branch is is_kept
 
 
 @pytest.mark.parametrize("other", ["a-restarted", "b"])
 async def test_a_branch_stays_whose_work_is_on_another_machine(lab: Lab, other: str) -> None:
     """The machine that only opens the pull request has nothing to keep."""
     script = Script("a", other)
-    script.plan("open_pull_request", Gate(), gate := Gate(give(PullRequestResult(1, "https://x"))))
+    script.plan(
+        "open_pull_request", Gate(), gate := Gate(give(OpenPullRequestResult(1, "https://x")))
+    )
     job = await lab.code_job(script)
     await job.called("open_pull_request")
     script.crash_machine()
@@ -266,4 +268,4 @@ async def test_a_branch_stays_whose_work_is_on_another_machine(lab: Lab, other: 
     gate.open()
     assert await job.result() == CANCELLED
     [request] = script.requests["withdraw"]
-    assert request.created_branch is (other == "a-restarted")
+    assert request.delete_branch is (other == "a-restarted")

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from activities.claude import TurnInput
+from activities.claude import RunClaudeInput
 from activities.workspaces import PrepareResult, PublishResult
 from domain.errors import DependencyUnavailable, JobFailure, LeaseLost, OrchestratorError
 from domain.failures import FailureCode
@@ -47,7 +47,7 @@ async def test_what_was_pushed_is_what_the_pull_request_is_opened_for(lab: Lab) 
     await job.result()
     [request] = script.requests["open_pull_request"]
     assert request.sha == "c0ffee"
-    assert (request.key.job_id, request.key.number) == (job.id, 1)
+    assert (request.lease.job_id, request.lease.number) == (job.id, 1)
 
 
 async def test_a_step_that_fails_ends_the_job_with_its_code_and_text(lab: Lab) -> None:
@@ -58,7 +58,7 @@ async def test_a_step_that_fails_ends_the_job_with_its_code_and_text(lab: Lab) -
         assert await job.result() == failed(FailureCode.GIT_FAILED, "Git said no.")
         done = STEPS[: STEPS.index(step) + 1]
         assert script.steps == ["hold_slot", *done, "finish_job", "clean_up", "release_slot"]
-        assert script.endings[0].leaves_workspace
+        assert script.endings[0].needs_cleanup
 
     await asyncio.gather(*map(at, STEPS))
 
@@ -96,7 +96,7 @@ async def test_claude_is_run_again_after_an_overload(lab: Lab) -> None:
     script.plan("run_claude", fail(OVERLOADED), fail(OVERLOADED))
     job = await lab.code_job(script)
     assert await job.result() == DONE
-    requests: list[TurnInput] = script.requests["run_claude"]
+    requests: list[RunClaudeInput] = script.requests["run_claude"]
     assert [(request.turn, request.attempt) for request in requests] == [(1, 1), (1, 2), (1, 3)]
     assert script.count("wait_for_limit") == 2
     assert script.asked == ["slots", "slots-a", "slots-a"]
@@ -104,7 +104,7 @@ async def test_claude_is_run_again_after_an_overload(lab: Lab) -> None:
 
 async def test_an_overload_that_lasts_fails_the_job(lab: Lab) -> None:
     script = Script()
-    tries = len(policies.OVERLOAD_PAUSES) + 1
+    tries = len(policies.OVERLOAD_BACKOFF) + 1
     script.plan("run_claude", *[fail(OVERLOADED)] * tries)
     job = await lab.code_job(script)
     assert await job.result() == failed(FailureCode.CLAUDE_OVERLOADED)
@@ -151,7 +151,7 @@ async def test_a_slot_is_asked_for_until_the_store_is_back(lab: Lab) -> None:
     script.plan("hold_slot", *[outage] * 7)
     job = await lab.code_job(script)
     assert await job.result() == DONE
-    assert [key.number for key in script.requests["hold_slot"]] == list(range(1, 9))
+    assert [request.lease.number for request in script.requests["hold_slot"]] == list(range(1, 9))
 
 
 async def test_a_job_that_waited_at_a_machine_for_long_asks_again_at_once(
@@ -159,8 +159,8 @@ async def test_a_job_that_waited_at_a_machine_for_long_asks_again_at_once(
 ) -> None:
     """The pauses grow with refusals that come at once."""
     moment, long = timedelta(milliseconds=20), timedelta(hours=1)
-    monkeypatch.setattr(policies, "requeue_pauses", lambda: iter([moment, long]))
-    monkeypatch.setattr(policies, "MAX_REQUEUE_PAUSE", timedelta(0))
+    monkeypatch.setattr(policies, "requeue_backoff", lambda: iter([moment, long]))
+    monkeypatch.setattr(policies, "MAX_REQUEUE_BACKOFF", timedelta(0))
     script = Script()
     script.plan("hold_slot", *[fail(LeaseLost("A usage limit lasts."))] * 3)
     job = await lab.code_job(script)
@@ -177,7 +177,7 @@ async def test_a_missing_program_is_named(lab: Lab) -> None:
 
 async def test_a_worktree_that_cannot_be_removed_is_left_to_the_sweep(lab: Lab) -> None:
     script = Script()
-    attempts = policies.CLEAN_UP.retry.maximum_attempts * (1 + policies.CLEAN_UP_TRIES)
+    attempts = policies.CLEAN_UP.retry.maximum_attempts * (1 + policies.CLEAN_UP_LOOKUPS)
     script.plan("clean_up", *[fail(OSError("the disk"))] * attempts)
     job = await lab.code_job(script)
     assert await job.result() == DONE
@@ -208,7 +208,7 @@ async def test_the_status_that_the_store_has_is_the_result(lab: Lab) -> None:
 async def test_whether_a_branch_is_the_jobs_own_is_told_when_it_is_taken_back(lab: Lab) -> None:
     async def that(continues: bool) -> None:
         script = Script()
-        script.plan("prepare", give(PrepareResult("b" * 40, continues, was_there=True)))
+        script.plan("prepare", give(PrepareResult("b" * 40, continues, existed=True)))
 
         async def cancelled_by_the_api(request: object) -> None:
             script.row = JobStatus.CANCELLED
@@ -217,6 +217,6 @@ async def test_whether_a_branch_is_the_jobs_own_is_told_when_it_is_taken_back(la
         job = await lab.code_job(script)
         assert (await job.result()).status is JobStatus.CANCELLED
         [request] = script.requests["withdraw"]
-        assert request.created_branch is not continues
+        assert request.delete_branch is not continues
 
     await asyncio.gather(that(True), that(False))

@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from activities.pull_requests import PullRequestResult
+from activities.job_records import FindHostQueueInput
+from activities.pull_requests import OpenPullRequestResult
 from activities.slots import GRANT_SIGNAL, SlotGrant
 from activities.workspaces import PrepareResult, PublishResult
 from domain.errors import JobEnded, LeaseLost
@@ -27,7 +28,7 @@ async def lose_at(lab: Lab, step: str, *machines: str, crash: bool = False) -> S
     script = Script(*machines)
     finished = {
         "publish": PublishResult("c0ffee"),
-        "open_pull_request": PullRequestResult(1, "https://x"),
+        "open_pull_request": OpenPullRequestResult(1, "https://x"),
     }
     gate = Gate(give(finished.get(step)))
     script.plan(step, gate)
@@ -45,8 +46,8 @@ async def lose_at(lab: Lab, step: str, *machines: str, crash: bool = False) -> S
 
 
 def leases(script: Script, activity: str) -> list[int]:
-    """The lease that each call of an activity showed."""
-    return [getattr(request, "key", request).number for request in script.requests[activity]]
+    """The number of the lease in each input of an activity."""
+    return [request.lease.number for request in script.requests[activity]]
 
 
 @pytest.mark.parametrize("crash", [False, True], ids=["stopped", "crashed"])
@@ -55,7 +56,7 @@ async def test_the_same_machine_goes_on_where_it_was(lab: Lab, crash: bool) -> N
         script = (job := await lose_at(lab, step, "a", "a-restarted", crash=crash)).script
         assert await job.result() == DONE
         assert script.count("hold_slot") == 2
-        assert script.count("requeue_job") == 1
+        assert script.count("requeue") == 1
         for earlier in STEPS[1 : STEPS.index(step)]:
             assert script.count(earlier) == 1, f"{earlier} was done again after {step}"
         assert script.work[-2:] == ["finish_job", "clean_up"]
@@ -93,7 +94,7 @@ async def test_after_the_push_another_machine_only_opens_the_pull_request(
         "run_claude",
         "publish",
         "open_pull_request",
-        "requeue_job",
+        "requeue",
         "open_pull_request",
         "finish_job",
         "clean_up",
@@ -122,7 +123,7 @@ async def test_machines_are_told_whether_claude_is_needed(lab: Lab) -> None:
 
 async def test_work_that_is_gone_from_its_machine_needs_claude_again(lab: Lab) -> None:
     script = Script()
-    gone = PrepareResult("b" * 40, continues_branch=False, was_there=False)
+    gone = PrepareResult("b" * 40, continues_branch=False, existed=False)
     script.plan("prepare", give(gone), give(gone))
     lost = fail(LeaseLost("The lease is lost."))
     script.plan("run_claude", give(), lost)
@@ -149,7 +150,7 @@ async def test_a_machine_that_dies_at_the_end_leaves_its_worktree_to_the_sweep(l
     script.plan("stop_work", *[Gate()] * 2)
     script.plan("clean_up", *[Gate()] * 3)
     script.plan("release_slot", *[Gate()] * 2)
-    script.plan("task_queue_of", give(None))
+    script.plan("find_host_queue", give(None))
     job = await lab.code_job(script)
     await job.called("stop_work")
     script.crash_machine()
@@ -161,12 +162,12 @@ async def test_a_machine_that_dies_at_the_end_leaves_its_worktree_to_the_sweep(l
 async def test_what_a_dead_process_left_is_removed_by_its_successor(lab: Lab) -> None:
     script = Script()
     script.plan("clean_up", Gate())
-    script.plan("task_queue_of", give(task_queue("a-restarted")))
+    script.plan("find_host_queue", give(task_queue("a-restarted")))
     job = await lab.code_job(script)
     await job.called("clean_up")
     script.crash_machine()
     assert await job.result() == DONE
-    assert script.requests["task_queue_of"] == ["a"]
+    assert script.requests["find_host_queue"] == [FindHostQueueInput("a")]
     assert script.count("clean_up") == 2
     assert script.count("forget_workspace") == 0
 
@@ -174,7 +175,7 @@ async def test_what_a_dead_process_left_is_removed_by_its_successor(lab: Lab) ->
 @pytest.mark.failure(FailureCode.HOST_LOST)
 async def test_a_job_that_loses_five_machines_fails(lab: Lab) -> None:
     script = Script()
-    gates = [Gate() for _ in range(policies.MAX_LOSSES)]
+    gates = [Gate() for _ in range(policies.MAX_HOST_LOSSES)]
     script.plan("run_claude", *gates)
     job = await lab.code_job(script)
     for gate in gates:
@@ -191,8 +192,8 @@ async def test_a_branch_stays_the_jobs_own_after_it_was_pushed(lab: Lab) -> None
     script = Script("a", "b")
     script.plan(
         "prepare",
-        give(PrepareResult("b" * 40, False, was_there=True)),
-        give(PrepareResult("b" * 40, True, was_there=True)),
+        give(PrepareResult("b" * 40, False, existed=True)),
+        give(PrepareResult("b" * 40, True, existed=True)),
     )
     first, second = Gate(), Gate()
     script.plan("publish", first)
@@ -205,7 +206,7 @@ async def test_a_branch_stays_the_jobs_own_after_it_was_pushed(lab: Lab) -> None
     second.open()
     await job.result()
     [request] = script.requests["withdraw"]
-    assert request.created_branch
+    assert request.delete_branch
 
 
 async def test_a_job_that_has_ended_gets_no_slot_and_ends(lab: Lab) -> None:
@@ -215,7 +216,7 @@ async def test_a_job_that_has_ended_gets_no_slot_and_ends(lab: Lab) -> None:
     job = await lab.code_job(script)
     assert await job.result() == JobResult(JobStatus.CANCELLED)
     assert script.calls == ["hold_slot", "finish_job"]
-    assert not script.endings[0].leaves_workspace
+    assert not script.endings[0].needs_cleanup
 
 
 async def test_a_later_lease_is_asked_for_above_the_present_one(lab: Lab) -> None:
@@ -247,7 +248,7 @@ async def test_a_grant_of_an_earlier_lease_comes_too_late(lab: Lab) -> None:
 
 async def test_a_machine_that_lost_its_disk_runs_claude_again(lab: Lab) -> None:
     script = Script()
-    made = PrepareResult("b" * 40, continues_branch=False, was_there=False)
+    made = PrepareResult("b" * 40, continues_branch=False, existed=False)
     script.plan("prepare", give(made), give(made))
     script.plan("publish", fail(LeaseLost("The lease is lost.")))
     job = await lab.code_job(script)

@@ -24,7 +24,7 @@ from temporal import client
 from temporal.client import (
     SEARCH_ATTRIBUTES,
     connect,
-    connect_patiently,
+    connect_with_retries,
     is_polling,
     register_search_attributes,
 )
@@ -40,9 +40,9 @@ async def known(temporal: TemporalClient) -> dict[str, IndexedValueType.ValueTyp
 
 
 async def test_a_server_that_comes_later_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "CONNECT_PAUSE", timedelta(milliseconds=20))
+    monkeypatch.setattr(client, "CONNECT_INTERVAL", timedelta(milliseconds=20))
     [port] = free_ports(1)
-    connecting = asyncio.create_task(connect_patiently(f"127.0.0.1:{port}", "default"))
+    connecting = asyncio.create_task(connect_with_retries(f"127.0.0.1:{port}", "default"))
     await asyncio.sleep(0.1)
     assert not connecting.done()
     program = str(Path(sys.executable).with_name("temporal"))

@@ -5,23 +5,29 @@ from __future__ import annotations
 import asyncio
 import uuid
 
-from activities.workspaces import MirrorResult
+from activities.workspaces import FetchMirrorResult
 from domain.errors import DependencyUnavailable, NotFound
 from tests.integration.workflows.lab import Lab
 from tests.integration.workflows.scripts import Gate, Script, fail, give
+from workflows.policies import sync_timeout
 from workflows.steps import JOBS_TASK_QUEUE
-from workflows.sync_repositories import FetchMirrorsWorkflow, MirrorsInput, fetch_timeout
+from workflows.sync_repositories import (
+    SyncRepositoriesInput,
+    SyncRepositoriesWorkflow,
+)
 
 SHOP, SITE = ("shop-id", "acme/shop"), ("site-id", "acme/site")
 
 
-async def fetch(lab: Lab, script: Script, *repositories: tuple[str, str]) -> list[MirrorResult]:
-    name = f"mirrors-{uuid.uuid4()}"
+async def fetch(
+    lab: Lab, script: Script, *repositories: tuple[str, str]
+) -> list[FetchMirrorResult]:
+    name = f"sync-{uuid.uuid4()}"
     lab.scripts[name] = script
     return await asyncio.wait_for(
         lab.temporal.execute_workflow(
-            FetchMirrorsWorkflow.run,
-            MirrorsInput(list(repositories)),
+            SyncRepositoriesWorkflow.run,
+            SyncRepositoriesInput(list(repositories)),
             id=name,
             task_queue=JOBS_TASK_QUEUE,
         ),
@@ -42,14 +48,15 @@ async def test_every_machine_fetches_every_repository(lab: Lab) -> None:
     assert [result.repository for result in results] == ["shop-id", "site-id"]
     assert all(result.success and result.path for result in results)
     for machine in ("a", "b"):
-        assert sorted(script.requests[f"fetch_mirror on {machine}"]) == ["shop-id", "site-id"]
+        requests = script.requests[f"fetch_mirror on {machine}"]
+        assert sorted(each.repository_id for each in requests) == ["shop-id", "site-id"]
 
 
 async def test_one_machine_that_fails_is_what_is_reported(lab: Lab) -> None:
     script = Script("a", "b")
-    script.plan("fetch_mirror on b", give(MirrorResult("acme/shop", False, None, "No disk.")))
+    script.plan("fetch_mirror on b", give(FetchMirrorResult("acme/shop", False, None, "No disk.")))
     [result] = await fetch(lab, script, SHOP)
-    assert result == MirrorResult("acme/shop", False, None, "No disk.")
+    assert result == FetchMirrorResult("acme/shop", False, None, "No disk.")
 
 
 async def test_an_error_is_reported_under_the_name_that_was_asked_for(lab: Lab) -> None:
@@ -77,7 +84,7 @@ async def test_an_outage_is_tried_again(lab: Lab) -> None:
 
 async def test_a_machine_fetches_four_at_a_time(lab: Lab) -> None:
     script = Script("a")
-    gates = [Gate(give(MirrorResult(f"acme/{n}", True, f"/{n}", None))) for n in range(6)]
+    gates = [Gate(give(FetchMirrorResult(f"acme/{n}", True, f"/{n}", None))) for n in range(6)]
     script.plan("fetch_mirror on a", *gates)
     repositories = [(f"id-{number}", f"acme/{number}") for number in range(6)]
     fetching = asyncio.create_task(fetch(lab, script, *repositories))
@@ -93,5 +100,5 @@ async def test_a_machine_fetches_four_at_a_time(lab: Lab) -> None:
 
 
 def test_more_repositories_have_more_time() -> None:
-    hours = [fetch_timeout(count).total_seconds() / 3600 for count in (1, 4, 9)]
+    hours = [sync_timeout(count).total_seconds() / 3600 for count in (1, 4, 9)]
     assert hours == [1, 2, 3]

@@ -130,7 +130,7 @@ async def test_a_usage_limit_of_five_hours_is_waited_out(
     life = await start(script, limits)
     assert await life.run_to_completion() == DONE
     [until] = life.waited_until
-    assert resets_at <= until <= resets_at + policies.STAGGER
+    assert resets_at <= until <= resets_at + policies.MAX_JITTER
     assert await environment.get_current_time() >= until
     # The wait uses up no time of the job.
     given = [request.limit_seconds for request in script.requests["run_claude"]]
@@ -161,7 +161,7 @@ async def test_a_limit_without_a_reset_time_is_tried_again_after_a_while(start: 
 @pytest.mark.failure(FailureCode.CLAUDE_OVERLOADED)
 async def test_an_overload_is_given_two_hours(start: Start) -> None:
     script = Script()
-    tries = len(policies.OVERLOAD_PAUSES) + 1
+    tries = len(policies.OVERLOAD_BACKOFF) + 1
     overloaded = fail(JobFailure(FailureCode.CLAUDE_OVERLOADED, transient=True))
     script.plan("run_claude", *[overloaded] * tries)
     life = await start(script)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-from activities.pull_requests import PullRequestResult
+from activities.pull_requests import OpenPullRequestResult
 from activities.workspaces import PrepareResult, PublishResult
 from domain.errors import JobFailure
 from domain.failures import FailureCode
@@ -64,9 +64,9 @@ async def test_a_machine_that_stops_costs_nothing(lab: Lab) -> None:
         assert script.count("run_claude") == 0
 
     values = (
-        PrepareResult("b" * 40, False, was_there=True),
+        PrepareResult("b" * 40, False, existed=True),
         PublishResult("c0ffee"),
-        PullRequestResult(1, "https://x"),
+        OpenPullRequestResult(1, "https://x"),
     )
     await asyncio.gather(*map(at, STEPS, values))
 

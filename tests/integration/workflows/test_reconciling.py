@@ -24,7 +24,7 @@ from domain.job_details import JobDetails
 from domain.jobs import Job, JobStatus, JobType, Phase
 from domain.timestamps import utc_now
 from store.sqlite.store import SqliteStore
-from temporal import reconciler as reconciling
+from temporal import reconciler as reconciler_module
 from temporal.reconciler import Reconciler
 from temporal.start_job import JobLimits, start_job
 from tests.integration.workflows.server import reached
@@ -218,7 +218,7 @@ async def test_an_ended_row_that_nobody_cleans_up_any_more_says_so(
 async def test_rows_are_looked_at_in_pages_and_then_again(
     world: World, reconciler: Reconciler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reconciling, "PAGE", 3)
+    monkeypatch.setattr(reconciler_module, "PAGE_SIZE", 3)
 
     async def left() -> int:
         return sum([(await world.read(job)).phase is not None for job in jobs])
@@ -235,7 +235,7 @@ async def test_rows_are_looked_at_in_pages_and_then_again(
 async def test_a_row_that_cannot_be_reconciled_keeps_no_other_from_it(
     store: DownFor, world: World, reconciler: Reconciler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reconciling, "INTERVAL", timedelta(0))
+    monkeypatch.setattr(reconciler_module, "INTERVAL", timedelta(0))
     ids = [f"{number}0000000-0000-4000-8000-000000000000" for number in range(3)]
     for job_id in ids[:2]:
         await world.add_job(id=job_id)

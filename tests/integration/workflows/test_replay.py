@@ -13,7 +13,7 @@ from temporalio.workflow import NondeterminismError
 
 from tests.integration.workflows.record_histories import HISTORIES, RUNS
 from workflows.code_job import CodeJobWorkflow
-from workflows.sync_repositories import FetchMirrorsWorkflow
+from workflows.sync_repositories import SyncRepositoriesWorkflow
 from workflows.task_job import TaskJobWorkflow
 
 
@@ -22,7 +22,7 @@ def load(path: Path) -> WorkflowHistory:
 
 
 def replayer() -> Replayer:
-    return Replayer(workflows=[CodeJobWorkflow, TaskJobWorkflow, FetchMirrorsWorkflow])
+    return Replayer(workflows=[CodeJobWorkflow, TaskJobWorkflow, SyncRepositoriesWorkflow])
 
 
 @pytest.mark.parametrize("path", sorted(HISTORIES.rglob("*.json")), ids=lambda path: path.stem)

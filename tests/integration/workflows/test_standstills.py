@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from temporalio.api.enums.v1 import EventType
 
-from activities.claude import TurnOutput
+from activities.claude import RunClaudeResult
 from domain.errors import JobFailure
 from domain.failures import FailureCode
 from domain.jobs import JobStatus, JobType, Outcome
@@ -102,9 +102,9 @@ async def test_a_message_during_the_wait_is_given_to_the_same_turn(lab: Lab) -> 
 async def test_a_conversation_has_new_patience_with_each_turn(lab: Lab) -> None:
     script = Script()
     overloaded = fail(JobFailure(FailureCode.CLAUDE_OVERLOADED, transient=True))
-    most = len(policies.OVERLOAD_PAUSES)
+    most = len(policies.OVERLOAD_BACKOFF)
     first, second = [overloaded] * most, [overloaded] * most
-    script.plan("run_claude", *first, give(TurnOutput([])), *second)
+    script.plan("run_claude", *first, give(RunClaudeResult([])), *second)
     job = await lab.task_job(script)
     await job.called("wait_for_user")
     await job.send()

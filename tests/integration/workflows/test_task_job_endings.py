@@ -11,6 +11,7 @@ from temporalio.client import WorkflowExecutionStatus, WorkflowUpdateFailedError
 from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 
+from activities.job_records import FindHostQueueInput
 from domain.errors import DependencyUnavailable
 from domain.jobs import JobStatus, Outcome
 from tests.integration.workflows.lab import Lab, StartedJob
@@ -45,7 +46,7 @@ async def test_completing_ends_a_conversation_that_waits(lab: Lab) -> None:
     await job.complete()
     assert await job.result() == ANSWERED
     assert job.script.count("run_claude") == job.script.count("hold_slot") == 1
-    assert job.script.count("note_completion") == job.script.count("clean_up") == 1
+    assert job.script.count("record_completion") == job.script.count("clean_up") == 1
 
 
 async def test_completing_lets_the_running_turn_end(lab: Lab) -> None:
@@ -111,7 +112,7 @@ async def test_completing_is_not_lost_at_the_change_to_a_new_run(
     monkeypatch.setattr(policies, "MESSAGES_PER_RUN", 1)
     script = Script()
     noting, delivering = Gate(), Gate(give(False))
-    script.plan("note_completion", noting)
+    script.plan("record_completion", noting)
     job = await lab.task_job(script)
     await job.called("wait_for_user")
     turn = Gate()
@@ -137,7 +138,7 @@ async def test_cancelling_while_it_waits_removes_the_worktree(lab: Lab) -> None:
     await job.cancel()
     assert await job.result() == CANCELLED
     assert job.script.work[-2:] == ["finish_job", "clean_up"]
-    assert job.script.endings[0].leaves_workspace
+    assert job.script.endings[0].needs_cleanup
 
 
 async def test_cancelling_stops_what_runs(lab: Lab) -> None:
@@ -167,7 +168,7 @@ async def test_cancelling_between_two_steps_is_no_failure(lab: Lab) -> None:
         gate = Gate()
         script.plan(step, gate)
         job = await lab.task_job(script)
-        if step == "enqueue_job":
+        if step == "enqueue_turn":
             await job.called("wait_for_user")
             await job.send()
         await gate.begun()
@@ -176,7 +177,7 @@ async def test_cancelling_between_two_steps_is_no_failure(lab: Lab) -> None:
         assert script.row is JobStatus.CANCELLED
         assert script.count("clean_up") == 1
 
-    await asyncio.gather(*map(at, ["enqueue_job", "release_slot", "wait_for_user"]))
+    await asyncio.gather(*map(at, ["enqueue_turn", "release_slot", "wait_for_user"]))
 
 
 async def test_cancelling_at_the_end_changes_nothing(lab: Lab) -> None:
@@ -217,10 +218,10 @@ async def test_a_cancelled_conversation_without_a_slot_asks_who_runs_on_its_mach
     lab: Lab,
 ) -> None:
     job = await waiting_job(lab)
-    job.script.plan("task_queue_of", give("host-b"))
+    job.script.plan("find_host_queue", give("host-b"))
     await job.cancel()
     assert await job.result() == CANCELLED
-    assert job.script.requests["task_queue_of"] == ["a"]
+    assert job.script.requests["find_host_queue"] == [FindHostQueueInput("a")]
     assert job.script.count("clean_up") == 1
 
 

@@ -10,7 +10,8 @@ from temporalio.api.enums.v1 import EventType
 from temporalio.client import WorkflowUpdateFailedError
 from temporalio.exceptions import ApplicationError
 
-from activities.claude import TurnInput, TurnOutput
+from activities.claude import RunClaudeInput, RunClaudeResult
+from activities.job_records import EnqueueTurnInput
 from domain.errors import DependencyUnavailable, JobFailure, NotFound
 from domain.failures import FailureCode, TimeLimit
 from domain.jobs import JobStatus, Outcome
@@ -25,7 +26,7 @@ ANSWERED = JobResult(JobStatus.COMPLETED, Outcome.ANSWERED)
 FIRST_TURN = ["prepare", "run_claude", "verify_unchanged"]
 
 
-def turns(script: Script) -> list[TurnInput]:
+def turns(script: Script) -> list[RunClaudeInput]:
     return script.requests["run_claude"]
 
 
@@ -62,7 +63,7 @@ async def test_the_first_turn_answers_the_prompt_and_gives_the_machine_back(lab:
     assert (turn.turn, turn.attempt, turn.message_ids) == (1, 1, [])
     assert await completed(job) == ANSWERED
     rest = job.script.work[len(FIRST_TURN) + 1 :]
-    assert sorted(rest) == ["clean_up", "finish_job", "note_completion"]
+    assert sorted(rest) == ["clean_up", "finish_job", "record_completion"]
 
 
 async def test_a_message_starts_the_next_turn(lab: Lab) -> None:
@@ -72,9 +73,8 @@ async def test_a_message_starts_the_next_turn(lab: Lab) -> None:
     await waiting(job, 2)
     assert given(job.script) == [[], [message]]
     assert [turn.turn for turn in turns(job.script)] == [1, 2]
-    assert [turn.key.number for turn in turns(job.script)] == [1, 2]
-    [entry] = job.script.requests["enqueue_job"]
-    assert entry.turn == 2
+    assert [turn.lease.number for turn in turns(job.script)] == [1, 2]
+    assert job.script.requests["enqueue_turn"] == [EnqueueTurnInput(job.id)]
     assert await completed(job) == ANSWERED
     assert job.script.count("deliver_message") == 0
     assert job.script.count("hold_slot") == job.script.count("release_slot") == 2
@@ -97,7 +97,7 @@ async def test_a_message_during_a_turn_goes_to_the_running_process(lab: Lab) -> 
 
 async def test_a_message_that_was_delivered_but_not_taken_up_starts_a_turn(lab: Lab) -> None:
     script = Script()
-    gate = Gate(give(TurnOutput([])))
+    gate = Gate(give(RunClaudeResult([])))
     script.plan("run_claude", gate)
     job = await lab.task_job(script)
     await gate.begun()
@@ -118,7 +118,7 @@ async def test_a_message_that_the_process_did_not_come_to_starts_a_turn(lab: Lab
     await first.begun()
     script.plan("deliver_message", give(False), give(False))
     messages = [await job.send(), await job.send()]
-    script.plan("run_claude", give(TurnOutput(messages[:1])))
+    script.plan("run_claude", give(RunClaudeResult(messages[:1])))
     first.open()
     await waiting(job)
     assert given(script) == [[], messages, messages[1:]]
@@ -129,7 +129,7 @@ async def test_a_message_that_the_process_did_not_come_to_starts_a_turn(lab: Lab
 async def test_a_turn_that_tells_of_no_message_has_taken_up_all(lab: Lab) -> None:
     job = await lab.task_job()
     await waiting(job)
-    job.script.plan("run_claude", give(TurnOutput([])))
+    job.script.plan("run_claude", give(RunClaudeResult([])))
     message = await job.send()
     await waiting(job, 2)
     assert given(job.script) == [[], [message]]
@@ -274,7 +274,7 @@ async def test_after_completion_messages_are_refused(lab: Lab) -> None:
 
 async def test_a_message_just_before_completion_is_answered(lab: Lab) -> None:
     script = Script()
-    gate = Gate(give(TurnOutput([])))
+    gate = Gate(give(RunClaudeResult([])))
     script.plan("run_claude", gate)
     job = await lab.task_job(script)
     await gate.begun()
@@ -370,7 +370,7 @@ async def test_a_long_conversation_goes_on_as_a_new_run(
     assert (await job.handle.describe()).run_id != first_run
     assert [message for messages in given(job.script) for message in messages] == sent
     assert [turn.turn for turn in turns(job.script)] == [1, 2, 3, 4, 5, 6]
-    assert [turn.key.number for turn in turns(job.script)] == [1, 2, 3, 4, 5, 6]
+    assert [turn.lease.number for turn in turns(job.script)] == [1, 2, 3, 4, 5, 6]
     assert await completed(job) == ANSWERED
     assert job.script.count("clean_up") == 1
 
@@ -380,7 +380,7 @@ async def test_a_new_run_takes_along_what_still_waits(
 ) -> None:
     monkeypatch.setattr(policies, "MESSAGES_PER_RUN", 3)
     script = Script()
-    gate = Gate(give(TurnOutput([])))
+    gate = Gate(give(RunClaudeResult([])))
     script.plan("run_claude", gate)
     job = await lab.task_job(script)
     await gate.begun()

@@ -11,7 +11,7 @@ import pytest
 from temporalio import workflow
 from temporalio.api.enums.v1 import EventType
 
-from activities.claude import TurnInput
+from activities.claude import RunClaudeInput
 from activities.workspaces import PublishResult
 from domain.errors import JobFailure, timed_out
 from domain.failures import FailureCode, TimeLimit
@@ -30,7 +30,7 @@ async def ended_by(job: StartedJob, clock: TimeLimit) -> None:
     result = await job.result()
     assert (result.status, result.failure_code) == (JobStatus.FAILED, FailureCode.TIMED_OUT)
     assert result.error == clock.sentence
-    assert [ending.clock for ending in job.script.endings] == [clock]
+    assert [ending.time_limit for ending in job.script.endings] == [clock]
 
 
 async def after(seconds: float, request: Any) -> None:
@@ -38,8 +38,8 @@ async def after(seconds: float, request: Any) -> None:
     raise KILLED
 
 
-def limits_given(script: Script) -> list[TurnInput]:
-    found: list[TurnInput] = script.requests["run_claude"]
+def limits_given(script: Script) -> list[RunClaudeInput]:
+    found: list[RunClaudeInput] = script.requests["run_claude"]
     return found
 
 
@@ -49,7 +49,7 @@ async def test_a_wait_for_a_slot_may_be_limited(lab: Lab) -> None:
     job = await lab.start(a_job(), script, replace(LIMITS, queue_timeout=SOON))
     await ended_by(job, TimeLimit.QUEUE)
     assert script.work == ["finish_job"]
-    assert not script.endings[0].leaves_workspace
+    assert not script.endings[0].needs_cleanup
 
 
 async def test_a_slot_that_was_granted_stops_the_clock_of_the_queue(lab: Lab) -> None:
@@ -69,7 +69,7 @@ async def test_the_machine_is_told_which_clock_runs_out_first(lab: Lab) -> None:
     for job, clock, most in ((by_turn, TimeLimit.TURN, 0.5), (by_job, TimeLimit.JOB, 40)):
         await job.result()
         [request] = limits_given(job.script)
-        assert request.limit_clock is clock
+        assert request.time_limit is clock
         assert most - 10 < request.limit_seconds <= most
 
 
@@ -81,7 +81,7 @@ async def test_a_jobs_own_limit_comes_before_the_setting(lab: Lab) -> None:
     )
     await job.result()
     [request] = limits_given(job.script)
-    assert request.limit_clock is TimeLimit.JOB
+    assert request.time_limit is TimeLimit.JOB
     assert 170 < request.limit_seconds <= 180
 
 

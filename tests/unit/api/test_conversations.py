@@ -209,7 +209,7 @@ async def test_a_workflow_that_nobody_works_on(
         "message": "The message could not be delivered.",
         "complete": "The conversation could not be ended.",
     }
-    assert reason.startswith(f"{what[end]} It was handed to the workflow")
+    assert reason.startswith(f"{what[end]} The workflow received it but did not answer")
     assert await user_messages(api, job_id) == []
 
 
