@@ -173,7 +173,7 @@ class ClaudeActivities:
         work = await lease.run(self._work(request.lease))
         report = await lease.run(self._run(lease, request, work))
         self._credential.was_tried(report.verdict.failure)
-        await lease.run(self._record(request, report, work))
+        await lease.run(self._record(request, report))
         if report.verdict.failure is not None:
             raise report.verdict.failure
         return RunClaudeResult(report.consumed)
@@ -215,7 +215,7 @@ class ClaudeActivities:
         async with (
             TranscriptWriter(self._store, job.id, key.number) as writer,
             await ClaudeProcess.start(
-                executable, launch, environment, work.worktree.path, confinement
+                executable, launch, environment, work.worktree.path, confinement, session.used
             ) as process,
         ):
             await self._progress.enter(
@@ -260,10 +260,10 @@ class ClaudeActivities:
         report_id = derived_id(key.job_id, "usage", key.number, request.turn, request.attempt)
         await self._store.add_usage(key.job_id, report_id, usage, seconds)
 
-    async def _record(self, request: RunClaudeInput, report: TurnReport, work: _Work) -> None:
+    async def _record(self, request: RunClaudeInput, report: TurnReport) -> None:
         """Store the answer and the session file."""
         key, verdict = request.lease, report.verdict
-        await self._conversations.keep(key.job_id, work.session_files)
+        await self._conversations.keep(key.job_id, report.session_file)
         changes: JobChanges = {"pid": None, "exit_code": report.exit_code, "model": verdict.model}
         if verdict.answer is not None:
             changes["result"] = verdict.answer
@@ -356,5 +356,5 @@ def _already_in_session(request: RunClaudeInput, session: Session) -> list[str]:
 async def _write(writer: TranscriptWriter, line: OutputLine) -> None:
     if line.stream == "stderr":
         await writer.add(MessageType.STDERR, line.text)
-    elif worth_storing(line.text):
+    elif worth_storing(line.text, line.event):
         await writer.add(MessageType.STDOUT, line.text)

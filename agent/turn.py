@@ -12,13 +12,14 @@ from agent.claude.diagnosis import credential_refused
 from agent.claude.process import ClaudeProcess
 from agent.claude.result import Verdict, verdict
 from agent.claude.run_state import Evidence
-from agent.claude.session_files import holds_message
+from agent.claude.session_files import holds_message, usage_so_far
 from agent.message_queue import Inbox, UserMessage, settle
 from agent.message_tracking import Delivery
 from agent.process.idle_detector import IdleDetector
 from agent.process.lines import OutputLine
 from domain.errors import JobFailure, timed_out
 from domain.failures import TimeLimit
+from domain.jobs import Usage
 
 HANGING = 10.0
 """Seconds a CLI may live on after its last result; it takes 0.06 s to exit (measured)."""
@@ -38,12 +39,14 @@ class TurnReport:
 
     `consumed` are the ids of the messages that the CLI took up, so that they are in the
     conversation; others must be sent again. `seconds` is the time until the process was gone.
+    `session_file` is its content after the process has ended.
     """
 
     verdict: Verdict
     exit_code: int
     consumed: list[str]
     seconds: float
+    session_file: bytes | None
 
 
 async def run_turn(
@@ -97,12 +100,14 @@ async def run_turn(
     exit_code = await process.wait()
     turn.evidence.stopped_for = process.prevented or turn.evidence.stopped_for
     seconds = time.monotonic() - began
-    used = await process.usage()
+    session_file = await process.transcript()
+    used, held = await asyncio.to_thread(_read_session, session_file or b"", turn.delivery.started)
     return TurnReport(
         verdict=verdict(exit_code, turn.evidence, process.used_before, used),
         exit_code=exit_code,
-        consumed=await turn.consumed(),
+        consumed=turn.consumed(held),
         seconds=seconds,
+        session_file=session_file,
     )
 
 
@@ -140,12 +145,9 @@ class _Turn:
     def _is_done(self) -> bool:
         return self.evidence.is_between_turns and self.delivery.is_done and self.inbox.is_empty
 
-    async def consumed(self) -> list[str]:
-        """List what is in the conversation, now that the process has ended."""
-        started = self.delivery.started
-        transcript = await self.process.transcript() if started else None
-        kept = await asyncio.to_thread(_held, transcript or b"", started)
-        taken = kept | set(self.delivery.completed)
+    def consumed(self, held: set[str]) -> list[str]:
+        """Return the messages in the conversation. `held` are those in the session file."""
+        taken = held | set(self.delivery.completed)
         return [message_id for message_id in self.delivery.sent_ids if message_id in taken]
 
     async def feed(self, first: list[UserMessage], *, keep_open: bool) -> None:
@@ -205,5 +207,7 @@ class _Turn:
         await self.process.stop()
 
 
-def _held(transcript: bytes, message_ids: list[str]) -> set[str]:
-    return {message_id for message_id in message_ids if holds_message(transcript, message_id)}
+def _read_session(session_file: bytes, message_ids: list[str]) -> tuple[Usage, set[str]]:
+    """Return the session's usage, and which of the messages it holds."""
+    held = {message_id for message_id in message_ids if holds_message(session_file, message_id)}
+    return usage_so_far(session_file), held

@@ -74,14 +74,13 @@ class Conversations:
             opening = await self._begin_again(job, guide, message_ids, lease)
         return Session(None, [_first_message(job, opening), *users])
 
-    async def keep(self, job_id: str, files: SessionFiles) -> None:
-        """Save the transcript that a turn has left.
+    async def keep(self, job_id: str, session_file: bytes | None) -> None:
+        """Save the session file after a turn.
 
-        Without one, an empty one is saved: the earlier one does not know this turn, so the next
-        turn begins again with what is known.
+        If there is none, an empty file is saved. The earlier file does not contain this turn, so
+        the next turn must start a new session.
         """
-        transcript = await asyncio.to_thread(files.read)
-        await self._store.save_session(job_id, job_id, transcript or b"")
+        await self._store.save_session(job_id, job_id, session_file or b"")
 
     async def _transcript(self, job: Job, files: SessionFiles) -> bytes | None:
         """Return the newest transcript that there is, and see that it is the one on disk."""

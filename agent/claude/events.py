@@ -26,11 +26,12 @@ NOT_STORED = HEARTBEATS | frozenset(
         "control_response",
         "control_cancel_request",
         "command_lifecycle",
+        "system/session_state_changed",
+        "system/status",
+        "system/thinking_tokens",
     }
 )
-"""Types that only drive the protocol, or repeat in pieces what a later line says whole."""
-
-_NOT_STORED_SYSTEM = frozenset({"session_state_changed", "status", "thinking_tokens"})
+"""Types that only drive the protocol, or repeat parts of a later line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +115,11 @@ class Heartbeat:
 
 @dataclass(frozen=True, slots=True)
 class Other:
-    """A line that nothing here reacts to; `type` is None when it is not a JSON object."""
+    """A line that nothing here reacts to.
+
+    `type` is the line's type, or `system/<subtype>` for system lines. It is None if the line is not
+    a JSON object with a type.
+    """
 
     type: str | None
 
@@ -139,22 +144,22 @@ def read_event(line: str) -> Event:
     kind = _text(fields.get("type"))
     key = f"system/{_text(fields.get('subtype'))}" if kind == "system" else kind
     read = _READERS.get(key or "")
-    return (read(fields) if read else None) or Other(kind)
+    return (read(fields) if read else None) or Other(key)
 
 
-def worth_storing(line: str) -> bool:
-    """Whether a line of standard output belongs in the job's messages, raw and whole.
+def worth_storing(line: str, event: Event | None) -> bool:
+    """Return whether a line of output belongs in the job's messages, raw and complete.
 
-    Everything does but blank lines and the types that only drive the protocol.
+    Not stored are blank lines and events that only drive the protocol. `event` is the line's event,
+    as `read_event` returns it.
     """
-    if not line.strip():
-        return False
-    fields = _object(line)
-    if fields is None:
-        return True
-    if fields.get("type") == "system":
-        return _text(fields.get("subtype")) not in _NOT_STORED_SYSTEM
-    return _text(fields.get("type")) not in NOT_STORED
+    match event:
+        case MessageTaken() | SessionState() | Heartbeat():
+            return False
+        case Other(type=kind) if kind in NOT_STORED:
+            return False
+        case _:
+            return bool(line.strip())
 
 
 def _object(line: str) -> Fields | None:

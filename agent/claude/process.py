@@ -83,16 +83,17 @@ class ClaudeProcess:
         environment: Mapping[str, str],
         cwd: Path,
         confinement: Confinement | None = None,
+        used_before: Usage | None = None,
     ) -> Self:
         """Start the CLI in `cwd` with exactly this environment, contained unless that is None.
 
-        An executable that cannot be started ends with exit code 127 and a line on stderr.
+        `used_before` is the usage of the session that is resumed. An executable that cannot be
+        started ends with exit code 127 and a line on stderr.
 
         Raises:
             OSError: `cwd` does not exist, or the machine has no room for another process.
         """
         session = SessionFiles.of(environment, cwd, launch.session_id)
-        used_before = await asyncio.to_thread(_usage, session) if launch.resume else Usage()
         contained = confinement or Confinement(Uncontained(), Reach((cwd,)))
         child = SupervisedChild.start(
             lambda prompt: contained.around(command_line(executable, launch, prompt)),
@@ -100,7 +101,7 @@ class ClaudeProcess:
             environment,
             cwd,
         )
-        process = cls(child, session, used_before, contained.passage)
+        process = cls(child, session, used_before or Usage(), contained.passage)
         try:
             await process._connect()
         except BaseException:
@@ -128,13 +129,9 @@ class ClaudeProcess:
         """Read the session's transcript as it is on disk now."""
         return await asyncio.to_thread(self._session.read)
 
-    async def usage(self) -> Usage:
-        """What the session has used by its transcript, over all its processes."""
-        return await asyncio.to_thread(_usage, self._session)
-
     async def used(self) -> Usage:
-        """What this process has used by the transcript, which a stopped one brings up to date."""
-        return await self.usage() - self.used_before
+        """Read from the session file how much this process has used, after it has ended."""
+        return await asyncio.to_thread(_usage, self._session) - self.used_before
 
     async def send(self, message_id: str, text: str) -> bool:
         """Write one user message; returns whether the process could still take it.

@@ -16,6 +16,7 @@ from agent.claude.arguments import Launch
 from agent.claude.environment import Marker, child_environment
 from agent.claude.executable import find_executable
 from agent.claude.process import ClaudeProcess
+from agent.claude.session_files import SessionFiles, usage_so_far
 from agent.message_queue import Inbox, UserMessage
 from agent.process.lines import OutputLine
 from agent.turn import TurnReport, run_turn
@@ -114,8 +115,11 @@ class Room:
     @contextlib.asynccontextmanager
     async def process(self, launch: Launch | None = None) -> AsyncIterator[ClaudeProcess]:
         chosen = launch or self.launch()
-        started = ClaudeProcess.start(self.executable, chosen, self.environment, self.cwd)
-        async with await started as process:
+        session = SessionFiles.of(self.environment, self.cwd, chosen.session_id)
+        used = usage_so_far(session.read() or b"") if chosen.resume else None
+        async with await ClaudeProcess.start(
+            self.executable, chosen, self.environment, self.cwd, used_before=used
+        ) as process:
             yield process
 
     async def turn(

@@ -110,7 +110,7 @@ def test_known_lines_are_read(fields: dict[str, Any], event: Event) -> None:
 @pytest.mark.parametrize("odd", ["", "{", "null", "[]", '"x"', "[" * 100_000, "\ufffd", "NaN"])
 def test_what_is_no_object_is_other_and_is_kept(odd: str) -> None:
     assert read_event(odd) == Other(None)
-    assert worth_storing(odd) is bool(odd)
+    assert worth_storing(odd, read_event(odd)) is bool(odd)
 
 
 ODD_VALUES = [
@@ -135,7 +135,7 @@ def test_no_value_of_any_field_is_an_error(fields: dict[str, Any]) -> None:
         for value in ODD_VALUES:
             line = json.dumps({**fields, name: value})
             assert read_event(line) is not None
-            assert worth_storing(line) in {True, False}
+            assert worth_storing(line, read_event(line)) in {True, False}
     for name, inner in fields.items():
         for inner_name in inner if isinstance(inner, dict) else ():
             for value in ODD_VALUES:
@@ -161,4 +161,4 @@ def test_no_value_of_any_field_is_an_error(fields: dict[str, Any]) -> None:
     ],
 )
 def test_only_the_protocol_itself_is_not_stored(line: str, expected: bool) -> None:
-    assert worth_storing(line) is expected
+    assert worth_storing(line, read_event(line)) is expected
