@@ -73,7 +73,7 @@ def conversation(stack: Stack, client: str) -> str:
     return workflow_id(job_id)
 
 
-def mirrors(stack: Stack, client: str) -> str:
+def sync_repositories(stack: Stack, client: str) -> str:
     stack.call("POST", "/sync")
     return SYNC_WORKFLOW_ID
 
@@ -83,7 +83,7 @@ RUNS: tuple[Callable[[Stack, str], str], ...] = (
     code_job_that_fails,
     code_job_cancelled,
     conversation,
-    mirrors,
+    sync_repositories,
     code_job_that_lost_its_worker,
 )
 

@@ -1,7 +1,7 @@
-"""Workers whose activities follow scripts, registered under the names of the real ones.
+"""Workers whose activities follow scripts and have the names of the real activities.
 
-They keep the promises of the real ones that the workflows build on: a lease is needed, stopping
-ends what runs under it, errors cross as the real ones do, a final status never changes.
+They keep the guarantees that the workflows need: a lease is required, stopping ends the work under
+a lease, errors are translated as in the product, and a final status never changes.
 """
 
 from __future__ import annotations
@@ -71,16 +71,16 @@ from domain.errors import JobEnded
 from domain.jobs import FINAL, JobStatus
 from host.shielding import run_to_completion
 from host.slots.leases import LeaseKey, Leases
-from tests.integration.workflows.scripts import Life, Script, give
+from tests.integration.workflows.scripts import Script, WorkerState, returns
 
-BEAT_SECONDS = 0.05
+HEARTBEAT_SECONDS = 0.05
 SHA = "5" * 40
 Scripts = dict[str, Script]
 Activities = list[Callable[..., Awaitable[Any]]]
 
 
-def task_queue(machine: str) -> str:
-    return f"host-{machine}"
+def task_queue(host: str) -> str:
+    return f"host-{host}"
 
 
 class _Scripted:
@@ -88,7 +88,7 @@ class _Scripted:
         self._scripts = scripts
 
     async def script(self) -> Script:
-        """The script of the calling workflow; one that belongs to no test here gets no answer."""
+        """Return the script of the calling workflow. Block if the workflow belongs to no test."""
         found = self._scripts.get(activity.info().workflow_id or "")
         if found is None:
             await asyncio.Event().wait()
@@ -96,8 +96,8 @@ class _Scripted:
         return found
 
 
-class Machine(_Scripted):
-    """The activities that touch one machine, as one process offers them."""
+class ScriptedHost(_Scripted):
+    """The activities of one host, as one process runs them."""
 
     def __init__(self, name: str, scripts: Scripts) -> None:
         super().__init__(scripts)
@@ -121,23 +121,23 @@ class Machine(_Scripted):
 
     @activity.defn
     async def release_slot(self, request: ReleaseSlotInput) -> None:
-        await (await self.script()).play("release_slot", request, give())
+        await (await self.script()).play("release_slot", request, returns())
         if (lease := self.leases.find(request.lease)) is not None:
             await lease.stop()
             self.leases.drop(lease)
 
     @activity.defn
     async def stop_work(self, request: StopWorkInput) -> None:
-        await (await self.script()).play("stop_work", request, give())
+        await (await self.script()).play("stop_work", request, returns())
         if (lease := self.leases.find(request.lease)) is not None:
             await lease.stop()
 
     @activity.defn
     async def prepare(self, request: PrepareInput) -> PrepareResult:
         script = await self.script()
-        usual = give(PrepareResult("b" * 40, continues_branch=False, existed=True))
+        default = returns(PrepareResult("b" * 40, continues_branch=False, existed=True))
         found: PrepareResult = await self.leases.require(request.lease).run(
-            script.play("prepare", request, usual)
+            script.play("prepare", request, default)
         )
         return found
 
@@ -148,11 +148,11 @@ class Machine(_Scripted):
         return await lease.run(self._turn(script, request))
 
     async def _turn(self, script: Script, request: RunClaudeInput) -> RunClaudeResult:
-        """Take up what is given and what is delivered meanwhile, unless the script says else."""
+        """Answer all messages, initial and delivered ones, unless the script returns a result."""
         inbox: list[str] = []
         script.inbox = inbox
         try:
-            output: RunClaudeResult | None = await script.play("run_claude", request, give())
+            output: RunClaudeResult | None = await script.play("run_claude", request, returns())
             output = output or RunClaudeResult([*request.message_ids, *inbox])
             script.seen += output.answered
             return output
@@ -163,19 +163,19 @@ class Machine(_Scripted):
     async def deliver_message(self, request: DeliverMessageInput) -> DeliverMessageResult:
         script = await self.script()
 
-        async def usual(request: DeliverMessageInput) -> bool:
+        async def default(request: DeliverMessageInput) -> bool:
             if script.inbox is None:
                 return False
             script.inbox.append(request.message_id)
             return True
 
-        return DeliverMessageResult(bool(await script.play("deliver_message", request, usual)))
+        return DeliverMessageResult(bool(await script.play("deliver_message", request, default)))
 
     @activity.defn
     async def publish(self, request: PublishInput) -> PublishResult:
         script = await self.script()
         self.leases.require(request.lease)
-        work = script.play("publish", request, give(PublishResult(SHA)))
+        work = script.play("publish", request, returns(PublishResult(SHA)))
         published: PublishResult = await run_to_completion(work)
         return published
 
@@ -183,82 +183,84 @@ class Machine(_Scripted):
     async def open_pull_request(self, request: OpenPullRequestInput) -> OpenPullRequestResult:
         script = await self.script()
         self.leases.require(request.lease)
-        usual = give(OpenPullRequestResult(1, "https://forge.example/acme/shop/pull/1"))
+        default = returns(OpenPullRequestResult(1, "https://forge.example/acme/shop/pull/1"))
         opened: OpenPullRequestResult = await run_to_completion(
-            script.play("open_pull_request", request, usual)
+            script.play("open_pull_request", request, default)
         )
         return opened
 
     @activity.defn
     async def verify_unchanged(self, request: VerifyUnchangedInput) -> None:
-        await (await self.script()).play("verify_unchanged", request, give())
+        await (await self.script()).play("verify_unchanged", request, returns())
 
     @activity.defn
     async def clean_up(self, request: CleanUpInput) -> None:
-        await (await self.script()).play("clean_up", request, give())
+        await (await self.script()).play("clean_up", request, returns())
 
     @activity.defn
     async def fetch_mirror(self, request: FetchMirrorInput) -> FetchMirrorResult:
         script = await self.script()
         repository_id = request.repository_id
-        usual = give(FetchMirrorResult(repository_id, True, f"/{self.name}/{repository_id}", None))
+        default = returns(
+            FetchMirrorResult(repository_id, True, f"/{self.name}/{repository_id}", None)
+        )
         name = f"fetch_mirror on {self.name}"
-        result: FetchMirrorResult = await script.play(name, request, usual)
+        result: FetchMirrorResult = await script.play(name, request, default)
         return result
 
 
 class Slots(_Scripted):
-    """The slots of all machines; a machine that is not among them does not answer later."""
+    """The slots of all hosts. Other hosts can grant a slot, but do not answer later."""
 
     def __init__(
-        self, temporal: TemporalClient, scripts: Scripts, *machines: Machine, lingering: float
+        self, temporal: TemporalClient, scripts: Scripts, *hosts: ScriptedHost, release_delay: float
     ) -> None:
         super().__init__(scripts)
         self._temporal = temporal
-        self._lingering = lingering
-        self._machines = {machine.name: machine for machine in machines}
+        self._release_delay = release_delay
+        self._hosts = {host.name: host for host in hosts}
 
     @activity.defn
     async def hold_slot(self, request: HoldSlotInput) -> None:
-        """Grant, and hold until the slot is released or the machine ends."""
+        """Grant a slot, and hold it until it is released or the host stops."""
         script = await self.script()
         script.asked.append(activity.info().task_queue)
 
-        async def usual(request: HoldSlotInput) -> None:
+        async def default(request: HoldSlotInput) -> None:
             if script.row in FINAL:
                 raise JobEnded("The job has ended.")
             script.row = JobStatus.RUNNING
             await self._hold(script, request.lease)
 
-        await script.play("hold_slot", request, usual)
+        await script.play("hold_slot", request, default)
 
     async def _hold(self, script: Script, key: LeaseKey) -> None:
-        name = script.next_machine()
-        leases = self._machines[name].leases if name in self._machines else Leases()
+        name = script.next_host()
+        leases = self._hosts[name].leases if name in self._hosts else Leases()
         lease = leases.take(key)
-        script.machine = name
+        script.host = name
         await self._tell(key, name)
-        stops = asyncio.ensure_future(script.life.stops.wait())
+        stops = asyncio.ensure_future(script.worker_state.stops.wait())
         ended = asyncio.ensure_future(lease.ended.wait())
         try:
             await asyncio.wait({stops, ended}, return_when=asyncio.FIRST_COMPLETED)
             if stops.done():
                 raise ApplicationError("The worker stops.", type=WORKER_SHUTDOWN)
-            await asyncio.sleep(self._lingering)
+            await asyncio.sleep(self._release_delay)
         finally:
             stops.cancel()
             ended.cancel()
             await asyncio.shield(lease.stop())
             leases.drop(lease)
 
-    async def _tell(self, key: LeaseKey, machine: str) -> None:
+    async def _tell(self, key: LeaseKey, host: str) -> None:
         handle = self._temporal.get_workflow_handle(activity.info().workflow_id or "")
-        host_id = machine.partition("-")[0]
-        await handle.signal(GRANT_SIGNAL, SlotGrant(key.number, host_id, task_queue(machine)))
+        host_id = host.partition("-")[0]
+        await handle.signal(GRANT_SIGNAL, SlotGrant(key.number, host_id, task_queue(host)))
 
 
 class Records(_Scripted):
-    """The activities of any machine."""
+    """The activities of the `records` queue."""
 
     @property
     def activities(self) -> Activities:
@@ -279,77 +281,77 @@ class Records(_Scripted):
 
     @activity.defn
     async def enqueue_turn(self, request: EnqueueTurnInput) -> None:
-        await (await self.script()).play("enqueue_turn", request, give())
+        await (await self.script()).play("enqueue_turn", request, returns())
 
     @activity.defn
     async def requeue(self, request: RequeueInput) -> None:
-        await (await self.script()).play("requeue", request, give())
+        await (await self.script()).play("requeue", request, returns())
 
     @activity.defn
     async def finish_job(self, request: FinishJobInput) -> FinishJobResult:
         script = await self.script()
         script.endings.append(request)
-        await script.play("finish_job", request, give())
+        await script.play("finish_job", request, returns())
         if script.row not in FINAL:
             script.row = request.status
         return FinishJobResult(script.row)
 
     @activity.defn
     async def wait_for_user(self, request: WaitForUserInput) -> None:
-        await (await self.script()).play("wait_for_user", request, give())
+        await (await self.script()).play("wait_for_user", request, returns())
 
     @activity.defn
     async def wait_for_limit(self, request: WaitForLimitInput) -> None:
-        await (await self.script()).play("wait_for_limit", request, give())
+        await (await self.script()).play("wait_for_limit", request, returns())
 
     @activity.defn
     async def end_limit_wait(self, request: EndLimitWaitInput) -> None:
-        await (await self.script()).play("end_limit_wait", request, give())
+        await (await self.script()).play("end_limit_wait", request, returns())
 
     @activity.defn
     async def accept_message(self, request: AcceptMessageInput) -> None:
-        await (await self.script()).play("accept_message", request, give())
+        await (await self.script()).play("accept_message", request, returns())
 
     @activity.defn
     async def record_completion(self, request: RecordCompletionInput) -> None:
-        await (await self.script()).play("record_completion", request, give())
+        await (await self.script()).play("record_completion", request, returns())
 
     @activity.defn
     async def list_host_queues(self, request: ListHostQueuesInput) -> ListHostQueuesResult:
         script = await self.script()
-        queues = [task_queue(machine) for machine in script.machines if machine]
-        return ListHostQueuesResult(await script.play("list_host_queues", request, give(queues)))
+        queues = [task_queue(host) for host in script.hosts if host]
+        return ListHostQueuesResult(await script.play("list_host_queues", request, returns(queues)))
 
     @activity.defn
     async def find_host_queue(self, request: FindHostQueueInput) -> FindHostQueueResult:
-        usual = give(task_queue(request.host_id))
+        default = returns(task_queue(request.host_id))
         script = await self.script()
-        return FindHostQueueResult(await script.play("find_host_queue", request, usual))
+        return FindHostQueueResult(await script.play("find_host_queue", request, default))
 
     @activity.defn
     async def forget_workspace(self, request: ForgetWorkspaceInput) -> None:
-        await (await self.script()).play("forget_workspace", request, give())
+        await (await self.script()).play("forget_workspace", request, returns())
 
     @activity.defn
     async def withdraw(self, request: WithdrawInput) -> None:
-        await (await self.script()).play("withdraw", request, give())
+        await (await self.script()).play("withdraw", request, returns())
 
 
 @contextlib.asynccontextmanager
-async def running_machines(
-    temporal: TemporalClient, scripts: Scripts, lingering: float = 0.0
+async def running_hosts(
+    temporal: TemporalClient, scripts: Scripts, release_delay: float = 0.0
 ) -> AsyncIterator[None]:
-    """Poll for everything but workflows; `c` is the one machine to which no job can return.
+    """Poll for all activities. No job can return to `c`.
 
-    Holders end some seconds, `lingering`, after their slot was given back.
+    `hold_slot` ends `release_delay` seconds after its slot was released.
     """
-    machines = [Machine(name, scripts) for name in ("a", "a-restarted", "b", "c")]
-    slots = Slots(temporal, scripts, *machines, lingering=lingering)
+    hosts = [ScriptedHost(name, scripts) for name in ("a", "a-restarted", "b", "c")]
+    slots = Slots(temporal, scripts, *hosts, release_delay=release_delay)
     queues: dict[str, Activities] = {
         RECORDS_TASK_QUEUE: Records(scripts).activities,
         SLOTS_TASK_QUEUE: [slots.hold_slot],
         **{slots_task_queue_of(host): [slots.hold_slot] for host in ("a", "b")},
-        **{task_queue(machine.name): machine.activities for machine in machines},
+        **{task_queue(host.name): host.activities for host in hosts},
     }
     async with contextlib.AsyncExitStack() as stack:
         for name, activities in queues.items():
@@ -357,24 +359,24 @@ async def running_machines(
                 temporal,
                 task_queue=name,
                 activities=activities,
-                interceptors=[ErrorInterceptor(), _Beats(scripts)],
-                max_heartbeat_throttle_interval=timedelta(seconds=BEAT_SECONDS),
+                interceptors=[ErrorInterceptor(), _ScriptedHeartbeats(scripts)],
+                max_heartbeat_throttle_interval=timedelta(seconds=HEARTBEAT_SECONDS),
             )
             await stack.enter_async_context(worker)
         yield
 
 
-class _Beats(Interceptor):
-    """Beats for each activity while the machine of its script lives."""
+class _ScriptedHeartbeats(Interceptor):
+    """Sends heartbeats for each activity while the host of its script lives."""
 
     def __init__(self, scripts: Scripts) -> None:
         self._scripts = scripts
 
     def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:
-        return _Beating(next, self._scripts)
+        return _WithHeartbeats(next, self._scripts)
 
 
-class _Beating(ActivityInboundInterceptor):
+class _WithHeartbeats(ActivityInboundInterceptor):
     def __init__(self, next: ActivityInboundInterceptor, scripts: Scripts) -> None:
         super().__init__(next)
         self._scripts = scripts
@@ -383,14 +385,14 @@ class _Beating(ActivityInboundInterceptor):
         script = self._scripts.get(activity.info().workflow_id or "", Script())
         if activity.info().task_queue in map(task_queue, script.dead):
             await asyncio.Event().wait()
-        beating = asyncio.create_task(_beat(script.life))
+        heartbeats = asyncio.create_task(_send_heartbeats(script.worker_state))
         try:
             return await super().execute_activity(input)
         finally:
-            beating.cancel()
+            heartbeats.cancel()
 
 
-async def _beat(life: Life) -> None:
-    while not life.is_silent:
+async def _send_heartbeats(state: WorkerState) -> None:
+    while not state.is_silent:
         activity.heartbeat()
-        await asyncio.sleep(BEAT_SECONDS)
+        await asyncio.sleep(HEARTBEAT_SECONDS)
