@@ -93,7 +93,7 @@ class TaskJobWorkflow:
         self._accepted_in_run = 0
         self._completing = False
         self._ended = False
-        self._updates = asyncio.Lock()
+        self._update_lock = asyncio.Lock()
 
     @workflow.signal(name=GRANT_SIGNAL)
     def slot_granted(self, grant: SlotGrant) -> None:
@@ -106,7 +106,7 @@ class TaskJobWorkflow:
 
         It reaches Claude once, in the running turn or in the next.
         """
-        async with self._updates:
+        async with self._update_lock:
             if message_id in self._accepted_ids:
                 return
             await perform(
@@ -132,7 +132,7 @@ class TaskJobWorkflow:
     @workflow.update
     async def complete(self) -> None:
         """End the conversation: at once if it waits for the user, otherwise after the turn."""
-        async with self._updates:
+        async with self._update_lock:
             self._completing = True
         await perform(
             RecordActivities.record_completion,
@@ -181,7 +181,7 @@ class TaskJobWorkflow:
 
     async def _is_over(self) -> bool:
         """Close the conversation, unless a message was accepted before it was completed."""
-        async with self._updates:
+        async with self._update_lock:
             self._ended = not self._pending
             return self._ended
 
