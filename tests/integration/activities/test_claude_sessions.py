@@ -113,6 +113,26 @@ async def test_a_message_that_the_session_has_already_counts_as_taken_up(
     assert conversations.asked[-1].count("Which colour?") == 1
 
 
+async def test_a_turn_reads_the_session_file_once_before_and_once_after(
+    conversations: Conversations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = conversations.machine()
+    conversations.script({"text": "I see."}, {"text": "Red."})
+    granted = await machine.grant_task(prompt="What is it?")
+    await machine.prepare(granted)
+    read, reads = SessionFiles.read, []
+
+    def count(files: SessionFiles) -> bytes | None:
+        reads.append(files.session_id)
+        return read(files)
+
+    monkeypatch.setattr(SessionFiles, "read", count)
+    await turn(machine, granted)
+    message = await conversations.user_says(granted.job, "Which colour?")
+    await turn(machine, granted, 2, 1, message)
+    assert reads == [granted.job.id] * 4
+
+
 async def test_a_lost_session_is_told_again(conversations: Conversations) -> None:
     machine = conversations.machine()
     conversations.script({"text": "I see."}, {"text": "In all."})
