@@ -154,7 +154,7 @@ async def _serve_api(settings: Settings, secret: SecretStr, temporal_ui: str | N
 
 
 async def _work(settings: Settings, role: str) -> None:
-    from temporal.client import connect_patiently
+    from temporal.client import connect_with_retries
     from worker import Role, run_worker
 
     stop = asyncio.Event()
@@ -163,7 +163,7 @@ async def _work(settings: Settings, role: str) -> None:
     store = _store(settings)
     await store.open()
     try:
-        temporal = await connect_patiently(
+        temporal = await connect_with_retries(
             settings.temporal.address or "", settings.temporal.namespace
         )
         await run_worker(settings, store, temporal, Role(role), stop)

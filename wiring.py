@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from activities.claude import ClaudeSetup
 from activities.pull_requests import PullRequestActivities
+from activities.withdrawals import WithdrawalActivities
 from agent.process.marker import Marker
 from domain.isolation import Network, SandboxMode
 from host.reports import ClaudeProbeSetup
@@ -144,9 +145,16 @@ def github_client(settings: Settings) -> GitHubClient:
 def pull_request_activities(
     settings: Settings, store: Store, leases: Leases, publishing: Publishing
 ) -> PullRequestActivities:
-    """Return the activities that open and withdraw pull requests."""
+    """Return the activities that open pull requests."""
     code_host = GitHub(github_client(settings))
     return PullRequestActivities(store, leases, publishing, code_host, settings.github)
+
+
+def withdrawal_activities(
+    settings: Settings, store: Store, publishing: Publishing
+) -> WithdrawalActivities:
+    """Return the activities that undo what a cancelled job has published."""
+    return WithdrawalActivities(store, publishing, GitHub(github_client(settings)))
 
 
 def identity_of_commits(settings: Settings) -> Identity:

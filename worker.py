@@ -47,7 +47,7 @@ from temporal.dead_workers import identity, report_dead
 from temporal.reconciler import Reconciler
 from workflows.code_job import CodeJobWorkflow
 from workflows.steps import JOBS_TASK_QUEUE
-from workflows.sync_repositories import FetchMirrorsWorkflow
+from workflows.sync_repositories import SyncRepositoriesWorkflow
 from workflows.task_job import TaskJobWorkflow
 from workspace.lifecycle.expiry import Expiry
 from workspace.lifecycle.removal import Removal
@@ -105,31 +105,31 @@ async def _flow(
     publishing = Publishing(wiring.worktrees(settings))
     # Temporal retries these activities, and the reconciler runs every few seconds.
     once = store.without_retries()
-    pull_requests = wiring.pull_request_activities(settings, once, Leases(), publishing)
+    withdrawals = wiring.withdrawal_activities(settings, once, publishing)
     records = RecordActivities(once)
     reconciler = Reconciler(once, temporal, wiring.job_limits(settings))
     deciding = Worker(
         temporal,
         task_queue=JOBS_TASK_QUEUE,
-        workflows=[CodeJobWorkflow, TaskJobWorkflow, FetchMirrorsWorkflow],
+        workflows=[CodeJobWorkflow, TaskJobWorkflow, SyncRepositoriesWorkflow],
         sticky_queue_schedule_to_start_timeout=STICKY_TIMEOUT,
     )
     recording = Worker(
         temporal,
         task_queue=RECORDS_TASK_QUEUE,
         activities=[
-            records.enqueue_job,
-            records.requeue_job,
+            records.enqueue_turn,
+            records.requeue,
             records.wait_for_user,
             records.wait_for_limit,
             records.end_limit_wait,
             records.finish_job,
             records.accept_message,
-            records.note_completion,
-            records.host_task_queues,
-            records.task_queue_of,
+            records.record_completion,
+            records.list_host_queues,
+            records.find_host_queue,
             records.forget_workspace,
-            pull_requests.withdraw,
+            withdrawals.withdraw,
         ],
         interceptors=[ErrorInterceptor(), HeartbeatInterceptor()],
     )

@@ -1,4 +1,4 @@
-"""Running Claude for one turn of a job, and passing messages to it meanwhile."""
+"""Running Claude for one turn of a job, and delivering messages to a running turn."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from agent.claude import prompts
 from agent.claude.arguments import Launch
 from agent.claude.budget import process_budget
 from agent.claude.environment import behind_proxy, child_environment
-from agent.claude.events import worth_storing
 from agent.claude.executable import find_executable
 from agent.claude.process import ClaudeProcess, Confinement
 from agent.claude.session_files import SessionFiles
@@ -48,8 +47,8 @@ from workspace.author import Identity
 from workspace.lifecycle.worktrees import Worktrees
 from workspace.worktree.worktree import Worktree
 
-STOPPED_USAGE = timedelta(seconds=5)
-"""How long a job that is stopped waits for the store to take what it has used."""
+STOPPED_USAGE_TIMEOUT = timedelta(seconds=5)
+"""How long a job that is stopped waits for the store to record its usage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,42 +86,46 @@ class ClaudeSetup:
 
 
 @dataclass(frozen=True, slots=True)
-class TurnInput:
-    """One turn: the first answers the prompt, each later one the messages named.
+class RunClaudeInput:
+    """One turn. The first answers the prompt; later turns answer the given messages.
 
-    `attempt` counts the starts of this turn, from 1; `message_ids` are in the user's order.
-    `limit_seconds` is the time until `limit_clock` runs out.
+    `attempt` counts the starts of this turn, from 1. `message_ids` are in the user's order.
+    Claude is stopped after `limit_seconds`, when `time_limit` has run out.
     """
 
-    key: LeaseKey
+    lease: LeaseKey
     turn: int
     attempt: int
     message_ids: list[str]
     limit_seconds: float
-    limit_clock: TimeLimit
+    time_limit: TimeLimit
 
 
 @dataclass(frozen=True, slots=True)
-class TurnOutput:
-    """What a turn took up: the ids of the user's messages that Claude has seen and answered.
+class RunClaudeResult:
+    """The ids of the user's messages that Claude has answered, earlier attempts included."""
 
-    Those that it had seen in an earlier attempt are among them.
-    """
-
-    consumed: list[str]
+    answered: list[str]
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
+class DeliverMessageInput:
     """A message for the turn that runs under the lease."""
 
-    key: LeaseKey
+    lease: LeaseKey
     message_id: str
 
 
 @dataclass(frozen=True, slots=True)
+class DeliverMessageResult:
+    """`delivered` is false if the message belongs to the next turn."""
+
+    delivered: bool
+
+
+@dataclass(frozen=True, slots=True)
 class _Work:
-    """A job's work on this host: where it is done, and where its conversation is."""
+    """A job on this host, its worktree and its session files."""
 
     job: Job
     repository: Repository
@@ -131,7 +134,7 @@ class _Work:
 
 
 class ClaudeActivities:
-    """Claude on this machine."""
+    """Runs Claude on this host."""
 
     def __init__(
         self,
@@ -150,41 +153,36 @@ class ClaudeActivities:
         self._progress = Progress(store)
 
     @activity.defn
-    async def run_claude(self, request: TurnInput) -> TurnOutput:
-        """Run one turn to its end. Safe to run again: the session is resumed where it stopped.
+    async def run_claude(self, request: RunClaudeInput) -> RunClaudeResult:
+        """Run one turn to its end. Idempotent: the next attempt resumes the session.
 
-        Messages that the session's transcript holds already are not sent again.
+        Messages that are already in the session file are not sent again.
 
         Raises:
-            JobFailure: Claude ended with an error; what it used is recorded all the same.
-            LeaseLost: the lease ended, or the job was stopped; no process is left then.
+            JobFailure: Claude ended with an error. Its usage is recorded.
+            LeaseLost: the lease ended or the job was stopped. No process is left.
         """
-        lease = self._leases.require(request.key)
-        work = await lease.run(self._work(request.key))
+        lease = self._leases.require(request.lease)
+        work = await lease.run(self._work(request.lease))
         report = await lease.run(self._run(lease, request, work))
         self._credential.record_outcome(report.result.failure)
-        await lease.run(self._record(request, report, work))
+        await lease.run(self._record(request, report))
         if report.result.failure is not None:
             raise report.result.failure
-        return TurnOutput(report.consumed)
+        return RunClaudeResult(report.consumed)
 
     @activity.defn
-    async def deliver_message(self, delivery: Delivery) -> bool:
-        """Hand a message to the running turn.
-
-        Returns:
-            Whether the running process has it; False means it belongs to the next turn. Offering
-            it twice to one process is one delivery.
-        """
-        lease = self._leases.find(delivery.key)
+    async def deliver_message(self, request: DeliverMessageInput) -> DeliverMessageResult:
+        """Send a message to the running turn. Idempotent: one process gets a message once."""
+        lease = self._leases.find(request.lease)
         queue = lease.message_queue if lease is not None else None
-        messages = await self._store.messages_by_id(delivery.key.job_id, [delivery.message_id])
+        messages = await self._store.messages_by_id(request.lease.job_id, [request.message_id])
         if queue is None or not messages:
-            return False
-        return await queue.offer(as_user_message(messages[0]))
+            return DeliverMessageResult(delivered=False)
+        return DeliverMessageResult(await queue.offer(as_user_message(messages[0])))
 
-    async def _run(self, lease: Lease, request: TurnInput, work: _Work) -> TurnReport:
-        # Open from the beginning, so that what the user says while the CLI starts still reaches it.
+    async def _run(self, lease: Lease, request: RunClaudeInput, work: _Work) -> TurnReport:
+        # Opened before the CLI starts, so that messages sent during the start reach this turn.
         queue = lease.message_queue = MessageQueue()
         try:
             return await self._run_turn(request, work, queue)
@@ -192,8 +190,10 @@ class ClaudeActivities:
             lease.message_queue = None
             queue.close()
 
-    async def _run_turn(self, request: TurnInput, work: _Work, queue: MessageQueue) -> TurnReport:
-        key, job = request.key, work.job
+    async def _run_turn(
+        self, request: RunClaudeInput, work: _Work, queue: MessageQueue
+    ) -> TurnReport:
+        key, job = request.lease, work.job
         await asyncio.to_thread(self._make_home, job.id)
         session = await self._conversations.resume_or_start(
             job,
@@ -206,57 +206,59 @@ class ClaudeActivities:
         launch = self._launch(work, session)
         confinement = await self._confinement(job, work.worktree, executable)
         environment = self._environment(job, confinement.passage)
-        began = time.monotonic()
+        started_at = time.monotonic()
         async with (
             MessageWriter(self._store, job.id, key.number) as writer,
             await ClaudeProcess.start(
-                executable, launch, environment, work.worktree.path, confinement
-            ) as run,
+                executable, launch, environment, work.worktree.path, confinement, session.used
+            ) as process,
         ):
             await self._progress.enter(
                 key,
                 Phase.WORKING,
-                pid=run.pid,
+                pid=process.pid,
                 session_id=job.id,
                 attempt=request.attempt,
                 cost_is_estimate=self._setup.claude.is_subscription,
             )
-            is_recorded = False
+            usage_recorded = False
             try:
                 report = await run_turn(
-                    run,
+                    process,
                     session.initial_messages,
                     keep_open=job.job_type is JobType.TASK,
                     on_line=lambda line: _write(writer, line),
                     queue=queue,
                     silence=self._setup.silence.total_seconds(),
-                    limit=TurnLimit(request.limit_seconds, request.limit_clock),
+                    limit=TurnLimit(request.limit_seconds, request.time_limit),
                 )
                 await self._add_usage(request, report.result.usage, report.seconds)
-                is_recorded = True
+                usage_recorded = True
                 return replace(
-                    report, consumed=[*_heard_before(request, session), *report.consumed]
+                    report, consumed=[*_already_in_session(request, session), *report.consumed]
                 )
             finally:
-                if not is_recorded:
-                    await self._record_stopped(request, run, began)
+                if not usage_recorded:
+                    await self._record_stopped_usage(request, process, started_at)
 
-    async def _record_stopped(self, request: TurnInput, run: ClaudeProcess, began: float) -> None:
-        """Add what a turn has used that is stopped; a store that is away is not waited for long."""
-        await run.stop()
+    async def _record_stopped_usage(
+        self, request: RunClaudeInput, process: ClaudeProcess, started_at: float
+    ) -> None:
+        # The slot must become free soon, so an outage of the store does not delay the stop.
+        await process.stop()
         with contextlib.suppress(TimeoutError, OrchestratorError):
-            async with asyncio.timeout(STOPPED_USAGE.total_seconds()):
-                await self._add_usage(request, await run.used(), time.monotonic() - began)
+            async with asyncio.timeout(STOPPED_USAGE_TIMEOUT.total_seconds()):
+                await self._add_usage(request, await process.used(), time.monotonic() - started_at)
 
-    async def _add_usage(self, request: TurnInput, usage: Usage, seconds: float) -> None:
-        key = request.key
+    async def _add_usage(self, request: RunClaudeInput, usage: Usage, seconds: float) -> None:
+        key = request.lease
         report_id = derived_id(key.job_id, "usage", key.number, request.turn, request.attempt)
         await self._store.add_usage(key.job_id, report_id, usage, seconds)
 
-    async def _record(self, request: TurnInput, report: TurnReport, work: _Work) -> None:
-        """Keep what a turn leaves: its answer and its session's transcript."""
-        key, result = request.key, report.result
-        await self._conversations.keep(key.job_id, work.session_files)
+    async def _record(self, request: RunClaudeInput, report: TurnReport) -> None:
+        """Store the answer and the session file."""
+        key, result = request.lease, report.result
+        await self._conversations.keep(key.job_id, report.session_file)
         changes: JobChanges = {"pid": None, "exit_code": report.exit_code, "model": result.model}
         if result.answer is not None:
             changes["result"] = result.answer
@@ -264,7 +266,7 @@ class ClaudeActivities:
         await self._hold_credential(result)
 
     async def _hold_credential(self, result: AgentResult) -> None:
-        """Let no other job start only to meet the usage limit that this turn has met."""
+        """After a usage limit, keep other jobs with the same credential from starting."""
         failure = result.failure
         if failure is None or failure.code is not FailureCode.USAGE_LIMIT:
             return
@@ -299,7 +301,7 @@ class ClaudeActivities:
         files.make_directory(sessions_dir, job_id)
 
     async def _confinement(self, job: Job, worktree: Worktree, executable: Path) -> Confinement:
-        """Return how the job's process is contained.
+        """Return the sandbox of the job's process.
 
         Raises:
             JobFailure: SANDBOX_UNAVAILABLE.
@@ -319,7 +321,7 @@ class ClaudeActivities:
         return Confinement(containment, reach, setup.limits, passage)
 
     def _login(self) -> tuple[Path, ...]:
-        """Return where the CLI keeps the operator's login, if jobs use that."""
+        """Return the files of the operator's login, if jobs use it."""
         home = self._setup.operator_home
         return (home / ".claude", home / ".claude.json") if home else ()
 
@@ -340,14 +342,14 @@ class ClaudeActivities:
         )
 
 
-def _heard_before(request: TurnInput, session: Session) -> list[str]:
-    """Return the messages that the process is not given, because its session has them already."""
-    given = {message.id for message in session.initial_messages}
-    return [message_id for message_id in request.message_ids if message_id not in given]
+def _already_in_session(request: RunClaudeInput, session: Session) -> list[str]:
+    """Return the messages that are not sent because the session file already has them."""
+    sent = {message.id for message in session.initial_messages}
+    return [message_id for message_id in request.message_ids if message_id not in sent]
 
 
 async def _write(writer: MessageWriter, line: AgentLine) -> None:
     if line.stream == "stderr":
         await writer.add(MessageType.STDERR, line.text)
-    elif worth_storing(line.text):
+    elif line.is_stored:
         await writer.add(MessageType.STDOUT, line.text)

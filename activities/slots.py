@@ -1,8 +1,8 @@
-"""Claiming a machine: the activity that is a job's slot, and the ones that end it.
+"""Holding a slot of a host: the activity that is a job's slot, and the activities that end it.
 
-`hold_slot` runs on the shared `slots` task queue for as long as the job needs the machine. It tells
-the workflow, by signal, which task queue leads to this process; everything else the job does here
-goes through that queue and shows the lease.
+`hold_slot` runs on the shared `slots` task queue for as long as the job needs the host. A signal
+gives the workflow the task queue of this process. All other work of the job on this host goes
+through that queue and carries the lease.
 """
 
 from __future__ import annotations
@@ -28,32 +28,40 @@ GRANT_SIGNAL = "slot_granted"
 
 
 def slots_task_queue_of(host_id: str) -> str:
-    """Return the queue of the jobs that want a slot of that machine and no other."""
+    """Return the queue of the jobs that want a slot of this one host."""
     return f"slots-{host_id}"
 
 
 @dataclass(frozen=True, slots=True)
-class SlotRequest:
-    """A lease that a job asks for: its id, and the number of the lease.
+class HoldSlotInput:
+    """The lease that a job asks for.
 
-    `needs_claude` says whether the job still needs Claude. It does not on the host
+    `needs_claude`: whether the job still needs Claude. It does not on the host
     `host_claude_finished_on`, which has all of its work.
     """
 
-    job_id: str
-    number: int
+    lease: LeaseKey
     needs_claude: bool
     host_claude_finished_on: str | None
 
-    @property
-    def key(self) -> LeaseKey:
-        """The lease."""
-        return LeaseKey(self.job_id, self.number)
+
+@dataclass(frozen=True, slots=True)
+class ReleaseSlotInput:
+    """The lease to end."""
+
+    lease: LeaseKey
+
+
+@dataclass(frozen=True, slots=True)
+class StopWorkInput:
+    """The lease whose work is stopped."""
+
+    lease: LeaseKey
 
 
 @dataclass(frozen=True, slots=True)
 class SlotGrant:
-    """A slot: which machine, and the task queue that leads to the process that holds it."""
+    """A granted slot: the lease's number, the host, and the task queue of its process."""
 
     lease: int
     host_id: str
@@ -61,7 +69,7 @@ class SlotGrant:
 
 
 class SlotActivities:
-    """Slots of this machine."""
+    """Slots of this host."""
 
     def __init__(
         self,
@@ -79,21 +87,24 @@ class SlotActivities:
         self._capacity = capacity
         self._host_id = host_id
         self._host_task_queue = host_task_queue
-        self._turns = SlotQueue(store, capacity, credential)
+        self._queue = SlotQueue(store, capacity, credential)
 
     @activity.defn
-    async def hold_slot(self, request: SlotRequest) -> None:
-        """Hold one of this machine's slots until `release_slot`.
+    async def hold_slot(self, request: HoldSlotInput) -> None:
+        """Hold one of this host's slots until `release_slot`.
 
-        Ends with `JobEnded` when the job has a final status, with
-        `LeaseLost` when it holds a later lease. When it is cancelled (by the workflow, a lost
-        heartbeat or the end of the process) everything that runs under the lease is stopped first.
+        When this is cancelled (by the workflow, a lost heartbeat or the end of the process),
+        everything that runs under the lease is stopped first.
+
+        Raises:
+            JobEnded: the job has a final status.
+            LeaseLost: the job has a later lease, or this host lost its connection.
         """
-        key = request.key
+        key = request.lease
         returned = activity.info().task_queue == slots_task_queue_of(self._host_id)
         needs_claude = request.needs_claude and request.host_claude_finished_on != self._host_id
         await self._live_job(key.job_id)
-        await self._turns.take_slot(key.job_id, returned=returned, needs_claude=needs_claude)
+        await self._queue.take_slot(key.job_id, returned=returned, needs_claude=needs_claude)
         try:
             await self._record_grant(key)
             await self._hold(key)
@@ -101,21 +112,21 @@ class SlotActivities:
             self._capacity.give_slot_back(returned=returned)
 
     @activity.defn
-    async def release_slot(self, key: LeaseKey) -> None:
-        """End a lease. Repeatable; a lease that is not held is already released."""
-        lease = self._leases.find(key)
+    async def release_slot(self, request: ReleaseSlotInput) -> None:
+        """End a lease. Idempotent; a lease that is not held is already released."""
+        lease = self._leases.find(request.lease)
         if lease is not None:
             lease.released = True
             await lease.stop()
             self._leases.drop(lease)
 
     @activity.defn
-    async def stop_work(self, key: LeaseKey) -> None:
-        """Stop Claude, or whatever else runs under a lease, and wait until it is gone.
+    async def stop_work(self, request: StopWorkInput) -> None:
+        """Stop everything that runs under a lease and wait until it is gone. Idempotent.
 
-        Repeatable. The lease stays held, so that the job can clean up.
+        The lease is still held afterwards, so that the job can clean up.
         """
-        lease = self._leases.find(key)
+        lease = self._leases.find(request.lease)
         if lease is not None:
             await lease.stop()
 
@@ -133,8 +144,8 @@ class SlotActivities:
             key.job_id, changes, Guard(LIVE, lease_below=key.number)
         )
         if not granted:
-            present = (await self._live_job(key.job_id)).lease
-            raise LeaseLost("The job was granted another slot.", present)
+            current = (await self._live_job(key.job_id)).lease
+            raise LeaseLost("The job was granted another slot.", current)
 
     async def _live_job(self, job_id: str) -> JobState:
         details = await self._store.get_job_state(job_id)
@@ -145,22 +156,23 @@ class SlotActivities:
     async def _hold(self, key: LeaseKey) -> None:
         earlier = self._leases.of(key.job_id)
         if earlier is not None:
-            # That it is over may not be known here yet; two must not work in one worktree.
+            # This process may not know yet that the earlier lease is over. Two leases must not
+            # work in one worktree.
             await self._end(earlier)
         lease = self._leases.take(key)
         try:
-            await self._tell_workflow(key)
+            await self._signal_grant(key)
             await lease.ended.wait()
         finally:
             await self._end(lease)
         if not lease.released:
-            raise LeaseLost("This machine was cut off, and gave the job up.")
+            raise LeaseLost("The host lost its connection and gave the job up.")
 
     async def _end(self, lease: Lease) -> None:
         await asyncio.shield(lease.stop())
         self._leases.drop(lease)
 
-    async def _tell_workflow(self, key: LeaseKey) -> None:
+    async def _signal_grant(self, key: LeaseKey) -> None:
         info = activity.info()
         handle = self._temporal.get_workflow_handle(
             info.workflow_id or "", run_id=info.workflow_run_id
@@ -170,5 +182,6 @@ class SlotActivities:
             await handle.signal(GRANT_SIGNAL, grant)
         except RPCError as error:
             raise DependencyUnavailable(
-                "Temporal did not take the grant of a slot. Another is asked for.", "temporal"
+                "Temporal did not accept the signal that grants a slot. The job asks for another.",
+                "temporal",
             ) from error

@@ -1,4 +1,4 @@
-"""Worktrees and branches on this machine: prepare, publish, clean up, keep mirrors fresh."""
+"""Git on this host: prepare worktrees, publish branches, clean up, fetch mirrors."""
 
 from __future__ import annotations
 
@@ -29,38 +29,68 @@ from workspace.publishing import Publishing
 from workspace.salvage.refs import SALVAGE
 from workspace.worktree.worktree import Worktree
 
-_OPENED_BY_A_TOKEN = {FailureCode.GITHUB_AUTHENTICATION, FailureCode.REPOSITORY_NOT_FOUND}
+MAX_NAMED_PATHS = 5
+_REFUSED_WITHOUT_TOKEN = {FailureCode.GITHUB_AUTHENTICATION, FailureCode.REPOSITORY_NOT_FOUND}
+
+
+@dataclass(frozen=True, slots=True)
+class PrepareInput:
+    """The lease of the job that needs a worktree."""
+
+    lease: LeaseKey
 
 
 @dataclass(frozen=True, slots=True)
 class PrepareResult:
-    """A worktree that is ready. `base_sha` is the commit that the job's work is compared with.
+    """A worktree that is ready.
 
-    `was_there` tells that an earlier lease made it, so that work done in it is still there.
+    `base_sha` is the commit that the job's work is compared with. `existed`: an earlier lease
+    made the worktree, so work done in it is still there.
     """
 
     base_sha: str
     continues_branch: bool
-    was_there: bool
+    existed: bool
 
 
 @dataclass(frozen=True, slots=True)
 class PublishInput:
-    """What to publish: the worktree of the lease, as it stands."""
+    """The lease of the job whose worktree is published."""
 
-    key: LeaseKey
+    lease: LeaseKey
 
 
 @dataclass(frozen=True, slots=True)
 class PublishResult:
-    """`sha` is at the remote branch now; None when there was verifiably nothing to publish."""
+    """The head of the remote branch, or None if there was nothing to publish."""
 
     sha: str | None
 
 
 @dataclass(frozen=True, slots=True)
-class MirrorResult:
-    """What became of fetching one repository on this machine."""
+class VerifyUnchangedInput:
+    """The lease of a task job."""
+
+    lease: LeaseKey
+
+
+@dataclass(frozen=True, slots=True)
+class CleanUpInput:
+    """A job that has ended. It needs no lease, and the host may have been restarted since."""
+
+    job_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class FetchMirrorInput:
+    """A repository by its id."""
+
+    repository_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class FetchMirrorResult:
+    """The result for one repository: `path` on success, otherwise `error`."""
 
     repository: str
     success: bool
@@ -69,7 +99,7 @@ class MirrorResult:
 
 
 class WorkspaceActivities:
-    """Everything jobs do with git on this machine."""
+    """Everything that jobs do with git on this host."""
 
     def __init__(
         self,
@@ -97,70 +127,72 @@ class WorkspaceActivities:
         self._progress = Progress(store)
 
     @activity.defn
-    async def prepare(self, key: LeaseKey) -> PrepareResult:
-        """Fetch the repository and make the job's worktree, or find it as an earlier lease left it.
+    async def prepare(self, request: PrepareInput) -> PrepareResult:
+        """Fetch the repository and create the job's worktree, or find the existing one. Idempotent.
 
         Raises:
             JobFailure: the repository cannot be fetched, the branch cannot be used, or this host
                 cannot isolate the job.
+            LeaseLost: this process no longer holds the lease, or the job was stopped.
         """
+        key = request.lease
         lease = self._leases.require(key)
         await self._sandbox.require()
         job, repository = await job_state_and_repository(self._store, key.job_id)
         await self._progress.notify(
             job.id, f"Preparing {repository.full_name}.", once=("prepare", key.number)
         )
-        found = await self._find(job, repository)
-        worktree = found if found else await lease.run(self._make_worktree(job, repository))
+        existing = await self._find(job, repository)
+        worktree = existing if existing else await lease.run(self._create_worktree(job, repository))
         await self._progress.update(
             key, {"worktree_path": str(worktree.path), "base_sha": worktree.base_sha}
         )
         for notice in worktree.notices:
             await self._progress.notify(job.id, notice, once=("notice", notice))
-        return PrepareResult(worktree.base_sha, worktree.continued, was_there=found is not None)
+        return PrepareResult(worktree.base_sha, worktree.continued, existed=existing is not None)
 
     @activity.defn
     async def publish(self, request: PublishInput) -> PublishResult:
-        """Commit what is left in the worktree and push the job's branch. Repeatable.
+        """Commit remaining changes in the worktree and push the job's branch. Idempotent.
 
-        What Claude committed itself is pushed too. The remote is asked for its head afterwards, so
-        success means that the commit is there.
+        Commits made by Claude are pushed too. The remote's head is checked afterwards, so success
+        means that the commit is there.
 
         Raises:
-            JobFailure: the push was refused, or the branch moved meanwhile.
+            JobFailure: the push was refused, or someone else pushed to the branch.
+            LeaseLost: this process no longer holds the lease.
         """
-        key = request.key
+        key = request.lease
         lease = self._leases.require(key)
         job, repository = await job_and_repository(self._store, key.job_id)
         await self._progress.enter(key, Phase.PUBLISHING)
-        # Once begun, a push is finished even if the job is cancelled meanwhile: only then is it
-        # known what there is to take back.
+        # A push that has begun is finished even if the job is cancelled. Otherwise it would be
+        # unknown whether there is something to withdraw.
         return await run_to_completion(lease.finish(self._commit_and_push(key, job, repository)))
 
     @activity.defn
-    async def verify_unchanged(self, key: LeaseKey) -> None:
-        """Check that a task job's worktree is as it was made.
+    async def verify_unchanged(self, request: VerifyUnchangedInput) -> None:
+        """Check that a task job has not changed its worktree.
 
         Raises:
-            JobFailure: `task_changed_files`, naming some of them.
+            JobFailure: TASK_CHANGED_FILES, with the first changed paths.
         """
-        _, repository = await job_state_and_repository(self._store, key.job_id)
-        worktree = await self._worktrees.find(
-            repository.owner_name, repository.repo_name, key.job_id
-        )
+        job, repository = await job_state_and_repository(self._store, request.lease.job_id)
+        worktree = await self._find(job, repository)
         changed = [] if worktree is None else await self._worktrees.changed_paths(worktree)
         if changed:
             code = FailureCode.TASK_CHANGED_FILES
-            raise JobFailure(code, f"{code.sentence} Changed: {', '.join(changed[:5])}.")
+            raise JobFailure(
+                code, f"{code.sentence} Changed: {', '.join(changed[:MAX_NAMED_PATHS])}."
+            )
 
     @activity.defn
-    async def clean_up(self, job_id: str) -> None:
-        """Keep undelivered work under the salvage ref and in the store, then remove the worktree.
+    async def clean_up(self, request: CleanUpInput) -> None:
+        """Salvage undelivered work, then remove the worktree. Idempotent.
 
-        Repeatable.
-
-        Needs no lease: by now the job has a final status.
+        The work is kept under the salvage ref and in the store.
         """
+        job_id = request.job_id
         details = await self._store.get_job_state(job_id)
         if details is None or details.repository is None:
             return
@@ -176,42 +208,43 @@ class WorkspaceActivities:
         await self._progress.cleaned_up(job_id)
 
     @activity.defn
-    async def fetch_mirror(self, repository_id: str) -> MirrorResult:
-        """Clone or fetch one repository on this machine. Repeatable; failures are in the result."""
-        repository = await self._store.get_repository(repository_id)
+    async def fetch_mirror(self, request: FetchMirrorInput) -> FetchMirrorResult:
+        """Clone or fetch one repository on this host. Idempotent; a failure is in the result.
+
+        Raises:
+            NotFound: the repository is not in the store.
+        """
+        repository = await self._store.get_repository(request.repository_id)
         if repository is None:
             raise NotFound("The repository does not exist.")
-        return await self._mirror_result(repository)
-
-    async def _mirror_result(self, repository: Repository) -> MirrorResult:
         owner, name = repository.owner_name, repository.repo_name
         try:
             await self._fetch(repository)
         except JobFailure as failure:
-            return MirrorResult(repository.full_name, False, None, failure.message)
+            return FetchMirrorResult(repository.full_name, False, None, failure.message)
         path = str(self._mirrors.path(owner, name))
-        return MirrorResult(repository.full_name, True, path, None)
+        return FetchMirrorResult(repository.full_name, True, path, None)
 
     async def _fetch(self, repository: Repository) -> Mirror:
-        """Fetch the mirror; without a token, what a token would open is reported as its lack."""
+        """Fetch the mirror. Without a token, refusals are reported as a missing token."""
         try:
             return await self._mirrors.fetch(repository.owner_name, repository.repo_name)
         except JobFailure as failure:
-            if not self._has_token and failure.code in _OPENED_BY_A_TOKEN:
+            if not self._has_token and failure.code in _REFUSED_WITHOUT_TOKEN:
                 raise JobFailure(FailureCode.GITHUB_TOKEN_MISSING) from failure
             raise
 
     async def _find(self, job: JobState, repository: Repository) -> Worktree | None:
         return await self._worktrees.find(repository.owner_name, repository.repo_name, job.id)
 
-    async def _make_worktree(self, job: JobState, repository: Repository) -> Worktree:
+    async def _create_worktree(self, job: JobState, repository: Repository) -> Worktree:
         owner, name = repository.owner_name, repository.repo_name
         if job.job_type is JobType.CODE:
             self._require_publishable(job, repository)
         mirror = await self._fetch(repository)
-        repositories = await self._of_the_same_client(job)
+        repositories = await self._repositories_of_client(job)
         if job.retry_from is RetryFrom.PUBLISH and not await self._has_pushed(job, mirror):
-            return await self._take_up_kept(job, repository, repositories, mirror)
+            return await self._restore_kept_work(job, repository, repositories, mirror)
         start = _earlier_start(job) or await self._start(job, repository, mirror)
         if job.job_type is JobType.TASK:
             return await self._worktrees.create_detached(
@@ -221,20 +254,23 @@ class WorkspaceActivities:
             owner, name, job.id, job.branch_name, start, repositories, mirror
         )
 
-    async def _of_the_same_client(self, job: JobState) -> list[str]:
+    async def _repositories_of_client(self, job: JobState) -> list[str]:
         """Return the repositories that the job's client has registered, as `owner/name`."""
-        registered = await self._store.list_repositories()
-        return [each.full_name for each in registered if each.client_id == job.client_id]
+        return [
+            repository.full_name
+            for repository in await self._store.list_repositories()
+            if repository.client_id == job.client_id
+        ]
 
     async def _has_pushed(self, job: JobState, mirror: Mirror) -> bool:
-        """Tell whether the job has pushed its branch, on a machine that was lost then."""
+        """Return whether the job has pushed its branch, from a host that was lost after that."""
         pushed = (await self._mirrors.branches(mirror)).get(job.branch_name)
         return pushed is not None and pushed == job.head_sha
 
-    async def _take_up_kept(
+    async def _restore_kept_work(
         self, job: JobState, repository: Repository, repositories: Collection[str], mirror: Mirror
     ) -> Worktree:
-        """Make the worktree of the work that the job's original left."""
+        """Create a worktree from the kept work of the job that is retried."""
         kept = await self._store.kept_work(job.retry_of or "")
         if kept is None:
             raise JobFailure(FailureCode.KEPT_WORK_GONE)
@@ -252,34 +288,34 @@ class WorkspaceActivities:
                 mirror,
             )
         except JobFailure as failure:
-            # Only now, because a machine that was renamed has it although the row names another.
+            # Checked last: a host that was renamed has the work, although the row names another.
             if failure.code is FailureCode.KEPT_WORK_GONE and self._keeping.is_elsewhere(kept):
                 raise _elsewhere(kept) from failure
             raise
 
     def _require_publishable(self, job: JobState, repository: Repository) -> None:
-        """Refuse before Claude works what could not be published afterwards."""
+        """Fail before Claude works if its work could not be published afterwards."""
         if not self._has_token:
             raise JobFailure(FailureCode.GITHUB_TOKEN_MISSING)
         if job.branch_name in {repository.default_branch, base_branch(job, repository)}:
             raise JobFailure(
                 FailureCode.BRANCH_CONFLICT,
-                f"{job.branch_name} is a branch that pull requests are merged into. Use another "
-                "branch name.",
+                f"Pull requests are merged into {job.branch_name}, so it cannot be a job's branch. "
+                "Use another branch name.",
             )
 
     async def _start(self, job: JobState, repository: Repository, mirror: Mirror) -> str:
-        """Return the commit that a task reads or a new branch starts at, or its base branch.
+        """Return the commit or base branch from which the worktree starts.
 
-        It is the head of the job's own branch where the remote has it, else of that of the nearest
-        job which it retries; but not what one of these jobs has pushed, which is to be done anew.
+        It is the remote head of the job's own branch, or of the branch of the nearest job that it
+        retries. A head that one of these jobs has pushed does not count: that work is done again.
         """
-        jobs = [each async for each in retry_chain(self._store, job)]
-        pushed = {each.head_sha for each in jobs}
+        chain = [retried async for retried in retry_chain(self._store, job)]
+        pushed = {retried.head_sha for retried in chain}
         branches = await self._mirrors.branches(mirror)
-        heads = [branches.get(each.branch_name) for each in jobs]
-        found = (head for head in heads if head is not None and head not in pushed)
-        return next(found, base_branch(job, repository))
+        heads = (branches.get(retried.branch_name) for retried in chain)
+        starts = (head for head in heads if head is not None and head not in pushed)
+        return next(starts, base_branch(job, repository))
 
     async def _commit_and_push(
         self, key: LeaseKey, job: Job, repository: Repository
@@ -293,50 +329,51 @@ class WorkspaceActivities:
             )
         await self._publishing.commit_all(worktree, commit_message(job), self._identity)
         head = await self._publishing.head(worktree)
-        # Commits that change no file, such as a merge, are part of what a branch says.
-        is_telling = worktree.continued or job.retry_from is RetryFrom.PUBLISH
-        if head.files_changed > 0 or (is_telling and head.commits_ahead > 0):
+        # On an existing branch, commits that change no file, such as a merge, are published too.
+        counts_commits = worktree.continued or job.retry_from is RetryFrom.PUBLISH
+        if head.files_changed > 0 or (counts_commits and head.commits_ahead > 0):
             await self._progress.update(
                 key, {"head_sha": head.sha, "files_changed": head.files_changed}
             )
         elif head.sha != job.head_sha:
             await self._progress.update(key, {"files_changed": 0})
-            await self._say_what_is_left_out(job, worktree, head.sha)
+            await self._report_left_out_work(job, worktree, head.sha)
             return PublishResult(None)
-        # Else a machine that was lost had pushed it, before it could say so.
+        # If head.sha is job.head_sha, a host pushed it and was lost before it could report that.
         await self._publishing.push(
             owner, name, head.sha, job.branch_name, worktree.expected_remote
         )
-        await self._say_what_is_left_out(job, worktree, head.sha)
+        await self._report_left_out_work(job, worktree, head.sha)
         return PublishResult(head.sha)
 
-    async def _say_what_is_left_out(self, job: Job, worktree: Worktree, sha: str) -> None:
+    async def _report_left_out_work(self, job: Job, worktree: Worktree, sha: str) -> None:
         left = await self._publishing.left_out(worktree, sha)
         if left:
             names = ", ".join(f"{name} at {head[:12]}" for name, head in sorted(left.items()))
             await self._progress.notify(
                 job.id,
-                f"Claude left more than one line of work, and only what it had checked out counts. "
-                f"Not in it: {names}. That is kept in the repository's mirror on this machine, "
-                f"under {SALVAGE}{job.id}.",
+                f"Claude left commits on other branches. Only the branch that it had checked out "
+                f"is published. Not published: {names}. They are kept in the repository's mirror "
+                f"on this host, under {SALVAGE}{job.id}.",
                 once=("left out", names),
             )
 
 
 def _earlier_start(job: JobState) -> str | None:
-    """Return the commit at which an earlier lease began, unless the job is to begin anew.
+    """Return the commit from which an earlier lease started, if the job must start there again.
 
-    A code job that is no retry begins anew at its base, which is there as long as the repository
-    is. The branch of another job may have been deleted or moved since.
+    A task job reads one commit for its whole conversation. A retry may have started from the branch
+    of another job, which may have been moved or deleted since. Other code jobs start again from the
+    newest commit of their base branch.
     """
-    is_held = job.job_type is JobType.TASK or job.retry_of is not None
-    return job.base_sha if is_held else None
+    must_start_there = job.job_type is JobType.TASK or job.retry_of is not None
+    return job.base_sha if must_start_there else None
 
 
 def _elsewhere(work: KeptWork) -> JobFailure:
     return JobFailure(
         FailureCode.KEPT_WORK_ELSEWHERE,
-        f"The work of job {work.job_id} is too long to be kept in the store, so it is only on the "
-        f"machine {work.host}, which did not take the job. Retry the job with `from` set to "
-        f"publish when {work.host} is back.",
+        f"The work of job {work.job_id} is too large for the store, so it is only on the host "
+        f"{work.host}, which did not take the job. When {work.host} is back, retry the job with "
+        "`from` set to `publish`.",
     )

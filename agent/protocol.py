@@ -44,13 +44,15 @@ class AgentLine:
     """One line of an agent's output, without its newline.
 
     `event` is None for a line that a turn does not react to. `shows_progress` is False for a
-    heartbeat, which an agent also sends while it is stuck.
+    heartbeat, which an agent also sends while it is stuck. `is_stored` is False for a line that
+    does not belong in the job's messages.
     """
 
     stream: StreamName
     text: str
     event: AgentEvent | None = None
     shows_progress: bool = True
+    is_stored: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,13 +109,19 @@ class CodingAgent(Protocol):
     async def stop(self) -> None:
         """Stop the agent and everything it started; return when all are gone. Idempotent."""
 
-    async def known_messages(self, message_ids: Collection[str]) -> set[str]:
+    async def session_file(self) -> bytes | None:
+        """Read the saved conversation; None if there is none."""
+
+    async def known_messages(self, session_file: bytes, message_ids: Collection[str]) -> set[str]:
         """Return which of the messages the saved conversation contains."""
 
-    async def result(self, exit_code: int, stopped_for: JobFailure | None) -> AgentResult:
+    async def result(
+        self, exit_code: int, stopped_for: JobFailure | None, session_file: bytes
+    ) -> AgentResult:
         """Return the outcome of a process that has ended.
 
         Args:
             exit_code: as returned by `wait`.
             stopped_for: why the turn stopped the process before its end; None if it did not.
+            session_file: its content after the end.
         """

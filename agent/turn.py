@@ -32,13 +32,15 @@ class TurnReport:
     """How the process ended.
 
     `consumed` are the ids of the messages that are part of the conversation; all others must be
-    sent again. `seconds` is the time until the process was gone.
+    sent again. `seconds` is the time until the process was gone. `session_file` is its content
+    after the end.
     """
 
     result: AgentResult
     exit_code: int
     consumed: list[str]
     seconds: float
+    session_file: bytes | None
 
 
 async def run_turn(
@@ -91,11 +93,15 @@ async def run_turn(
         turn.messages.fail_rest()
     exit_code = await agent.wait()
     seconds = time.monotonic() - began
+    session_file = await agent.session_file()
+    saved = session_file or b""
+    known = await agent.known_messages(saved, turn.messages.started)
     return TurnReport(
-        result=await agent.result(exit_code, turn.stopped_for),
+        result=await agent.result(exit_code, turn.stopped_for, saved),
         exit_code=exit_code,
-        consumed=await turn.consumed(),
+        consumed=turn.consumed(known),
         seconds=seconds,
+        session_file=session_file,
     )
 
 
@@ -132,10 +138,9 @@ class _Turn:
     def _is_done(self) -> bool:
         return self._agent.is_between_turns and self.messages.is_done and self._queue.is_empty
 
-    async def consumed(self) -> list[str]:
-        """Return the messages in the conversation of a process that has ended."""
-        saved = await self._agent.known_messages(self.messages.started)
-        consumed = saved | set(self.messages.completed)
+    def consumed(self, known: set[str]) -> list[str]:
+        """Return the messages in the conversation. `known` are those in the session file."""
+        consumed = known | set(self.messages.completed)
         return [message_id for message_id in self.messages.sent_ids if message_id in consumed]
 
     async def send_messages(self, initial_messages: list[UserMessage], *, keep_open: bool) -> None:

@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from activities.workspaces import MirrorResult
+from activities.workspaces import FetchMirrorResult
 from api.dependencies import Dependencies, Injected
 from api.http.errors import Error
 from api.http.fields import absent_if_none
@@ -29,7 +29,7 @@ class SyncedRepository(BaseModel):
     error: str | None = absent_if_none()
 
     @classmethod
-    def from_domain(cls, result: MirrorResult) -> Self:
+    def from_domain(cls, result: FetchMirrorResult) -> Self:
         """Return the model of a result."""
         return cls(repo=result.repository, success=result.success, error=result.error)
 
@@ -43,7 +43,7 @@ class ClonedRepository(BaseModel):
     error: str | None = absent_if_none()
 
     @classmethod
-    def from_domain(cls, result: MirrorResult) -> Self:
+    def from_domain(cls, result: FetchMirrorResult) -> Self:
         """Return the model of a result."""
         return cls(
             repo=result.repository, success=result.success, path=result.path, error=result.error
@@ -91,7 +91,7 @@ async def clone(repository_id: str, dependencies: Injected, response: Response) 
 
 async def _fetch(
     dependencies: Dependencies, name: str, repositories: list[Repository]
-) -> list[MirrorResult]:
+) -> list[FetchMirrorResult]:
     """Return the result of fetching each repository.
 
     Raises:
@@ -100,4 +100,4 @@ async def _fetch(
     # Without a worker, the workflow would wait for one, and the caller with it.
     if not await dependencies.store.live_hosts(utc_now() - HOST_LIVE_FOR):
         raise DependencyUnavailable("No worker is running. Start one and try again.", "temporal")
-    return await dependencies.dispatch.fetch_mirrors(name, repositories)
+    return await dependencies.dispatch.sync_repositories(name, repositories)

@@ -14,7 +14,7 @@ from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
-from domain.messages import MessageType, NewMessage, sanitize_text
+from domain.messages import MessageType, NewMessage
 from domain.names.ids import new_id
 from domain.timestamps import utc_now
 from store.protocol import Store
@@ -74,7 +74,7 @@ class MessageWriter:
 
     async def add(self, message_type: MessageType, content: str) -> None:
         """Add a message; wait while too much is unwritten."""
-        message = NewMessage(new_id(), message_type, sanitize_text(content), utc_now())
+        message = NewMessage(new_id(), message_type, content, utc_now())
         async with self._changed:
             await self._changed.wait_for(self._has_room)
             self._raise_if_failed()

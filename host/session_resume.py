@@ -75,12 +75,13 @@ class Conversations:
             opening = await self._restart(job, guide, message_ids, lease)
         return Session(None, [_first_message(job, opening), *users])
 
-    async def keep(self, job_id: str, files: SessionFiles) -> None:
-        """Save the session file after a turn."""
-        # Without a file, an empty one is saved: an earlier one would lack this turn, so the next
-        # turn must start a new session.
-        transcript = await asyncio.to_thread(files.read)
-        await self._store.save_session(job_id, job_id, transcript or b"")
+    async def keep(self, job_id: str, session_file: bytes | None) -> None:
+        """Save the session file after a turn.
+
+        If there is none, an empty file is saved. The earlier file does not contain this turn, so
+        the next turn must start a new session.
+        """
+        await self._store.save_session(job_id, job_id, session_file or b"")
 
     async def _transcript(self, job: Job, files: SessionFiles) -> bytes | None:
         """Return the newest session file, and restore it on disk if it is in the store only."""

@@ -1,4 +1,4 @@
-"""Connecting to Temporal, and the search attributes the workflows set."""
+"""Connecting to Temporal, and registering the search attributes of the workflows."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ from temporalio.service import RPCError, RPCStatusCode
 from domain.timestamps import utc_now
 from workflows.steps import CLIENT_ID, JOB_STATUS, JOB_TYPE, REPOSITORY
 
-CONNECT_PAUSE = timedelta(seconds=1)
+CONNECT_INTERVAL = timedelta(seconds=1)
 POLLED_WITHIN = timedelta(minutes=3)
+"""Longer than a long poll, which Temporal reports up to a minute after it began."""
+
 SEARCH_ATTRIBUTES = (JOB_STATUS, JOB_TYPE, CLIENT_ID, REPOSITORY)
 
 log = logging.getLogger(__name__)
@@ -27,8 +29,8 @@ log = logging.getLogger(__name__)
 async def connect(address: str, namespace: str, *, lazy: bool = False) -> TemporalClient:
     """Return a client of the server at `address` (host:port).
 
-    TLS and API keys come from Temporal's own variables and profile, which `temporalio.envconfig`
-    reads. With `lazy` the connection is made at the first call.
+    TLS and API keys come from Temporal's own environment variables and profile, which
+    `temporalio.envconfig` reads. With `lazy`, the first call makes the connection.
     """
     config = ClientConfig.load_client_connect_config()
     config["target_host"] = address
@@ -36,20 +38,20 @@ async def connect(address: str, namespace: str, *, lazy: bool = False) -> Tempor
     return await TemporalClient.connect(**config, lazy=lazy)
 
 
-async def connect_patiently(address: str, namespace: str) -> TemporalClient:
-    """Return a client, waiting for the server as long as it takes; each failure is logged."""
+async def connect_with_retries(address: str, namespace: str) -> TemporalClient:
+    """Return a client. Retry until the server answers, and log each failure."""
     while True:
         try:
             return await connect(address, namespace)
         except RuntimeError as error:
             log.warning("Temporal at %s does not answer yet: %s", address, error)
-            await asyncio.sleep(CONNECT_PAUSE.total_seconds())
+            await asyncio.sleep(CONNECT_INTERVAL.total_seconds())
 
 
-async def is_polling(temporal: TemporalClient, task_queue: str, machine: str) -> bool:
-    """Tell whether a worker on `machine` (a host name) has lately polled a task queue.
+async def is_polling(temporal: TemporalClient, task_queue: str, hostname: str) -> bool:
+    """Return whether a worker on `hostname` has polled a task queue recently.
 
-    Workers name themselves `...@<host name>`; a poll is seen up to a minute after it began.
+    The identity of a worker is `<id>@<host name>`.
     """
     request = DescribeTaskQueueRequest(
         namespace=temporal.namespace, task_queue=TaskQueue(name=task_queue)
@@ -58,13 +60,14 @@ async def is_polling(temporal: TemporalClient, task_queue: str, machine: str) ->
     described = await temporal.workflow_service.describe_task_queue(request)
     oldest = utc_now() - POLLED_WITHIN
     return any(
-        poller.identity.endswith(f"@{machine}") and poller.last_access_time.ToDatetime(UTC) > oldest
+        poller.identity.endswith(f"@{hostname}")
+        and poller.last_access_time.ToDatetime(UTC) > oldest
         for poller in described.pollers
     )
 
 
 async def register_search_attributes(temporal: TemporalClient) -> None:
-    """Make the search attributes known to the namespace. Repeatable."""
+    """Add the search attributes to the namespace. Idempotent."""
     request = AddSearchAttributesRequest(
         namespace=temporal.namespace,
         search_attributes={

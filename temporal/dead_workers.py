@@ -1,7 +1,7 @@
-"""Telling Temporal at once what it would else learn from missing heartbeats: a process is dead.
+"""Reporting dead workers to Temporal, which otherwise notices their missing heartbeats later.
 
-A worker that starts knows which earlier ones of its machine were killed. Their jobs go on then, and
-need not wait for `HEARTBEAT_TIMEOUT` first.
+A worker that starts knows which earlier workers of its host were killed. It fails their activities,
+so that their jobs resume without waiting for `HEARTBEAT_TIMEOUT`.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ log = logging.getLogger(__name__)
 
 
 def identity(boot_id: str) -> str:
-    """Return what a worker process calls itself: `<boot id>@<host name>`."""
+    """Return the Temporal identity of a worker process: `<boot id>@<host name>`."""
     return f"{boot_id}@{socket.gethostname()}"
 
 
 async def report_dead(
     store: Store, temporal: TemporalClient, host_id: str, dead: Collection[str]
 ) -> None:
-    """Give up, in their name, what dead processes of this machine were doing. Repeatable.
+    """Fail the activities that dead processes of this host were running. Idempotent.
 
     Args:
         store: has the jobs.
         temporal: has their workflows.
-        host_id: this machine.
-        dead: boot ids.
+        host_id: this host.
+        dead: the boot ids of the dead processes.
     """
     if not dead:
         return
@@ -50,12 +50,14 @@ async def report_dead(
         async for job in unfinished_jobs(store):
             if job.host == host_id:
                 with contextlib.suppress(RPCError):
-                    await _give_up(temporal, job, identities)
+                    await _fail_activities(temporal, job, identities)
     except OrchestratorError as error:
-        log.warning("Jobs of an earlier process go on when Temporal misses it: %s", error)
+        log.warning("Jobs of an earlier process resume only after its heartbeat timeout: %s", error)
 
 
-async def _give_up(temporal: TemporalClient, job: JobState, identities: Collection[str]) -> None:
+async def _fail_activities(
+    temporal: TemporalClient, job: JobState, identities: Collection[str]
+) -> None:
     workflow = await temporal.get_workflow_handle(workflow_id(job.id)).describe()
     abandoned = [
         pending.activity_id
@@ -64,19 +66,21 @@ async def _give_up(temporal: TemporalClient, job: JobState, identities: Collecti
     ]
     if not abandoned:
         return
-    log.info("Job %s goes on: the process that had it is dead", job.id)
-    await _forget_cache(temporal, workflow)
-    lost = application_error(LeaseLost("The process that did this is dead."))
+    log.info("Job %s resumes: its worker process is dead", job.id)
+    await _reset_sticky_queue(temporal, workflow)
+    lost = application_error(LeaseLost("The worker process is dead."))
     for activity_id in abandoned:
-        # One that waits for its next attempt is not running, and ends with the lease.
+        # An activity that waits for its next attempt cannot be failed. It ends with the lease.
         with contextlib.suppress(RPCError):
             await temporal.get_async_activity_handle(
                 workflow_id=workflow.id, run_id=workflow.run_id, activity_id=activity_id
             ).fail(lost)
 
 
-async def _forget_cache(temporal: TemporalClient, workflow: WorkflowExecutionDescription) -> None:
-    """Do not wait until the dead process does not fetch what it alone has cached."""
+async def _reset_sticky_queue(
+    temporal: TemporalClient, workflow: WorkflowExecutionDescription
+) -> None:
+    """Reset the sticky queue so the next workflow task does not wait for the dead worker."""
     execution = WorkflowExecution(workflow_id=workflow.id, run_id=workflow.run_id)
     request = ResetStickyTaskQueueRequest(namespace=temporal.namespace, execution=execution)
     await temporal.workflow_service.reset_sticky_task_queue(request)

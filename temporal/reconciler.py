@@ -1,6 +1,6 @@
-"""Making the store and Temporal agree again after something died between the two.
+"""Repairs differences between the store and Temporal, for example after a crash.
 
-Every worker runs a `Reconciler`; what it does is repeatable, so several do no harm.
+Every worker runs a `Reconciler`. Its work is idempotent, so several at a time do no harm.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from temporalio.client import Client as TemporalClient
 from temporalio.client import WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
-from activities.job_records import FinishJobInput, RecordActivities
+from activities.job_records import FinishJobInput, ForgetWorkspaceInput, RecordActivities
 from domain.errors import OrchestratorError
 from domain.failures import FailureCode
 from domain.jobs import JobState, JobStatus
@@ -23,16 +23,16 @@ from temporal.start_job import JobLimits, start_job
 from workflows.steps import workflow_id
 
 INTERVAL = timedelta(seconds=5)
-SETTLED_AFTER = timedelta(seconds=10)
-"""A row younger than this may be in the hands of a POST that is just starting its workflow."""
+MIN_ROW_AGE = timedelta(seconds=10)
+"""The workflow of a younger row may just be starting, by the POST request that created the row."""
 
-PAGE = 100
+PAGE_SIZE = 100
 
 log = logging.getLogger(__name__)
 
 
 class Reconciler:
-    """Compares rows with their workflows, a page at a time."""
+    """Compares rows with their workflows, one page at a time."""
 
     def __init__(self, store: Store, temporal: TemporalClient, limits: JobLimits) -> None:
         self._store = store
@@ -42,23 +42,23 @@ class Reconciler:
         self._after = ""
 
     async def run_forever(self) -> None:
-        """Reconcile every few seconds until cancelled; an outage is logged and tried again."""
+        """Reconcile every few seconds until cancelled. An outage is logged and retried."""
         while True:
             try:
                 await self.reconcile_page()
             except (OrchestratorError, RPCError) as error:
-                log.warning("Reconciling waits: %s", error)
+                log.warning("Reconciling failed and will be retried: %s", error)
             await asyncio.sleep(INTERVAL.total_seconds())
 
     async def reconcile_page(self) -> None:
-        """Look at the next page of rows; after the last page the first comes again."""
-        settled = utc_now() - SETTLED_AFTER
-        page = await self._store.jobs_to_reconcile(settled, self._after, PAGE)
+        """Check the next page of rows. After the last page, start again with the first."""
+        created_before = utc_now() - MIN_ROW_AGE
+        page = await self._store.jobs_to_reconcile(created_before, self._after, PAGE_SIZE)
         for job in page:
-            # Moved on first: a job that cannot be reconciled must not keep the others from it.
+            # Advance first, so that a job that cannot be reconciled does not block the others.
             self._after = job.id
             await self._reconcile(job)
-        if len(page) < PAGE:
+        if len(page) < PAGE_SIZE:
             self._after = ""
 
     async def _reconcile(self, job: JobState) -> None:
@@ -67,9 +67,9 @@ class Reconciler:
             if not job.is_live:
                 await self._temporal.get_workflow_handle(workflow_id(job.id)).cancel()
         elif not job.is_live:
-            await self._records.forget_workspace(job.id)
+            await self._records.forget_workspace(ForgetWorkspaceInput(job.id))
         elif status is None:
-            log.info("Starting the workflow of job %s, which had none", job.id)
+            log.info("Job %s has no workflow; starting it", job.id)
             await self._start(job)
         else:
             await self._end(job, status)
@@ -90,8 +90,8 @@ class Reconciler:
             await start_job(self._temporal, details.job, name, self._limits)
 
     async def _end(self, job: JobState, status: WorkflowExecutionStatus) -> None:
-        """Close a row whose workflow was ended from outside, and say so in its transcript."""
-        log.warning("The workflow of job %s has ended (%s); closing its row", job.id, status.name)
+        """Finish a job whose workflow was cancelled, terminated or failed from outside."""
+        log.warning("The workflow of job %s has ended (%s); ending the job", job.id, status.name)
         if status is WorkflowExecutionStatus.CANCELED:
             await self._records.finish_job(FinishJobInput(job.id, JobStatus.CANCELLED))
         else:

@@ -1,4 +1,4 @@
-"""Starting a job's workflow: exactly one for each row, however often it is asked for."""
+"""Starting the workflow of a job: exactly one for each row."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from workflows.steps import (
 from workflows.task_job import TASK_JOB, TaskJobInput
 
 START_TIMEOUT = timedelta(seconds=5)
-"""A start takes 5 to 30 ms (measured); one that has not answered after 5 s is left to the
-reconciler, since it may have happened."""
+"""A start takes 5 to 30 ms (measured). After 5 s without an answer it may have happened or not, so
+it is left to the reconciler."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobLimits:
-    """Time limits handed to each workflow as it starts; a job's own comes before `job_timeout`."""
+    """Time limits for new workflows. A job's own time limit overrides `job_timeout`."""
 
     job_timeout: timedelta
     task_idle_timeout: timedelta
@@ -45,10 +45,10 @@ class JobLimits:
 
 
 async def start_job(temporal: TemporalClient, job: Job, repository: str, limits: JobLimits) -> None:
-    """Start the workflow of a job; one that exists already, running or closed, is left alone.
+    """Start the workflow of a job. Idempotent: a workflow that exists, running or not, is kept.
 
     Raises:
-        RPCError: Temporal did not take it, or did not say so in time.
+        RPCError: Temporal refused the start, or did not answer in time.
     """
     try:
         await temporal.start_workflow(
@@ -76,7 +76,7 @@ async def start_job(temporal: TemporalClient, job: Job, repository: str, limits:
 
 
 def _workflow(job: Job, limits: JobLimits) -> tuple[str, CodeJobInput | TaskJobInput]:
-    """Return the name and input of the job's workflow."""
+    """Return the type and input of the job's workflow."""
     minutes = job.options.timeout_minutes
     job_timeout = limits.job_timeout if minutes is None else timedelta(minutes=minutes)
     queue_timeout = limits.queue_timeout

@@ -1,4 +1,4 @@
-"""Calling an activity under its policy, and finishing what a cancellation must not stop."""
+"""Calling an activity under its policy, and work that a cancellation must not stop."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ with workflow.unsafe.imports_passed_through():
 
 Activities = TypeVar("Activities")
 Request = TypeVar("Request")
-Reply = TypeVar("Reply")
-Activity = Callable[[Activities, Request], Awaitable[Reply]]
+Result = TypeVar("Result")
+Activity = Callable[[Activities, Request], Awaitable[Result]]
 
 
 def start(
-    activity: Activity[Activities, Request, Reply],
+    activity: Activity[Activities, Request, Result],
     request: Request,
     task_queue: str,
     policy: Policy,
     summary: str | None = None,
     priority: Priority = Priority.default,
-) -> workflow.ActivityHandle[Reply]:
+) -> workflow.ActivityHandle[Result]:
     """Start an activity and return its handle.
 
-    `summary` is for the Web UI; the default `priority` is that of the workflow.
+    `summary` is shown in the Web UI. The default `priority` is that of the workflow.
     """
     return workflow.start_activity_method(
         activity,
@@ -47,22 +47,22 @@ def start(
 
 
 async def perform(
-    activity: Activity[Activities, Request, Reply],
+    activity: Activity[Activities, Request, Result],
     request: Request,
     task_queue: str,
     policy: Policy,
     summary: str | None = None,
-) -> Reply:
-    """Run an activity and return what it returned.
+) -> Result:
+    """Run an activity and return its result.
 
     Raises:
-        ActivityError: it failed, for the last time its policy allows.
+        ActivityError: the last attempt that the policy allows has failed.
     """
     return await start(activity, request, task_queue, policy, summary)
 
 
-async def shield_until_done(work: Coroutine[Any, Any, Reply]) -> Reply:
-    """Return what `work` returns; a cancellation of the workflow does not reach it."""
+async def shield_until_done(work: Coroutine[Any, Any, Result]) -> Result:
+    """Return the result of `work`. A cancellation of the workflow does not reach it."""
     running = asyncio.ensure_future(work)
     while not running.done():
         with contextlib.suppress(asyncio.CancelledError):

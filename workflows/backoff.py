@@ -1,6 +1,7 @@
-"""Times in which a job can do nothing: a usage limit, or servers that are overloaded.
+"""How long a turn waits after a usage limit or an overload of Claude's servers.
 
-It needs no slot meanwhile, and goes on in the same session on the same machine afterwards.
+The job gives its slot back for that time. Then it resumes the same session, on the same host if
+possible.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ with workflow.unsafe.imports_passed_through():
 
 
 class RetryLater(Exception):
-    """The job goes on at `until`; `reason` is a sentence for its user."""
+    """The job resumes at `until`; `reason` is a sentence for its user."""
 
     def __init__(self, until: datetime, reason: str) -> None:
         super().__init__(reason)
@@ -25,15 +26,15 @@ class RetryLater(Exception):
         self.reason = reason
 
 
-class Standstills:
-    """Decides how long one turn of a job stands still, each time that it has to."""
+class TurnBackoff:
+    """Counts the failures of one turn and decides how long the next wait is."""
 
     def __init__(self) -> None:
         self._limits = 0
         self._overloads = 0
 
     def after(self, failure: JobFailure) -> RetryLater | None:
-        """Return what a failure of Claude's is waited out with; None when it is final."""
+        """Return the wait after a failure of Claude, or None if the failure is final."""
         match failure.code:
             case FailureCode.USAGE_LIMIT:
                 return self._until_reset(failure)
@@ -47,20 +48,20 @@ class Standstills:
         resets_at = failure.resets_at or now + policies.UNKNOWN_RESET
         if not is_plausible(resets_at, now):
             return None
-        pauses = policies.LIMIT_PAUSES
-        least = now + pauses[min(self._limits, len(pauses) - 1)]
+        waits = policies.MIN_LIMIT_WAITS
+        minimum = waits[min(self._limits, len(waits) - 1)]
         self._limits += 1
-        until = max(resets_at, least)
-        return RetryLater(until + _stagger(until - now), failure.message)
+        until = max(resets_at, now + minimum)
+        return RetryLater(until + _jitter(until - now), failure.message)
 
     def _until_less_load(self, failure: JobFailure) -> RetryLater | None:
-        if self._overloads >= len(policies.OVERLOAD_PAUSES):
+        if self._overloads >= len(policies.OVERLOAD_BACKOFF):
             return None
-        pause = policies.OVERLOAD_PAUSES[self._overloads]
+        wait = policies.OVERLOAD_BACKOFF[self._overloads]
         self._overloads += 1
-        return RetryLater(workflow.now() + pause + _stagger(pause), failure.message)
+        return RetryLater(workflow.now() + wait + _jitter(wait), failure.message)
 
 
-def _stagger(wait: timedelta) -> timedelta:
-    most = min(policies.STAGGER, wait * policies.STAGGER_SHARE)
-    return most * workflow.random().random()
+def _jitter(wait: timedelta) -> timedelta:
+    limit = min(policies.MAX_JITTER, wait * policies.MAX_JITTER_SHARE)
+    return limit * workflow.random().random()

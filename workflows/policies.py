@@ -1,7 +1,7 @@
-"""Every time limit and retry of the workflows, each with the reason for its number.
+"""Every time limit and retry of the workflows, each with the reason for its value.
 
-Temporal's words: schedule-to-start is waiting in the task queue, start-to-close is one attempt,
-schedule-to-close is all attempts together.
+In Temporal's terms, schedule-to-start is the wait in the task queue, start-to-close is one attempt
+and schedule-to-close is all attempts together.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from domain import usage_limits
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How long an activity may take and how often it is tried; the default is one attempt."""
+    """The time limits and retries of an activity. The default is one attempt."""
 
     start_to_close: timedelta
     schedule_to_start: timedelta | None = None
@@ -28,86 +28,95 @@ class Policy:
     cancellation: ActivityCancellationType = ActivityCancellationType.TRY_CANCEL
 
     def within(self, limit: timedelta) -> Policy:
-        """Return this policy for an activity that has `limit` for all its attempts together."""
+        """Return this policy with `limit` as the time for all attempts together."""
         return replace(
             self, start_to_close=min(self.start_to_close, limit), schedule_to_close=limit
         )
 
 
 HEARTBEAT_TIMEOUT = timedelta(seconds=10)
-"""How long a machine may be silent before it counts as lost. Activities beat every second; a
-restart of Temporal takes 2 s (measured), and recovery has to begin well within 15 s."""
+"""A host without heartbeats for this long counts as lost. Activities send one every second, a
+restart of Temporal takes 2 s (measured), and recovery must begin well within 15 s."""
 
 HOST_PICKUP = timedelta(seconds=20)
-"""A live host takes a task from its own queue within a second. One that has not in 20 s is gone;
-its queue is named after its process and nobody else will ever poll it."""
+"""A live host takes a task from its own queue within a second. The queue is named after the host's
+process, so no other process will poll it if that process is dead."""
 
 WORKFLOW_TASK_TIMEOUT = timedelta(seconds=5)
-"""Half of Temporal's default. Decisions here take milliseconds, and a task that was given to a
-process which is cut off is given to another only after this."""
+"""Half of Temporal's default. A workflow task takes milliseconds. If its worker loses its
+connection, another worker gets the task only after this time."""
 
-MAX_LOSSES = 5
-"""A job that loses its machine five times in a row, each time soon, is likely the cause."""
+MAX_HOST_LOSSES = 5
+"""A job that loses its host five times in a row, each time soon, is probably the cause."""
 
-SETTLED_AFTER = timedelta(minutes=10)
-"""A machine that was held longer was not brought down by the job: what does so takes effect as the
-job begins, or when Claude repeats what it did before."""
+HOST_LOSS_RESET = timedelta(minutes=10)
+"""A host loss after this time does not count as the job's fault. A job that brings a host down does
+so soon after it starts, or when Claude repeats its last step."""
 
 RETURN_PICKUP = timedelta(seconds=10)
-"""How long a job asks for the machine that has its work before it takes any. A process that lives
-takes a task within a second, and one that replaces another is there in some 4 s (measured); this
-keeps recovery below 15 s all the same."""
+"""How long a job waits for the host that has its work before it accepts any host. A live process
+takes a task within a second, and a restarted one is ready after some 4 s (measured). Recovery still
+takes less than 15 s."""
 
-REQUEUE_PAUSE = timedelta(seconds=1)
-MAX_REQUEUE_PAUSE = timedelta(minutes=1)
-"""Between a slot that could not be granted (the store was down) and asking for the next. Each try
-adds some ten events to the history, and Temporal ends a workflow that has 51,200; at one a minute
-that is three days."""
+REQUEUE_BACKOFF = timedelta(seconds=1)
+MAX_REQUEUE_BACKOFF = timedelta(minutes=1)
+"""Between attempts to get a slot while none can be granted, for example while the store is down.
+Each attempt adds some ten events to the history, and Temporal ends a workflow at 51,200 events. At
+one attempt a minute that is three days."""
 
-OVERLOAD_PAUSES = tuple(
+OVERLOAD_BACKOFF = tuple(
     timedelta(seconds=seconds)
     for seconds in (15, 60, 120, 300, 600, 900, 900, 900, 900, 900, 900, 900)
 )
-"""Waits before running Claude again after a passing failure of its servers. The CLI has tried for
-half a minute itself by then. Provider incidents are mostly over in minutes, the longer ones in two
-hours, which these add up to."""
+"""Waits before Claude runs again after a temporary failure of its servers. The CLI has retried for
+half a minute before that. Most provider incidents last minutes, the longer ones two hours, which is
+the sum of these waits."""
 
-LIMIT_PAUSES = tuple(timedelta(seconds=seconds) for seconds in (1, 60, 300, 900))
-"""The least wait for a usage limit, by how often in a row it was met; the last one for all others.
-The reset time may lie in the past by this machine's clock, and others may use the credential up."""
+MIN_LIMIT_WAITS = tuple(timedelta(seconds=seconds) for seconds in (1, 60, 300, 900))
+"""The minimum wait for a usage limit, by how often in a row the job has met one. The last value
+applies to all later ones. By this host's clock the reset time may be in the past, and other users
+of the credential may use up the new quota at once."""
 
 UNKNOWN_RESET = usage_limits.UNKNOWN_RESET
-"""The wait for a usage limit that did not say when it ends; machines hold the credential for it."""
+"""The wait for a usage limit without a reset time. Hosts hold the credential for the same time."""
 
-STAGGER = timedelta(minutes=1)
-STAGGER_SHARE = 0.1
-"""Jobs that wait for one limit go on one after the other within a minute, or a tenth of their wait
-where that is less: at once they would meet the limit of requests next."""
+MAX_JITTER = timedelta(minutes=1)
+MAX_JITTER_SHARE = 0.1
+"""Jobs that wait for the same limit resume spread over a minute, or over a tenth of their wait if
+that is less. All at once, they would exceed the limit of requests next."""
 
-KILLED_PAUSES = (timedelta(seconds=1), timedelta(seconds=15), timedelta(minutes=1))
-"""Waits before going on with a Claude that was killed. Mostly it is the kernel that kills, when
-memory is short, and a moment later there is enough."""
+KILLED_BACKOFF = (timedelta(seconds=1), timedelta(seconds=15), timedelta(minutes=1))
+"""Waits before Claude resumes after it was killed. Usually the kernel kills it because memory is
+short, and there is enough a moment later."""
 
 TURN_GRACE = timedelta(minutes=5)
-"""Beyond the limit that the machine keeps by itself: Claude is ended, its last lines are stored."""
+"""Added to the time limit that the host enforces itself. In this time the host stops Claude and
+stores the last lines."""
 
 MESSAGES_PER_RUN = 1500
-"""Temporal refuses the 2,000th update of a run (measured); a conversation continues as a new run
-well before, between two turns. It does so earlier when Temporal finds the history long."""
+"""After this many messages a conversation continues as a new run, between two turns. Temporal
+refuses the 2,000th update of a run (measured). A run ends earlier if Temporal suggests it because
+the history is long."""
 
-# A holder lives as long as the job needs the machine, so only its heartbeat ends it. It is never
-# retried by Temporal: the workflow asks for the next lease itself.
+SYNC_CONCURRENCY = 4
+"""Repositories fetched at the same time on one host. Four keep git and the disk busy."""
+
+SYNC_GROUP_TIMEOUT = timedelta(hours=1)
+"""The time limit for each group of `SYNC_CONCURRENCY` repositories: one attempt of FETCH_MIRROR."""
+
+# `hold_slot` lives as long as the job needs the host, so only its heartbeat ends it early. Temporal
+# never retries it: the workflow asks for the next lease itself.
 HOLD_SLOT = Policy(
     start_to_close=timedelta(days=30),
     heartbeat=HEARTBEAT_TIMEOUT,
     cancellation=ActivityCancellationType.TRY_CANCEL,
 )
 
-# As HOLD_SLOT, asked of the one machine that has the job's work.
+# HOLD_SLOT for the one host that has the job's work.
 RETURN_TO_SLOT = replace(HOLD_SLOT, schedule_to_start=RETURN_PICKUP)
 
-# A first clone of a large repository takes minutes (422 MB: 30 s on loopback, measured). Passing
-# network faults and a branch that another job is just giving up deserve more than one try.
+# The first clone of a large repository takes minutes (422 MB: 30 s on loopback, measured). Retries
+# help after network errors, and while another job is releasing the branch.
 PREPARE = Policy(
     schedule_to_start=HOST_PICKUP,
     start_to_close=timedelta(hours=1),
@@ -121,18 +130,18 @@ PREPARE = Policy(
 )
 
 
-def requeue_pauses() -> Iterator[timedelta]:
-    """Yield, without end, the waits between slots that could not be granted."""
-    pause = REQUEUE_PAUSE
+def requeue_backoff() -> Iterator[timedelta]:
+    """Yield the waits between attempts to get a slot, without end."""
+    wait = REQUEUE_BACKOFF
     while True:
-        yield pause
-        pause = min(2 * pause, MAX_REQUEUE_PAUSE)
+        yield wait
+        wait = min(2 * wait, MAX_REQUEUE_BACKOFF)
 
 
 def run_claude(limit: timedelta) -> Policy:
-    """Return the policy of one turn, which the machine ends after `limit`.
+    """Return the policy of one turn, which the host ends after `limit`.
 
-    One attempt: whether and how to go on after a failure is the workflow's decision.
+    One attempt: the workflow decides whether to continue after a failure.
     """
     return Policy(
         schedule_to_start=HOST_PICKUP,
@@ -142,14 +151,15 @@ def run_claude(limit: timedelta) -> Policy:
     )
 
 
-# Delivery is a local write. When the turn is just over, or the process is still starting, the
-# message waits for the next turn instead; so there is no point in trying long.
-DELIVER = Policy(
+# Delivery is a local write. If the turn has just ended or the process is still starting, the
+# message waits for the next turn, so retries would gain nothing.
+DELIVER_MESSAGE = Policy(
     schedule_to_start=timedelta(seconds=5),
     start_to_close=timedelta(seconds=10),
 )
 
-# Stopping Claude is TERM, then KILL after 5 s; twice that and the fetch of a cancelled git.
+# Stopping Claude is SIGTERM, then SIGKILL after 5 s. The rest is for a git command that is
+# cancelled at the same time.
 STOP = Policy(
     schedule_to_start=HOST_PICKUP,
     start_to_close=timedelta(seconds=30),
@@ -157,11 +167,18 @@ STOP = Policy(
     retry=RetryPolicy(maximum_attempts=2),
 )
 
-# Pushing and opening the pull request are repeated for more than half an hour: GitHub's incidents
-# mostly pass within it, and the work is done already, so that waiting costs no more than a slot.
+# `git status` of a large worktree takes seconds. The second attempt covers a store that is down.
+VERIFY_UNCHANGED = Policy(
+    schedule_to_start=HOST_PICKUP,
+    start_to_close=timedelta(seconds=30),
+    heartbeat=HEARTBEAT_TIMEOUT,
+    retry=RetryPolicy(maximum_attempts=2),
+)
+
+# Pushing and opening the pull request are retried for more than half an hour. Most GitHub incidents
+# are over by then, and since the work is done, waiting costs only a slot.
 PUBLISH = Policy(
     schedule_to_start=HOST_PICKUP,
-    cancellation=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
     start_to_close=timedelta(minutes=30),
     heartbeat=HEARTBEAT_TIMEOUT,
     retry=RetryPolicy(
@@ -169,30 +186,21 @@ PUBLISH = Policy(
         maximum_interval=timedelta(seconds=60),
         maximum_attempts=40,
     ),
+    cancellation=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
 )
 
-# Taking back what a cancelled job published must happen, however long it takes.
+# Six minutes are enough for all requests of one attempt, each with a limit of 15 s: find, create,
+# find again, set labels, and ask each reviewer separately if GitHub refuses them together.
+OPEN_PULL_REQUEST = replace(PUBLISH, start_to_close=timedelta(minutes=6))
+
+# Retried without end: the publication of a cancelled job must be undone.
 WITHDRAW = Policy(
     start_to_close=timedelta(minutes=5),
     heartbeat=HEARTBEAT_TIMEOUT,
     retry=RetryPolicy(initial_interval=timedelta(seconds=2), maximum_interval=timedelta(minutes=5)),
 )
 
-# Requests of 15 s at most: finding, creating, finding again, labels, and each reviewer by itself
-# where GitHub refuses them together.
-PULL_REQUEST = Policy(
-    schedule_to_start=HOST_PICKUP,
-    cancellation=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
-    start_to_close=timedelta(minutes=6),
-    heartbeat=HEARTBEAT_TIMEOUT,
-    retry=RetryPolicy(
-        initial_interval=timedelta(seconds=2),
-        maximum_interval=timedelta(seconds=60),
-        maximum_attempts=40,
-    ),
-)
-
-# Removing 200 MB takes up to 5 s (measured). What a lost host leaves is swept when it is back.
+# Removing 200 MB takes up to 5 s (measured). If the host is lost, its sweeper cleans up later.
 CLEAN_UP = Policy(
     schedule_to_start=HOST_PICKUP,
     start_to_close=timedelta(minutes=5),
@@ -200,10 +208,11 @@ CLEAN_UP = Policy(
     retry=RetryPolicy(maximum_attempts=3),
 )
 
-CLEAN_UP_TRIES = 2
-"""A machine whose process has just died may still be listed with the queue of that process."""
+CLEAN_UP_LOOKUPS = 2
+"""How often the host's task queue is looked up. A host whose process has just died may still be
+listed with that process's queue."""
 
-# Rows are written for as long as it takes: what the store does not know, the API cannot tell.
+# Retried without end: the API shows only what is in the store.
 RECORD = Policy(
     start_to_close=timedelta(seconds=30),
     heartbeat=HEARTBEAT_TIMEOUT,
@@ -212,10 +221,15 @@ RECORD = Policy(
     ),
 )
 
-# POST /sync and the clones: the caller waits, so a host that does not answer is reported soon.
-MIRROR = Policy(
+# The caller of POST /sync waits, so a host that does not answer is reported soon.
+FETCH_MIRROR = Policy(
     schedule_to_start=HOST_PICKUP,
     start_to_close=timedelta(hours=1),
     heartbeat=HEARTBEAT_TIMEOUT,
     retry=RetryPolicy(maximum_attempts=2),
 )
+
+
+def sync_timeout(repositories: int) -> timedelta:
+    """Return how long fetching so many repositories may take in all."""
+    return SYNC_GROUP_TIMEOUT * (1 + repositories // SYNC_CONCURRENCY)

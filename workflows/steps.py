@@ -1,4 +1,4 @@
-"""The steps that both kinds of job are made of, each an activity with its policy."""
+"""The steps that code jobs and task jobs share, each an activity with its policy."""
 
 from __future__ import annotations
 
@@ -12,17 +12,28 @@ from temporalio.common import SearchAttributeKey
 from temporalio.exceptions import ActivityError, is_cancelled_exception
 
 with workflow.unsafe.imports_passed_through():
-    from activities.claude import ClaudeActivities, TurnInput, TurnOutput
+    from activities.claude import ClaudeActivities, RunClaudeInput, RunClaudeResult
     from activities.interceptors.errors import failure_from, took_too_long
-    from activities.job_records import RECORDS_TASK_QUEUE, FinishJobInput, RecordActivities
+    from activities.job_records import (
+        RECORDS_TASK_QUEUE,
+        FindHostQueueInput,
+        FinishJobInput,
+        ForgetWorkspaceInput,
+        RecordActivities,
+    )
     from activities.slots import SlotGrant
-    from activities.workspaces import PrepareResult, WorkspaceActivities
+    from activities.workspaces import (
+        CleanUpInput,
+        PrepareInput,
+        PrepareResult,
+        WorkspaceActivities,
+    )
     from domain.errors import JobEnded, JobFailure, timed_out
     from domain.failures import FailureCode, TimeLimit
     from domain.jobs import JobStatus, Outcome
     from workflows import policies
     from workflows.activity_calls import perform
-    from workflows.backoff import Standstills
+    from workflows.backoff import TurnBackoff
     from workflows.slot import Slot
     from workflows.stopwatch import Stopwatch
 
@@ -34,13 +45,13 @@ REPOSITORY = SearchAttributeKey.for_keyword("Repository")
 
 
 def workflow_id(job_id: str) -> str:
-    """Return the id of a job's workflow."""
+    """Return the id of a job's workflow, which no other row shares."""
     return f"job-{job_id}"
 
 
 @dataclass(frozen=True, slots=True)
 class JobResult:
-    """What the Web UI shows as the workflow's result."""
+    """The workflow's result, as the Web UI shows it."""
 
     status: JobStatus
     outcome: Outcome | None = None
@@ -53,9 +64,9 @@ class JobSteps:
 
     Args:
         job_id: the job.
-        slot: its hold on a machine.
-        job_limit: how long it may hold one, over all its leases.
-        turn_limit: how long Claude may work on one turn, over all its attempts.
+        slot: the job's slot.
+        job_limit: how long the job may hold a slot, over all its leases.
+        turn_limit: how long Claude may work on one turn, over all attempts.
     """
 
     def __init__(
@@ -70,17 +81,17 @@ class JobSteps:
         self.begin_turn()
 
     def begin_turn(self) -> None:
-        """Let a new turn have all of its time, and all the patience of one."""
+        """Reset the time limit, the attempts and the backoff for a new turn."""
         self._attempt = 0
         self._killed = 0
-        self._worked = Stopwatch()
-        self._standstills = Standstills()
+        self._turn_time = Stopwatch()
+        self._backoff = TurnBackoff()
 
     async def prepare(self, grant: SlotGrant, *, for_claude: bool = True) -> PrepareResult:
-        """Make the worktree on the granted machine, or find it there.
+        """Create the worktree on the granted host, or find the existing one.
 
         Raises:
-            JobFailure: `timed_out` when the job's time is over, and Claude is still to work.
+            JobFailure: TIMED_OUT if the job's time is over, and Claude must still run.
         """
         show("Preparing the worktree", grant, status=JobStatus.RUNNING)
         policy = policies.PREPARE
@@ -88,7 +99,10 @@ class JobSteps:
             policy = policy.within(self._remaining(TimeLimit.JOB))
         try:
             return await perform(
-                WorkspaceActivities.prepare, self._slot.key, grant.task_queue, policy
+                WorkspaceActivities.prepare,
+                PrepareInput(self._slot.lease),
+                grant.task_queue,
+                policy,
             )
         except ActivityError as error:
             if took_too_long(error) and self._left_on(TimeLimit.JOB) <= timedelta():
@@ -96,163 +110,179 @@ class JobSteps:
             raise
 
     async def run_claude(
-        self, grant: SlotGrant, turn: int, messages: Callable[[], list[str]] = list
-    ) -> TurnOutput:
-        """Run one turn, and again after a failure that passes.
+        self, grant: SlotGrant, turn: int, next_messages: Callable[[], list[str]] = list
+    ) -> RunClaudeResult:
+        """Run one turn. Run it again after a temporary failure.
 
-        `messages` is asked before each start of Claude for what it is to be given.
+        `next_messages` is called before each start of Claude and returns the ids of its messages.
 
         Raises:
-            Standstill: the turn goes on later.
-            JobFailure: `timed_out` when the turn's or the job's time is over.
+            RetryLater: the turn resumes later, without a slot until then.
+            JobFailure: TIMED_OUT if the turn's or the job's time is over.
         """
         while True:
             try:
-                return await self._attempt_turn(grant, turn, messages())
+                return await self._attempt_turn(grant, turn, next_messages())
             except ActivityError as error:
                 if took_too_long(error):
-                    raise timed_out(self._next_clock()) from error
-                pause = self._pause_after(failure_from(error))
-                if pause is None:
+                    raise timed_out(self._next_limit()) from error
+                wait = self._wait_after(failure_from(error))
+                if wait is None:
                     raise
-            await asyncio.sleep(pause.total_seconds())
+            await asyncio.sleep(wait.total_seconds())
 
-    async def _attempt_turn(self, grant: SlotGrant, turn: int, messages: list[str]) -> TurnOutput:
+    async def _attempt_turn(
+        self, grant: SlotGrant, turn: int, messages: list[str]
+    ) -> RunClaudeResult:
         show(f"Claude is working (turn {turn})", grant)
-        clock = self._next_clock()
-        remaining = self._remaining(clock)
+        time_limit = self._next_limit()
+        remaining = self._remaining(time_limit)
         self._attempt += 1
-        self._worked.start()
+        self._turn_time.start()
         try:
             return await perform(
                 ClaudeActivities.run_claude,
-                TurnInput(
-                    self._slot.key,
+                RunClaudeInput(
+                    self._slot.lease,
                     turn,
                     self._attempt,
                     messages,
                     limit_seconds=remaining.total_seconds(),
-                    limit_clock=clock,
+                    time_limit=time_limit,
                 ),
                 grant.task_queue,
                 policies.run_claude(remaining),
                 f"turn {turn}",
             )
         finally:
-            self._worked.stop()
+            self._turn_time.stop()
 
-    def _next_clock(self) -> TimeLimit:
-        """Return which of the two clocks runs out first."""
+    def _next_limit(self) -> TimeLimit:
+        """Return the time limit that runs out first."""
         return min((TimeLimit.JOB, TimeLimit.TURN), key=self._left_on)
 
-    def _left_on(self, clock: TimeLimit) -> timedelta:
-        if clock is TimeLimit.JOB:
+    def _left_on(self, limit: TimeLimit) -> timedelta:
+        if limit is TimeLimit.JOB:
             return self._job_limit - self._slot.held.elapsed
-        return self._turn_limit - self._worked.elapsed
+        return self._turn_limit - self._turn_time.elapsed
 
-    def _remaining(self, clock: TimeLimit) -> timedelta:
-        left = self._left_on(clock)
+    def _remaining(self, limit: TimeLimit) -> timedelta:
+        left = self._left_on(limit)
         if left <= timedelta():
-            raise timed_out(clock)
+            raise timed_out(limit)
         return left
 
-    def _pause_after(self, failure: JobFailure | None) -> timedelta | None:
-        """Return the wait, on the machine, that a failure of Claude's is worth; None for none.
+    def _wait_after(self, failure: JobFailure | None) -> timedelta | None:
+        """Return how long to wait before Claude runs again, or None if it must not.
+
+        The job keeps its slot for that time.
 
         Raises:
-            Standstill: it is worth a longer one, without the machine.
+            RetryLater: the wait is long, so the job must give its slot back.
         """
         if failure is None:
             return None
-        if (standstill := self._standstills.after(failure)) is not None:
-            raise standstill
+        if (retry := self._backoff.after(failure)) is not None:
+            raise retry
         is_killed = failure.code is FailureCode.CLAUDE_FAILED and failure.transient
-        if not is_killed or self._killed >= len(policies.KILLED_PAUSES):
+        if not is_killed or self._killed >= len(policies.KILLED_BACKOFF):
             return None
         self._killed += 1
-        return policies.KILLED_PAUSES[self._killed - 1]
+        return policies.KILLED_BACKOFF[self._killed - 1]
 
     async def finish(self, ending: FinishJobInput) -> JobResult:
-        """Write the final status, clean up on the machine, and give the slot back."""
-        status = await perform(
+        """Write the final status, clean up on the host and release the slot."""
+        finished = await perform(
             RecordActivities.finish_job,
             ending,
             RECORDS_TASK_QUEUE,
             policies.RECORD,
         )
+        status = finished.status
         workflow.upsert_search_attributes([JOB_STATUS.value_set(status.value)])
         workflow.set_current_details(f"{status.value}: {ending.error or ending.outcome or ''}")
-        if ending.leaves_workspace:
-            # Claude may still run when it was the job's time that was up.
+        if ending.needs_cleanup:
+            # Claude may still be running if the job's time limit ended it.
             await self._slot.stop()
             await self._clean_up()
         await self._slot.release()
         return JobResult(status, ending.outcome, ending.failure_code, ending.error)
 
     async def _clean_up(self) -> None:
-        """Keep the work and remove the worktree; when the machine is lost, its sweep does it."""
-        asked = await self._slot.ask(WorkspaceActivities.clean_up, self._job_id, policies.CLEAN_UP)
-        self.has_cleaned_up = asked or await self._clean_up_without_slot()
+        """Salvage the work and remove the worktree. On a lost host, its sweeper does this later."""
+        self.has_cleaned_up = (
+            await self._slot.run_on_host(
+                WorkspaceActivities.clean_up, CleanUpInput(self._job_id), policies.CLEAN_UP
+            )
+            or await self._clean_up_without_slot()
+        )
         if not self.has_cleaned_up:
             await perform(
                 RecordActivities.forget_workspace,
-                self._job_id,
+                ForgetWorkspaceInput(self._job_id),
                 RECORDS_TASK_QUEUE,
                 policies.RECORD,
             )
 
     async def _clean_up_without_slot(self) -> bool:
-        """Let the process do it that runs on the machine by now; returns whether it has."""
-        for _ in range(policies.CLEAN_UP_TRIES):
-            task_queue = await self._task_queue_now()
+        """Clean up with the process that runs on the host now. Return whether it has done so."""
+        for _ in range(policies.CLEAN_UP_LOOKUPS):
+            task_queue = await self._current_task_queue()
             if task_queue is None:
                 return False
             try:
                 await perform(
-                    WorkspaceActivities.clean_up, self._job_id, task_queue, policies.CLEAN_UP
+                    WorkspaceActivities.clean_up,
+                    CleanUpInput(self._job_id),
+                    task_queue,
+                    policies.CLEAN_UP,
                 )
             except ActivityError as error:
-                workflow.logger.warning("The worktree is still there: %s", error.cause)
+                workflow.logger.warning("The worktree was not removed: %s", error.cause)
             else:
                 return True
         return False
 
-    async def _task_queue_now(self) -> str | None:
-        """Return what leads to the machine that was held last; None when it is gone."""
+    async def _current_task_queue(self) -> str | None:
+        """Return the task queue of the last host, or None if the host is gone."""
         grant = self._slot.last_grant
         if grant is None:
             return None
-        return await perform(
-            RecordActivities.task_queue_of, grant.host_id, RECORDS_TASK_QUEUE, policies.RECORD
+        host = await perform(
+            RecordActivities.find_host_queue,
+            FindHostQueueInput(grant.host_id),
+            RECORDS_TASK_QUEUE,
+            policies.RECORD,
         )
+        return host.task_queue
 
 
 def completed(job_id: str, outcome: Outcome) -> FinishJobInput:
-    """Return the ending of a job that did what it was asked."""
-    return FinishJobInput(job_id, JobStatus.COMPLETED, outcome=outcome, leaves_workspace=True)
+    """Return the ending of a job that succeeded."""
+    return FinishJobInput(job_id, JobStatus.COMPLETED, outcome=outcome, needs_cleanup=True)
 
 
 def ended_early(job_id: str, error: BaseException, *, started: bool) -> FinishJobInput:
-    """Return the ending of a job that `error` kept from completing.
+    """Return the ending of a job that `error` stopped.
 
-    A cancellation comes as `asyncio.CancelledError`, or as the failure of the activity that it
-    interrupted. `started` tells whether the job had a machine.
+    A cancellation arrives as `asyncio.CancelledError`, or as the failure of the activity that it
+    interrupted. `started`: the job has held a slot.
     """
     if isinstance(error, JobEnded) or is_cancelled_exception(error):
-        return FinishJobInput(job_id, JobStatus.CANCELLED, leaves_workspace=started)
+        return FinishJobInput(job_id, JobStatus.CANCELLED, needs_cleanup=started)
     failure = failure_from(error) or JobFailure(FailureCode.HOST_LOST)
     return FinishJobInput(
         job_id,
         JobStatus.FAILED,
         failure_code=failure.code,
         error=failure.message,
-        clock=failure.clock,
-        leaves_workspace=started,
+        time_limit=failure.clock,
+        needs_cleanup=started,
     )
 
 
 def show(text: str, grant: SlotGrant, *, status: JobStatus | None = None) -> None:
-    """Show in the Web UI what the job is doing, and on which machine."""
+    """Show the current step and its host in the Web UI."""
     workflow.set_current_details(f"{text} on {grant.host_id}, lease {grant.lease}")
     if status is not None:
         workflow.upsert_search_attributes([JOB_STATUS.value_set(status.value)])

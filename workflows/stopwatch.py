@@ -1,4 +1,4 @@
-"""Measuring what a job uses of its time limits."""
+"""Measuring how much of its time limits a job has used."""
 
 from __future__ import annotations
 
@@ -8,34 +8,32 @@ from temporalio import workflow
 
 
 class Stopwatch:
-    """Adds up the time between each `start` and `stop`, by the workflow's own clock.
-
-    Nothing but these two moves it, so that no heartbeat and no line of output sets it back.
-    """
+    """Adds up the time between each `start` and `stop`, in workflow time."""
 
     def __init__(self, seconds: float = 0.0) -> None:
         self._seconds = seconds
-        self._since: float | None = None
+        self._started_at: float | None = None
 
     @property
     def elapsed(self) -> timedelta:
         """The time measured so far."""
-        running = 0.0 if self._since is None else workflow.time() - self._since
+        running = 0.0 if self._started_at is None else workflow.time() - self._started_at
         return timedelta(seconds=self._seconds + running)
 
     def start(self) -> None:
-        """Go on measuring; one that runs goes on."""
-        if self._since is None:
-            self._since = workflow.time()
+        """Start or resume; no-op if running."""
+        if self._started_at is None:
+            self._started_at = workflow.time()
 
     def stop(self) -> None:
-        """Pause; one that stands stays."""
-        # A workflow that the worker drops from its memory is unwound where it has no clock.
+        """Pause; no-op if stopped."""
+        # A workflow that is evicted from the worker's cache is unwound where workflow time is not
+        # available.
         if workflow.in_workflow():
             self._seconds = self.elapsed.total_seconds()
-            self._since = None
+            self._started_at = None
 
 
 def seconds(limit: float | None) -> timedelta | None:
-    """Return a limit in seconds as what it is; None for no limit."""
+    """Return a limit in seconds as a timedelta; None stays None."""
     return None if limit is None else timedelta(seconds=limit)

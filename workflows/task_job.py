@@ -1,4 +1,4 @@
-"""A task job: a conversation, one run of Claude a turn, with no machine held in between."""
+"""A task job: a conversation with one Claude process per turn, and no slot between turns."""
 
 from __future__ import annotations
 
@@ -10,21 +10,23 @@ from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError
 
 with workflow.unsafe.imports_passed_through():
-    from activities.claude import ClaudeActivities, Delivery
+    from activities.claude import ClaudeActivities, DeliverMessageInput
     from activities.job_records import (
         RECORDS_TASK_QUEUE,
+        AcceptMessageInput,
+        EnqueueTurnInput,
         FinishJobInput,
-        InboxMessage,
-        QueueEntry,
         RecordActivities,
+        RecordCompletionInput,
+        WaitForUserInput,
     )
     from activities.slots import GRANT_SIGNAL, SlotGrant
-    from activities.workspaces import WorkspaceActivities
+    from activities.workspaces import VerifyUnchangedInput, WorkspaceActivities
     from domain.errors import timed_out
     from domain.failures import TimeLimit
     from domain.jobs import Outcome
     from workflows.activity_calls import perform, shield_until_done
-    from workflows.policies import DELIVER, MESSAGES_PER_RUN, RECORD, STOP
+    from workflows.policies import DELIVER_MESSAGE, MESSAGES_PER_RUN, RECORD, VERIFY_UNCHANGED
     from workflows.slot import Slot
     from workflows.steps import JobResult, JobSteps, completed, ended_early
     from workflows.stopwatch import Stopwatch, seconds
@@ -36,10 +38,10 @@ TASK_JOB = "TaskJob"
 
 @dataclass(frozen=True, slots=True)
 class TaskJobState:
-    """What a conversation carries into its next run (Temporal's continue-as-new)."""
+    """The state that the next run of the conversation needs (Temporal's continue-as-new)."""
 
     turn: int = 0
-    lease: int = 0
+    lease_number: int = 0
     grant: SlotGrant | None = None
     pending: list[str] = field(default_factory=list)
     held_seconds: float = 0.0
@@ -47,9 +49,15 @@ class TaskJobState:
 
 @dataclass(frozen=True, slots=True)
 class TaskJobInput:
-    """Limits bound a turn, the wait for the user, the time on machines, each wait for a slot.
+    """A task job and its limits.
 
-    With `queue_limit_seconds` None the job waits for a slot as long as it takes.
+    Args:
+        job_id: the job.
+        turn_limit_seconds: the time that Claude may work on one turn.
+        idle_limit_seconds: each wait for the user.
+        time_limit_seconds: the time that the job may hold a host, over all leases.
+        queue_limit_seconds: each wait for a slot; None is no limit.
+        state: from the run before.
     """
 
     job_id: str
@@ -69,7 +77,7 @@ class TaskJobWorkflow:
         self._job = job
         self._slot = Slot(
             job.job_id,
-            job.state.lease,
+            job.state.lease_number,
             job.state.grant,
             held=Stopwatch(job.state.held_seconds),
             queue_limit=seconds(job.queue_limit_seconds),
@@ -79,39 +87,42 @@ class TaskJobWorkflow:
         self._steps = JobSteps(job.job_id, self._slot, job_limit, turn_limit)
         self._turn = job.state.turn
         self._pending = list(job.state.pending)
-        self._known = set(self._pending)
-        self._first: list[str] = []
-        self._given: set[str] = set()
-        self._accepted = 0
+        self._accepted_ids = set(self._pending)
+        self._initial_ids: list[str] = []
+        self._delivered_ids: set[str] = set()
+        self._accepted_in_run = 0
         self._completing = False
         self._ended = False
-        self._in_order = asyncio.Lock()
+        self._update_lock = asyncio.Lock()
 
     @workflow.signal(name=GRANT_SIGNAL)
     def slot_granted(self, grant: SlotGrant) -> None:
-        """Learn which machine holds the slot."""
-        self._slot.granted(grant)
+        """Accept the slot that a host has granted."""
+        self._slot.accept(grant)
 
     @workflow.update
     async def send_message(self, message_id: str) -> None:
-        """Accept a message that lies in the inbox; it reaches Claude once, now or next turn."""
-        async with self._in_order:
-            if message_id in self._known:
+        """Accept a message from the message queue. Idempotent.
+
+        It reaches Claude once, in the running turn or in the next.
+        """
+        async with self._update_lock:
+            if message_id in self._accepted_ids:
                 return
             await perform(
                 RecordActivities.accept_message,
-                InboxMessage(self._job.job_id, message_id),
+                AcceptMessageInput(self._job.job_id, message_id),
                 RECORDS_TASK_QUEUE,
                 RECORD,
             )
-            self._known.add(message_id)
+            self._accepted_ids.add(message_id)
             self._pending.append(message_id)
-            self._accepted += 1
+            self._accepted_in_run += 1
             await self._deliver()
 
     @send_message.validator
     def validate_message(self, message_id: str) -> None:
-        """Refuse messages to a conversation that has ended or is ending."""
+        """Reject messages to a conversation that has ended or is ending."""
         if self._ended or self._completing:
             raise ApplicationError(
                 "Job is not accepting messages: the conversation was completed.",
@@ -120,19 +131,19 @@ class TaskJobWorkflow:
 
     @workflow.update
     async def complete(self) -> None:
-        """End the conversation: at once when it waits for the user, else after the turn."""
-        async with self._in_order:
+        """End the conversation: at once if it waits for the user, otherwise after the turn."""
+        async with self._update_lock:
             self._completing = True
         await perform(
-            RecordActivities.note_completion,
-            self._job.job_id,
+            RecordActivities.record_completion,
+            RecordCompletionInput(self._job.job_id),
             RECORDS_TASK_QUEUE,
             RECORD,
         )
 
     @complete.validator
     def validate_complete(self) -> None:
-        """Refuse when the conversation has ended."""
+        """Reject the completion of a conversation that has ended."""
         if self._ended:
             raise ApplicationError(
                 "Job is not interactive or already finished.", type=NOT_ACCEPTING
@@ -170,69 +181,71 @@ class TaskJobWorkflow:
 
     async def _is_over(self) -> bool:
         """Close the conversation, unless a message was accepted before it was completed."""
-        async with self._in_order:
+        async with self._update_lock:
             self._ended = not self._pending
             return self._ended
 
     async def _take_turn(self) -> None:
         if self._turn > 0:
             await perform(
-                RecordActivities.enqueue_job,
-                QueueEntry(self._job.job_id, self._turn + 1),
+                RecordActivities.enqueue_turn,
+                EnqueueTurnInput(self._job.job_id),
                 RECORDS_TASK_QUEUE,
                 RECORD,
+                f"turn {self._turn + 1}",
             )
         self._turn += 1
         self._steps.begin_turn()
-        consumed = await self._slot.work(self._run_turn)
-        self._pending = [message for message in self._pending if message not in consumed]
+        answered = await self._slot.work(self._run_turn)
+        self._pending = [message for message in self._pending if message not in answered]
         await self._slot.release()
 
     async def _run_turn(self, grant: SlotGrant) -> list[str]:
         await self._steps.prepare(grant)
-        output = await self._steps.run_claude(grant, self._turn, self._give_all)
+        result = await self._steps.run_claude(grant, self._turn, self._initial_messages)
         await perform(
             WorkspaceActivities.verify_unchanged,
-            self._slot.key,
+            VerifyUnchangedInput(self._slot.lease),
             grant.task_queue,
-            STOP,
+            VERIFY_UNCHANGED,
         )
-        # A turn that reports none of the messages it was given has answered all of them. So each
-        # turn leaves fewer messages to be answered.
-        if set(output.consumed) & set(self._first):
-            return output.consumed
-        return [*self._first, *output.consumed]
+        # If the turn reports none of its initial messages as answered, treat all of them as
+        # answered. Otherwise the same messages could start one turn after the other without end.
+        if set(result.answered) & set(self._initial_ids):
+            return result.answered
+        return [*self._initial_ids, *result.answered]
 
-    def _give_all(self) -> list[str]:
-        """Return what a process that starts is given at once: all that is not answered yet."""
-        self._first = list(self._pending)
-        self._given = set(self._first)
-        return self._first
+    def _initial_messages(self) -> list[str]:
+        """Return the messages for a process that starts: all that are not answered yet."""
+        self._initial_ids = list(self._pending)
+        self._delivered_ids = set(self._initial_ids)
+        return self._initial_ids
 
     async def _deliver(self) -> None:
-        """Hand the running turn what it does not have, in order; the rest waits for the next."""
-        for message_id in [each for each in self._pending if each not in self._given]:
+        """Deliver new messages to the running turn, in order. The rest waits for the next turn."""
+        for message_id in [new for new in self._pending if new not in self._delivered_ids]:
             grant = self._slot.grant
-            if grant is None or not await self._hand_over(grant, message_id):
+            if grant is None or not await self._deliver_one(grant, message_id):
                 return
-            self._given.add(message_id)
+            self._delivered_ids.add(message_id)
 
-    async def _hand_over(self, grant: SlotGrant, message_id: str) -> bool:
+    async def _deliver_one(self, grant: SlotGrant, message_id: str) -> bool:
         try:
-            return await perform(
+            result = await perform(
                 ClaudeActivities.deliver_message,
-                Delivery(self._slot.key, message_id),
+                DeliverMessageInput(self._slot.lease, message_id),
                 grant.task_queue,
-                DELIVER,
+                DELIVER_MESSAGE,
             )
         except ActivityError as error:
             workflow.logger.info("The message waits for the next turn: %s", error.cause)
             return False
+        return result.delivered
 
     async def _wait_for_user(self) -> None:
         await perform(
             RecordActivities.wait_for_user,
-            self._job.job_id,
+            WaitForUserInput(self._job.job_id),
             RECORDS_TASK_QUEUE,
             RECORD,
         )
@@ -244,23 +257,23 @@ class TaskJobWorkflow:
                 timeout_summary="idle limit",
             )
         except TimeoutError:
-            # A message that is just being accepted came in time.
+            # A message whose update is still running arrived before the limit.
             await workflow.wait_condition(workflow.all_handlers_finished)
             if not self._pending and not self._completing:
                 raise timed_out(TimeLimit.IDLE) from None
 
     def _is_long(self) -> bool:
         is_full = workflow.info().is_continue_as_new_suggested()
-        return is_full or self._accepted >= MESSAGES_PER_RUN
+        return is_full or self._accepted_in_run >= MESSAGES_PER_RUN
 
     async def _continue_as_new(self) -> None:
-        """Go on as a new run, unless the conversation is completed meanwhile."""
+        """Continue as a new run, unless an update that is still running completes the job."""
         await workflow.wait_condition(workflow.all_handlers_finished)
         if self._completing:
             return
         state = TaskJobState(
             self._turn,
-            self._slot.lease,
+            self._slot.lease_number,
             self._slot.last_grant,
             list(self._pending),
             self._slot.held.elapsed.total_seconds(),

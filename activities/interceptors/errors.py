@@ -1,12 +1,13 @@
-"""How errors cross from activities to workflows: the one place that translates them.
+"""Translates the errors of activities for Temporal, and back in the workflow.
 
-An activity raises `JobFailure` and its kin; `ErrorInterceptor`, registered on every worker, turns
-them into `ApplicationError` whose `type` is a `FailureCode` value, or one of those below for what
-is not the job's fault. `failure_from` reads it back in the workflow.
+`ErrorInterceptor`, registered on every worker, turns a `JobFailure` into an `ApplicationError` with
+the `FailureCode` as its type. Errors that are not the job's fault have one of the types below.
+`failure_from` reads the failure back in the workflow.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
 from datetime import datetime
 from typing import Any
@@ -43,7 +44,8 @@ WORKER_SHUTDOWN = "WorkerShutdown"
 
 MAX_ERROR_CHARACTERS = 2000
 
-# Every cancellation ends an activity like this; the SDK logs other errors with a traceback.
+# Cancelled activities end with these errors. The SDK logs errors of other categories with a
+# traceback.
 _EXPECTED = ApplicationErrorCategory.BENIGN
 
 _NOT_THE_JOBS_FAULT = {LEASE_LOST, JOB_ENDED, UNAVAILABLE, WORKER_SHUTDOWN}
@@ -52,14 +54,14 @@ log = logging.getLogger(__name__)
 
 
 class ErrorInterceptor(Interceptor):
-    """Translates what activities raise."""
+    """Translates the errors of all activities."""
 
     def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:
-        """Wrap the chain."""
-        return _Translating(next)
+        """Wrap an activity's calls."""
+        return _ErrorTranslation(next)
 
 
-class _Translating(ActivityInboundInterceptor):
+class _ErrorTranslation(ActivityInboundInterceptor):
     async def execute_activity(self, input: ExecuteActivityInput) -> Any:
         try:
             return await super().execute_activity(input)
@@ -75,9 +77,9 @@ def application_error(error: OrchestratorError) -> ApplicationError:
     text = error.message[:MAX_ERROR_CHARACTERS]
     match error:
         case JobFailure():
-            particulars = _particulars(error)
+            details = _details(error)
             return ApplicationError(
-                text, *particulars, type=error.code.value, non_retryable=not error.transient
+                text, *details, type=error.code.value, non_retryable=not error.transient
             )
         case JobEnded():
             return ApplicationError(text, type=JOB_ENDED, non_retryable=True, category=_EXPECTED)
@@ -94,18 +96,18 @@ def application_error(error: OrchestratorError) -> ApplicationError:
 
 
 def failure_from_os_error(error: OSError) -> JobFailure:
-    """Return what an unexpected operating-system error means for the job."""
-    if error.errno in {28, 122}:
+    """Return the job's failure for an unexpected operating-system error."""
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return JobFailure(FailureCode.DISK_FULL)
     return JobFailure(FailureCode.INTERNAL, f"{type(error).__name__}: {error}", transient=True)
 
 
 def failure_from(error: BaseException) -> JobFailure | None:
-    """Return the failure a workflow caught; None when the host, lease or job was given up.
+    """Return the job's failure, or None if the error is not the job's fault.
 
-    A lost lease, a host that stops, no longer beats or no longer polls its queue, an outage of the
-    store or of Temporal, and a cancellation say nothing about the job itself: the workflow goes on
-    under another lease, or stops because it was told to.
+    Not the job's fault are a lost lease, a host that stops, misses its heartbeats or does not poll
+    its queue, an outage of the store or of Temporal, and a cancellation. The workflow then
+    continues under another lease, or stops because it was cancelled.
     """
     cause = error.__cause__ if isinstance(error, ActivityError) else error
     match cause:
@@ -119,7 +121,7 @@ def failure_from(error: BaseException) -> JobFailure | None:
             step = error.activity_type if isinstance(error, ActivityError) else "step"
             return JobFailure(
                 FailureCode.INTERNAL,
-                f"The step {step} took too long and was given up. Retry the job.",
+                f"The step {step} took too long and was stopped. Retry the job.",
             )
         case TimeoutError() | CancelledError():
             return None
@@ -127,14 +129,14 @@ def failure_from(error: BaseException) -> JobFailure | None:
             return JobFailure(FailureCode.INTERNAL, f"{type(cause).__name__}: {cause}")
 
 
-def _particulars(failure: JobFailure) -> list[dict[str, str | None]]:
-    """Return what a failure carries besides its code and text, as JSON can hold it."""
-    clock, resets_at = failure.clock, failure.resets_at
-    if clock is None and resets_at is None:
+def _details(failure: JobFailure) -> list[dict[str, str | None]]:
+    """Return the other attributes of a failure as JSON values."""
+    time_limit, resets_at = failure.clock, failure.resets_at
+    if time_limit is None and resets_at is None:
         return []
     return [
         {
-            "clock": clock.value if clock else None,
+            "time_limit": time_limit.value if time_limit else None,
             "resets_at": resets_at.isoformat() if resets_at else None,
         }
     ]
@@ -142,46 +144,46 @@ def _particulars(failure: JobFailure) -> list[dict[str, str | None]]:
 
 def _job_failure(cause: ApplicationError) -> JobFailure:
     codes = (code for code in FailureCode if code.value == cause.type)
-    particulars = cause.details[0] if cause.details else {}
-    clocks = (clock for clock in TimeLimit if clock.value == particulars.get("clock"))
-    resets_at = particulars.get("resets_at")
+    details = cause.details[0] if cause.details else {}
+    limits = (limit for limit in TimeLimit if limit.value == details.get("time_limit"))
+    resets_at = details.get("resets_at")
     return JobFailure(
         next(codes, FailureCode.INTERNAL),
         cause.message,
         transient=not cause.non_retryable,
-        clock=next(clocks, None),
+        clock=next(limits, None),
         resets_at=datetime.fromisoformat(resets_at) if resets_at else None,
     )
 
 
 def took_too_long(error: ActivityError) -> bool:
-    """Tell whether the activity, and not the machine it ran on, ran into a time limit."""
+    """Return whether the activity ran out of time, although its host was alive."""
     limits = {TimeoutType.START_TO_CLOSE, TimeoutType.SCHEDULE_TO_CLOSE}
     return isinstance(error.cause, TimeoutError) and error.cause.type in limits
 
 
-def found_nobody(error: ActivityError) -> bool:
-    """Tell whether no process took the activity from its queue in time."""
+def found_no_worker(error: ActivityError) -> bool:
+    """Return whether no process took the activity from its queue in time."""
     cause = error.cause
     return isinstance(cause, TimeoutError) and cause.type is TimeoutType.SCHEDULE_TO_START
 
 
 def was_given_up(error: ActivityError) -> bool:
-    """Tell whether a process ended or gave its lease up, so that its machine may go on with it."""
+    """Return whether a process ended or gave its lease up. Its host may still be available."""
     cause = error.cause
     return isinstance(cause, ApplicationError) and cause.type in {LEASE_LOST, WORKER_SHUTDOWN}
 
 
 def job_ended(error: ActivityError) -> JobEnded | None:
-    """Return that the job has a final status, if that is what the activity reported."""
+    """Return `JobEnded` if the activity failed with it, otherwise None."""
     cause = error.cause
     if isinstance(cause, ApplicationError) and cause.type == JOB_ENDED:
         return JobEnded(cause.message)
     return None
 
 
-def present_lease(error: ActivityError) -> int:
-    """Return the number of the lease the job has by now, as the activity reported it, else 0."""
+def current_lease(error: ActivityError) -> int:
+    """Return the number of the job's newest lease if the activity reported one, otherwise 0."""
     cause = error.cause
     if isinstance(cause, ApplicationError) and cause.type == LEASE_LOST and cause.details:
         return int(cause.details[0] or 0)

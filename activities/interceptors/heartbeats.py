@@ -1,4 +1,4 @@
-"""Heartbeats, sent from beside the work of every activity that has a heartbeat timeout."""
+"""Sends heartbeats in the background of every activity that has a heartbeat timeout."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from temporalio import activity
 from temporalio.worker import ActivityInboundInterceptor, ExecuteActivityInput, Interceptor
 
 HEARTBEAT_INTERVAL = timedelta(seconds=1)
-"""A tenth of the heartbeat timeout; also how soon an activity learns that it is cancelled."""
+"""A tenth of the heartbeat timeout. An activity learns of its cancellation with a heartbeat."""
 
 
 class HeartbeatInterceptor(Interceptor):
-    """Beats every second while an activity runs, so that only a dead process falls silent."""
+    """Sends a heartbeat every second, so that only a dead process misses them."""
 
     def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:
-        """Wrap the chain."""
-        return _Beating(next)
+        """Wrap an activity's calls."""
+        return _WithHeartbeats(next)
 
 
-class _Beating(ActivityInboundInterceptor):
+class _WithHeartbeats(ActivityInboundInterceptor):
     async def execute_activity(self, input: ExecuteActivityInput) -> Any:
         if activity.info().heartbeat_timeout is None:
             return await super().execute_activity(input)
-        beating = asyncio.create_task(_beat())
+        heartbeats = asyncio.create_task(_send_heartbeats())
         try:
             return await super().execute_activity(input)
         finally:
-            beating.cancel()
+            heartbeats.cancel()
 
 
-async def _beat() -> None:
-    # Not at once: most activities are over before the first beat, and need none.
+async def _send_heartbeats() -> None:
+    # Sleep first: most activities end within a second and need no heartbeat.
     while True:
         await asyncio.sleep(HEARTBEAT_INTERVAL.total_seconds())
         activity.heartbeat()

@@ -28,11 +28,12 @@ NOT_STORED = HEARTBEATS | frozenset(
         "control_response",
         "control_cancel_request",
         "command_lifecycle",
+        "system/session_state_changed",
+        "system/status",
+        "system/thinking_tokens",
     }
 )
 """Protocol messages, and partial messages that a later line contains in full."""
-
-_NOT_STORED_SYSTEM = frozenset({"session_state_changed", "status", "thinking_tokens"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +108,11 @@ class Heartbeat:
 
 @dataclass(frozen=True, slots=True)
 class Other:
-    """Any other line; `type` is None if the line is not a JSON object."""
+    """A line that nothing here reacts to.
+
+    `type` is the line's type, or `system/<subtype>` for system lines. It is None if the line is not
+    a JSON object with a type.
+    """
 
     type: str | None
 
@@ -132,7 +137,8 @@ def read_line(line: OutputLine) -> tuple[AgentLine, Event | None]:
     neutral = event if isinstance(event, TurnStarted | TurnEnded | MessageAcknowledged) else None
     is_sign_of_life = isinstance(event, Heartbeat | MessageAcknowledged | SessionState)
     shows_progress = bool(line.text) and not is_sign_of_life
-    return AgentLine(line.stream, line.text, neutral, shows_progress), event
+    is_stored = _is_stored(line.text, event)
+    return AgentLine(line.stream, line.text, neutral, shows_progress, is_stored), event
 
 
 def read_event(line: str) -> Event:
@@ -143,22 +149,21 @@ def read_event(line: str) -> Event:
     kind = _text(fields.get("type"))
     key = f"system/{_text(fields.get('subtype'))}" if kind == "system" else kind
     read = _READERS.get(key or "")
-    return (read(fields) if read else None) or Other(kind)
+    return (read(fields) if read else None) or Other(key)
 
 
-def worth_storing(line: str) -> bool:
+def _is_stored(line: str, event: Event) -> bool:
     """Return whether a line of standard output belongs in the job's messages.
 
     Blank lines and protocol messages do not.
     """
-    if not line.strip():
-        return False
-    fields = _object(line)
-    if fields is None:
-        return True
-    if fields.get("type") == "system":
-        return _text(fields.get("subtype")) not in _NOT_STORED_SYSTEM
-    return _text(fields.get("type")) not in NOT_STORED
+    match event:
+        case MessageAcknowledged() | SessionState() | Heartbeat():
+            return False
+        case Other(type=kind) if kind in NOT_STORED:
+            return False
+        case _:
+            return bool(line.strip())
 
 
 def _object(line: str) -> Fields | None:

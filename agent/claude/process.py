@@ -93,16 +93,17 @@ class ClaudeProcess:
         environment: Mapping[str, str],
         cwd: Path,
         confinement: Confinement | None = None,
+        used_before: Usage | None = None,
     ) -> Self:
         """Start the CLI in `cwd` with exactly this environment.
 
-        If the executable cannot be started, the exit code is 127 and stderr has the reason.
+        `used_before` is the usage of the session that is resumed. If the executable cannot be
+        started, the exit code is 127 and stderr has the reason.
 
         Raises:
             OSError: `cwd` does not exist, or the host has reached its process limit.
         """
         session = SessionFiles.of(environment, cwd, launch.session_id)
-        used_before = await asyncio.to_thread(_usage, session) if launch.resume else Usage()
         contained = confinement or Confinement(Uncontained(), Reach((cwd,)))
         child = SupervisedChild.start(
             lambda prompt: contained.around(command_line(executable, launch, prompt)),
@@ -110,7 +111,7 @@ class ClaudeProcess:
             environment,
             cwd,
         )
-        process = cls(child, session, used_before, contained.passage)
+        process = cls(child, session, used_before or Usage(), contained.passage)
         try:
             await process._connect()
         except BaseException:
@@ -133,28 +134,25 @@ class ClaudeProcess:
         """Why further retries of the CLI cannot succeed; normally None."""
         return credential_refused(self._state)
 
-    async def transcript(self) -> bytes | None:
+    async def session_file(self) -> bytes | None:
         """Read the session file."""
         return await asyncio.to_thread(self._session.read)
 
-    async def known_messages(self, message_ids: Collection[str]) -> set[str]:
+    async def known_messages(self, session_file: bytes, message_ids: Collection[str]) -> set[str]:
         """Return which of the messages the session file contains."""
-        if not message_ids:
-            return set()
-        return await asyncio.to_thread(_known_messages, self._session, message_ids)
+        return await asyncio.to_thread(_known_messages, session_file, message_ids)
 
-    async def result(self, exit_code: int, stopped_for: JobFailure | None) -> AgentResult:
+    async def result(
+        self, exit_code: int, stopped_for: JobFailure | None, session_file: bytes
+    ) -> AgentResult:
         """Return the outcome of the process, which has ended."""
         self._state.stopped_for = self._sandbox_failure() or stopped_for
-        return result_of(exit_code, self._state, self._used_before, await self.usage())
-
-    async def usage(self) -> Usage:
-        """Return the usage of the session over all its processes, as saved in the session file."""
-        return await asyncio.to_thread(_usage, self._session)
+        used = await asyncio.to_thread(usage_so_far, session_file)
+        return result_of(exit_code, self._state, self._used_before, used)
 
     async def used(self) -> Usage:
         """Return the usage of this process; accurate once it has stopped."""
-        return await self.usage() - self._used_before
+        return await asyncio.to_thread(_usage, self._session) - self._used_before
 
     async def send(self, message_id: str, text: str) -> bool:
         """Write a user message; return whether the process can still read it.
@@ -244,9 +242,8 @@ class ClaudeProcess:
         self._output.close()
 
 
-def _known_messages(session: SessionFiles, message_ids: Collection[str]) -> set[str]:
-    transcript = session.read() or b""
-    return {message_id for message_id in message_ids if holds_message(transcript, message_id)}
+def _known_messages(session_file: bytes, message_ids: Collection[str]) -> set[str]:
+    return {message_id for message_id in message_ids if holds_message(session_file, message_id)}
 
 
 def _usage(session: SessionFiles) -> Usage:

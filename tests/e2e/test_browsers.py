@@ -175,7 +175,7 @@ async def test_a_foreign_page_cannot_change_a_workflow(
         f"http://127.0.0.1:{stack.environment['TEMPORAL_HTTP_PORT']}"
         "/api/v1/namespaces/default/workflows"
     )
-    start = {"workflowType": {"name": "FetchMirrorsWorkflow"}, "taskQueue": {"name": "jobs"}}
+    start = {"workflowType": {"name": "SyncRepositoriesWorkflow"}, "taskQueue": {"name": "jobs"}}
     for site in (foreign_site, rebound(workflows)):
         page.open(site)
         for url, body in ((f"{workflows}/job-{job}/terminate", {}), (f"{workflows}/forged", start)):

@@ -158,7 +158,7 @@ def test_work_of_an_absent_host_is_published_when_it_returns(stack: Stack) -> No
     with only_on_an_absent_machine(stack, name, job):
         early = stack.call("POST", f"/jobs/{job['id']}/retry", publish, 201)
         failed = failed_as(stack, early["id"], FailureCode.KEPT_WORK_ELSEWHERE)
-        assert "only on the machine absent-machine" in failed["error"]
+        assert "only on the host absent-machine" in failed["error"]
         assert_unpublished(stack, name)
         told = stack.call("GET", f"/jobs/{early['id']}/patch", status=404)
         assert f"GET /jobs/{job['id']}/patch" in told["error"]

@@ -104,7 +104,7 @@ def test_jobs_wait_for_the_reset_and_resume_their_sessions(subscribed: Stack) ->
         assert job["files_changed"] == 2
         assert len(stack.github.pull_requests(OWNER, name)) == 1
         said = [line["content"] for line in stack.messages(job_id) if line["type"] == "system"]
-        assert len([text for text in said if "goes on at" in text]) == 1
+        assert len([text for text in said if "resumes at" in text]) == 1
     assert stack.wait_for(third, "completed", 90)
 
 

@@ -8,7 +8,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from activities.claude import TurnInput, TurnOutput
+from activities.claude import RunClaudeInput, RunClaudeResult
 from domain.failures import TimeLimit
 from domain.jobs import Job
 from domain.messages import Message, MessageType, NewMessage
@@ -73,14 +73,16 @@ class Conversations:
         return await self._world.transcript(job)
 
 
-def turn_input(granted: Granted, number: int = 1, attempt: int = 1, *message_ids: str) -> TurnInput:
+def turn_input(
+    granted: Granted, number: int = 1, attempt: int = 1, *message_ids: str
+) -> RunClaudeInput:
     """Return the input of a turn, with a time limit that no test reaches."""
-    return TurnInput(granted.key, number, attempt, list(message_ids), 3600, TimeLimit.TURN)
+    return RunClaudeInput(granted.key, number, attempt, list(message_ids), 3600, TimeLimit.TURN)
 
 
 async def turn(
     host: WorkerHost, granted: Granted, number: int = 1, attempt: int = 1, *message_ids: str
-) -> TurnOutput:
+) -> RunClaudeResult:
     """Run one turn under the job's lease."""
     request = turn_input(granted, number, attempt, *message_ids)
     return await host.run(host.claude.run_claude, request)

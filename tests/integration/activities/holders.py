@@ -15,13 +15,14 @@ from temporalio.client import WorkflowHandle
 from temporalio.exceptions import ActivityError, ApplicationError
 from temporalio.worker import FixedSizeSlotSupplier, UnsandboxedWorkflowRunner, Worker
 
-from activities.interceptors.errors import ErrorInterceptor, present_lease
+from activities.interceptors.errors import ErrorInterceptor, current_lease
 from activities.interceptors.heartbeats import HeartbeatInterceptor
 from activities.slots import (
     GRANT_SIGNAL,
+    HoldSlotInput,
+    ReleaseSlotInput,
     SlotActivities,
     SlotGrant,
-    SlotRequest,
     slots_task_queue_of,
 )
 from domain.jobs import Job
@@ -48,7 +49,7 @@ HOLD_TO_THE_END = replace(
 class Ask:
     """The request of a job, and the task queue that it goes to."""
 
-    request: SlotRequest
+    request: HoldSlotInput
     task_queue: str
 
 
@@ -81,7 +82,7 @@ class AskForSlot:
             await perform(SlotActivities.hold_slot, ask.request, ask.task_queue, HOLD_TO_THE_END)
         except ActivityError as error:
             kind = error.cause.type if isinstance(error.cause, ApplicationError) else None
-            return Ended(kind or type(error.cause).__name__, present_lease(error))
+            return Ended(kind or type(error.cause).__name__, current_lease(error))
         return Ended("released")
 
 
@@ -155,7 +156,10 @@ class SlotHost:
         task_queue = self.own_task_queue if returning else self.task_queue
         return await self.temporal.start_workflow(
             AskForSlot.run,
-            Ask(SlotRequest(job.id, lease, needs_claude, host_claude_finished_on), task_queue),
+            Ask(
+                HoldSlotInput(LeaseKey(job.id, lease), needs_claude, host_claude_finished_on),
+                task_queue,
+            ),
             id=f"asks-{job.id}-{lease}-{uuid.uuid4().hex}",
             task_queue=ASKING_TASK_QUEUE,
         )
@@ -170,7 +174,7 @@ class SlotHost:
         return handles
 
     async def release(self, job: Job, lease: int = 1) -> None:
-        await self.activities.release_slot(LeaseKey(job.id, lease))
+        await self.activities.release_slot(ReleaseSlotInput(LeaseKey(job.id, lease)))
 
     async def until_held(self, *jobs: Job) -> None:
         """Wait until exactly these jobs hold a slot."""

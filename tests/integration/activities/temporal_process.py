@@ -12,7 +12,7 @@ from pathlib import Path
 from temporalio.client import Client as TemporalClient
 
 from fakes.ports import free_ports
-from temporal.client import connect_patiently
+from temporal.client import connect_with_retries
 
 
 class TemporalProcess:
@@ -40,6 +40,6 @@ class TemporalProcess:
 async def temporal_process() -> AsyncIterator[tuple[TemporalProcess, TemporalClient]]:
     process = TemporalProcess()
     try:
-        yield process, await connect_patiently(process.address, "default")
+        yield process, await connect_with_retries(process.address, "default")
     finally:
         process.kill()

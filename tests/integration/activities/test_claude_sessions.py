@@ -82,7 +82,7 @@ async def test_a_conversation_moves_with_its_job_between_hosts(
     conversations.script({"text": "Answer two."})
     message = await conversations.user_says(job, "Question two?")
     elsewhere = await next_lease(second, job)
-    assert (await turn(second, elsewhere, 2, 1, message)).consumed == [message]
+    assert (await turn(second, elsewhere, 2, 1, message)).answered == [message]
     assert transcript_file(second, job).read_bytes().startswith(begun)
     (asked,) = conversations.asked
     assert [asked.count(part) for part in ("Question one?", "Answer one.", "Question two?")] == [
@@ -109,8 +109,28 @@ async def test_a_message_that_is_in_the_session_counts_as_consumed(
     await turn(host, granted)
     message = await conversations.user_says(granted.job, "Which colour?")
     for attempt in (1, 2):
-        assert (await turn(host, granted, 2, attempt, message)).consumed[0] == message
+        assert (await turn(host, granted, 2, attempt, message)).answered[0] == message
     assert conversations.asked[-1].count("Which colour?") == 1
+
+
+async def test_a_turn_reads_the_session_file_once_before_and_once_after(
+    conversations: Conversations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = conversations.host()
+    conversations.script({"text": "I see."}, {"text": "Red."})
+    granted = await host.grant_task(prompt="What is it?")
+    await host.prepare(granted)
+    read, reads = SessionFiles.read, []
+
+    def count(files: SessionFiles) -> bytes | None:
+        reads.append(files.session_id)
+        return read(files)
+
+    monkeypatch.setattr(SessionFiles, "read", count)
+    await turn(host, granted)
+    message = await conversations.user_says(granted.job, "Which colour?")
+    await turn(host, granted, 2, 1, message)
+    assert reads == [granted.job.id] * 4
 
 
 async def test_a_lost_session_is_rebuilt_from_the_messages(conversations: Conversations) -> None:
@@ -126,7 +146,7 @@ async def test_a_lost_session_is_rebuilt_from_the_messages(conversations: Conver
 
     output = await turn(host, granted, 2, 1, now)
 
-    assert output.consumed == [prompt_id(granted.job), now]
+    assert output.answered == [prompt_id(granted.job), now]
     asked = conversations.asked[-1]
     history_text = (
         r"# Request\n\nWhat is it?\n\nThis is the continuation of an earlier conversation"
@@ -134,7 +154,7 @@ async def test_a_lost_session_is_rebuilt_from_the_messages(conversations: Conver
     assert history_text in asked
     assert r"You: A shop.\n\nUser: What does it sell?" in asked
     assert asked.count("In which sizes?") == 1
-    assert earlier not in output.consumed
+    assert earlier not in output.answered
     assert (await host.messages(granted.job)).count(LOST) == 1
 
 

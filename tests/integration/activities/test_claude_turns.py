@@ -11,7 +11,12 @@ from typing import Any
 
 import pytest
 
-from activities.claude import ClaudeSetup, Delivery, TurnOutput
+from activities.claude import (
+    ClaudeSetup,
+    DeliverMessageInput,
+    DeliverMessageResult,
+    RunClaudeResult,
+)
 from domain.errors import JobFailure, LeaseLost
 from domain.failures import FailureCode
 from domain.jobs import LIVE, Phase, Usage
@@ -48,7 +53,7 @@ async def test_a_turn_stores_its_answer_usage_and_session(
     (tmp_path / "mentioned.txt").write_text("the content of a file")
     (worktree.path / "CLAUDE.md").write_text(f"Use tabs.\n@{tmp_path / 'mentioned.txt'}\n")
 
-    assert await turn(host, granted) == TurnOutput([prompt_id(granted.job)])
+    assert await turn(host, granted) == RunClaudeResult([prompt_id(granted.job)])
 
     assert "# Login\\\\n\\\\nAdd a login page" in json.dumps(conversations.asked[0])
     assert "on the branch" in conversations.asked[0]
@@ -122,19 +127,22 @@ async def test_messages_reach_a_running_turn_once(conversations: Conversations) 
     await host.prepare(granted)
     message_id = await conversations.user_says(granted.job, "One more thing.")
     deliver = host.claude.deliver_message
-    early, unknown = Delivery(granted.key, message_id), Delivery(granted.key, UNKNOWN_ID)
-    assert not await host.run(deliver, early)
+    early, unknown = (
+        DeliverMessageInput(granted.key, message_id),
+        DeliverMessageInput(granted.key, UNKNOWN_ID),
+    )
+    assert await host.run(deliver, early) == DeliverMessageResult(delivered=False)
 
     running = asyncio.create_task(turn(host, granted))
     await eventually(lambda: len(conversations.asked) == 1)
     delivered = await asyncio.gather(*(host.run(deliver, early) for _ in range(2)))
-    assert delivered == [True, True]
-    assert not await host.run(deliver, unknown)
-    assert not await host.run(deliver, replace(early, key=LeaseKey(granted.job.id, 2)))
-    assert await running == TurnOutput([prompt_id(granted.job), message_id])
+    assert delivered == [DeliverMessageResult(delivered=True)] * 2
+    for refused in (unknown, replace(early, lease=LeaseKey(granted.job.id, 2))):
+        assert await host.run(deliver, refused) == DeliverMessageResult(delivered=False)
+    assert await running == RunClaudeResult([prompt_id(granted.job), message_id])
 
     assert conversations.asked[-1].count("One more thing.") == 1
-    assert not await host.run(deliver, early)
+    assert await host.run(deliver, early) == DeliverMessageResult(delivered=False)
     assert (await host.world.read(granted.job)).result == "Second."
 
 
@@ -143,7 +151,8 @@ async def test_a_turn_needs_its_lease(conversations: Conversations) -> None:
     granted = await host.grant()
     with pytest.raises(LeaseLost):
         await host.run(
-            host.claude.run_claude, replace(turn_input(granted), key=LeaseKey(granted.job.id, 2))
+            host.claude.run_claude,
+            replace(turn_input(granted), lease=LeaseKey(granted.job.id, 2)),
         )
     assert not host.sessions.exists()
 

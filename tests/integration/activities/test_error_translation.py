@@ -19,9 +19,9 @@ from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 from activities.interceptors.errors import (
     MAX_ERROR_CHARACTERS,
     ErrorInterceptor,
+    current_lease,
     failure_from,
     job_ended,
-    present_lease,
 )
 from domain.errors import (
     Conflict,
@@ -110,7 +110,7 @@ class CatchError:
                 failure.code.value if failure else None,
                 failure.message if failure else None,
                 ended.message if ended else None,
-                present_lease(error),
+                current_lease(error),
             )
         raise AssertionError
 
@@ -208,4 +208,4 @@ async def test_transient_errors_are_retried(catching: TemporalClient) -> None:
 async def test_a_step_that_takes_too_long_names_its_limit(catching: TemporalClient) -> None:
     result = await caught(catching, Raise("own words", dawdles=1.5))
     assert result.failure == FailureCode.INTERNAL.value
-    assert result.message == "The step raise_it took too long and was given up. Retry the job."
+    assert result.message == "The step raise_it took too long and was stopped. Retry the job."

@@ -11,7 +11,7 @@ import pytest
 from temporalio.client import WorkflowHandle
 from temporalio.testing import ActivityEnvironment
 
-from activities.slots import SlotGrant, SlotRequest
+from activities.slots import HoldSlotInput, SlotGrant, StopWorkInput
 from domain.errors import DependencyUnavailable, LeaseLost
 from domain.jobs import LIVE, Job, JobStatus, Phase
 from host.slots.leases import LeaseKey
@@ -144,10 +144,10 @@ async def test_stop_work_leaves_the_slot_with_the_job(world: World, polling: Slo
     key = LeaseKey(job.id, 1)
     running = asyncio.create_task(polling.leases.require(key).run(asyncio.Event().wait()))
     await asyncio.sleep(0)
-    await polling.activities.stop_work(LeaseKey(job.id, 2))
+    await polling.activities.stop_work(StopWorkInput(LeaseKey(job.id, 2)))
     assert not running.done()
-    await polling.activities.stop_work(key)
-    await polling.activities.stop_work(key)
+    await polling.activities.stop_work(StopWorkInput(key))
+    await polling.activities.stop_work(StopWorkInput(key))
     with pytest.raises(LeaseLost):
         await running
     assert polling.leases.find(key) is not None
@@ -218,7 +218,7 @@ async def test_a_grant_that_cannot_be_signalled_is_given_up(
     with pytest.raises(DependencyUnavailable, match="grant"):
         await ActivityEnvironment().run(
             slot_host.activities.hold_slot,
-            SlotRequest(job.id, 1, needs_claude=True, host_claude_finished_on=None),
+            HoldSlotInput(LeaseKey(job.id, 1), needs_claude=True, host_claude_finished_on=None),
         )
     assert slot_host.leases.job_ids == set()
     assert not slot_host.capacity.is_full

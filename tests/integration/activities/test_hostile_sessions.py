@@ -94,7 +94,7 @@ async def test_files_beside_the_session_file_are_not_read(
     conversations.script({"tools": [["Bash", {"command": command}]]}, {"text": "Done."})
 
     async with asyncio.timeout(60):
-        assert (await turn(host, granted)).consumed == [prompt_id(job)]
+        assert (await turn(host, granted)).answered == [prompt_id(job)]
 
     beside = host.sessions / job.id / ".claude" / "projects" / "zz" / f"{job.id}.jsonl"
     assert beside in beside.parent.iterdir()
@@ -157,7 +157,7 @@ async def test_a_code_job_with_an_unsafe_session_file_restarts(
 
     conversations.script({"text": "Begun again."})
     async with asyncio.timeout(60):
-        assert (await turn(host, granted, 1, 2)).consumed == [prompt_id(job)]
+        assert (await turn(host, granted, 1, 2)).answered == [prompt_id(job)]
 
     (asked,) = conversations.asked
     assert "You may have started this job before" in asked
@@ -194,7 +194,7 @@ async def test_a_conversation_with_an_unsafe_session_file_resumes_from_the_saved
     conversations.script({"text": "Answer two."})
     message = await conversations.user_says(job, "Question two?")
     async with asyncio.timeout(60):
-        assert (await turn(host, granted, 2, 1, message)).consumed == [message]
+        assert (await turn(host, granted, 2, 1, message)).answered == [message]
     (asked,) = conversations.asked
     for part in ("Question one?", "Answer one.", "Question two?"):
         assert asked.count(part) == 1
@@ -220,7 +220,7 @@ async def test_a_turn_with_an_unreadable_session_file_is_not_forgotten(
     conversations.script({"text": "Answer two."})
     second = await conversations.user_says(job, "Question two?")
     monkeypatch.setattr(session_files, "MAX_TRANSCRIPT_BYTES", len(begun))
-    assert (await turn(host, granted, 2, 1, second)).consumed == [second]
+    assert (await turn(host, granted, 2, 1, second)).answered == [second]
     assert await saved_session(host, job) == b""
     monkeypatch.undo()
 
@@ -231,7 +231,7 @@ async def test_a_turn_with_an_unreadable_session_file_is_not_forgotten(
         await other.prepare(granted)
     conversations.script({"text": "Answer three."}, repeat_last=True)
     third = await conversations.user_says(job, "Question three?")
-    assert third in (await turn(going_on, granted, 3, 1, third)).consumed
+    assert third in (await turn(going_on, granted, 3, 1, third)).answered
     asked = conversations.asked[-1]
     texts = ("Question one?", "Answer one.", "Question two?", "Answer two.", "Question three?")
     assert [asked.count(part) for part in texts] == [1] * 5
@@ -239,7 +239,7 @@ async def test_a_turn_with_an_unreadable_session_file_is_not_forgotten(
 
     conversations.script({"text": "Answer four."})
     fourth = await conversations.user_says(job, "Question four?")
-    assert (await turn(going_on, granted, 4, 1, fourth)).consumed == [fourth]
+    assert (await turn(going_on, granted, 4, 1, fourth)).answered == [fourth]
     assert "Answer three." in conversations.asked[0]
     assert (await host.messages(job)).count(SESSION_LOST_NOTICES[JobType.TASK]) == 1
 

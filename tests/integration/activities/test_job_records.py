@@ -8,7 +8,21 @@ from typing import Any
 import pytest
 from temporalio.testing import ActivityEnvironment
 
-from activities.job_records import FinishJobInput, InboxMessage, QueueEntry, RecordActivities
+from activities.job_records import (
+    AcceptMessageInput,
+    EnqueueTurnInput,
+    FindHostQueueInput,
+    FindHostQueueResult,
+    FinishJobInput,
+    FinishJobResult,
+    ForgetWorkspaceInput,
+    ListHostQueuesInput,
+    ListHostQueuesResult,
+    RecordActivities,
+    RecordCompletionInput,
+    RequeueInput,
+    WaitForUserInput,
+)
 from domain.errors import DependencyUnavailable
 from domain.failures import FailureCode
 from domain.jobs import Job, JobStatus, Outcome, Phase
@@ -53,10 +67,11 @@ async def test_the_end_of_a_job_is_recorded_once(
     world: World, records: RecordActivities, ending: dict[str, Any], words: str
 ) -> None:
     job = await world.add_job(status=RUNNING, phase=Phase.WORKING, lease=1)
-    request = FinishJobInput(job.id, leaves_workspace=True, **ending)
-    assert await ActivityEnvironment().run(records.finish_job, request) is ending["status"]
+    request = FinishJobInput(job.id, needs_cleanup=True, **ending)
+    expected = FinishJobResult(ending["status"])
+    assert await ActivityEnvironment().run(records.finish_job, request) == expected
     first = await world.read(job)
-    assert await ActivityEnvironment().run(records.finish_job, request) is ending["status"]
+    assert await ActivityEnvironment().run(records.finish_job, request) == expected
     row = await world.read(job)
     assert row == first
     assert (row.status, row.phase) == (ending["status"], Phase.CLEANING_UP)
@@ -70,13 +85,12 @@ async def test_the_end_of_a_job_is_recorded_once(
 async def test_a_cancelled_job_stays_cancelled(world: World, records: RecordActivities) -> None:
     job = await world.add_job(status=JobStatus.CANCELLED, phase=Phase.CLEANING_UP)
     request = FinishJobInput(job.id, JobStatus.COMPLETED, Outcome.PULL_REQUEST)
-    assert await records.finish_job(request) is JobStatus.CANCELLED
+    assert await records.finish_job(request) == FinishJobResult(JobStatus.CANCELLED)
     row = await world.read(job)
     assert (row.status, row.phase, row.outcome) == (JobStatus.CANCELLED, Phase.CLEANING_UP, None)
     assert await messages_of(world, job) == ["Job cancelled."]
-    assert (
-        await records.finish_job(FinishJobInput(UNKNOWN_ID, JobStatus.FAILED)) is JobStatus.FAILED
-    )
+    unknown = FinishJobInput(UNKNOWN_ID, JobStatus.FAILED)
+    assert await records.finish_job(unknown) == FinishJobResult(JobStatus.FAILED)
 
 
 async def test_the_end_of_a_job_is_recorded_by_the_next_attempt(world: World) -> None:
@@ -96,10 +110,10 @@ async def test_the_end_of_a_job_is_recorded_by_the_next_attempt(world: World) ->
 async def test_the_next_turn_is_queued_last(world: World, records: RecordActivities) -> None:
     job = await world.add_job(status=RUNNING, phase=Phase.WAITING_FOR_USER)
     first = await world.add_job()
-    await records.enqueue_job(QueueEntry(job.id, 2))
+    await records.enqueue_turn(EnqueueTurnInput(job.id))
     assert [await world.store.queue_position(each.id) for each in (first, job)] == [1, 2]
     ended = await world.add_job(status=JobStatus.CANCELLED, phase=None)
-    await records.enqueue_job(QueueEntry(ended.id, 2))
+    await records.enqueue_turn(EnqueueTurnInput(ended.id))
     assert (await world.read(ended)).phase is None
 
 
@@ -109,7 +123,7 @@ async def test_a_job_that_lost_its_host_keeps_its_position(
     lost = await world.add_job(status=RUNNING, phase=Phase.WORKING, lease=1, pid=7)
     later = await world.add_job(queued_at=START + timedelta(seconds=1))
     for number in (2, 1, 1):
-        await records.requeue_job(LeaseKey(lost.id, number))
+        await records.requeue(RequeueInput(LeaseKey(lost.id, number)))
     assert [await world.store.queue_position(each.id) for each in (lost, later)] == [1, 2]
     assert (await world.read(lost)).pid is None
     assert len(await messages_of(world, lost)) == 1
@@ -121,8 +135,8 @@ async def test_only_a_running_job_waits_for_the_user(
     running = await world.add_job(status=RUNNING, phase=Phase.WORKING)
     ended = await world.add_job(status=JobStatus.FAILED, phase=None)
     for job in (running, ended):
-        await records.wait_for_user(job.id)
-        await records.forget_workspace(job.id)
+        await records.wait_for_user(WaitForUserInput(job.id))
+        await records.forget_workspace(ForgetWorkspaceInput(job.id))
     assert (await world.read(running)).phase is Phase.WAITING_FOR_USER
     assert (await world.read(ended)).phase is None
 
@@ -132,9 +146,9 @@ async def test_a_message_is_accepted_once(world: World, records: RecordActivitie
     message = a_line("More, please.", type=MessageType.USER_INPUT)
     await world.store.put_in_inbox(job.id, message)
     for _ in range(2):
-        assert await records.accept_message(InboxMessage(job.id, message.id))
-        await records.note_completion(job.id)
-    assert not await records.accept_message(InboxMessage(job.id, UNKNOWN_ID))
+        await records.accept_message(AcceptMessageInput(job.id, message.id))
+        await records.record_completion(RecordCompletionInput(job.id))
+    await records.accept_message(AcceptMessageInput(job.id, UNKNOWN_ID))
     assert await messages_of(world, job) == ["More, please.", "The user ended the conversation."]
 
 
@@ -145,10 +159,9 @@ async def test_each_host_is_listed_once_with_its_newest_process(
     for name, queue, age in (("a", "a-old", 3), ("a", "a-new", 1), ("b", "b", 2), ("c", "c", 180)):
         seen = now - timedelta(seconds=age)
         await world.store.report_host(a_host(id=name, task_queue=queue, last_seen=seen))
-    assert await records.host_task_queues(30.0) == ["a-new", "b"]
-    assert [await records.task_queue_of(name) for name in ("a", "b", "c", "d")] == [
-        "a-new",
-        "b",
-        None,
-        None,
-    ]
+    listed = await records.list_host_queues(ListHostQueuesInput(seen_within_seconds=30.0))
+    assert listed == ListHostQueuesResult(["a-new", "b"])
+    newest = {"a": "a-new", "b": "b", "c": None, "d": None}
+    for name, task_queue in newest.items():
+        found = await records.find_host_queue(FindHostQueueInput(name))
+        assert found == FindHostQueueResult(task_queue)

@@ -14,10 +14,10 @@ from temporalio.testing import ActivityEnvironment
 
 from activities.pull_requests import (
     LABELLING_ATTEMPTS,
-    OpenInput,
-    PullRequestResult,
-    WithdrawInput,
+    OpenPullRequestInput,
+    OpenPullRequestResult,
 )
+from activities.withdrawals import WithdrawInput
 from activities.workspaces import PublishInput
 from domain.errors import JobFailure, LeaseLost
 from domain.failures import FailureCode
@@ -73,14 +73,16 @@ async def work(host: WorkerHost) -> tuple[Granted, str]:
 Work = tuple[Granted, str]
 
 
-async def open_one(host: WorkerHost, work: Work) -> PullRequestResult:
-    return await host.run(host.pull_requests.open_pull_request, OpenInput(work[0].key, work[1]))
+async def open_one(host: WorkerHost, work: Work) -> OpenPullRequestResult:
+    return await host.run(
+        host.pull_requests.open_pull_request, OpenPullRequestInput(work[0].key, work[1])
+    )
 
 
 async def withdraw(host: WorkerHost, job: Job, *, created: bool = True) -> None:
     changes: Any = {"status": JobStatus.CANCELLED}
     await host.world.store.update_job(job.id, changes, Guard(LIVE))
-    await host.run(host.pull_requests.withdraw, WithdrawInput(job.id, created))
+    await host.run(host.withdrawals.withdraw, WithdrawInput(job.id, created))
 
 
 async def test_a_pull_request_is_opened_and_recorded_once(
@@ -167,7 +169,7 @@ async def test_a_lost_lease_opens_nothing(host: WorkerHost, forge: FakeGitHub, w
     assert states(forge) == []
 
 
-async def test_a_cancelled_job_withdraws_its_pull_request(
+async def test_withdrawing_closes_the_pull_request_and_deletes_the_branch(
     host: WorkerHost, forge: FakeGitHub, work: Work
 ) -> None:
     await open_one(host, work)
@@ -175,11 +177,11 @@ async def test_a_cancelled_job_withdraws_its_pull_request(
         await withdraw(host, work[0].job)
     assert states(forge) == ["closed"]
     assert set(forge.branches(OWNER, NAME)) == {"main"}
-    messages = [line for line in await host.messages(work[0].job) if "taken back" in line]
+    messages = [line for line in await host.messages(work[0].job) if "was deleted" in line]
     assert len(messages) == 1
 
 
-async def test_a_branch_without_a_pull_request_is_deleted(
+async def test_withdrawing_deletes_a_branch_without_a_pull_request(
     host: WorkerHost, forge: FakeGitHub, work: Work
 ) -> None:
     await withdraw(host, work[0].job)
@@ -187,17 +189,17 @@ async def test_a_branch_without_a_pull_request_is_deleted(
     assert states(forge) == []
 
 
-async def test_a_continued_branch_stays(host: WorkerHost, forge: FakeGitHub) -> None:
+async def test_withdrawing_keeps_a_continued_branch(host: WorkerHost, forge: FakeGitHub) -> None:
     forge.commit(OWNER, NAME, "feature/old", {"old.py": "old"}, "Begin")
     work = await published(host, "feature/old")
     await open_one(host, work)
     await withdraw(host, work[0].job, created=False)
     assert states(forge) == ["closed"]
     assert forge.branches(OWNER, NAME)["feature/old"] == work[1]
-    assert "taken back" not in (await host.messages(work[0].job))[-1]
+    assert "was deleted" not in (await host.messages(work[0].job))[-1]
 
 
-async def test_a_branch_with_other_commits_stays(
+async def test_withdrawing_keeps_a_branch_with_commits_of_others(
     host: WorkerHost, forge: FakeGitHub, work: Work
 ) -> None:
     await open_one(host, work)
@@ -206,10 +208,10 @@ async def test_a_branch_with_other_commits_stays(
     await withdraw(host, work[0].job)
     assert forge.branches(OWNER, NAME)[branch] == theirs
     assert states(forge) == ["closed"]
-    assert "stays" in (await host.messages(work[0].job))[-1]
+    assert "was kept" in (await host.messages(work[0].job))[-1]
 
 
-async def test_a_pull_request_of_another_author_stays_open(
+async def test_withdrawing_leaves_the_pull_request_of_someone_else_open(
     host: WorkerHost, forge: FakeGitHub
 ) -> None:
     forge.commit(OWNER, NAME, "feature/old", {"old.py": "old"}, "Begin")
@@ -227,8 +229,9 @@ async def test_an_unpublished_job_sends_no_request(host: WorkerHost, forge: Fake
     asked = len(forge.requests)
     await withdraw(host, granted.job)
     assert len(forge.requests) == asked
-    with pytest.raises(JobFailure, match="row is gone"):
-        await host.run(host.pull_requests.withdraw, WithdrawInput(UNKNOWN_ID, True))
+    with pytest.raises(JobFailure) as caught:
+        await host.run(host.withdrawals.withdraw, WithdrawInput(UNKNOWN_ID, True))
+    assert caught.value.code is FailureCode.REPOSITORY_NOT_FOUND
 
 
 async def test_withdraw_continues_after_an_outage(
@@ -303,7 +306,7 @@ async def test_labels_that_fail_repeatedly_are_reported(
 ) -> None:
     work = await published(host, options=JobOptions(labels=("auto",)))
     forge.fail_next("issues/add-labels", status=503, times=2)
-    request = OpenInput(work[0].key, work[1])
+    request = OpenPullRequestInput(work[0].key, work[1])
     with pytest.raises(JobFailure):
         await host.run(host.pull_requests.open_pull_request, request)
     row = await host.world.read(work[0].job)

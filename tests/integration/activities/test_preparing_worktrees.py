@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from activities.workspaces import MirrorResult, PrepareResult
+from activities.workspaces import FetchMirrorInput, FetchMirrorResult, PrepareInput, PrepareResult
 from domain.errors import JobFailure, LeaseLost, NotFound
 from domain.failures import FailureCode
 from domain.jobs import JobStatus, JobType
@@ -35,14 +35,12 @@ async def test_preparing_again_keeps_the_worktree(host: WorkerHost, forge: FakeG
     (worktree.path / "new.py").write_text("half done")
     forge.commit(OWNER, NAME, "main", {"README.md": "# Moved on\n"}, "Move on")
     fetched = len(forge.requests)
-    first = await host.run(host.workspaces.prepare, granted.key)
+    first = await host.run(host.workspaces.prepare, PrepareInput(granted.key))
     await host.world.store.update_job(
         granted.job.id, {"lease": 2}, _running_under(granted.key.number)
     )
-    second = await host.run(host.workspaces.prepare, host.take(granted.job, 2))
-    assert (
-        first == second == PrepareResult(worktree.base_sha, continues_branch=False, was_there=True)
-    )
+    second = await host.run(host.workspaces.prepare, PrepareInput(host.take(granted.job, 2)))
+    assert first == second == PrepareResult(worktree.base_sha, continues_branch=False, existed=True)
     assert (worktree.path / "new.py").read_text() == "half done"
     assert len(forge.requests) == fetched
     assert await host.messages(granted.job) == ["Preparing acme/shop."] * 2
@@ -55,8 +53,8 @@ def _running_under(lease: int) -> Guard:
 async def test_a_job_continues_an_existing_branch(host: WorkerHost, forge: FakeGitHub) -> None:
     tip = forge.commit(OWNER, NAME, "feature/old", {"old.py": "old"}, "Begin")
     granted = await host.grant(branch_name="feature/old")
-    prepared = await host.run(host.workspaces.prepare, granted.key)
-    assert prepared == PrepareResult(tip, continues_branch=True, was_there=False)
+    prepared = await host.run(host.workspaces.prepare, PrepareInput(granted.key))
+    assert prepared == PrepareResult(tip, continues_branch=True, existed=False)
 
 
 async def test_a_task_reads_its_branch_or_the_default_one(
@@ -83,7 +81,7 @@ async def test_a_task_uses_the_same_commit_on_another_host(
 async def test_prepare_needs_the_lease(host: WorkerHost, forge: FakeGitHub) -> None:
     granted = await host.grant()
     with pytest.raises(LeaseLost):
-        await host.run(host.workspaces.prepare, LeaseKey(granted.job.id, 2))
+        await host.run(host.workspaces.prepare, PrepareInput(LeaseKey(granted.job.id, 2)))
     assert forge.requests == []
 
 
@@ -91,14 +89,14 @@ async def test_a_stopped_job_prepares_nothing(host: WorkerHost, forge: FakeGitHu
     granted = await host.grant()
     await host.leases.require(granted.key).stop()
     with pytest.raises(LeaseLost):
-        await host.run(host.workspaces.prepare, granted.key)
+        await host.run(host.workspaces.prepare, PrepareInput(granted.key))
     assert forge.requests == []
 
 
 async def test_stop_ends_a_hanging_fetch(host: WorkerHost, forge: FakeGitHub) -> None:
     granted = await host.grant()
     forge.delay_next("git-upload-pack*", 30)
-    preparing = asyncio.create_task(host.run(host.workspaces.prepare, granted.key))
+    preparing = asyncio.create_task(host.run(host.workspaces.prepare, PrepareInput(granted.key)))
     async with asyncio.timeout(10):
         while forge.pending_faults:  # noqa: ASYNC110 - the forge has no event to wait for
             await asyncio.sleep(0.01)
@@ -111,7 +109,7 @@ async def test_a_lease_lost_while_preparing_is_noticed(host: WorkerHost) -> None
     granted = await host.grant()
     await host.world.store.update_job(granted.job.id, {"lease": 2}, _running_under(1))
     with pytest.raises(LeaseLost):
-        await host.run(host.workspaces.prepare, granted.key)
+        await host.run(host.workspaces.prepare, PrepareInput(granted.key))
     assert (await host.world.read(granted.job)).worktree_path is None
 
 
@@ -122,7 +120,7 @@ async def test_without_a_token_a_scratch_repository_asks_for_one(
     host = WorkerHost(tmp_path / "host", world, forge, token=None)
     granted = await host.grant(job_type=job_type)
     with pytest.raises(JobFailure) as caught:
-        await host.run(host.workspaces.prepare, granted.key)
+        await host.run(host.workspaces.prepare, PrepareInput(granted.key))
     assert caught.value.code is FailureCode.GITHUB_TOKEN_MISSING
 
 
@@ -135,7 +133,7 @@ async def test_without_a_token_a_public_repository_can_be_read_and_not_worked_on
     asked = len(forge.requests)
     code = await host.grant()
     with pytest.raises(JobFailure) as caught:
-        await host.run(host.workspaces.prepare, code.key)
+        await host.run(host.workspaces.prepare, PrepareInput(code.key))
     assert caught.value.code is FailureCode.GITHUB_TOKEN_MISSING
     assert len(forge.requests) == asked
 
@@ -146,15 +144,18 @@ async def test_a_missing_repository_is_a_failure_of_the_job(
     await host.world.store.add_repository(gone := a_repository(host.world.client, repo_name="gone"))
     granted = await host.grant(repository_id=gone.id)
     with pytest.raises(JobFailure) as caught:
-        await host.run(host.workspaces.prepare, granted.key)
+        await host.run(host.workspaces.prepare, PrepareInput(granted.key))
     assert caught.value.code is FailureCode.REPOSITORY_NOT_FOUND
 
 
 async def test_fetching_a_mirror_returns_its_path(host: WorkerHost) -> None:
     repository = host.world.repository
-    expected = MirrorResult("acme/shop", True, str(host.mirrors.path(OWNER, NAME)), None)
+    expected = FetchMirrorResult("acme/shop", True, str(host.mirrors.path(OWNER, NAME)), None)
     for _ in range(2):
-        assert await host.run(host.workspaces.fetch_mirror, repository.id) == expected
+        assert (
+            await host.run(host.workspaces.fetch_mirror, FetchMirrorInput(repository.id))
+            == expected
+        )
     assert host.mirrors.path(OWNER, NAME).is_dir()
 
 
@@ -162,13 +163,15 @@ async def test_a_mirror_that_cannot_be_fetched_is_a_result(
     host: WorkerHost, world: World, forge: FakeGitHub, tmp_path: Path
 ) -> None:
     await world.store.add_repository(gone := a_repository(world.client, repo_name="gone"))
-    result = await host.run(host.workspaces.fetch_mirror, gone.id)
+    result = await host.run(host.workspaces.fetch_mirror, FetchMirrorInput(gone.id))
     assert (result.repository, result.success, result.path) == ("acme/gone", False, None)
     assert FailureCode.REPOSITORY_NOT_FOUND.sentence in str(result.error)
 
     without = WorkerHost(tmp_path / "without", world, forge, token=None)
-    result = await without.run(without.workspaces.fetch_mirror, world.repository.id)
+    result = await without.run(
+        without.workspaces.fetch_mirror, FetchMirrorInput(world.repository.id)
+    )
     assert FailureCode.GITHUB_TOKEN_MISSING.sentence in str(result.error)
 
     with pytest.raises(NotFound):
-        await host.run(host.workspaces.fetch_mirror, UNKNOWN_ID)
+        await host.run(host.workspaces.fetch_mirror, FetchMirrorInput(UNKNOWN_ID))

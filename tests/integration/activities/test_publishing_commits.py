@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from activities.workspaces import PublishInput, PublishResult
+from activities.workspaces import CleanUpInput, PublishInput, PublishResult
 from domain.jobs import LIVE, JobStatus, RetryFrom
 from fakes.github.server import FakeGitHub
 from store.protocol import Guard, JobChanges
@@ -50,7 +50,7 @@ async def test_a_salvaged_merge_is_published(host: WorkerHost, forge: FakeGitHub
     commit(worktree, "--allow-empty")
     failed: JobChanges = {"status": JobStatus.FAILED}
     assert await host.world.store.update_job(first.job.id, failed, Guard(LIVE))
-    await host.workspaces.clean_up(first.job.id)
+    await host.workspaces.clean_up(CleanUpInput(first.job.id))
     retry, _ = await host.prepared(
         branch_name="again", retry_of=first.job.id, retry_from=RetryFrom.PUBLISH
     )
@@ -71,7 +71,7 @@ async def test_a_branch_that_claude_left_is_named(host: WorkerHost, forge: FakeG
         assert await publish(host, granted) == PublishResult(taken)
     messages = [line for line in await host.messages(granted.job) if left[:12] in line]
     assert len(messages) == 1
-    await host.workspaces.clean_up(granted.job.id)
+    await host.workspaces.clean_up(CleanUpInput(granted.job.id))
     ref = f"refs/orchestrator/salvage/{granted.job.id}"
     assert ref in messages[0]
     kept = as_claude(host.mirrors.path(OWNER, NAME), "log", "-1", "--format=%P", ref)
@@ -94,7 +94,7 @@ async def test_a_branch_that_claude_created_and_left_is_salvaged_and_named(
     assert f"attempt at {left[:12]}" in messages
     assert not [line for line in await host.messages(other.job) if "attempt" in line]
     for each in (granted, other):
-        await host.workspaces.clean_up(each.job.id)
+        await host.workspaces.clean_up(CleanUpInput(each.job.id))
     mirror = host.mirrors.path(OWNER, NAME)
     ref = f"refs/orchestrator/salvage/{granted.job.id}"
     assert left in as_claude(mirror, "log", "-1", "--format=%P", ref).split()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from activities.workspaces import PublishInput, PublishResult
+from activities.workspaces import CleanUpInput, PublishInput, PublishResult, VerifyUnchangedInput
 from domain.errors import JobFailure, LeaseLost
 from domain.failures import FailureCode
 from domain.job_details import KeptWork
@@ -179,10 +179,10 @@ async def test_a_missing_worktree_cannot_be_published(host: WorkerHost) -> None:
 
 async def test_a_task_that_changed_nothing_passes(host: WorkerHost) -> None:
     granted = await host.grant_task()
-    await host.run(host.workspaces.verify_unchanged, granted.key)
+    await host.run(host.workspaces.verify_unchanged, VerifyUnchangedInput(granted.key))
     worktree = await host.prepare(granted)
     (worktree.path / "debug.log").write_text("ignored")
-    await host.run(host.workspaces.verify_unchanged, granted.key)
+    await host.run(host.workspaces.verify_unchanged, VerifyUnchangedInput(granted.key))
 
 
 async def test_a_task_passes_if_a_checkout_itself_changes_files(
@@ -192,10 +192,10 @@ async def test_a_task_passes_if_a_checkout_itself_changes_files(
     forge.commit(OWNER, NAME, "main", untidy, "Untidy")
     granted = await host.grant_task()
     worktree = await host.prepare(granted)
-    await host.run(host.workspaces.verify_unchanged, granted.key)
+    await host.run(host.workspaces.verify_unchanged, VerifyUnchangedInput(granted.key))
     (worktree.path / "run.bat").write_text("edited")
     with pytest.raises(JobFailure, match=r"Changed: run\.bat\."):
-        await host.run(host.workspaces.verify_unchanged, granted.key)
+        await host.run(host.workspaces.verify_unchanged, VerifyUnchangedInput(granted.key))
 
 
 async def test_a_task_that_changed_files_fails_and_names_them(host: WorkerHost) -> None:
@@ -205,7 +205,7 @@ async def test_a_task_that_changed_files_fails_and_names_them(host: WorkerHost) 
     for number in range(7):
         (worktree.path / f"new-{number}").write_text("new")
     with pytest.raises(JobFailure) as caught:
-        await host.run(host.workspaces.verify_unchanged, granted.key)
+        await host.run(host.workspaces.verify_unchanged, VerifyUnchangedInput(granted.key))
     assert caught.value.code is FailureCode.TASK_CHANGED_FILES
     names = caught.value.message.rpartition("Changed: ")[2]
     assert names == "README.md, new-0, new-1, new-2, new-3."
@@ -237,7 +237,7 @@ async def test_work_in_a_submodule_fails_the_job_and_is_rescued(
     assert pushes(forge) == 0
     await ended(host, granted.job, JobStatus.FAILED)
     for _ in range(2):
-        await host.run(host.workspaces.clean_up, granted.job.id)
+        await host.run(host.workspaces.clean_up, CleanUpInput(granted.job.id))
     assert not worktree.path.exists()
     [text] = [line for line in await host.messages(granted.job) if "These submodules" in line]
     files = host.worktrees.orphaned / f"{granted.job.id}-submodules"
@@ -251,10 +251,10 @@ async def test_a_task_that_changed_a_submodule_fails(host: WorkerHost, forge: Fa
     add_submodule(host, forge)
     granted = await host.grant_task()
     worktree = await host.prepare(granted)
-    await host.run(host.workspaces.verify_unchanged, granted.key)
+    await host.run(host.workspaces.verify_unchanged, VerifyUnchangedInput(granted.key))
     (worktree.path / "part/new.py").write_text("new\n")
     with pytest.raises(JobFailure, match=r"Changed: part\."):
-        await host.run(host.workspaces.verify_unchanged, granted.key)
+        await host.run(host.workspaces.verify_unchanged, VerifyUnchangedInput(granted.key))
 
 
 async def test_the_sweep_reports_the_work_in_submodules(
@@ -280,7 +280,7 @@ async def test_clean_up_salvages_unpublished_work(host: WorkerHost, work: Work) 
     granted, worktree = work
     await ended(host, granted.job)
     for _ in range(2):
-        await host.run(host.workspaces.clean_up, granted.job.id)
+        await host.run(host.workspaces.clean_up, CleanUpInput(granted.job.id))
     assert not worktree.path.exists()
     assert (await host.world.read(granted.job)).phase is None
     kept = await host.salvage.kept(OWNER, NAME, granted.job.id)
@@ -292,7 +292,7 @@ async def test_clean_up_after_a_delivery_salvages_nothing(host: WorkerHost, work
     granted, worktree = work
     await publish(host, granted)
     await ended(host, granted.job, JobStatus.COMPLETED)
-    await host.run(host.workspaces.clean_up, granted.job.id)
+    await host.run(host.workspaces.clean_up, CleanUpInput(granted.job.id))
     assert not worktree.path.exists()
     assert await host.salvage.kept(OWNER, NAME, granted.job.id) is None
     assert await host.world.store.kept_work(granted.job.id) is None
@@ -307,7 +307,7 @@ async def test_pushed_but_undelivered_work_is_salvaged(
     await publish(host, granted)
     await ended(host, granted.job, status)
     for _ in range(2):
-        await host.run(host.workspaces.clean_up, granted.job.id)
+        await host.run(host.workspaces.clean_up, CleanUpInput(granted.job.id))
     assert not worktree.path.exists()
     kept = await host.world.store.kept_work(granted.job.id)
     assert kept is not None
@@ -319,16 +319,16 @@ async def test_pushed_but_undelivered_work_is_salvaged(
 
 async def test_clean_up_without_files_succeeds(host: WorkerHost) -> None:
     granted = await host.grant()
-    await host.run(host.workspaces.clean_up, UNKNOWN_ID)
+    await host.run(host.workspaces.clean_up, CleanUpInput(UNKNOWN_ID))
     await ended(host, granted.job)
-    await host.run(host.workspaces.clean_up, granted.job.id)
+    await host.run(host.workspaces.clean_up, CleanUpInput(granted.job.id))
     assert (await host.world.read(granted.job)).phase is None
 
 
 async def test_clean_up_neither_needs_nor_drops_a_lease(host: WorkerHost, work: Work) -> None:
     granted, _ = work
     await ended(host, granted.job)
-    await host.run(host.workspaces.clean_up, granted.job.id)
+    await host.run(host.workspaces.clean_up, CleanUpInput(granted.job.id))
     assert host.leases.find(granted.key) is not None
     with pytest.raises(LeaseLost):
         await publish(host, Granted(granted.job, LeaseKey(granted.job.id, 5)))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from activities.workspaces import PublishInput
+from activities.workspaces import CleanUpInput, PrepareInput, PublishInput
 from domain.errors import JobFailure
 from domain.failures import FailureCode
 from domain.jobs import LIVE, Job, JobStatus, RetryFrom
@@ -23,7 +23,7 @@ async def leave(host: WorkerHost) -> Job:
     (worktree.path / "login.py").write_text("login\n")
     failed: JobChanges = {"status": JobStatus.FAILED, "host": HOST}
     assert await host.world.store.update_job(granted.job.id, failed, Guard(LIVE))
-    await host.run(host.workspaces.clean_up, granted.job.id)
+    await host.run(host.workspaces.clean_up, CleanUpInput(granted.job.id))
     return granted.job
 
 
@@ -52,7 +52,7 @@ async def retry(host: WorkerHost, original: Job) -> Granted:
 async def refusal(host: WorkerHost, original: Job) -> JobFailure:
     granted = await retry(host, original)
     with pytest.raises(JobFailure) as caught:
-        await host.run(host.workspaces.prepare, granted.key)
+        await host.run(host.workspaces.prepare, PrepareInput(granted.key))
     return caught.value
 
 
@@ -76,7 +76,7 @@ async def test_salvage_on_another_host_only_waits_for_that_host(
 ) -> None:
     failure = await refusal(other, long)
     assert (failure.code, failure.transient) == (FailureCode.KEPT_WORK_ELSEWHERE, False)
-    assert f"only on the machine {HOST}" in failure.message
+    assert f"only on the host {HOST}" in failure.message
     assert long.id in failure.message
     assert await publish(host, long) == "login\n"
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from activities.workspaces import PrepareResult, PublishInput
+from activities.workspaces import PrepareInput, PrepareResult, PublishInput
 from domain.jobs import LIVE, Job, JobStatus, JobType
 from fakes.github.server import FakeGitHub
 from store.protocol import Guard, JobChanges
@@ -56,7 +56,7 @@ async def retry(host: WorkerHost, original: Job) -> Granted:
 
 async def start(host: WorkerHost, original: Job) -> str:
     granted = await retry(host, original)
-    prepared = await host.run(host.workspaces.prepare, granted.key)
+    prepared = await host.run(host.workspaces.prepare, PrepareInput(granted.key))
     assert not prepared.continues_branch
     row = await host.world.read(granted.job)
     assert row.base_sha == prepared.base_sha
@@ -161,8 +161,8 @@ async def test_another_host_continues_the_pushed_commits(
     (worktree.path / "ours.txt").write_text("ours\n")
     published = await host.run(host.workspaces.publish, PublishInput(granted.key))
     other.take(granted.job, granted.key.number)
-    prepared = await other.run(other.workspaces.prepare, granted.key)
-    assert prepared == PrepareResult(str(published.sha), continues_branch=True, was_there=False)
+    prepared = await other.run(other.workspaces.prepare, PrepareInput(granted.key))
+    assert prepared == PrepareResult(str(published.sha), continues_branch=True, existed=False)
 
 
 async def test_a_code_job_without_a_retry_starts_at_its_base(

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from activities.claude import TurnInput
+from activities.claude import RunClaudeInput
 from domain.errors import JobFailure, LeaseLost
 from domain.failures import FailureCode, TimeLimit
 from domain.jobs import JobOptions
@@ -38,7 +38,7 @@ def used_up(resets_in: float | None, limit_type: str = "five_hour") -> Step:
     }
 
 
-async def failing(host: WorkerHost, granted: Granted, request: TurnInput) -> JobFailure:
+async def failing(host: WorkerHost, granted: Granted, request: RunClaudeInput) -> JobFailure:
     with pytest.raises(JobFailure) as caught:
         await host.run(host.claude.run_claude, request)
     assert processes_of(granted.job) == []
@@ -139,7 +139,7 @@ async def test_the_time_limit_stops_an_active_turn(conversations: Conversations)
     conversations.script(SLEEP)
     host = conversations.host()
     granted, worktree = await host.prepared()
-    limited = TurnInput(granted.key, 1, 1, [], limit_seconds=10, limit_clock=TimeLimit.JOB)
+    limited = RunClaudeInput(granted.key, 1, 1, [], limit_seconds=10, time_limit=TimeLimit.JOB)
     failure = await failing(host, granted, limited)
     assert (failure.code, failure.clock) == (FailureCode.TIMED_OUT, TimeLimit.JOB)
     assert (worktree.path / "begun").exists()

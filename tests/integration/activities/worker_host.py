@@ -13,7 +13,8 @@ from temporalio.testing import ActivityEnvironment
 
 from activities.claude import ClaudeActivities, ClaudeSetup
 from activities.pull_requests import PullRequestActivities
-from activities.workspaces import WorkspaceActivities
+from activities.withdrawals import WithdrawalActivities
+from activities.workspaces import PrepareInput, WorkspaceActivities
 from domain.isolation import Network
 from domain.jobs import Job, JobStatus, JobType, Phase
 from fakes.github.server import FakeGitHub
@@ -137,6 +138,7 @@ class WorkerHost:
             self.code_host,
             GithubSettings.model_validate({"GITHUB_SERVER_URL": "https://github.example"}),
         )
+        self.withdrawals = WithdrawalActivities(used, self.publishing, self.code_host)
         self.credential = Credential(used, "c0ffee")
         setup = self._setup(credentials or {})
         self.claude = ClaudeActivities(used, self.leases, self.worktrees, self.credential, setup)
@@ -193,7 +195,7 @@ class WorkerHost:
         return granted, await self.prepare(granted)
 
     async def prepare(self, granted: Granted) -> Worktree:
-        await self.run(self.workspaces.prepare, granted.key)
+        await self.run(self.workspaces.prepare, PrepareInput(granted.key))
         return await self.worktree(granted.job)
 
     async def worktree(self, job: Job) -> Worktree:

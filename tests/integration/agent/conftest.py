@@ -16,6 +16,7 @@ from agent.claude.arguments import Launch
 from agent.claude.environment import child_environment
 from agent.claude.executable import find_executable
 from agent.claude.process import ClaudeProcess
+from agent.claude.session_files import SessionFiles, usage_so_far
 from agent.message_queue import MessageQueue, UserMessage
 from agent.process.marker import Marker
 from agent.protocol import AgentLine
@@ -115,8 +116,11 @@ class ScriptedJob:
     @contextlib.asynccontextmanager
     async def process(self, launch: Launch | None = None) -> AsyncIterator[ClaudeProcess]:
         chosen = launch or self.launch()
-        started = ClaudeProcess.start(self.executable, chosen, self.environment, self.cwd)
-        async with await started as process:
+        session = SessionFiles.of(self.environment, self.cwd, chosen.session_id)
+        used = usage_so_far(session.read() or b"") if chosen.resume else None
+        async with await ClaudeProcess.start(
+            self.executable, chosen, self.environment, self.cwd, used_before=used
+        ) as process:
             yield process
 
     async def turn(

@@ -133,7 +133,7 @@ async def test_a_session_moves_to_another_host_with_its_file(job: ScriptedJob) -
         report = await run_turn(
             process, [first], keep_open=False, on_line=Lines(), queue=MessageQueue()
         )
-        transcript = await process.transcript()
+        transcript = await process.session_file()
     assert transcript is not None
     assert holds_message(transcript, first.id)
     assert not holds_message(transcript, str(uuid.uuid4()))
@@ -171,7 +171,7 @@ async def test_a_session_file_is_where_the_cli_writes_it(job: ScriptedJob, name:
         job.executable, job.launch(), job.environment, cwd
     ) as process:
         await run_turn(process, [first], keep_open=False, on_line=Lines(), queue=MessageQueue())
-        transcript = await process.transcript()
+        transcript = await process.session_file()
     assert transcript is not None
     assert holds_message(transcript, first.id)
 
@@ -213,7 +213,7 @@ async def test_a_message_is_on_disk_before_the_model_call(job: ScriptedJob) -> N
         await process.send(first.id, first.text)
         await until(lambda: bool(job.requests))
         await process.stop(0)
-        transcript = await process.transcript()
+        transcript = await process.session_file()
 
     assert transcript is not None
     assert holds_message(transcript, first.id)

@@ -185,7 +185,7 @@ async def test_several_messages_at_once_are_all_answered(job: ScriptedJob) -> No
         await until(lambda: bool(job.requests))
         answers = await asyncio.gather(*(queue.offer(message) for message in messages[1:]))
         report = await running
-        transcript = await process.transcript()
+        transcript = await process.session_file()
 
     assert answers == [True, True, True]
     assert report.consumed == [message.id for message in messages]

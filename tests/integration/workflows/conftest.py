@@ -1,4 +1,4 @@
-"""One Temporal server, one set of workers for all of a process's workflow tests."""
+"""One Temporal server and one set of workers for all workflow tests of a process."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from temporalio.client import Client as TemporalClient
 
-from tests.integration.workflows.lab import Lab, running_lab
+from tests.integration.workflows.harness import Harness, running_harness
 from tests.integration.workflows.server import dev_server
 
 
@@ -19,19 +19,19 @@ async def temporal() -> AsyncIterator[TemporalClient]:
 
 
 @pytest.fixture(scope="session")
-async def workers(temporal: TemporalClient) -> AsyncIterator[Lab]:
-    async with running_lab(temporal) as lab:
-        yield lab
+async def workers(temporal: TemporalClient) -> AsyncIterator[Harness]:
+    async with running_harness(temporal) as harness:
+        yield harness
 
 
 @pytest.fixture
-async def lab(workers: Lab) -> AsyncIterator[Lab]:
+async def harness(workers: Harness) -> AsyncIterator[Harness]:
     yield workers
     await workers.end_all()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let the SDK say that an activity had ended before its cancellation arrived."""
+    """Allow the SDK's warning about activities that ended before their cancellation arrived."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.filterwarnings("ignore:Cannot find activity to cancel"))

@@ -30,7 +30,7 @@ from tests.stack import ROOT, Stack, running_stack
 from workflows.steps import workflow_id
 
 HISTORIES = Path(__file__).parent / "histories"
-SYNC_WORKFLOW_ID = "mirrors-all"
+SYNC_WORKFLOW_ID = "sync-all"
 
 
 def code_job(stack: Stack, client: str) -> str:
@@ -73,7 +73,7 @@ def conversation(stack: Stack, client: str) -> str:
     return workflow_id(job_id)
 
 
-def mirrors(stack: Stack, client: str) -> str:
+def sync_repositories(stack: Stack, client: str) -> str:
     stack.call("POST", "/sync")
     return SYNC_WORKFLOW_ID
 
@@ -83,7 +83,7 @@ RUNS: tuple[Callable[[Stack, str], str], ...] = (
     code_job_that_fails,
     code_job_cancelled,
     conversation,
-    mirrors,
+    sync_repositories,
     code_job_that_lost_its_worker,
 )
 

@@ -1,4 +1,4 @@
-"""A Temporal dev server for tests, as `orchestrator up` starts it but in memory."""
+"""An in-memory Temporal dev server for tests."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ SERVER_SETTINGS = (
     "matching.numTaskqueueReadPartitions=1",
     "matching.numTaskqueueWritePartitions=1",
     "matching.enableFairness=true",
-    # By default timers and retries fire up to a second late, and after a short burst every step of
-    # a workflow waits 40 ms for its turn (both measured).
+    # By default, timers and retries fire up to a second late, and after a short burst every step
+    # of a workflow waits 40 ms (both measured).
     'history.timerProcessorMaxTimeShift="10ms"',
     "history.timerProcessorMaxPollRPS=1000",
     "history.transferProcessorMaxPollRPS=1000",
@@ -31,7 +31,7 @@ SERVER_SETTINGS = (
 
 @contextlib.asynccontextmanager
 async def dev_server(*settings: str) -> AsyncIterator[TemporalClient]:
-    """A client of a server of its own; clients call themselves `test` in every history."""
+    """Return a client of a new server. The client's identity in histories is `test`."""
     async with await WorkflowEnvironment.start_local(
         dev_server_existing_path=str(Path(sys.executable).with_name("temporal")),
         dev_server_log_level="error",
@@ -47,7 +47,7 @@ async def dev_server(*settings: str) -> AsyncIterator[TemporalClient]:
 
 
 async def eventually(reached: Callable[[], bool], seconds: float = 20.0, what: str = "") -> None:
-    """Wait until something is so; it must be within the time."""
+    """Wait until `reached` returns true. Fail after `seconds`."""
     deadline = time.monotonic() + seconds
     while not reached():
         assert time.monotonic() < deadline, f"not within {seconds} s: {what or reached}"
@@ -57,7 +57,7 @@ async def eventually(reached: Callable[[], bool], seconds: float = 20.0, what: s
 async def reached(
     handle: WorkflowHandle[Any, Any], event: EventType.ValueType, times: int = 1
 ) -> None:
-    """Wait until a workflow's history has so many of an event."""
+    """Wait until a workflow's history has `times` events of this type."""
     deadline = time.monotonic() + 20
     while True:
         history = await handle.fetch_history()

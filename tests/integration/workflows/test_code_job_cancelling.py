@@ -1,4 +1,4 @@
-"""Cancelling a code job at every moment of its life."""
+"""Cancelling a code job at each of its steps."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ import pytest
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import WorkflowExecutionStatus
 
-from activities.pull_requests import PullRequestResult
+from activities.pull_requests import OpenPullRequestResult
 from activities.workspaces import PublishResult
 from domain.errors import JobFailure
 from domain.failures import FailureCode
 from domain.jobs import JobStatus, Outcome
-from tests.integration.workflows.lab import Lab, StartedJob
-from tests.integration.workflows.scripts import Gate, Script, fail, give
+from tests.integration.workflows.harness import Harness, StartedJob
+from tests.integration.workflows.scripts import Gate, Script, raises, returns
 from workflows import policies
 from workflows.steps import JobResult
 
 CANCELLED = JobResult(JobStatus.CANCELLED)
 
 
-async def cancelled_at(lab: Lab, step: str, script: Script | None = None) -> StartedJob:
-    """A job that was cancelled while the step ran, which ends only when it is stopped."""
+async def cancelled_at(harness: Harness, step: str, script: Script | None = None) -> StartedJob:
+    """Return a job that was cancelled while the step ran. The step ends only when stopped."""
     script = script or Script()
     gate = Gate()
     script.plan(step, gate)
-    job = await lab.code_job(script)
-    await gate.begun()
+    job = await harness.code_job(script)
+    await gate.started()
     await job.cancel()
     return job
 
@@ -37,33 +37,33 @@ async def closed(job: StartedJob) -> WorkflowExecutionStatus | None:
     return (await job.handle.describe()).status
 
 
-async def test_a_queued_job_never_gets_a_machine(lab: Lab) -> None:
-    job = await cancelled_at(lab, "hold_slot")
+async def test_a_queued_job_is_cancelled_without_a_slot(harness: Harness) -> None:
+    job = await cancelled_at(harness, "hold_slot")
     assert await job.result() == CANCELLED
     assert job.script.calls == ["hold_slot", "finish_job"]
-    assert not job.script.endings[0].leaves_workspace
+    assert not job.script.endings[0].needs_cleanup
     assert await closed(job) is WorkflowExecutionStatus.COMPLETED
 
 
-async def test_a_job_that_asks_again_for_a_slot_can_be_cancelled(lab: Lab) -> None:
+async def test_a_job_is_cancelled_while_it_waits_for_another_slot(harness: Harness) -> None:
     script = Script()
     script.plan("run_claude", Gate())
     second = Gate()
 
-    job = await lab.code_job(script)
+    job = await harness.code_job(script)
     await job.called("run_claude")
     script.plan("hold_slot", second)
-    script.stop_machine()
-    await second.begun()
+    script.stop_host()
+    await second.started()
     await job.cancel()
     assert await job.result() == CANCELLED
-    assert script.work[-3:] == ["requeue_job", "finish_job", "clean_up"]
+    assert script.work[-3:] == ["requeue", "finish_job", "clean_up"]
     assert "withdraw" not in script.calls
 
 
-async def test_what_runs_is_stopped_before_the_worktree_is_removed(lab: Lab) -> None:
+async def test_running_work_is_stopped_before_the_worktree_is_removed(harness: Harness) -> None:
     async def at(step: str) -> None:
-        job = await cancelled_at(lab, step)
+        job = await cancelled_at(harness, step)
         assert await job.result() == CANCELLED
         calls = job.script.calls
         assert calls.index("stop_work") < calls.index("clean_up") < calls.index("release_slot")
@@ -74,12 +74,12 @@ async def test_what_runs_is_stopped_before_the_worktree_is_removed(lab: Lab) -> 
     await asyncio.gather(at("prepare"), at("run_claude"))
 
 
-async def test_a_push_that_has_begun_is_finished_and_taken_back(lab: Lab) -> None:
+async def test_a_push_that_has_begun_is_finished_and_withdrawn(harness: Harness) -> None:
     script = Script()
-    gate = Gate(give(PublishResult("c0ffee")))
+    gate = Gate(returns(PublishResult("c0ffee")))
     script.plan("publish", gate)
-    job = await lab.code_job(script)
-    await gate.begun()
+    job = await harness.code_job(script)
+    await gate.started()
     await job.cancel()
     await job.called("stop_work")
     assert "withdraw" not in script.calls
@@ -91,12 +91,12 @@ async def test_a_push_that_has_begun_is_finished_and_taken_back(lab: Lab) -> Non
     assert script.calls.index("release_slot") < script.calls.index("withdraw")
 
 
-async def test_a_pull_request_that_is_being_opened_is_taken_back(lab: Lab) -> None:
+async def test_a_pull_request_that_is_being_opened_is_withdrawn(harness: Harness) -> None:
     script = Script()
     gate = Gate()
     script.plan("open_pull_request", gate)
-    job = await lab.code_job(script)
-    await gate.begun()
+    job = await harness.code_job(script)
+    await gate.started()
     await job.cancel()
     await job.called("stop_work")
     assert "withdraw" not in script.calls
@@ -106,7 +106,7 @@ async def test_a_pull_request_that_is_being_opened_is_taken_back(lab: Lab) -> No
     assert script.count("clean_up") == script.count("release_slot") == 1
 
 
-async def test_a_push_that_waits_for_its_next_try_is_not_tried_again(lab: Lab) -> None:
+async def test_a_push_that_waits_for_its_retry_is_not_retried(harness: Harness) -> None:
     script = Script()
     tries = asyncio.Semaphore(0)
 
@@ -116,8 +116,8 @@ async def test_a_push_that_waits_for_its_next_try_is_not_tried_again(lab: Lab) -
 
     gate = Gate(refused)
     script.plan("publish", gate)
-    job = await lab.code_job(script)
-    await gate.begun()
+    job = await harness.code_job(script)
+    await gate.started()
     await job.cancel()
     await job.gave_up("publish")
     gate.open()
@@ -126,15 +126,17 @@ async def test_a_push_that_waits_for_its_next_try_is_not_tried_again(lab: Lab) -
     assert script.count("withdraw") == 1
 
 
-async def test_a_job_that_is_done_when_it_is_cancelled_is_taken_back(lab: Lab) -> None:
-    """The row was cancelled after the pull request was open and before the job said it is done."""
+async def test_a_job_cancelled_after_its_pull_request_was_opened_is_withdrawn(
+    harness: Harness,
+) -> None:
+    """The row is cancelled after the pull request was opened and before the job has finished."""
 
     async def at(step: str) -> None:
         script = Script()
         gate = Gate()
         script.plan(step, gate)
-        job = await lab.code_job(script)
-        await gate.begun()
+        job = await harness.code_job(script)
+        await gate.started()
         if step == "finish_job":
             script.row = JobStatus.CANCELLED
         await job.handle.cancel()
@@ -152,13 +154,13 @@ async def test_a_job_that_is_done_when_it_is_cancelled_is_taken_back(lab: Lab) -
     await asyncio.gather(*map(at, ["finish_job", "clean_up", "release_slot"]))
 
 
-async def test_from_the_web_ui_a_job_is_cancelled_like_from_the_api(lab: Lab) -> None:
+async def test_cancelling_in_the_web_ui_equals_cancelling_in_the_api(harness: Harness) -> None:
     async def at(step: str) -> None:
         script = Script()
         gate = Gate()
         script.plan(step, gate)
-        job = await lab.code_job(script)
-        await gate.begun()
+        job = await harness.code_job(script)
+        await gate.started()
         await job.handle.cancel()
         assert await job.result() == CANCELLED
         assert script.row is JobStatus.CANCELLED
@@ -166,52 +168,52 @@ async def test_from_the_web_ui_a_job_is_cancelled_like_from_the_api(lab: Lab) ->
     await asyncio.gather(*map(at, ["hold_slot", "prepare", "run_claude"]))
 
 
-async def test_a_second_cancellation_changes_nothing(lab: Lab) -> None:
+async def test_a_second_cancellation_changes_nothing(harness: Harness) -> None:
     script = Script()
     stopping = Gate()
     script.plan("stop_work", stopping)
-    job = await cancelled_at(lab, "run_claude", script)
-    await stopping.begun()
+    job = await cancelled_at(harness, "run_claude", script)
+    await stopping.started()
     await job.handle.cancel()
     stopping.open()
     assert await job.result() == CANCELLED
     assert script.count("clean_up") == script.count("release_slot") == 1
 
 
-async def test_a_pause_after_an_overload_is_cut_short(
-    lab: Lab, monkeypatch: pytest.MonkeyPatch
+async def test_cancelling_ends_the_wait_after_an_overload(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(policies, "OVERLOAD_PAUSES", (timedelta(minutes=5),))
+    monkeypatch.setattr(policies, "OVERLOAD_BACKOFF", (timedelta(minutes=5),))
     script = Script()
-    script.plan("run_claude", fail(JobFailure(FailureCode.CLAUDE_OVERLOADED, transient=True)))
-    job = await lab.code_job(script)
+    script.plan("run_claude", raises(JobFailure(FailureCode.CLAUDE_OVERLOADED, transient=True)))
+    job = await harness.code_job(script)
     await job.reached(EventType.EVENT_TYPE_TIMER_STARTED)
     await job.cancel()
     assert await job.result() == CANCELLED
     assert script.count("run_claude") == 1
 
 
-async def test_a_job_is_cancelled_while_its_machine_dies(lab: Lab) -> None:
+async def test_a_job_is_cancelled_while_its_host_dies(harness: Harness) -> None:
     script = Script()
     gate = Gate()
     script.plan("run_claude", gate)
-    script.plan("task_queue_of", give(None))
+    script.plan("find_host_queue", returns(None))
     script.plan("stop_work", *[Gate()] * 2)
-    job = await lab.code_job(script)
-    await gate.begun()
-    script.crash_machine()
+    job = await harness.code_job(script)
+    await gate.started()
+    script.crash_host()
     await job.cancel()
     assert await job.result() == CANCELLED
     assert script.work[-2:] == ["finish_job", "forget_workspace"]
 
 
-async def test_what_cannot_be_taken_back_keeps_no_slot(lab: Lab) -> None:
+async def test_a_failed_withdrawal_keeps_no_slot(harness: Harness) -> None:
     script = Script()
-    script.plan("withdraw", fail(JobFailure(FailureCode.GITHUB_AUTHENTICATION)))
+    script.plan("withdraw", raises(JobFailure(FailureCode.GITHUB_AUTHENTICATION)))
     gate = Gate()
     script.plan("open_pull_request", gate)
-    job = await lab.code_job(script)
-    await gate.begun()
+    job = await harness.code_job(script)
+    await gate.started()
     await job.cancel()
     gate.open()
     assert (await job.result()).status is JobStatus.CANCELLED
@@ -219,14 +221,14 @@ async def test_what_cannot_be_taken_back_keeps_no_slot(lab: Lab) -> None:
     assert await closed(job) is WorkflowExecutionStatus.COMPLETED
 
 
-async def test_taking_back_is_tried_until_it_succeeds(lab: Lab) -> None:
+async def test_withdrawing_is_retried_until_it_succeeds(harness: Harness) -> None:
     script = Script()
-    down = fail(JobFailure(FailureCode.GITHUB_UNAVAILABLE, transient=True))
+    down = raises(JobFailure(FailureCode.GITHUB_UNAVAILABLE, transient=True))
     script.plan("withdraw", *[down] * 5)
     gate = Gate()
     script.plan("open_pull_request", gate)
-    job = await lab.code_job(script)
-    await gate.begun()
+    job = await harness.code_job(script)
+    await gate.started()
     await job.cancel()
     gate.open()
     assert await job.result() == CANCELLED
@@ -234,36 +236,42 @@ async def test_taking_back_is_tried_until_it_succeeds(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("is_kept", [True, False])
-async def test_a_branch_is_deleted_only_when_its_work_is_kept(lab: Lab, is_kept: bool) -> None:
+async def test_a_branch_is_deleted_only_if_its_work_is_salvaged(
+    harness: Harness, is_kept: bool
+) -> None:
     script = Script()
-    gate = Gate(give(PublishResult("c0ffee")))
+    gate = Gate(returns(PublishResult("c0ffee")))
     script.plan("publish", gate)
     if not is_kept:
-        lost = fail(JobFailure(FailureCode.DISK_FULL))
+        lost = raises(JobFailure(FailureCode.DISK_FULL))
         script.plan("clean_up", *[lost] * 10)
-        script.plan("task_queue_of", give(None))
-    job = await lab.code_job(script)
-    await gate.begun()
+        script.plan("find_host_queue", returns(None))
+    job = await harness.code_job(script)
+    await gate.started()
     await job.cancel()
     await job.called("stop_work")
     gate.open()
     assert await job.result() == CANCELLED
     [request] = script.requests["withdraw"]
-    assert request.created_branch is is_kept
+    assert request.delete_branch is is_kept
 
 
 @pytest.mark.parametrize("other", ["a-restarted", "b"])
-async def test_a_branch_stays_whose_work_is_on_another_machine(lab: Lab, other: str) -> None:
-    """The machine that only opens the pull request has nothing to keep."""
+async def test_a_branch_is_kept_if_its_work_is_on_another_host(
+    harness: Harness, other: str
+) -> None:
+    """The host that only opens the pull request has no work to salvage."""
     script = Script("a", other)
-    script.plan("open_pull_request", Gate(), gate := Gate(give(PullRequestResult(1, "https://x"))))
-    job = await lab.code_job(script)
+    script.plan(
+        "open_pull_request", Gate(), gate := Gate(returns(OpenPullRequestResult(1, "https://x")))
+    )
+    job = await harness.code_job(script)
     await job.called("open_pull_request")
-    script.crash_machine()
-    await gate.begun()
+    script.crash_host()
+    await gate.started()
     await job.cancel()
     await job.called("stop_work")
     gate.open()
     assert await job.result() == CANCELLED
     [request] = script.requests["withdraw"]
-    assert request.created_branch is (other == "a-restarted")
+    assert request.delete_branch is (other == "a-restarted")

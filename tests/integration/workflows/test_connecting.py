@@ -1,4 +1,4 @@
-"""Connecting to a server that is not there yet, and making it know what the workflows set."""
+"""Connecting to a server that starts later, and registering search attributes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from temporal import client
 from temporal.client import (
     SEARCH_ATTRIBUTES,
     connect,
-    connect_patiently,
+    connect_with_retries,
     is_polling,
     register_search_attributes,
 )
@@ -39,10 +39,10 @@ async def known(temporal: TemporalClient) -> dict[str, IndexedValueType.ValueTyp
     return dict(listed.custom_attributes)
 
 
-async def test_a_server_that_comes_later_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "CONNECT_PAUSE", timedelta(milliseconds=20))
+async def test_connecting_waits_for_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "CONNECT_INTERVAL", timedelta(milliseconds=20))
     [port] = free_ports(1)
-    connecting = asyncio.create_task(connect_patiently(f"127.0.0.1:{port}", "default"))
+    connecting = asyncio.create_task(connect_with_retries(f"127.0.0.1:{port}", "default"))
     await asyncio.sleep(0.1)
     assert not connecting.done()
     program = str(Path(sys.executable).with_name("temporal"))
@@ -50,7 +50,7 @@ async def test_a_server_that_comes_later_is_waited_for(monkeypatch: pytest.Monke
         dev_server_existing_path=program, dev_server_log_level="error", port=port
     ):
         temporal = await asyncio.wait_for(connecting, 20)
-        # One attribute is there already, as after an update that brings more of them.
+        # One attribute exists already, as after an upgrade that adds attributes.
         first = {SEARCH_ATTRIBUTES[0].name: KEYWORD}
         await temporal.operator_service.add_search_attributes(
             AddSearchAttributesRequest(namespace="default", search_attributes=first)
@@ -68,16 +68,16 @@ async def test_a_lazy_client_needs_no_server() -> None:
     assert temporal.namespace == "elsewhere"
 
 
-async def test_a_worker_of_this_machine_is_seen_polling(temporal: TemporalClient) -> None:
-    machine = platform.node()
+async def test_a_worker_of_this_host_is_reported_as_polling(temporal: TemporalClient) -> None:
+    host = platform.node()
     address = temporal.service_client.config.target_host
     namesake = await connect(address, "default")
-    assert not await is_polling(namesake, "polled", machine)
+    assert not await is_polling(namesake, "polled", host)
     async with Worker(namesake, task_queue="polled", activities=[nothing]):
         async with asyncio.timeout(10):
-            while not await is_polling(namesake, "polled", machine):
+            while not await is_polling(namesake, "polled", host):
                 pass
-        assert not await is_polling(namesake, "polled", f"not-{machine}")
+        assert not await is_polling(namesake, "polled", f"not-{host}")
 
 
 @activity.defn

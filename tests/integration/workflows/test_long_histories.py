@@ -1,4 +1,4 @@
-"""Workers without a memory: every decision is made by replaying the whole history before it."""
+"""Workers without a cache: every workflow task replays the whole history."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from domain.jobs import JobStatus, Outcome
-from tests.integration.workflows.lab import Lab, running_lab
+from tests.integration.workflows.harness import Harness, running_harness
 from tests.integration.workflows.scripts import Gate, Script
 from tests.integration.workflows.server import dev_server
 from workflows.steps import JobResult
@@ -17,16 +17,16 @@ EVENTS_PER_RUN = 150
 
 
 @pytest.fixture(scope="module")
-async def forgetful() -> AsyncIterator[Lab]:
-    """Workflows that are replayed at each step, and told early that their history is long."""
+async def forgetful() -> AsyncIterator[Harness]:
+    """Workflows that are replayed at each step. Temporal suggests early to continue as new."""
     async with (
         dev_server(f"limit.historyCount.suggestContinueAsNew={EVENTS_PER_RUN}") as temporal,
-        running_lab(temporal, max_cached_workflows=0) as lab,
+        running_harness(temporal, max_cached_workflows=0) as harness,
     ):
-        yield lab
+        yield harness
 
 
-async def test_code_jobs_come_to_every_ending(forgetful: Lab) -> None:
+async def test_code_jobs_end_correctly_when_replayed_at_every_step(forgetful: Harness) -> None:
     async def completed() -> JobResult:
         return await (await forgetful.code_job()).result()
 
@@ -35,8 +35,8 @@ async def test_code_jobs_come_to_every_ending(forgetful: Lab) -> None:
         gate = Gate()
         script.plan("run_claude", gate)
         job = await forgetful.code_job(script)
-        await gate.begun()
-        script.stop_machine()
+        await gate.started()
+        script.stop_host()
         return await job.result()
 
     async def cancelled(step: str) -> JobResult:
@@ -44,7 +44,7 @@ async def test_code_jobs_come_to_every_ending(forgetful: Lab) -> None:
         gate = Gate()
         script.plan(step, gate)
         job = await forgetful.code_job(script)
-        await gate.begun()
+        await gate.started()
         await job.cancel()
         gate.open()
         return await job.result()
@@ -56,8 +56,8 @@ async def test_code_jobs_come_to_every_ending(forgetful: Lab) -> None:
     assert {result.status for result in results} == {JobStatus.CANCELLED}
 
 
-async def test_a_conversation_starts_a_new_run_before_its_history_is_too_long(
-    forgetful: Lab,
+async def test_a_conversation_continues_as_new_before_its_history_is_too_long(
+    forgetful: Harness,
 ) -> None:
     job = await forgetful.task_job()
     await job.called("wait_for_user")

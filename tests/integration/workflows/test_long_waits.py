@@ -1,4 +1,4 @@
-"""The long waits at their real length, on Temporal's server that skips the time."""
+"""Long waits at their real length, on Temporal's time-skipping server."""
 
 from __future__ import annotations
 
@@ -20,8 +20,14 @@ from domain.failures import FailureCode, TimeLimit
 from domain.jobs import JobStatus, JobType, Outcome
 from temporal.client import register_search_attributes
 from temporal.start_job import JobLimits
-from tests.integration.workflows.lab import LIMITS, Lab, StartedJob, a_job, running_lab
-from tests.integration.workflows.scripts import Script, fail
+from tests.integration.workflows.harness import (
+    LIMITS,
+    Harness,
+    StartedJob,
+    new_job,
+    running_harness,
+)
+from tests.integration.workflows.scripts import Script, raises
 from workflows import policies
 from workflows.steps import JobResult
 
@@ -44,24 +50,25 @@ async def environment() -> AsyncIterator[WorkflowEnvironment]:
 
 
 @pytest.fixture
-async def patient_lab(environment: WorkflowEnvironment) -> AsyncIterator[Lab]:
-    """A lab whose workflows wait as long as they do for users."""
-    # Time is skipped by hand, while nothing runs: no activity can beat its heart in skipped time.
+async def real_time_harness(environment: WorkflowEnvironment) -> AsyncIterator[Harness]:
+    """A harness with the policies of production."""
+    # Time is skipped by hand while no activity runs, because activities cannot send heartbeats in
+    # skipped time.
     with environment.auto_time_skipping_disabled():
-        async with running_lab(environment.client, fast=False) as lab:
-            yield lab
+        async with running_harness(environment.client, fast=False) as harness:
+            yield harness
 
 
 @dataclass
 class Life:
-    """A job, and the time in which it lives."""
+    """A job on a server whose time can be skipped."""
 
     job: StartedJob
     environment: WorkflowEnvironment
     began: datetime
 
     async def run_to_completion(self) -> JobResult:
-        """Skip the time whenever the job does nothing but wait."""
+        """Skip the time whenever the job only waits."""
         while (description := await self.job.handle.describe()).close_time is None:
             rings_at = None
             if not description.raw_description.pending_activities:
@@ -74,7 +81,7 @@ class Life:
         return await self.job.result()
 
     async def _timer(self) -> datetime | None:
-        """Return when the one timer rings, if the job has decided to wait for it."""
+        """Return when the only timer fires, or None if the job does not wait for a timer."""
         events = (await self.job.handle.fetch_history()).events
         timers = {event.event_id: event for event in events if event.event_type == TIMER_STARTED}
         for event in events:
@@ -101,12 +108,12 @@ class Start(Protocol):
 
 
 @pytest.fixture
-def start(environment: WorkflowEnvironment, patient_lab: Lab) -> Start:
+def start(environment: WorkflowEnvironment, real_time_harness: Harness) -> Start:
     async def start_job(
         script: Script, limits: JobLimits = LIMITS, job_type: JobType = JobType.CODE
     ) -> Life:
         began = await environment.get_current_time()
-        job = await patient_lab.start(a_job(job_type), script, limits)
+        job = await real_time_harness.start(new_job(job_type), script, limits)
         return Life(job, environment, began)
 
     return start_job
@@ -120,27 +127,27 @@ async def test_a_conversation_waits_a_week_for_its_user(start: Start) -> None:
     assert week <= await life.took() < week + timedelta(minutes=1)
 
 
-async def test_a_usage_limit_of_five_hours_is_waited_out(
+async def test_a_job_waits_five_hours_for_a_usage_limit(
     start: Start, environment: WorkflowEnvironment
 ) -> None:
     resets_at = await environment.get_current_time() + timedelta(hours=5)
     script = Script()
-    script.plan("run_claude", fail(JobFailure(FailureCode.USAGE_LIMIT, resets_at=resets_at)))
+    script.plan("run_claude", raises(JobFailure(FailureCode.USAGE_LIMIT, resets_at=resets_at)))
     limits = replace(LIMITS, job_timeout=timedelta(hours=1), turn_timeout=timedelta(hours=1))
     life = await start(script, limits)
     assert await life.run_to_completion() == DONE
     [until] = life.waited_until
-    assert resets_at <= until <= resets_at + policies.STAGGER
+    assert resets_at <= until <= resets_at + policies.MAX_JITTER
     assert await environment.get_current_time() >= until
-    # The wait uses up no time of the job.
+    # The wait does not count for the job's time limit.
     given = [request.limit_seconds for request in script.requests["run_claude"]]
     assert all(3500 < seconds <= 3600 for seconds in given)
 
 
-async def test_a_limit_that_others_use_up_is_met_less_and_less_often(start: Start) -> None:
+async def test_waits_grow_if_the_limit_is_met_again(start: Start) -> None:
     script = Script()
     past = datetime(2026, 1, 1, tzinfo=UTC)
-    limited = fail(JobFailure(FailureCode.USAGE_LIMIT, resets_at=past))
+    limited = raises(JobFailure(FailureCode.USAGE_LIMIT, resets_at=past))
     script.plan("run_claude", *[limited] * 6)
     life = await start(script)
     assert await life.run_to_completion() == DONE
@@ -150,19 +157,19 @@ async def test_a_limit_that_others_use_up_is_met_less_and_less_often(start: Star
         assert timedelta(seconds=least) <= gap < timedelta(seconds=least * 1.1) + most
 
 
-async def test_a_limit_without_a_reset_time_is_tried_again_after_a_while(start: Start) -> None:
+async def test_a_limit_without_a_reset_time_is_retried(start: Start) -> None:
     script = Script()
-    script.plan("run_claude", fail(JobFailure(FailureCode.USAGE_LIMIT)))
+    script.plan("run_claude", raises(JobFailure(FailureCode.USAGE_LIMIT)))
     life = await start(script)
     assert await life.run_to_completion() == DONE
     assert policies.UNKNOWN_RESET <= await life.took() < policies.UNKNOWN_RESET * 1.5
 
 
 @pytest.mark.failure(FailureCode.CLAUDE_OVERLOADED)
-async def test_an_overload_is_given_two_hours(start: Start) -> None:
+async def test_an_overload_is_retried_for_two_hours(start: Start) -> None:
     script = Script()
-    tries = len(policies.OVERLOAD_PAUSES) + 1
-    overloaded = fail(JobFailure(FailureCode.CLAUDE_OVERLOADED, transient=True))
+    tries = len(policies.OVERLOAD_BACKOFF) + 1
+    overloaded = raises(JobFailure(FailureCode.CLAUDE_OVERLOADED, transient=True))
     script.plan("run_claude", *[overloaded] * tries)
     life = await start(script)
     result = await life.run_to_completion()

@@ -1,4 +1,4 @@
-"""The workflows of today replay what jobs have recorded; a deployment harms none of them."""
+"""Recorded histories must replay, so that a deployment does not break running jobs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from temporalio.workflow import NondeterminismError
 
 from tests.integration.workflows.record_histories import HISTORIES, RUNS
 from workflows.code_job import CodeJobWorkflow
-from workflows.sync_repositories import FetchMirrorsWorkflow
+from workflows.sync_repositories import SyncRepositoriesWorkflow
 from workflows.task_job import TaskJobWorkflow
 
 
@@ -22,7 +22,7 @@ def load(path: Path) -> WorkflowHistory:
 
 
 def replayer() -> Replayer:
-    return Replayer(workflows=[CodeJobWorkflow, TaskJobWorkflow, FetchMirrorsWorkflow])
+    return Replayer(workflows=[CodeJobWorkflow, TaskJobWorkflow, SyncRepositoriesWorkflow])
 
 
 @pytest.mark.parametrize("path", sorted(HISTORIES.rglob("*.json")), ids=lambda path: path.stem)
@@ -35,7 +35,7 @@ def test_every_run_is_recorded():
     assert recorded == {run.__name__ for run in RUNS}
 
 
-async def test_a_history_of_other_decisions_does_not_replay():
+async def test_a_history_with_other_decisions_does_not_replay():
     history: dict[str, Any] = json.loads((HISTORIES / "code_job.json").read_text())
     for event in history["events"]:
         scheduled = event.get("activityTaskScheduledEventAttributes", {})

@@ -1,4 +1,4 @@
-"""Messages into a conversation: each reaches Claude once, in order, whenever it comes."""
+"""Messages to a conversation: each reaches Claude once and in order."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from temporalio.api.enums.v1 import EventType
 from temporalio.client import WorkflowUpdateFailedError
 from temporalio.exceptions import ApplicationError
 
-from activities.claude import TurnInput, TurnOutput
+from activities.claude import RunClaudeInput, RunClaudeResult
+from activities.job_records import EnqueueTurnInput
 from domain.errors import DependencyUnavailable, JobFailure, NotFound
 from domain.failures import FailureCode, TimeLimit
 from domain.jobs import JobStatus, Outcome
-from tests.integration.workflows.lab import Lab, StartedJob
-from tests.integration.workflows.scripts import Gate, Script, fail, give
+from tests.integration.workflows.harness import Harness, StartedJob
+from tests.integration.workflows.scripts import Gate, Script, raises, returns
 from tests.integration.workflows.server import reached
 from workflows import policies
 from workflows.steps import JobResult
@@ -25,17 +26,17 @@ ANSWERED = JobResult(JobStatus.COMPLETED, Outcome.ANSWERED)
 FIRST_TURN = ["prepare", "run_claude", "verify_unchanged"]
 
 
-def turns(script: Script) -> list[TurnInput]:
+def turns(script: Script) -> list[RunClaudeInput]:
     return script.requests["run_claude"]
 
 
 def given(script: Script) -> list[list[str]]:
-    """The messages that each run of Claude began with."""
+    """Return the input of each run of Claude."""
     return [turn.message_ids for turn in turns(script)]
 
 
 async def waiting(job: StartedJob, turn: int = 1) -> None:
-    """Wait until the job waits for its user after a turn."""
+    """Wait until the job waits for its user."""
     await job.called("wait_for_user", turn)
 
 
@@ -45,7 +46,7 @@ async def completed(job: StartedJob) -> JobResult:
 
 
 async def refusal(attempt: object) -> str | None:
-    """The type of the error with which an update is refused."""
+    """Return the type of the error with which an update is rejected."""
     with pytest.raises(WorkflowUpdateFailedError) as caught:
         await attempt  # type: ignore[misc]
     cause = caught.value.cause
@@ -53,8 +54,8 @@ async def refusal(attempt: object) -> str | None:
     return cause.type
 
 
-async def test_the_first_turn_answers_the_prompt_and_gives_the_machine_back(lab: Lab) -> None:
-    job = await lab.task_job()
+async def test_the_first_turn_answers_the_prompt_and_releases_the_slot(harness: Harness) -> None:
+    job = await harness.task_job()
     await waiting(job)
     steps = ["hold_slot", *FIRST_TURN, "release_slot", "wait_for_user"]
     assert job.script.steps == steps
@@ -62,30 +63,29 @@ async def test_the_first_turn_answers_the_prompt_and_gives_the_machine_back(lab:
     assert (turn.turn, turn.attempt, turn.message_ids) == (1, 1, [])
     assert await completed(job) == ANSWERED
     rest = job.script.work[len(FIRST_TURN) + 1 :]
-    assert sorted(rest) == ["clean_up", "finish_job", "note_completion"]
+    assert sorted(rest) == ["clean_up", "finish_job", "record_completion"]
 
 
-async def test_a_message_starts_the_next_turn(lab: Lab) -> None:
-    job = await lab.task_job()
+async def test_a_message_starts_the_next_turn(harness: Harness) -> None:
+    job = await harness.task_job()
     await waiting(job)
     message = await job.send()
     await waiting(job, 2)
     assert given(job.script) == [[], [message]]
     assert [turn.turn for turn in turns(job.script)] == [1, 2]
-    assert [turn.key.number for turn in turns(job.script)] == [1, 2]
-    [entry] = job.script.requests["enqueue_job"]
-    assert entry.turn == 2
+    assert [turn.lease.number for turn in turns(job.script)] == [1, 2]
+    assert job.script.requests["enqueue_turn"] == [EnqueueTurnInput(job.id)]
     assert await completed(job) == ANSWERED
     assert job.script.count("deliver_message") == 0
     assert job.script.count("hold_slot") == job.script.count("release_slot") == 2
 
 
-async def test_a_message_during_a_turn_goes_to_the_running_process(lab: Lab) -> None:
+async def test_a_message_during_a_turn_reaches_the_running_process(harness: Harness) -> None:
     script = Script()
     gate = Gate()
     script.plan("run_claude", gate)
-    job = await lab.task_job(script)
-    await gate.begun()
+    job = await harness.task_job(script)
+    await gate.started()
     message = await job.send()
     assert script.inbox == [message]
     gate.open()
@@ -95,12 +95,14 @@ async def test_a_message_during_a_turn_goes_to_the_running_process(lab: Lab) -> 
     assert script.count("run_claude") == 1
 
 
-async def test_a_message_that_was_delivered_but_not_taken_up_starts_a_turn(lab: Lab) -> None:
+async def test_a_message_that_was_delivered_but_not_answered_starts_a_turn(
+    harness: Harness,
+) -> None:
     script = Script()
-    gate = Gate(give(TurnOutput([])))
+    gate = Gate(returns(RunClaudeResult([])))
     script.plan("run_claude", gate)
-    job = await lab.task_job(script)
-    await gate.begun()
+    job = await harness.task_job(script)
+    await gate.started()
     message = await job.send()
     assert script.inbox == [message]
     gate.open()
@@ -109,16 +111,16 @@ async def test_a_message_that_was_delivered_but_not_taken_up_starts_a_turn(lab: 
     assert await completed(job) == ANSWERED
 
 
-async def test_a_message_that_the_process_did_not_come_to_starts_a_turn(lab: Lab) -> None:
-    """It was killed after its answer to the first."""
+async def test_a_message_that_a_killed_process_left_starts_a_turn(harness: Harness) -> None:
+    """Claude was killed after it had answered the first message."""
     script = Script()
-    first = Gate(give(None))
+    first = Gate(returns(None))
     script.plan("run_claude", first)
-    job = await lab.task_job(script)
-    await first.begun()
-    script.plan("deliver_message", give(False), give(False))
+    job = await harness.task_job(script)
+    await first.started()
+    script.plan("deliver_message", returns(False), returns(False))
     messages = [await job.send(), await job.send()]
-    script.plan("run_claude", give(TurnOutput(messages[:1])))
+    script.plan("run_claude", returns(RunClaudeResult(messages[:1])))
     first.open()
     await waiting(job)
     assert given(script) == [[], messages, messages[1:]]
@@ -126,22 +128,24 @@ async def test_a_message_that_the_process_did_not_come_to_starts_a_turn(lab: Lab
     assert await completed(job) == ANSWERED
 
 
-async def test_a_turn_that_tells_of_no_message_has_taken_up_all(lab: Lab) -> None:
-    job = await lab.task_job()
+async def test_a_turn_that_reports_no_message_has_answered_its_initial_messages(
+    harness: Harness,
+) -> None:
+    job = await harness.task_job()
     await waiting(job)
-    job.script.plan("run_claude", give(TurnOutput([])))
+    job.script.plan("run_claude", returns(RunClaudeResult([])))
     message = await job.send()
     await waiting(job, 2)
     assert given(job.script) == [[], [message]]
     assert await completed(job) == ANSWERED
 
 
-async def test_a_message_that_comes_too_late_for_the_process_starts_a_turn(lab: Lab) -> None:
+async def test_a_message_after_the_process_has_ended_starts_a_turn(harness: Harness) -> None:
     script = Script()
     verifying = Gate()
     script.plan("verify_unchanged", verifying)
-    job = await lab.task_job(script)
-    await verifying.begun()
+    job = await harness.task_job(script)
+    await verifying.started()
     message = await job.send()
     verifying.open()
     await waiting(job)
@@ -150,27 +154,27 @@ async def test_a_message_that_comes_too_late_for_the_process_starts_a_turn(lab: 
     assert await completed(job) == ANSWERED
 
 
-async def test_a_message_before_the_first_turn_is_part_of_it(lab: Lab) -> None:
+async def test_a_message_before_the_first_turn_is_part_of_it(harness: Harness) -> None:
     script = Script()
     preparing = Gate()
     script.plan("prepare", preparing)
-    job = await lab.task_job(script)
-    await preparing.begun()
+    job = await harness.task_job(script)
+    await preparing.started()
     message = await job.send()
-    script.plan("prepare", give(None))
+    script.plan("prepare", returns(None))
     preparing.open()
     await waiting(job)
     assert given(script) == [[message]]
     assert await completed(job) == ANSWERED
 
 
-async def test_later_messages_do_not_overtake_one_that_waits(lab: Lab) -> None:
+async def test_later_messages_do_not_overtake_a_waiting_message(harness: Harness) -> None:
     script = Script()
     gate = Gate()
     script.plan("run_claude", gate)
-    script.plan("deliver_message", give(False))
-    job = await lab.task_job(script)
-    await gate.begun()
+    script.plan("deliver_message", returns(False))
+    job = await harness.task_job(script)
+    await gate.started()
     first, second = await job.send(), await job.send()
     gate.open()
     await waiting(job)
@@ -182,13 +186,13 @@ async def test_later_messages_do_not_overtake_one_that_waits(lab: Lab) -> None:
     assert await completed(job) == ANSWERED
 
 
-async def test_a_machine_that_cannot_be_told_keeps_no_message_from_the_next_turn(lab: Lab) -> None:
+async def test_a_message_that_cannot_be_delivered_goes_to_the_next_turn(harness: Harness) -> None:
     script = Script()
     gate = Gate()
     script.plan("run_claude", gate)
-    script.plan("deliver_message", fail(DependencyUnavailable("It is down.", "store")))
-    job = await lab.task_job(script)
-    await gate.begun()
+    script.plan("deliver_message", raises(DependencyUnavailable("It is down.", "store")))
+    job = await harness.task_job(script)
+    await gate.started()
     message = await job.send()
     gate.open()
     await waiting(job)
@@ -196,12 +200,12 @@ async def test_a_machine_that_cannot_be_told_keeps_no_message_from_the_next_turn
     assert await completed(job) == ANSWERED
 
 
-async def test_quick_messages_keep_their_order(lab: Lab) -> None:
+async def test_quick_messages_keep_their_order(harness: Harness) -> None:
     script = Script()
     gate = Gate()
     script.plan("run_claude", gate)
-    job = await lab.task_job(script)
-    await gate.begun()
+    job = await harness.task_job(script)
+    await gate.started()
     sent = [await job.send() for _ in range(20)]
     assert script.inbox == sent
     gate.open()
@@ -210,10 +214,10 @@ async def test_quick_messages_keep_their_order(lab: Lab) -> None:
     assert [delivery.message_id for delivery in script.requests["deliver_message"]] == sent
 
 
-async def test_messages_at_the_same_time_come_once_in_the_order_of_their_acceptance(
-    lab: Lab,
+async def test_concurrent_messages_arrive_once_in_the_order_of_acceptance(
+    harness: Harness,
 ) -> None:
-    job = await lab.task_job()
+    job = await harness.task_job()
     await waiting(job)
     sent = await asyncio.gather(*(job.send() for _ in range(20)))
     assert await completed(job) == ANSWERED
@@ -222,8 +226,8 @@ async def test_messages_at_the_same_time_come_once_in_the_order_of_their_accepta
     assert [m for m in job.script.seen if m in sent] == accepted
 
 
-async def test_the_same_message_twice_is_one(lab: Lab) -> None:
-    job = await lab.task_job()
+async def test_a_repeated_message_is_accepted_once(harness: Harness) -> None:
+    job = await harness.task_job()
     await waiting(job)
     message = await job.send()
     await job.send(message)
@@ -234,11 +238,11 @@ async def test_the_same_message_twice_is_one(lab: Lab) -> None:
     assert await completed(job) == ANSWERED
 
 
-async def test_a_message_is_kept_while_the_store_is_down(lab: Lab) -> None:
+async def test_a_message_is_kept_while_the_store_is_down(harness: Harness) -> None:
     script = Script()
-    down = fail(DependencyUnavailable("It is down.", "store"))
+    down = raises(DependencyUnavailable("It is down.", "store"))
     script.plan("accept_message", *[down] * 4)
-    job = await lab.task_job(script)
+    job = await harness.task_job(script)
     await waiting(job)
     message = await job.send()
     await waiting(job, 2)
@@ -246,10 +250,12 @@ async def test_a_message_is_kept_while_the_store_is_down(lab: Lab) -> None:
     assert await completed(job) == ANSWERED
 
 
-async def test_a_message_that_cannot_be_accepted_is_refused_and_the_job_goes_on(lab: Lab) -> None:
+async def test_a_message_that_cannot_be_accepted_is_rejected_and_the_job_continues(
+    harness: Harness,
+) -> None:
     script = Script()
-    script.plan("accept_message", fail(NotFound("There is no such job.")))
-    job = await lab.task_job(script)
+    script.plan("accept_message", raises(NotFound("There is no such job.")))
+    job = await harness.task_job(script)
     await waiting(job)
     with pytest.raises(WorkflowUpdateFailedError):
         await job.send()
@@ -259,12 +265,12 @@ async def test_a_message_that_cannot_be_accepted_is_refused_and_the_job_goes_on(
     assert await completed(job) == ANSWERED
 
 
-async def test_after_completion_messages_are_refused(lab: Lab) -> None:
+async def test_messages_after_completion_are_rejected(harness: Harness) -> None:
     script = Script()
     gate = Gate()
     script.plan("run_claude", gate)
-    job = await lab.task_job(script)
-    await gate.begun()
+    job = await harness.task_job(script)
+    await gate.started()
     await job.complete()
     assert await refusal(job.send()) == NOT_ACCEPTING
     gate.open()
@@ -272,12 +278,12 @@ async def test_after_completion_messages_are_refused(lab: Lab) -> None:
     assert script.count("accept_message") == 0
 
 
-async def test_a_message_just_before_completion_is_answered(lab: Lab) -> None:
+async def test_a_message_just_before_completion_is_answered(harness: Harness) -> None:
     script = Script()
-    gate = Gate(give(TurnOutput([])))
+    gate = Gate(returns(RunClaudeResult([])))
     script.plan("run_claude", gate)
-    job = await lab.task_job(script)
-    await gate.begun()
+    job = await harness.task_job(script)
+    await gate.started()
     message, _ = await asyncio.gather(job.send(), _slightly_later(job))
     gate.open()
     assert await job.result() == ANSWERED
@@ -289,15 +295,17 @@ async def _slightly_later(job: StartedJob) -> None:
     await job.complete()
 
 
-async def test_a_message_still_being_accepted_when_the_turn_ends_is_answered(lab: Lab) -> None:
+async def test_a_message_that_is_being_accepted_when_the_turn_ends_is_answered(
+    harness: Harness,
+) -> None:
     script = Script()
-    turn, accepting = Gate(), Gate(give(True))
+    turn, accepting = Gate(), Gate(returns(True))
     script.plan("run_claude", turn)
     script.plan("accept_message", accepting)
-    job = await lab.task_job(script)
-    await turn.begun()
+    job = await harness.task_job(script)
+    await turn.started()
     sending = asyncio.create_task(job.send())
-    await accepting.begun()
+    await accepting.started()
     completing = asyncio.create_task(job.complete())
     turn.open()
     await job.called("release_slot")
@@ -308,14 +316,14 @@ async def test_a_message_still_being_accepted_when_the_turn_ends_is_answered(lab
     assert given(script) == [[], [message]]
 
 
-async def test_a_message_that_was_let_in_before_completion_is_answered(lab: Lab) -> None:
+async def test_a_message_accepted_before_completion_is_answered(harness: Harness) -> None:
     script = Script()
-    accepting = [Gate(give(True)), Gate(give(True))]
+    accepting = [Gate(returns(True)), Gate(returns(True))]
     script.plan("accept_message", *accepting)
-    job = await lab.task_job(script)
+    job = await harness.task_job(script)
     await waiting(job)
     sending = [asyncio.create_task(job.send())]
-    await accepting[0].begun()
+    await accepting[0].started()
     completing = asyncio.create_task(job.complete())
     await updates_accepted(job, 2)
     sending.append(asyncio.create_task(job.send()))
@@ -331,24 +339,24 @@ async def test_a_message_that_was_let_in_before_completion_is_answered(lab: Lab)
 
 
 async def updates_accepted(job: StartedJob, count: int) -> None:
-    """Wait until the workflow has let in so many updates."""
+    """Wait until the workflow has accepted this number of updates."""
     accepted = EventType.EVENT_TYPE_WORKFLOW_EXECUTION_UPDATE_ACCEPTED
     await reached(job.handle, accepted, times=count)
 
 
-async def test_a_machine_lost_in_a_turn_leaves_no_message_unanswered(lab: Lab) -> None:
+async def test_a_host_lost_in_a_turn_leaves_no_message_unanswered(harness: Harness) -> None:
     script = Script("a", "a", "b")
     first, second = Gate(), Gate()
     script.plan("run_claude", first, second)
-    job = await lab.task_job(script)
-    await first.begun()
+    job = await harness.task_job(script)
+    await first.started()
     during = await job.send()
     first.open()
     await waiting(job)
     asked = await job.send()
-    await second.begun()
+    await second.started()
     late = await job.send()
-    script.stop_machine()
+    script.stop_host()
     await waiting(job, 2)
     assert given(script) == [[], [asked], [asked, late]]
     assert [(turn.turn, turn.attempt) for turn in turns(script)] == [(1, 1), (2, 1), (2, 2)]
@@ -356,11 +364,11 @@ async def test_a_machine_lost_in_a_turn_leaves_no_message_unanswered(lab: Lab) -
     assert await completed(job) == ANSWERED
 
 
-async def test_a_long_conversation_goes_on_as_a_new_run(
-    lab: Lab, monkeypatch: pytest.MonkeyPatch
+async def test_a_long_conversation_continues_as_a_new_run(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(policies, "MESSAGES_PER_RUN", 2)
-    job = await lab.task_job()
+    job = await harness.task_job()
     await waiting(job)
     first_run = (await job.handle.describe()).run_id
     sent = []
@@ -370,20 +378,20 @@ async def test_a_long_conversation_goes_on_as_a_new_run(
     assert (await job.handle.describe()).run_id != first_run
     assert [message for messages in given(job.script) for message in messages] == sent
     assert [turn.turn for turn in turns(job.script)] == [1, 2, 3, 4, 5, 6]
-    assert [turn.key.number for turn in turns(job.script)] == [1, 2, 3, 4, 5, 6]
+    assert [turn.lease.number for turn in turns(job.script)] == [1, 2, 3, 4, 5, 6]
     assert await completed(job) == ANSWERED
     assert job.script.count("clean_up") == 1
 
 
-async def test_a_new_run_takes_along_what_still_waits(
-    lab: Lab, monkeypatch: pytest.MonkeyPatch
+async def test_a_new_run_keeps_waiting_messages(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(policies, "MESSAGES_PER_RUN", 3)
     script = Script()
-    gate = Gate(give(TurnOutput([])))
+    gate = Gate(returns(RunClaudeResult([])))
     script.plan("run_claude", gate)
-    job = await lab.task_job(script)
-    await gate.begun()
+    job = await harness.task_job(script)
+    await gate.started()
     sent = [await job.send() for _ in range(5)]
     gate.open()
     await waiting(job)
@@ -392,28 +400,28 @@ async def test_a_new_run_takes_along_what_still_waits(
     assert await completed(job) == ANSWERED
 
 
-async def test_a_conversation_ends_when_nobody_answers(lab: Lab) -> None:
-    job = await lab.task_job(idle=timedelta(seconds=0.5))
+async def test_the_idle_limit_ends_a_conversation(harness: Harness) -> None:
+    job = await harness.task_job(idle=timedelta(seconds=0.5))
     result = await job.result()
     assert (result.status, result.failure_code) == (JobStatus.FAILED, FailureCode.TIMED_OUT)
     assert result.error == TimeLimit.IDLE.sentence
     assert job.script.work[-2:] == ["finish_job", "clean_up"]
 
 
-async def test_files_that_changed_fail_the_conversation(lab: Lab) -> None:
+async def test_changed_files_fail_the_conversation(harness: Harness) -> None:
     script = Script()
     failure = JobFailure(FailureCode.TASK_CHANGED_FILES, "Changed: app.py.")
-    script.plan("verify_unchanged", fail(failure))
-    job = await lab.task_job(script)
+    script.plan("verify_unchanged", raises(failure))
+    job = await harness.task_job(script)
     assert await job.result() == JobResult(
         JobStatus.FAILED, None, FailureCode.TASK_CHANGED_FILES, "Changed: app.py."
     )
     assert script.work == [*FIRST_TURN, "finish_job", "clean_up"]
 
 
-async def test_a_turn_that_fails_ends_the_conversation(lab: Lab) -> None:
+async def test_a_failed_turn_fails_the_conversation(harness: Harness) -> None:
     script = Script()
-    script.plan("run_claude", fail(JobFailure(FailureCode.PROMPT_TOO_LONG)))
-    job = await lab.task_job(script)
+    script.plan("run_claude", raises(JobFailure(FailureCode.PROMPT_TOO_LONG)))
+    job = await harness.task_job(script)
     assert (await job.result()).failure_code is FailureCode.PROMPT_TOO_LONG
     assert script.count("release_slot") == 1

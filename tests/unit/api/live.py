@@ -15,24 +15,38 @@ from temporalio.client import Client as TemporalClient
 from temporalio.client import WorkflowExecutionStatus
 from temporalio.worker import Worker
 
-from activities.claude import Delivery, TurnInput, TurnOutput
+from activities.claude import (
+    DeliverMessageInput,
+    DeliverMessageResult,
+    RunClaudeInput,
+    RunClaudeResult,
+)
 from activities.interceptors.errors import ErrorInterceptor
 from activities.interceptors.heartbeats import HeartbeatInterceptor
 from activities.job_records import RECORDS_TASK_QUEUE, RecordActivities
 from activities.slots import SLOTS_TASK_QUEUE, SlotActivities
-from activities.workspaces import MirrorResult, PrepareResult, PublishInput, PublishResult
+from activities.workspaces import (
+    CleanUpInput,
+    FetchMirrorInput,
+    FetchMirrorResult,
+    PrepareInput,
+    PrepareResult,
+    PublishInput,
+    PublishResult,
+    VerifyUnchangedInput,
+)
 from domain.job_details import JobFilter
 from domain.jobs import FINAL, Phase
 from host.job_progress import Progress
 from host.slots.credential_holds import Credential
-from host.slots.leases import LeaseKey, Leases
+from host.slots.leases import Leases
 from host.slots.slot_supplier import HostSlotSupplier
 from store.protocol import Guard, Store
 from tests.unit.api.calls import Api
 from tests.unit.api.contract import Json
 from workflows.code_job import CodeJobWorkflow
 from workflows.steps import JOBS_TASK_QUEUE
-from workflows.sync_repositories import FetchMirrorsWorkflow
+from workflows.sync_repositories import SyncRepositoriesWorkflow
 from workflows.task_job import TaskJobWorkflow
 
 Activity = Callable[..., Any]
@@ -57,26 +71,26 @@ class FakeHost:
         self.turns: dict[str, list[list[str]]] = defaultdict(list)
 
     @activity.defn
-    async def prepare(self, key: LeaseKey) -> PrepareResult:
-        return PrepareResult("0" * 40, False, was_there=True)
+    async def prepare(self, request: PrepareInput) -> PrepareResult:
+        return PrepareResult("0" * 40, False, existed=True)
 
     @activity.defn
-    async def run_claude(self, request: TurnInput) -> TurnOutput:
-        job_id = request.key.job_id
+    async def run_claude(self, request: RunClaudeInput) -> RunClaudeResult:
+        job_id = request.lease.job_id
         details = await self._store.get_job(job_id)
         assert details is not None
         self.turns[job_id].append(request.message_ids)
-        await self._progress.enter(request.key, Phase.WORKING)
+        await self._progress.enter(request.lease, Phase.WORKING)
         if HOLD in details.job.prompt:
-            await self._leases.require(request.key).run(self.let_go[job_id].wait())
-        return TurnOutput([])
+            await self._leases.require(request.lease).run(self.let_go[job_id].wait())
+        return RunClaudeResult([])
 
     @activity.defn
-    async def deliver_message(self, delivery: Delivery) -> bool:
-        return False
+    async def deliver_message(self, request: DeliverMessageInput) -> DeliverMessageResult:
+        return DeliverMessageResult(delivered=False)
 
     @activity.defn
-    async def verify_unchanged(self, key: LeaseKey) -> None:
+    async def verify_unchanged(self, request: VerifyUnchangedInput) -> None:
         return
 
     @activity.defn
@@ -84,17 +98,17 @@ class FakeHost:
         return PublishResult(None)
 
     @activity.defn
-    async def clean_up(self, job_id: str) -> None:
-        await self._store.update_job(job_id, {"phase": None}, Guard(FINAL))
+    async def clean_up(self, request: CleanUpInput) -> None:
+        await self._store.update_job(request.job_id, {"phase": None}, Guard(FINAL))
 
     @activity.defn
-    async def fetch_mirror(self, repository_id: str) -> MirrorResult:
-        repository = await self._store.get_repository(repository_id)
+    async def fetch_mirror(self, request: FetchMirrorInput) -> FetchMirrorResult:
+        repository = await self._store.get_repository(request.repository_id)
         assert repository is not None
         name = repository.full_name
         if repository.repo_name == MISSING:
-            return MirrorResult(name, False, None, "The repository does not exist.")
-        return MirrorResult(name, True, f"/repos/{name}.git", None)
+            return FetchMirrorResult(name, False, None, "The repository does not exist.")
+        return FetchMirrorResult(name, True, f"/repos/{name}.git", None)
 
 
 class Live:
@@ -161,11 +175,11 @@ async def running_live(api: Api, temporal: TemporalClient) -> AsyncIterator[Live
         "fake",
         Live.task_queue,
     )
-    on_host = [slots.release_slot, slots.stop_work, *_activities(host)]
+    on_host: list[Activity] = [slots.release_slot, slots.stop_work, *_activities(host)]
     workflow_worker = Worker(
         temporal,
         task_queue=JOBS_TASK_QUEUE,
-        workflows=[CodeJobWorkflow, TaskJobWorkflow, FetchMirrorsWorkflow],
+        workflows=[CodeJobWorkflow, TaskJobWorkflow, SyncRepositoriesWorkflow],
     )
     async with (
         _activity_worker(temporal, RECORDS_TASK_QUEUE, _activities(records)),

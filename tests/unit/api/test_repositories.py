@@ -85,11 +85,11 @@ class TestOneRepository:
 async def test_workflow_that_an_operator_terminates(api: Api, parked: TemporalClient) -> None:
     repository = await api.add_repository(await api.add_client())
     await api.report_host()
-    handle = parked.get_workflow_handle(f"mirrors-{repository['id']}")
+    handle = parked.get_workflow_handle(f"sync-{repository['id']}")
     asking = asyncio.create_task(api.refusal(500, "POST", f"/repos/{repository['id']}/clone"))
     await eventually(lambda: exists(handle), "the run has begun")
     await handle.terminate()
-    assert await asking == "The fetching was ended before it was done. Try again."
+    assert await asking == "Fetching was stopped before it was finished. Try again."
 
 
 async def exists(handle: WorkflowHandle[Any, Any]) -> bool:

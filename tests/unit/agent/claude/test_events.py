@@ -16,8 +16,9 @@ from agent.claude.events import (
     SessionStarted,
     SessionState,
     read_event,
-    worth_storing,
+    read_line,
 )
+from agent.process.lines import OutputLine
 from agent.protocol import MessageAcknowledged
 from domain.jobs import Usage
 
@@ -110,7 +111,7 @@ def test_known_lines_are_parsed(fields: dict[str, Any], event: Event) -> None:
 @pytest.mark.parametrize("odd", ["", "{", "null", "[]", '"x"', "[" * 100_000, "\ufffd", "NaN"])
 def test_a_line_that_is_not_an_object_is_stored(odd: str) -> None:
     assert read_event(odd) == Other(None)
-    assert worth_storing(odd) is bool(odd)
+    assert is_stored(odd) is bool(odd)
 
 
 ODD_VALUES = [
@@ -135,7 +136,7 @@ def test_no_field_value_raises(fields: dict[str, Any]) -> None:
         for value in ODD_VALUES:
             line = json.dumps({**fields, name: value})
             assert read_event(line) is not None
-            assert worth_storing(line) in {True, False}
+            assert is_stored(line) in {True, False}
     for name, inner in fields.items():
         for inner_name in inner if isinstance(inner, dict) else ():
             for value in ODD_VALUES:
@@ -161,4 +162,9 @@ def test_no_field_value_raises(fields: dict[str, Any]) -> None:
     ],
 )
 def test_protocol_messages_are_not_stored(line: str, expected: bool) -> None:
-    assert worth_storing(line) is expected
+    assert is_stored(line) is expected
+
+
+def is_stored(line: str) -> bool:
+    """Return whether a line of standard output is stored."""
+    return read_line(OutputLine("stdout", line))[0].is_stored

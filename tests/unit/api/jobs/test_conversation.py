@@ -207,7 +207,7 @@ async def test_workflow_without_a_worker(
         "message": "The message could not be delivered.",
         "complete": "The conversation could not be ended.",
     }
-    assert reason.startswith(f"{failed[end]} It was handed to the workflow")
+    assert reason.startswith(f"{failed[end]} The workflow received it but did not answer")
     assert await user_messages(api, job_id) == []
 
 

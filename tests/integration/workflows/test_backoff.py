@@ -1,4 +1,4 @@
-"""Usage limits and overload: waited out without a slot, then gone on with where it was."""
+"""Usage limits and overload: the job waits without a slot and resumes where it was."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from temporalio.api.enums.v1 import EventType
 
-from activities.claude import TurnOutput
+from activities.claude import RunClaudeResult
 from domain.errors import JobFailure
 from domain.failures import FailureCode
 from domain.jobs import JobStatus, JobType, Outcome
-from tests.integration.workflows.lab import Lab, a_job
-from tests.integration.workflows.scripts import Gate, Script, fail, give
+from tests.integration.workflows.harness import Harness, new_job
+from tests.integration.workflows.scripts import Gate, Script, raises, returns
 from workflows import policies
 from workflows.steps import JobResult
 
@@ -29,11 +29,11 @@ def soon(seconds: float) -> datetime:
     return datetime.now(UTC) + timedelta(seconds=seconds)
 
 
-async def test_a_usage_limit_is_waited_out_without_a_slot(lab: Lab) -> None:
+async def test_a_job_holds_no_slot_while_it_waits_for_a_usage_limit(harness: Harness) -> None:
     script = Script()
     resets_at = soon(1.5)
-    script.plan("run_claude", fail(limited(resets_at)))
-    job = await lab.code_job(script)
+    script.plan("run_claude", raises(limited(resets_at)))
+    job = await harness.code_job(script)
     assert await job.result() == DONE
     assert datetime.now(UTC) >= resets_at
     steps = ["publish", "open_pull_request", "finish_job", "clean_up"]
@@ -46,38 +46,40 @@ async def test_a_usage_limit_is_waited_out_without_a_slot(lab: Lab) -> None:
     assert [turn.attempt for turn in script.requests["run_claude"]] == [1, 2]
 
 
-async def test_the_machine_that_has_the_work_is_asked_for_again(lab: Lab) -> None:
+async def test_the_job_returns_to_the_host_with_its_work(harness: Harness) -> None:
     script = Script("c", "b")
-    script.plan("run_claude", fail(limited()))
-    assert await (await lab.code_job(script)).result() == DONE
-    # Nobody polls for `c`, so another machine begins again after a moment.
+    script.plan("run_claude", raises(limited()))
+    assert await (await harness.code_job(script)).result() == DONE
+    # No worker polls for `c`, so another host starts again.
     assert script.asked == ["slots", "slots"]
     returned = Script("a", "a-restarted")
-    returned.plan("run_claude", fail(limited()))
-    assert await (await lab.code_job(returned)).result() == DONE
+    returned.plan("run_claude", raises(limited()))
+    assert await (await harness.code_job(returned)).result() == DONE
     assert returned.asked == ["slots", "slots-a"]
 
 
-async def test_a_limit_without_end_is_asked_again_and_again(lab: Lab) -> None:
+async def test_a_usage_limit_is_retried_without_end(harness: Harness) -> None:
     script = Script()
-    script.plan("run_claude", *[fail(limited(soon(-60)))] * 8)
-    assert await (await lab.code_job(script)).result() == DONE
+    script.plan("run_claude", *[raises(limited(soon(-60)))] * 8)
+    assert await (await harness.code_job(script)).result() == DONE
     assert script.count("wait_for_limit") == 8
 
 
-async def test_a_reset_that_no_limit_can_have_is_not_waited_for(lab: Lab) -> None:
+async def test_an_implausible_reset_time_fails_the_job(harness: Harness) -> None:
     script = Script()
-    script.plan("run_claude", fail(limited(soon(30 * 86400))))
-    result = await (await lab.code_job(script)).result()
+    script.plan("run_claude", raises(limited(soon(30 * 86400))))
+    result = await (await harness.code_job(script)).result()
     assert (result.status, result.failure_code) == (JobStatus.FAILED, FailureCode.USAGE_LIMIT)
     assert script.count("wait_for_limit") == 0
 
 
 @pytest.mark.parametrize("job_type", JobType)
-async def test_a_job_is_cancelled_while_it_waits_for_a_limit(lab: Lab, job_type: JobType) -> None:
+async def test_a_job_is_cancelled_while_it_waits_for_a_limit(
+    harness: Harness, job_type: JobType
+) -> None:
     script = Script()
-    script.plan("run_claude", fail(limited(soon(3600))))
-    job = await lab.start(a_job(job_type), script)
+    script.plan("run_claude", raises(limited(soon(3600))))
+    job = await harness.start(new_job(job_type), script)
     await job.reached(EventType.EVENT_TYPE_TIMER_STARTED)
     await job.cancel()
     assert await job.result() == CANCELLED
@@ -86,10 +88,10 @@ async def test_a_job_is_cancelled_while_it_waits_for_a_limit(lab: Lab, job_type:
     assert script.count("clean_up") == 1
 
 
-async def test_a_message_during_the_wait_is_given_to_the_same_turn(lab: Lab) -> None:
+async def test_a_message_during_the_wait_belongs_to_the_same_turn(harness: Harness) -> None:
     script = Script()
-    script.plan("run_claude", fail(limited(soon(1.5))))
-    job = await lab.task_job(script)
+    script.plan("run_claude", raises(limited(soon(1.5))))
+    job = await harness.task_job(script)
     await job.called("release_slot")
     message = await job.send()
     await job.complete()
@@ -99,27 +101,27 @@ async def test_a_message_during_the_wait_is_given_to_the_same_turn(lab: Lab) -> 
     assert script.seen == [message]
 
 
-async def test_a_conversation_has_new_patience_with_each_turn(lab: Lab) -> None:
+async def test_each_turn_of_a_conversation_has_its_own_backoff(harness: Harness) -> None:
     script = Script()
-    overloaded = fail(JobFailure(FailureCode.CLAUDE_OVERLOADED, transient=True))
-    most = len(policies.OVERLOAD_PAUSES)
-    first, second = [overloaded] * most, [overloaded] * most
-    script.plan("run_claude", *first, give(TurnOutput([])), *second)
-    job = await lab.task_job(script)
+    overloaded = raises(JobFailure(FailureCode.CLAUDE_OVERLOADED, transient=True))
+    limit = len(policies.OVERLOAD_BACKOFF)
+    first, second = [overloaded] * limit, [overloaded] * limit
+    script.plan("run_claude", *first, returns(RunClaudeResult([])), *second)
+    job = await harness.task_job(script)
     await job.called("wait_for_user")
     await job.send()
     await job.called("wait_for_user", 2)
     await job.complete()
     assert (await job.result()).status is JobStatus.COMPLETED
-    assert script.count("wait_for_limit") == 2 * most
+    assert script.count("wait_for_limit") == 2 * limit
 
 
-async def test_a_machine_that_is_lost_after_a_return_is_not_asked_again(lab: Lab) -> None:
+async def test_a_host_lost_after_a_return_is_not_preferred_again(harness: Harness) -> None:
     script = Script("a", "a-restarted", "b")
     gate = Gate()
-    script.plan("run_claude", fail(limited()), gate)
-    job = await lab.code_job(script)
-    await gate.begun()
-    script.crash_machine()
+    script.plan("run_claude", raises(limited()), gate)
+    job = await harness.code_job(script)
+    await gate.started()
+    script.crash_host()
     assert await job.result() == DONE
     assert script.asked == ["slots", "slots-a", "slots"]

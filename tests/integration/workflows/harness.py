@@ -1,4 +1,4 @@
-"""The real workflows with scripted machines."""
+"""Runs the real workflows with scripted hosts."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from temporalio.worker import Worker
 
 from domain.jobs import FINAL, Job, JobStatus, JobType
 from temporal.start_job import JobLimits, start_job
-from tests.integration.workflows.machines import Scripts, running_machines
+from tests.integration.workflows.scripted_hosts import Scripts, running_hosts
 from tests.integration.workflows.scripts import Script
 from tests.integration.workflows.server import eventually, reached
 from workflows import policies
 from workflows.code_job import CodeJobWorkflow
 from workflows.policies import Policy
 from workflows.steps import JOBS_TASK_QUEUE, JobResult, workflow_id
-from workflows.sync_repositories import FetchMirrorsWorkflow
+from workflows.sync_repositories import SyncRepositoriesWorkflow
 from workflows.task_job import TaskJobWorkflow
 
 _AS_THEY_ARE = {name: value for name, value in vars(policies).items() if not name.startswith("__")}
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 DEAD_QUEUE_SECONDS = 3.0
-"""Instead of 20 s: how long a task may lie in a queue that nobody polls."""
-SILENCE_SECONDS = 2.5
-"""Instead of 10 s: how long an activity may be silent. Only those that last beat here."""
+"""Instead of 20 s: how long a task may wait in a queue that no worker polls."""
+HEARTBEAT_TIMEOUT_SECONDS = 2.5
+"""Instead of 10 s. Only activities that last send heartbeats here."""
 RETURN_SECONDS = 1.0
-"""Instead of 10 s: how long an earlier lease's machine is asked for. Only a and b are there."""
+"""Instead of 10 s: how long a job waits for the host of its earlier lease, here a or b."""
 LIMITS = JobLimits(
     job_timeout=timedelta(minutes=1),
     task_idle_timeout=timedelta(minutes=1),
@@ -59,16 +59,18 @@ class StartedJob:
             return await asyncio.wait_for(self.handle.result(), 40)
         except TimeoutError:
             waits = (await self.handle.describe()).raw_description.pending_activities
-            raise AssertionError(f"No end in sight: {self.script.calls}, {waits}") from None
+            raise AssertionError(
+                f"The workflow did not end: {self.script.calls}, {waits}"
+            ) from None
 
     async def cancel(self) -> None:
-        """Cancel as the API does: the row first, if it is not final yet, then the workflow."""
+        """Cancel as the API does: first the row, if it is not final, then the workflow."""
         if self.script.row not in FINAL:
             self.script.row = JobStatus.CANCELLED
         await self.handle.cancel()
 
     async def send(self, message_id: str | None = None, **options: Any) -> str:
-        """Send a message as the API does; its id is the id of the update."""
+        """Send a message as the API does, with its id as the id of the update."""
         message = message_id or str(uuid.uuid4())
         options.setdefault("id", message)
         await self.handle.execute_update(TaskJobWorkflow.send_message, message, **options)
@@ -78,7 +80,7 @@ class StartedJob:
         await self.handle.execute_update(TaskJobWorkflow.complete)
 
     async def gave_up(self, activity: str) -> None:
-        """Wait until the workflow has asked for an activity's cancellation."""
+        """Wait until the workflow has requested the cancellation of an activity."""
         state = PendingActivityState.PENDING_ACTIVITY_STATE_CANCEL_REQUESTED
         for _ in range(500):
             description = (await self.handle.describe()).raw_description
@@ -86,33 +88,33 @@ class StartedJob:
             if pending.get(activity) == state:
                 return
             await asyncio.sleep(0.02)
-        raise AssertionError(f"{activity} was not given up")
+        raise AssertionError(f"{activity} was not cancelled")
 
     async def reached(self, event: EventType.ValueType) -> None:
         await reached(self.handle, event)
 
     async def called(self, activity: str, times: int = 1) -> None:
-        """Wait until an activity was called so many times."""
+        """Wait until an activity was called `times` times."""
         await eventually(
             lambda: self.script.count(activity) >= times, what=f"{activity}: {self.script.calls}"
         )
 
 
-class Lab:
-    """Starts workflows with scripts."""
+class Harness:
+    """Starts workflows, each with its script."""
 
     def __init__(self, temporal: TemporalClient) -> None:
         self.temporal = temporal
         self.scripts: Scripts = {}
 
     async def code_job(self, script: Script | None = None) -> StartedJob:
-        return await self.start(a_job(), script or Script())
+        return await self.start(new_job(), script or Script())
 
     async def task_job(
         self, script: Script | None = None, idle: timedelta = timedelta(minutes=1)
     ) -> StartedJob:
         limits = replace(LIMITS, task_idle_timeout=idle)
-        return await self.start(a_job(JobType.TASK), script or Script(), limits)
+        return await self.start(new_job(JobType.TASK), script or Script(), limits)
 
     async def start(self, job: Job, script: Script, limits: JobLimits = LIMITS) -> StartedJob:
         self.scripts[workflow_id(job.id)] = script
@@ -121,7 +123,7 @@ class Lab:
         return StartedJob(job, script, handle)
 
     async def end_all(self) -> None:
-        """Terminate what a test has left running, so that nothing of it reaches the next."""
+        """Terminate the workflows that a test has left running."""
         scripts, started = self.scripts.copy(), list(self.scripts)
         self.scripts.clear()
         for name in started:
@@ -131,7 +133,7 @@ class Lab:
             script.end()
 
 
-def a_job(job_type: JobType = JobType.CODE) -> Job:
+def new_job(job_type: JobType = JobType.CODE) -> Job:
     return Job(
         id=str(uuid.uuid4()),
         client_id=str(uuid.uuid4()),
@@ -146,15 +148,15 @@ def a_job(job_type: JobType = JobType.CODE) -> Job:
 
 
 @contextlib.asynccontextmanager
-async def running_lab(
+async def running_harness(
     temporal: TemporalClient, max_cached_workflows: int = 100, *, fast: bool = True
-) -> AsyncIterator[Lab]:
-    """Poll for workflows and activities; `fast` is under policies that wait less."""
-    lab = Lab(temporal)
+) -> AsyncIterator[Harness]:
+    """Poll for workflows and activities. With `fast`, the policies wait less."""
+    harness = Harness(temporal)
     deciding = Worker(
         temporal,
         task_queue=JOBS_TASK_QUEUE,
-        workflows=[CodeJobWorkflow, TaskJobWorkflow, FetchMirrorsWorkflow],
+        workflows=[CodeJobWorkflow, TaskJobWorkflow, SyncRepositoriesWorkflow],
         max_cached_workflows=max_cached_workflows,
     )
     with pytest.MonkeyPatch.context() as patch:
@@ -162,15 +164,15 @@ async def running_lab(
             patch.setattr(policies, name, value)
         if fast:
             make_fast(patch)
-        # Temporal's server that skips time cannot take the cancellation of what has just ended.
-        lingering = 0.0 if fast else 0.2
-        async with running_machines(temporal, lab.scripts, lingering), deciding:
-            yield lab
-            await lab.end_all()
+        # The time-skipping server rejects the cancellation of an activity that has just ended.
+        release_delay = 0.0 if fast else 0.2
+        async with running_hosts(temporal, harness.scripts, release_delay), deciding:
+            yield harness
+            await harness.end_all()
 
 
 def make_fast(patch: pytest.MonkeyPatch) -> None:
-    """Shorten the waits between tries; what is tried often is tried three times."""
+    """Shorten the waits between attempts, and allow at most three attempts."""
     moment = timedelta(milliseconds=20)
     for name, policy in vars(policies).copy().items():
         if isinstance(policy, Policy):
@@ -181,8 +183,8 @@ def make_fast(patch: pytest.MonkeyPatch) -> None:
     )
     slow_turn = policies.run_claude
     patch.setattr(policies, "run_claude", lambda limit: _faster(slow_turn(limit), moment))
-    patch.setattr(policies, "requeue_pauses", lambda: itertools.repeat(moment))
-    for name in ("OVERLOAD_PAUSES", "LIMIT_PAUSES", "KILLED_PAUSES"):
+    patch.setattr(policies, "requeue_backoff", lambda: itertools.repeat(moment))
+    for name in ("OVERLOAD_BACKOFF", "MIN_LIMIT_WAITS", "KILLED_BACKOFF"):
         patch.setattr(policies, name, (moment,) * len(getattr(policies, name)))
     patch.setattr(policies, "UNKNOWN_RESET", moment)
 
@@ -195,5 +197,5 @@ def _faster(policy: Policy, moment: timedelta) -> Policy:
         maximum_attempts=min(policy.retry.maximum_attempts, 3),
     )
     pickup = policy.schedule_to_start and timedelta(seconds=DEAD_QUEUE_SECONDS)
-    silence = policy.heartbeat and timedelta(seconds=SILENCE_SECONDS)
+    silence = policy.heartbeat and timedelta(seconds=HEARTBEAT_TIMEOUT_SECONDS)
     return replace(policy, retry=retry, schedule_to_start=pickup, heartbeat=silence)

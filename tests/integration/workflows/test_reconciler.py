@@ -1,4 +1,4 @@
-"""Rows and workflows that do not agree, with a real server and a real store."""
+"""Rows and workflows that differ, with a real server and a real store."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from domain.job_details import JobDetails
 from domain.jobs import Job, JobStatus, JobType, Phase
 from domain.timestamps import utc_now
 from store.sqlite.store import SqliteStore
-from temporal import reconciler as reconciling
+from temporal import reconciler as reconciler_module
 from temporal.reconciler import Reconciler
 from temporal.start_job import JobLimits, start_job
 from tests.integration.workflows.server import reached
@@ -39,7 +39,7 @@ Handle = WorkflowHandle[Any, Any]
 
 @workflow.defn
 class Sleeps:
-    """A workflow that only a cancellation ends."""
+    """A workflow that runs until it is cancelled."""
 
     @workflow.run
     async def run(self) -> None:
@@ -47,7 +47,7 @@ class Sleeps:
 
 
 class DownFor(SqliteStore):
-    """A store that does not answer about some jobs."""
+    """A store that fails for some jobs."""
 
     jobs: frozenset[str] = frozenset()
 
@@ -82,7 +82,7 @@ async def reconciler(temporal: TemporalClient, world: World) -> AsyncIterator[Re
 
 @pytest.fixture
 def started(temporal: TemporalClient, world: World) -> Any:
-    """Start the workflow of a job, as a POST does."""
+    """Start the workflow of a job, as POST /jobs does."""
 
     async def start(job: Job) -> Handle:
         await start_job(temporal, job, world.repository.full_name, LIMITS)
@@ -96,7 +96,7 @@ async def status_of(temporal: TemporalClient, job: Job) -> WorkflowExecutionStat
 
 
 async def workflows_of(temporal: TemporalClient, job: Job) -> int:
-    """How many runs there are of a job's workflow."""
+    """Return the number of runs of a job's workflow."""
     query = f"WorkflowId = '{workflow_id(job.id)}'"
     for _ in range(200):
         runs = [run async for run in temporal.list_workflows(query)]
@@ -106,7 +106,7 @@ async def workflows_of(temporal: TemporalClient, job: Job) -> int:
     return 0
 
 
-async def test_a_row_without_workflow_gets_one(
+async def test_a_row_without_a_workflow_gets_one(
     temporal: TemporalClient, world: World, reconciler: Reconciler
 ) -> None:
     code = await world.add_job(title="Log in ü", priority=2)
@@ -128,7 +128,7 @@ async def test_a_row_without_workflow_gets_one(
     assert described.workflow_type == "TaskJob"
 
 
-async def test_a_row_without_phase_whose_workflow_runs_is_left_alone(
+async def test_an_ended_row_without_phase_is_not_changed(
     world: World, reconciler: Reconciler, started: Any
 ) -> None:
     job = await world.add_job(phase=None)
@@ -137,7 +137,7 @@ async def test_a_row_without_phase_whose_workflow_runs_is_left_alone(
     assert await world.read(job) == job
 
 
-async def test_a_young_row_is_in_the_hands_of_its_post(
+async def test_a_young_row_is_left_to_its_request(
     temporal: TemporalClient, world: World, reconciler: Reconciler
 ) -> None:
     job = await world.add_job(updated_at=utc_now())
@@ -146,7 +146,7 @@ async def test_a_young_row_is_in_the_hands_of_its_post(
         await status_of(temporal, job)
 
 
-async def test_a_job_that_runs_is_left_alone(
+async def test_a_running_job_is_not_changed(
     temporal: TemporalClient, world: World, reconciler: Reconciler, started: Any
 ) -> None:
     job = await world.add_job(status=JobStatus.RUNNING, phase=Phase.WORKING)
@@ -168,8 +168,8 @@ async def test_a_terminated_workflow_fails_its_row(
     assert row.error == FailureCode.WORKFLOW_ENDED.sentence
     assert row.completed_at is not None
     assert row.pid is None
-    [told] = await world.store.read_messages(job.id, 0, 10)
-    assert told.content == f"Job failed: {row.error}"
+    [message] = await world.store.read_messages(job.id, 0, 10)
+    assert message.content == f"Job failed: {row.error}"
 
 
 async def test_a_cancelled_workflow_cancels_its_row(
@@ -204,7 +204,7 @@ async def test_an_ended_row_cancels_a_workflow_that_still_runs(
 
 
 @pytest.mark.parametrize("had_workflow", [True, False])
-async def test_an_ended_row_that_nobody_cleans_up_any_more_says_so(
+async def test_an_ended_row_without_a_running_workflow_loses_its_phase(
     world: World, reconciler: Reconciler, started: Any, had_workflow: bool
 ) -> None:
     job = await world.add_job(**ENDED)
@@ -215,10 +215,10 @@ async def test_an_ended_row_that_nobody_cleans_up_any_more_says_so(
     assert (row.status, row.phase, row.failure_code) == (JobStatus.COMPLETED, None, None)
 
 
-async def test_rows_are_looked_at_in_pages_and_then_again(
+async def test_rows_are_checked_in_pages_and_then_from_the_start(
     world: World, reconciler: Reconciler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reconciling, "PAGE", 3)
+    monkeypatch.setattr(reconciler_module, "PAGE_SIZE", 3)
 
     async def left() -> int:
         return sum([(await world.read(job)).phase is not None for job in jobs])
@@ -232,10 +232,10 @@ async def test_rows_are_looked_at_in_pages_and_then_again(
     assert await left() == 0
 
 
-async def test_a_row_that_cannot_be_reconciled_keeps_no_other_from_it(
+async def test_a_row_that_cannot_be_reconciled_does_not_block_others(
     store: DownFor, world: World, reconciler: Reconciler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(reconciling, "INTERVAL", timedelta(0))
+    monkeypatch.setattr(reconciler_module, "INTERVAL", timedelta(0))
     ids = [f"{number}0000000-0000-4000-8000-000000000000" for number in range(3)]
     for job_id in ids[:2]:
         await world.add_job(id=job_id)
