@@ -239,14 +239,14 @@ class FailureCode(_Explained):
     MAX_TURNS = (
         "max_turns",
         "Claude reached the limit on model calls before it was done.",
-        "Post a new job with a higher maxTurns, or one that asks for less. If the job set no "
+        "Post a new job with a higher maxTurns, or ask for less. If the job set no "
         "maxTurns, CLAUDE_MAX_TURNS is the limit.",
         False,
     )
     BUDGET_REACHED = (
         "budget_reached",
         "The job reached its budget before it was done.",
-        "Post a new job with a higher maxBudgetUsd, or one that asks for less. If the job set "
+        "Post a new job with a higher maxBudgetUsd, or ask for less. If the job set "
         "no maxBudgetUsd, CLAUDE_MAX_BUDGET_USD is the limit.",
         False,
     )

@@ -42,7 +42,7 @@ class GitHub:
     async def label_and_review(
         self, repository: str, number: int, labels: Sequence[str], reviewers: Sequence[str]
     ) -> list[str]:
-        """Set labels and request reviews; return what GitHub refused permanently."""
+        """Set labels and request reviews. Return the permanent refusals of GitHub."""
 
         def apply(github: Github) -> list[str]:
             pull = github.get_repo(repository).get_pull(number)

@@ -6,7 +6,7 @@ from settings.fields import Group, OptionalText, Port, Text, setting
 
 
 class TemporalSettings(Group):
-    """The Temporal server, or the ports of the one that `orchestrator up` starts."""
+    """The Temporal server, or the ports of the server that `orchestrator up` starts."""
 
     title = "Temporal"
 

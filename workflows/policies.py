@@ -176,7 +176,7 @@ VERIFY_UNCHANGED = Policy(
 )
 
 # Pushing and opening the pull request are retried for more than half an hour. Most GitHub incidents
-# are over by then, and since the work is done, waiting costs only a slot.
+# are shorter, and since the work is done, waiting costs only a slot.
 PUBLISH = Policy(
     schedule_to_start=HOST_PICKUP,
     start_to_close=timedelta(minutes=30),

@@ -45,7 +45,7 @@ async def accept(
         if await store.get_job(job.id) is None:
             raise
     if claim.is_keyed:
-        # Both requests built the job; the row has the one that was stored first.
+        # Both requests built the job; the row holds the first of them.
         job = (await existing_job(store, job.id)).job
     accepted = await _accepted(store, job)
     await dependencies.dispatch.start(job, repository)

@@ -16,38 +16,15 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
 
-# Packages, modules and documents to check. `"."` checks the whole project.
-CHECKED = (
-    "cli.py",
-    "commands",
-    "fakes",
-    "sandbox",
-    "worker.py",
-    "tests/bench",
-    "tests/chromium.py",
-    "tests/conftest.py",
-    "tests/e2e",
-    "tests/faults",
-    "tests/integration/fakes",
-    "tests/integration/sandbox",
-    "tests/integration/test_composition.py",
-    "tests/integration/test_deployment.py",
-    "tests/integration/test_doctor.py",
-    "tests/integration/test_up.py",
-    "tests/sandboxes.py",
-    "tests/small_disk.py",
-    "tests/stack.py",
-    "tests/under_seccomp.py",
-    "tests/unit/test_prose.py",
-)
-NOT_OURS = {".git", ".venv", "node_modules", "__pycache__"}
+CHECKED = (".",)
+NOT_OURS = {".programs", ".programs", ".git", ".venv", "node_modules", "__pycache__"}
 
 BANNED = [
     r"tell|tells|told|telling",
     r"return what",
     r"stands|lies|stand(?= (?:in|on|at|as|there)\b)(?! in for)",
     r"ones? that",
-    r"anew|by now|by then|all the same|meanwhile|take[ns]? up|took up",
+    r"anew|by now|by then|all the same|meanwhile|take[ns]? up(?! to)|took up",
     r"somebody|nobody|whoever",
 ]
 LIMITS = {r"what(?![^.?!]*\?)": 2 * 0.37, r"whatever": 2 * 0.12}

@@ -94,7 +94,7 @@ def _move_lfs_files(damaged: Path, fresh: Path) -> None:
 
 
 def _merge(source: Path, target: Path) -> None:
-    """Move a file or directory, and merge it with one that a running command has created."""
+    """Move a file or directory, and merge it with a file that a running command has created."""
     if not target.exists():
         source.rename(target)
     elif source.is_dir() and target.is_dir():

@@ -1,4 +1,4 @@
-"""The private git repository of a job, the only one that Claude can change.
+"""The private git repository of a job. Claude can change no other repository.
 
 It borrows the objects of the mirror, which Claude can only read. It has its own index, refs,
 configuration and stash. Commits reach the mirror as a pack; see `mirrors.object_transfer`.

@@ -68,7 +68,7 @@ class TestInterruptedRequests:
     async def test_interrupted_after_the_job_was_stored(
         self, api: Api, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The answer describes the stored job, not the one that the repeated request built."""
+        """The answer describes the stored job, not the job that the repeated request built."""
         body = await new_job(api, jobType="task")
         claim = await self.interrupted(api, monkeypatch, body)
         job = await api.seed_job(
