@@ -17,7 +17,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).parents[2]
 
 CHECKED = (".",)
-NOT_OURS = {".programs", ".programs", ".git", ".venv", "node_modules", "__pycache__"}
+NOT_OURS = {".programs", ".git", ".venv", "node_modules", "__pycache__"}
 
 BANNED = [
     r"tell|tells|told|telling",
