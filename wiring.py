@@ -6,7 +6,7 @@ from activities.claude import ClaudeSetup
 from activities.pull_requests import PullRequestActivities
 from activities.withdrawals import WithdrawalActivities
 from agent.process.marker import Marker
-from domain.isolation import Network, SandboxMode
+from domain.configuration.isolation import Network, SandboxMode
 from host.reports import ClaudeProbeSetup
 from host.slots.leases import Leases
 from sandbox.containment import Containment

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from domain.claude_env import CLAUDE_CREDENTIAL_NAMES, CLAUDE_SECRET_NAMES
+from domain.configuration.claude_env import CLAUDE_CREDENTIAL_NAMES, CLAUDE_SECRET_NAMES
 from settings import Settings, SettingsError
 
 RESTART_PAUSE_SECONDS = 2.0

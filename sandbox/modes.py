@@ -11,9 +11,9 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from domain.configuration.isolation import SandboxMode
 from domain.errors import JobFailure
 from domain.failures import FailureCode
-from domain.isolation import SandboxMode
 from sandbox.bubblewrap import Bubblewrap
 from sandbox.containment import Containment, Reach, Uncontained
 from sandbox.etc import assemble

@@ -2,8 +2,8 @@
 
 from settings.claude import ClaudeSettings
 from settings.environment import SECRET_NAMES, current_environment
-from settings.github import GithubSettings
 from settings.problems import SettingsError
+from settings.repositories import GithubSettings
 from settings.settings import Settings
 
 __all__ = [

@@ -9,14 +9,14 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, SecretStr, model_validator
 
-from domain.claude_env import (
+from domain.configuration.claude_env import (
     CERTIFICATE_NAMES,
     LOGIN_REPLACING_NAMES,
     PASSED_NAMES,
     can_hide_credential,
 )
+from domain.configuration.mcp_servers import McpServer, read_servers
 from domain.jobs import MAX_TURNS
-from domain.mcp_servers import McpServer, read_servers
 from settings.fields import (
     Group,
     OptionalText,

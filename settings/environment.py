@@ -10,7 +10,7 @@ from typing import Any
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
-from domain.claude_env import CLAUDE_SECRET_NAMES
+from domain.configuration.claude_env import CLAUDE_SECRET_NAMES
 
 SECRET_NAMES = CLAUDE_SECRET_NAMES | {
     "AGENT_API_SECRET",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from domain.isolation import HostRule, Network, SandboxMode
+from domain.configuration.isolation import HostRule, Network, SandboxMode
 from settings.fields import Group, gibibytes, names, one_of, parsed, setting, whole_number
 
 

@@ -11,16 +11,15 @@ from typing import Any
 from pydantic import ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from domain.claude_env import credential_identity
-from domain.isolation import SYSTEM_TREES, SandboxMode
+from domain.configuration.claude_env import credential_identity
+from domain.configuration.isolation import SYSTEM_TREES, SandboxMode
 from settings.api import ApiSettings
 from settings.claude import ClaudeSettings
 from settings.environment import EnvironmentSource
-from settings.git import GitSettings
-from settings.github import GithubSettings
 from settings.host import HostSettings
 from settings.jobs import JobSettings
 from settings.problems import SettingsError
+from settings.repositories import GithubSettings, GitSettings
 from settings.sandbox import SandboxSettings
 from settings.store import StoreSettings
 from settings.temporal import TemporalSettings

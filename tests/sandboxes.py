@@ -7,7 +7,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from domain.isolation import SandboxMode
+from domain.configuration.isolation import SandboxMode
 from sandbox.modes import Sandbox
 
 

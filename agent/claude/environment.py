@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from agent.process.marker import MARKER_NAME, Marker
-from domain.claude_env import CLAUDE_SECRET_NAMES, HIDEABLE_NAMES, PASSED_NAMES
+from domain.configuration.claude_env import CLAUDE_SECRET_NAMES, HIDEABLE_NAMES, PASSED_NAMES
 from sandbox.gateway import Passage
 
 _FORBIDDEN_NAMES = frozenset({"GITHUB_TOKEN", "GH_TOKEN", "AGENT_API_SECRET"})

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from commands.doctor.finding import Finding
 from commands.doctor.isolation import isolation
+from domain.configuration.isolation import SandboxMode
 from domain.errors import DependencyUnavailable, JobFailure, OrchestratorError
-from domain.isolation import SandboxMode
 from host.reports import probe_claude
 from sandbox.containment import Uncontained
 from sandbox.modes import Sandbox

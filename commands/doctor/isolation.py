@@ -13,8 +13,8 @@ from commands.doctor.finding import Finding
 from commands.doctor.inside import Inside, last_words
 from commands.doctor.mcp_servers import mcp_servers
 from commands.doctor.programs import programs
+from domain.configuration.isolation import SandboxMode
 from domain.errors import JobFailure
-from domain.isolation import SandboxMode
 from sandbox import landlock
 from sandbox.bubblewrap import Bubblewrap
 from sandbox.containment import Containment

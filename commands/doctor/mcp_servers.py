@@ -9,7 +9,7 @@ from pathlib import Path
 
 from commands.doctor.finding import Finding
 from commands.doctor.inside import Inside
-from domain.mcp_servers import McpServer
+from domain.configuration.mcp_servers import McpServer
 from settings import Settings
 
 _FORWARDED = ("127.0.0.1", "localhost")

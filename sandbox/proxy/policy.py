@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from domain.isolation import WEB_PORTS, HostRule, Network
+from domain.configuration.isolation import WEB_PORTS, HostRule, Network
 from domain.names.addresses import Address
 from sandbox.proxy.own_addresses import is_outside
 

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 
-from domain.isolation import HostRule, Network
+from domain.configuration.isolation import HostRule, Network
 from sandbox.proxy.connection_variables import ConnectionVariables
 from sandbox.proxy.model import ModelUpstream
 from sandbox.proxy.policy import Policy

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from agent.claude.executable import find_executable
 from agent.process.child import SupervisedChild
-from domain.isolation import Network
+from domain.configuration.isolation import Network
 from sandbox.containment import Containment, Reach, Uncontained
 from sandbox.gateway import Gateway, Passage
 from sandbox.proxy.connection_variables import ConnectionVariables

@@ -24,13 +24,10 @@ import httpx
 from fakes.anthropic.server import ScriptedModel, Step
 from fakes.github.server import FakeGitHub
 from fakes.github.tokens import TokenGrant
-from tests.compose.engine import Engine, running_engine
+from tests.compose.engine import GATEWAY, Engine, running_engine
 from tests.unit.store.supabase.project import SupabaseProject, running_project
 
 ROOT = Path(__file__).parents[2]
-GATEWAY = "172.31.240.1"
-"""Under which containers reach this program."""
-
 GITHUB_TOKEN = "ghs_composeTokenThatMustNotLeak012345678"
 API_SECRET = "compose-secret-that-must-not-leak"
 MODEL_KEY = "model-key-that-must-not-leak"

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from pydantic import SecretStr
 
-from domain.isolation import SandboxMode
+from domain.configuration.isolation import SandboxMode
 from settings import SECRET_NAMES, Settings
 from tests import under_seccomp
 from tests.integration.test_doctor import ISOLATION

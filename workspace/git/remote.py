@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from domain.isolation import Network as Reachable
+from domain.configuration.isolation import Network as Reachable
 from sandbox.containment import Reach
 from sandbox.gateway import Gateway
 from sandbox.proxy.connection_variables import ConnectionVariables

@@ -15,7 +15,7 @@ from activities.claude import ClaudeActivities, ClaudeSetup
 from activities.pull_requests import PullRequestActivities
 from activities.withdrawals import WithdrawalActivities
 from activities.workspaces import PrepareInput, WorkspaceActivities
-from domain.isolation import Network
+from domain.configuration.isolation import Network
 from domain.jobs import Job, JobStatus, JobType, Phase
 from fakes.github.server import FakeGitHub
 from host.retention import Retention

@@ -8,7 +8,7 @@ import pytest
 from agent.claude.arguments import Launch, command_line
 from agent.claude.environment import child_environment, config_dir_of
 from agent.process.marker import Marker
-from domain.claude_env import CLAUDE_CREDENTIAL_NAMES, PASSED_NAMES
+from domain.configuration.claude_env import CLAUDE_CREDENTIAL_NAMES, PASSED_NAMES
 from domain.jobs import JobType
 
 SESSION = "6f9619ff-8b86-4011-b42d-00c04fc964ff"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from domain.mcp_servers import McpServer, read_servers
+from domain.configuration.mcp_servers import McpServer, read_servers
 
 
 def server(**entry: Any) -> McpServer:

@@ -18,7 +18,7 @@ from typing import IO, Any
 from unittest import mock
 
 from agent.claude.environment import behind_proxy
-from domain.isolation import Network
+from domain.configuration.isolation import Network
 from sandbox.bubblewrap import Bubblewrap
 from sandbox.containment import Reach
 from sandbox.etc import assemble

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from domain.configuration.isolation import SandboxMode
 from domain.errors import JobFailure
 from domain.failures import FailureCode
-from domain.isolation import SandboxMode
 from sandbox.containment import Reach
 from sandbox.modes import CHECKED_FOR, Sandbox
 from sandbox.supervision.limits import Limits
@@ -24,7 +24,7 @@ PROBLEM = """
 import sys
 from pathlib import Path
 from sandbox.modes import Sandbox
-from domain.isolation import SandboxMode
+from domain.configuration.isolation import SandboxMode
 mode, directory, path = SandboxMode(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 sandbox = Sandbox.ready(mode, directory, path, [], has_own_network=True)
 sys.stdout.write(sandbox.problem() or "")

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from domain.isolation import HostRule, Network
+from domain.configuration.isolation import HostRule, Network
 from sandbox.proxy.policy import Policy
 from tests.integration.sandbox.accounts import Account
 from tests.integration.sandbox.contained import ContainedJob, contained_room

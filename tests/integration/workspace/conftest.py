@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from domain.isolation import SandboxMode
+from domain.configuration.isolation import SandboxMode
 from fakes.github.server import FakeGitHub, TokenGrant
 from sandbox.modes import inside_path
 from tests.integration.workspace import git_lfs

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from domain.claude_env import CLAUDE_SECRET_NAMES, PASSED_NAMES
-from domain.isolation import Network, SandboxMode
+from domain.configuration.claude_env import CLAUDE_SECRET_NAMES, PASSED_NAMES
+from domain.configuration.isolation import Network, SandboxMode
 from domain.names.http_hosts import HttpHost
 from settings import SECRET_NAMES, Settings, SettingsError
 from wiring import sandbox_limits, sandbox_search_path

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import httpx
 from starlette.types import Receive, Scope, Send
 
-from domain.isolation import Network
+from domain.configuration.isolation import Network
 from sandbox.proxy.policy import Policy
 from tests.integration.sandbox.proxy.harness import (
     PATIENCE,

@@ -10,7 +10,7 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from domain.isolation import HostRule, Network
+from domain.configuration.isolation import HostRule, Network
 from domain.names.addresses import Address
 from sandbox.proxy.connection_variables import ConnectionVariables
 from sandbox.proxy.model import ModelUpstream

@@ -10,7 +10,7 @@ import socket
 
 import pytest
 
-from domain.isolation import Network
+from domain.configuration.isolation import Network
 from sandbox.proxy import accepting, inside
 from sandbox.proxy.policy import Policy
 from tests.integration.sandbox.proxy.clients import (

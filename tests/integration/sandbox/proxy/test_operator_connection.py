@@ -8,7 +8,7 @@ import base64
 import httpx
 import pytest
 
-from domain.isolation import Network
+from domain.configuration.isolation import Network
 from sandbox.proxy.connection_variables import ConnectionVariables
 from sandbox.proxy.policy import Policy
 from tests.integration.sandbox.proxy.certificates import Certificates

@@ -7,7 +7,7 @@ import asyncio
 import httpx
 import pytest
 
-from domain.isolation import Network
+from domain.configuration.isolation import Network
 from sandbox.proxy.policy import Policy
 from tests.integration.sandbox.proxy.harness import (
     KEY,

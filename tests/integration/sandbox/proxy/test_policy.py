@@ -6,7 +6,7 @@ import ipaddress
 
 import pytest
 
-from domain.isolation import HostRule, Network
+from domain.configuration.isolation import HostRule, Network
 from sandbox.proxy.policy import Policy, Refused
 
 PUBLIC = ipaddress.ip_address("8.8.8.8")

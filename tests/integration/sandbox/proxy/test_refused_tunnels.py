@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from domain.isolation import Network
+from domain.configuration.isolation import Network
 from sandbox.proxy.policy import Policy
 from tests.integration.sandbox.proxy.clients import (
     INTERNET,

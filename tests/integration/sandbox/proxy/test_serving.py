@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import uvloop
 
-from domain.isolation import Network
+from domain.configuration.isolation import Network
 from sandbox.proxy import inside
 from sandbox.proxy.policy import Policy
 from sandbox.proxy.server import Forward

@@ -9,7 +9,7 @@ import socket
 
 import pytest
 
-from domain.isolation import HostRule, Network
+from domain.configuration.isolation import HostRule, Network
 from domain.names.addresses import Address
 from sandbox.proxy.policy import Policy
 from sandbox.proxy.relay import CHUNK, reset_when_closed

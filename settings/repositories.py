@@ -1,8 +1,8 @@
-"""Settings of GitHub."""
+"""Settings of git and GitHub."""
 
 from __future__ import annotations
 
-from settings.fields import Flag, Group, Names, Secret, Url, setting
+from settings.fields import Flag, Group, Names, Secret, Text, Url, setting
 
 
 class GithubSettings(Group):
@@ -23,4 +23,19 @@ class GithubSettings(Group):
         "PULL_REQUEST_REVIEWERS",
         "",
         "Reviewers of pull requests: users or `org/team`, separated by commas",
+    )
+
+
+class GitSettings(Group):
+    """Author of the commits."""
+
+    title = "Git"
+
+    author_name: Text = setting(
+        "GIT_AUTHOR_NAME", "Claude Code Orchestrator", "Name of the commits' author"
+    )
+    author_email: Text = setting(
+        "GIT_AUTHOR_EMAIL",
+        "claude-code-orchestrator@users.noreply.github.com",
+        "Email address of the commits' author",
     )
