@@ -116,7 +116,7 @@ async def test_cancelling_ends_the_process_group(git: Git, place: GitLocation) -
     await wait_until_ended(place.git_dir / "started")
 
 
-async def test_cancelling_the_start_of_a_command_ends_the_whole_group(
+async def test_cancelling_the_start_of_a_command_ends_the_process_group(
     git: Git, place: GitLocation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start = asyncio.create_subprocess_exec
