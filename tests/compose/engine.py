@@ -52,7 +52,7 @@ def running_engine(directory: Path) -> Iterator[Engine]:
     engine = Engine(directory)
     options = {
         "bridge": "none",
-        # Nothing answers there, so that unknown names fail at once and not after a timeout.
+        # There, names that the engine does not know are refused at once.
         "dns": GATEWAY,
         "iptables": "false",
         "ip6tables": "false",

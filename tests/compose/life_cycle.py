@@ -232,6 +232,26 @@ def relayed(url: str) -> Iterator[str]:
         listener.close()
 
 
+@contextlib.contextmanager
+def refusing_names() -> Iterator[None]:
+    """Serve DNS that knows no name. Without an answer, each lookup would take 10 s."""
+    server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    server.bind((GATEWAY, 53))
+    threading.Thread(target=_refuse_names, args=(server,), daemon=True).start()
+    try:
+        yield
+    finally:
+        server.close()
+
+
+def _refuse_names(server: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while True:
+            query, client = server.recvfrom(4096)
+            # The same question, as a response (RFC 1035, section 4.1.1) with "no such name".
+            server.sendto(query[:2] + b"\x81\x83" + query[4:6] + bytes(6) + query[12:], client)
+
+
 def _accept(listener: socket.socket, port: int) -> None:
     with contextlib.suppress(OSError):
         while True:
@@ -262,6 +282,7 @@ def main(data: Path, directory: Path) -> int:
         github.url = stack.enter_context(relayed(github.url))
         model.base_url = stack.enter_context(relayed(model.base_url))
         supabase_url = stack.enter_context(relayed(project.url))
+        stack.enter_context(refusing_names())
         engine = stack.enter_context(running_engine(data))
         installation = Installation(engine, directory, github, model)
         installation.configure(supabase_url)
