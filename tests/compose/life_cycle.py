@@ -165,7 +165,8 @@ def keeps_secrets(installation: Installation) -> None:
 
 def contains(installation: Installation) -> None:
     """The sandbox is on, and doctor finds it whole, inside the container."""
-    assert installation.call("GET", "/health")["sandbox"] == "on"
+    sandbox = installation.call("GET", "/health")["sandbox"]
+    assert (sandbox["mode"], sandbox["ok"]) == ("on", True), sandbox
     found = installation.inside("worker", "orchestrator", "doctor")
     assert "problem" not in found.lower(), found
 
