@@ -80,7 +80,9 @@ def _api(options: argparse.Namespace) -> int:
     settings = _settings(options)
     secret = _secret(settings)
     _configure_logging(hide=[secret, settings.github.token, settings.store.supabase_key])
-    asyncio.run(_serve_api(settings, secret, options.temporal_ui))
+    # `up` offers the UI to this host only; a container is reached from outside.
+    ui_host = "127.0.0.1" if options.embedded else settings.api.bind_address
+    asyncio.run(_serve_api(settings, secret, options.temporal_ui, ui_host))
     return 0
 
 
@@ -117,8 +119,10 @@ def _secret(settings: Settings) -> SecretStr:
     return api_secret(settings)[0]
 
 
-async def _serve_api(settings: Settings, secret: SecretStr, temporal_ui: str | None) -> None:
-    """Serve the API and, if its address is given, Temporal's UI on another port."""
+async def _serve_api(
+    settings: Settings, secret: SecretStr, temporal_ui: str | None, ui_host: str
+) -> None:
+    """Serve the API and, if its address is given, Temporal's UI on another port of `ui_host`."""
     from api.app import create_app
     from api.http.own_pages import OwnHosts
     from api.http.serving import make_server, serve
@@ -147,7 +151,7 @@ async def _serve_api(settings: Settings, secret: SecretStr, temporal_ui: str | N
         async with httpx.AsyncHTTPTransport() as transport:
             if temporal_ui is not None:
                 ui = temporal_ui_app(temporal_ui, transport, OwnHosts(listed=settings.api.hosts))
-                servers.insert(0, make_server(ui, "127.0.0.1", settings.temporal.ui_port))
+                servers.insert(0, make_server(ui, ui_host, settings.temporal.ui_port))
             await serve(*servers)
     finally:
         await store.close()

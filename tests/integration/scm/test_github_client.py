@@ -59,11 +59,11 @@ async def test_without_a_token_no_request_is_sent(forge: FakeGitHub) -> None:
 @pytest.mark.parametrize(
     ("status", "body", "code", "transient", "reason"),
     [
-        (401, None, FailureCode.GITHUB_AUTHENTICATION, False, "valid GITHUB_TOKEN"),
+        (401, None, FailureCode.GITHUB_AUTHENTICATION, False, "Set GITHUB_TOKEN to a valid token"),
         (403, None, FailureCode.GITHUB_PERMISSION, False, "Forbidden"),
         (403, {"message": "Repository was archived so is read-only."},
          FailureCode.GITHUB_PERMISSION, False, "archived"),
-        (404, None, FailureCode.REPOSITORY_NOT_FOUND, False, "Check the owner"),
+        (404, None, FailureCode.REPOSITORY_NOT_FOUND, False, "Check the repository's owner"),
         (422, {"message": "Validation Failed", "errors": [{"field": "head", "code": "invalid"}]},
          FailureCode.GITHUB_REFUSED, False, "Validation Failed; head: invalid"),
         (422, {"message": "Validation Failed", "errors": ["odd", {"message": "No commits"}]},

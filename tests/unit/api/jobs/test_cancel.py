@@ -129,7 +129,7 @@ async def test_workflow_that_an_operator_terminates(
     await eventually(is_cancel_requested, "the workflow is asked to stop")
     await handle.terminate()
     assert (await cancelling)["status"] == "cancelled"
-    assert "its workflow ended by itself" in caplog.text
+    assert "Its workflow had ended with an error" in caplog.text
 
 
 class TestWithWorkers:
