@@ -205,7 +205,7 @@ def test_a_merge_that_claude_leaves_with_conflicts(stack: Stack):
     job = run_to_failure(
         stack, client, FailureCode.GIT_FAILED, stack.script([bash(merging), say("Merged.")])
     )
-    assert "Conflicts: app.py." in job["error"]
+    assert "unresolved conflicts in app.py." in job["error"]
     assert_unpublished(stack, name)
     assert kept_files(stack, job["id"]) == {"app.py"}
 
