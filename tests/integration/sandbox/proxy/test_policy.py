@@ -81,19 +81,25 @@ def test_the_internet_is_allowed_on_two_ports(network: Network):
 
 
 def test_only_listed_hosts_are_allowed():
-    policy = Policy(Network.HOSTS, rules("pypi.org", "*.example.com", "git.example.com:8443"))
+    policy = Policy(Network.HOSTS, rules("mirror.test", "*.example.com", "git.example.com:8443"))
     allowed = [
-        ("pypi.org", 443), ("pypi.org", 80), ("a.example.com", 443), ("a.b.example.com", 80),
+        ("mirror.test", 443), ("mirror.test", 80), ("a.example.com", 443), ("a.b.example.com", 80),
         ("git.example.com", 8443), ("git.example.com", 443),
     ]  # fmt: skip
     for host, port in allowed:
         policy.check_target(host, port)
-    for host in ("example.com", "notexample.com", "a.pypi.org", "pypi.org.evil.net", "8.8.8.8"):
+    for host in (
+        "example.com",
+        "notexample.com",
+        "a.mirror.test",
+        "mirror.test.evil.net",
+        "8.8.8.8",
+    ):
         assert refusal(policy, host, 443) == (
             f"The sandbox does not allow {host}. The operator can add it to SANDBOX_HOSTS."
         )
-    assert refusal(policy, "pypi.org", 8443) == (
-        "The sandbox does not allow port 8443 of pypi.org; it allows 80, 443."
+    assert refusal(policy, "mirror.test", 8443) == (
+        "The sandbox does not allow port 8443 of mirror.test; it allows 80, 443."
     )
     assert refusal(policy, "git.example.com", 22) == (
         "The sandbox does not allow port 22 of git.example.com; it allows 80, 443, 8443."
