@@ -93,7 +93,7 @@ def test_a_disk_that_claude_fills(minimal: Stack):
     job_id = minimal.post_job(client, prompt)
     minimal.wait_for(job_id, lambda job: job["status"] == "failed" and job["phase"] is None, 90)
     told = minimal.call("GET", f"/jobs/{job_id}/patch", status=404)
-    assert "could not keep it yet" in told["error"]
+    assert "its host has not saved it yet" in told["error"]
 
     worktree = Path(minimal.job(job_id)["worktree_path"])
     (worktree / "big.bin").unlink()
