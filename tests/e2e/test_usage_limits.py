@@ -140,7 +140,7 @@ def test_an_implausible_reset_time_is_not_waited_for(subscribed: Stack) -> None:
 def test_a_waiting_job_survives_a_restart_and_can_be_cancelled(subscribed: Stack) -> None:
     stack = subscribed
     client, name = stack.new_repository()
-    prompt = stack.script([write("a.txt", "a\n"), used_up(time.time() + 15), say("Done.")])
+    prompt = stack.script([write("a.txt", "a\n"), used_up(time.time() + 30), say("Done.")])
     job_id = stack.post_job(client, prompt, branchName="feature/x")
     stack.wait_for(job_id, "waiting_for_limit")
     other = stack.post_job(client, stack.script([say("Never asked.")]), jobType="task")
