@@ -28,10 +28,10 @@ def entry(name: str) -> bytes:
 
 
 def files_in(home: Path, session_id: str = SESSION, *, is_shared: bool = False) -> SessionFiles:
-    return SessionFiles(home / ".claude", Path("/work/tree"), session_id, is_shared)
+    return SessionFiles(home / ".claude", Path("/srv/tree"), session_id, is_shared)
 
 
-def transcript_of(home: Path, directory: str = "-work-tree") -> Path:
+def transcript_of(home: Path, directory: str = "-srv-tree") -> Path:
     return home / ".claude" / "projects" / directory / f"{SESSION}.jsonl"
 
 
@@ -200,7 +200,7 @@ def test_the_operators_directory_may_be_a_link(tmp_path: Path, home: Path) -> No
     files = files_in(home, is_shared=True)
     files.restore(entry("one"))
     assert files.read() == entry("one")
-    assert [path.name for path in (tmp_path / "elsewhere").iterdir()] == ["-work-tree"]
+    assert [path.name for path in (tmp_path / "elsewhere").iterdir()] == ["-srv-tree"]
     files.discard()
     assert files.read() is None
 
@@ -213,11 +213,11 @@ def test_other_conversations_of_the_operator_stay(home: Path) -> None:
     kept.parent.mkdir()
     kept.touch()
     (home / ".claude" / "projects" / "linked").symlink_to(kept.parent)
-    (home / ".claude" / "projects" / "-work-tree" / "other.jsonl").touch()
+    (home / ".claude" / "projects" / "-srv-tree" / "other.jsonl").touch()
     files.discard()
     assert kept.exists()
     assert (home / ".claude" / "projects" / "linked").is_symlink()
-    assert (home / ".claude" / "projects" / "-work-tree" / "other.jsonl").exists()
+    assert (home / ".claude" / "projects" / "-srv-tree" / "other.jsonl").exists()
 
 
 def test_the_environment_determines_the_path(home: Path) -> None:

@@ -45,7 +45,7 @@ def test_an_entry_of_sandbox_hosts(entry: str, rule: HostRule):
     ("entry", "sentence"),
     [
         ("https://example.com", "Write example.com"),
-        ("example.com/simple", "Write example.com"),
+        ("example.com/path", "Write example.com"),
         ("example.com:http", "Write example.com"),
         ("example.com:0443", "Write example.com"),
         ("user@example.com", "Write example.com"),
